@@ -1,0 +1,80 @@
+"""The command line: `sdk VERB`. One file a verb; each imports its phase inside `run`.
+
+A verb's module has `add_arguments(parser)` and `run(arguments) -> int`; only the verb asked for is imported. Results go
+to stdout, logs and progress to stderr. Exit 0 done, 1 failed, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from sdk import __version__
+from sdk.errors import SdkError
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "models": "list the catalogue's networks",
+    "doctor": "say what this machine has, what is missing, and the command that mends it",
+    "export": "write a network as an ONNX graph, compared with torch on real crops",
+    "calibrate": "collect activation ranges of real crops into a calibration table",
+    "build-engine": "turn a recipe or an ONNX file into an engine",
+    "inspect": "show an engine's manifest, tensors and precisions, and verify its files",
+    "predict": "run an engine on images, folders and videos",
+    "verify": "measure an engine's accuracy, or compare two engines",
+    "benchmark": "measure an engine's latency and throughput, stage by stage",
+    "train": "train or fine-tune a network on COCO-format data",
+    "demo": "build the bundled engine and run it on a clip, with accuracy and latency",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the process's exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(words).parse_args(words)
+    _log_to_stderr(arguments)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except SdkError as error:
+        if arguments.debug:
+            raise
+        print(f"sdk {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"sdk {arguments.verb}: interrupted; nothing half-written was left", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of stdout went away, as in `sdk models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sdk", description="SimCC pose networks, from checkpoint to TensorRT to poses."
+    )
+    parser.add_argument("--version", action="version", version=f"simcc-edge-sdk {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, purpose in VERBS.items():
+        sub = verbs.add_parser(verb, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
+        if verb not in words:
+            continue
+        module = import_module(f"sdk.cli.{verb.replace('-', '_')}")
+        sub.add_argument("-v", "--verbose", action="store_true", help="more in the log")
+        sub.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+        sub.add_argument("--debug", action="store_true", help="errors with their traceback")
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def _log_to_stderr(arguments: argparse.Namespace) -> None:
+    level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(levelname).1s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("sdk").setLevel(level)

@@ -1,0 +1,183 @@
+"""The engine folder as seen from outside: `engine.json`, read strictly, and the files it vouches for.
+
+An engine is a folder: `engine.json`, `network.onnx` (the typed graph) and, when compiled, `<compiler>.plan`, a raw plan
+that `trtexec --loadEngine` takes. Writing one is `sdk.toolchain.engine`'s work; running one is `sdk.runtime`'s.
+
+    engine = open_engine(Path("rtmpose-s-256x192.fp16"))       # hashes verified before anything else reads a byte
+    engine.manifest.recipe, engine.graph_path, engine.plan_path
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sdk.errors import EngineError
+from sdk.recipe import Recipe, recipe_from_table
+from sdk.strict import strict_from_table, table_from
+
+__all__ = [
+    "FORMAT",
+    "GRAPH_NAME",
+    "MANIFEST_NAME",
+    "BatchRange",
+    "CalibrationNote",
+    "CompilerNote",
+    "Engine",
+    "Manifest",
+    "Precision",
+    "WeightsNote",
+    "manifest_from_table",
+    "open_engine",
+    "sha256_of_file",
+]
+
+FORMAT = 1
+MANIFEST_NAME = "engine.json"
+GRAPH_NAME = "network.onnx"
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """Batch sizes of the optimisation profile."""
+
+    min: int
+    opt: int
+    max: int
+
+
+@dataclass(frozen=True)
+class CompilerNote:
+    """What compiled the plan. `target` is a compute capability such as '8.7', or 'portable' for TensorRT-RTX."""
+
+    name: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    target: str
+    plan: str  # file name in the folder
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightsNote:
+    """Where the weights come from. `random` weights are for timing and tests; every report says so."""
+
+    kind: Literal["random", "checkpoint", "onnx"]
+    source: str  # file name or URL, or 'seed 0'
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationNote:
+    """Provenance of an INT8 engine's ranges and of what stayed float."""
+
+    table: str
+    sha256: str
+    method: str
+    images: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`engine.json`. `key` is the content hash of graph, compiler version and options, by which a build is reused."""
+
+    format: int
+    recipe: Recipe
+    precision: Precision
+    opset: int
+    batch: BatchRange
+    weights: WeightsNote
+    files: Mapping[str, str]  # name -> sha256
+    key: str
+    created_by: str
+    compiler: CompilerNote | None = None
+    calibration: CalibrationNote | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_table(self) -> dict[str, Any]:
+        """The plain table that `manifest_from_table` reads back."""
+        table: dict[str, Any] = table_from(self)
+        return table
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine folder whose files were found and verified."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def graph_path(self) -> Path:
+        return self.folder / GRAPH_NAME
+
+    @property
+    def plan_path(self) -> Path | None:
+        compiler = self.manifest.compiler
+        return None if compiler is None else self.folder / compiler.plan
+
+
+def open_engine(folder: Path) -> Engine:
+    """The engine in `folder`, its manifest read strictly and every file's sha256 checked. EngineError otherwise."""
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise EngineError(
+            f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine`"
+        )
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path}: not a readable manifest ({error}); build the engine again") from error
+    engine = Engine(folder, manifest_from_table(table, str(path)))
+    _verify_files(engine)
+    return engine
+
+
+def manifest_from_table(table: Any, where: str) -> Manifest:
+    """A manifest from its plain table; a newer format is refused before its keys are judged."""
+    version = table.get("format") if isinstance(table, dict) else None
+    if type(version) is not int or version != FORMAT:
+        raise EngineError(
+            f"{where}: key 'format' must be {FORMAT} (got {version!r}); "
+            "open the engine with the SDK that built it, or build it again with this one"
+        )
+    recipe = table.get("recipe")
+    if not isinstance(recipe, dict):
+        raise EngineError(f"{where}: key 'recipe' is missing; build the engine again")
+    checked = dict(table, recipe=table_from(recipe_from_table(recipe, f"{where}: recipe")))
+    return strict_from_table(Manifest, checked, where=where, error=EngineError)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Lower-case hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _verify_files(engine: Engine) -> None:
+    manifest = engine.manifest
+    needed = {GRAPH_NAME} | ({manifest.compiler.plan} if manifest.compiler else set())
+    for name in sorted(needed - set(manifest.files)):
+        raise EngineError(f"{engine.folder / MANIFEST_NAME}: no sha256 for '{name}'; build the engine again")
+    for name, expected in manifest.files.items():
+        path = engine.folder / name
+        if Path(name).name != name:
+            raise EngineError(f"{engine.folder / MANIFEST_NAME}: file names must not leave the folder (got '{name}')")
+        if not path.is_file():
+            raise EngineError(
+                f"engine '{engine.folder}': file '{name}' is missing; copy it again or rebuild the engine"
+            )
+        found = sha256_of_file(path)
+        if found != expected:
+            raise EngineError(
+                f"engine '{engine.folder}': file '{name}' was altered (sha256 {found[:12]}…, manifest says "
+                f"{expected[:12]}…); copy it again or rebuild the engine"
+            )

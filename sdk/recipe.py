@@ -1,0 +1,352 @@
+"""The recipe: everything that decides pixels and bins of one deployable network, and where its weights come from.
+
+A recipe is a table of `engines/<file>.toml`. One file may hold a network's sizes: `[base]` is what they share and each
+`[recipes.<name>]` is laid over it, key by key. Strict: an unknown key, a missing key or a wrong type is an error that
+names file and key. Nothing here builds a network (`sdk.networks`) or touches a pixel (`sdk.ops`).
+
+    recipe = recipe_by_name("rtmpose-s-256x192")
+    recipe.input.size_hw, recipe.output.split_ratio, recipe.skeleton.joints
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from sdk.errors import RecipeError
+from sdk.resources import catalogue_folder
+from sdk.skeletons import Skeleton, skeleton_by_name
+from sdk.strict import strict_from_table, table_from
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "Backbone",
+    "CSPNeXt",
+    "GauHead",
+    "HRNet",
+    "Head",
+    "HeatmapHead",
+    "Input",
+    "LinearSimccHead",
+    "MobileNetV2",
+    "Network",
+    "Output",
+    "Protocol",
+    "Published",
+    "Recipe",
+    "ResNet",
+    "ScoreRule",
+    "TokenHeatmapHead",
+    "TokenPose",
+    "TokenSimccHead",
+    "Weights",
+    "catalogue",
+    "recipe_by_name",
+    "recipe_from_table",
+    "recipes_from_file",
+]
+
+ScoreRule = Literal["min_logit", "min_softmax", "mean_logit"]
+ColourOrder = Literal["rgb", "bgr"]
+
+
+@dataclass(frozen=True)
+class ResNet:
+    """He et al., CVPR 2016, as in SimpleBaseline (stride on the 3x3); `depth` 18, 34, 50, 101 or 152."""
+
+    kind: Literal["resnet"]
+    depth: int
+
+
+@dataclass(frozen=True)
+class HRNet:
+    """Sun et al., CVPR 2019; `width` 32 or 48. Its highest-resolution branch feeds the head."""
+
+    kind: Literal["hrnet"]
+    width: int
+
+
+@dataclass(frozen=True)
+class MobileNetV2:
+    """Sandler et al., CVPR 2018, as in mmpose."""
+
+    kind: Literal["mobilenetv2"]
+    widen: float
+
+
+@dataclass(frozen=True)
+class CSPNeXt:
+    """The backbone of RTMPose (Jiang et al., 2023; Lyu et al., RTMDet, 2022), P5."""
+
+    kind: Literal["cspnext"]
+    deepen: float
+    widen: float
+
+
+@dataclass(frozen=True)
+class TokenPose:
+    """Li et al., ICCV 2021, TokenPose-S: a convolutional stem, patches, and one token a joint."""
+
+    kind: Literal["tokenpose"]
+    stem: Literal["v1", "v2"]
+    patch_hw: tuple[int, int]
+    dim: int
+    depth: int
+    heads: int
+    mlp_ratio: int
+
+
+Backbone = ResNet | HRNet | MobileNetV2 | CSPNeXt | TokenPose
+
+
+@dataclass(frozen=True)
+class HeatmapHead:
+    """Deconvolutions (may be none), then a 1x1 convolution to K heatmaps (SimpleBaseline, HRNet)."""
+
+    kind: Literal["heatmap"]
+    deconv: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinearSimccHead:
+    """SimCC (paper, section 3): a 1x1 convolution to `maps_per_joint` x K maps, flattened, one linear layer an axis."""
+
+    kind: Literal["simcc"]
+    deconv: tuple[int, ...]
+    maps_per_joint: int
+
+
+@dataclass(frozen=True)
+class GauHead:
+    """RTMPose's head: large convolution, ScaleNorm, gated attention unit, one linear layer an axis."""
+
+    kind: Literal["gau"]
+    kernel: int
+    hidden: int
+    attention: int
+    expansion: int
+
+
+@dataclass(frozen=True)
+class TokenHeatmapHead:
+    """TokenPose's own head: each keypoint token through an MLP to a heatmap."""
+
+    kind: Literal["token-heatmap"]
+    hidden: int
+
+
+@dataclass(frozen=True)
+class TokenSimccHead:
+    """TokenPose with SimCC (paper, table 2): two linear classifiers on the keypoint tokens."""
+
+    kind: Literal["token-simcc"]
+
+
+Head = HeatmapHead | LinearSimccHead | GauHead | TokenHeatmapHead | TokenSimccHead
+
+
+@dataclass(frozen=True)
+class Network:
+    backbone: Backbone
+    head: Head
+
+
+@dataclass(frozen=True)
+class Input:
+    """The crop: size, grey-level mean and standard deviation in `colour` order, and the padding about a box."""
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    colour: ColourOrder
+    box_padding: float
+    name: str = "input"
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Output:
+    """`kind` simcc: two 1-D classifications with `split_ratio` bins a pixel. heatmap: no split ratio, no score rule."""
+
+    kind: Literal["simcc", "heatmap"]
+    split_ratio: float | None = None
+    score: ScoreRule | None = None
+    x_name: str = "simcc_x"
+    y_name: str = "simcc_y"
+    heatmap_name: str = "heatmap"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the published figure was measured: flip test, and the one-bin (one-pixel) shift of the mirrored output."""
+
+    flip_test: bool
+    flip_shift: bool
+    joint_threshold: float = 0.2  # joints below it do not enter a person's score
+    oks_threshold: float = 0.9  # OKS-NMS
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A released checkpoint. `sha256` is the whole digest or its first eight or more digits; none: not published."""
+
+    url: str
+    layout: Literal["simcc", "tokenpose", "mmpose", "sdk"]
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published figure and where it stands. `value` in points (0..100)."""
+
+    dataset: str
+    metric: str
+    value: float
+    boxes: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One deployable network. `name` is `<network>-<height>x<width>`."""
+
+    name: str
+    description: str
+    source: str
+    licence: str
+    network: Network
+    input: Input
+    output: Output
+    skeleton: Skeleton
+    protocol: Protocol
+    weights: Weights | None = None
+    layout: Literal["simcc", "tokenpose", "mmpose", "sdk"] = "sdk"  # key names of checkpoints for this network
+    published: tuple[Published, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule, met in self._rules():
+            if not met:
+                raise RecipeError(f"recipe '{self.name}': {rule}")
+
+    @property
+    def joints(self) -> int:
+        return len(self.skeleton.joints)
+
+    @property
+    def bins_xy(self) -> tuple[int, int]:
+        """Bins along x and y: the whole part of size x split ratio, as the SimCC code counts them."""
+        if self.output.split_ratio is None:
+            raise RecipeError(f"recipe '{self.name}' has heatmaps, not bins; use a recipe whose output kind is simcc")
+        return int(self.input.width * self.output.split_ratio), int(self.input.height * self.output.split_ratio)
+
+    def to_table(self) -> dict[str, Any]:
+        """The plain table that `recipe_from_table` reads back."""
+        table: dict[str, Any] = table_from(self)
+        return table
+
+    def _rules(self) -> Iterator[tuple[str, bool]]:
+        i, o = self.input, self.output
+        yield f"input.height and input.width must be positive (got {i.height}x{i.width})", min(i.size_hw) > 0
+        yield (
+            f"name must end in '-{i.height}x{i.width}' (got '{self.name}')",
+            self.name.endswith(f"-{i.height}x{i.width}"),
+        )
+        yield f"input.std must be positive (got {list(i.std)})", min(i.std) > 0
+        yield f"input.box_padding must be positive (got {i.box_padding})", i.box_padding > 0
+        simcc = o.kind == "simcc"
+        yield (
+            f"output.split_ratio and output.score belong to kind 'simcc' and only to it (got kind '{o.kind}', "
+            f"split_ratio {o.split_ratio}, score {o.score})",
+            (o.split_ratio is not None) == simcc and (o.score is not None) == simcc,
+        )
+        yield (
+            f"output.split_ratio must be positive (got {o.split_ratio})",
+            o.split_ratio is None or o.split_ratio > 0,
+        )
+        if self.weights is not None:
+            yield (
+                f"weights.url must be https (got '{self.weights.url}')",
+                self.weights.url.startswith("https://"),
+            )
+            digest = self.weights.sha256
+            yield (
+                f"weights.sha256 must be 8 to 64 lower-case hex digits (got '{digest}')",
+                digest is None or re.fullmatch(r"[0-9a-f]{8,64}", digest) is not None,
+            )
+
+
+def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from a plain table (a manifest's snapshot, or one merged table of a file)."""
+    table = dict(table)
+    if isinstance(table.get("skeleton"), str):
+        table["skeleton"] = table_from(skeleton_by_name(table["skeleton"]))
+    return strict_from_table(Recipe, table, where=where, error=RecipeError)
+
+
+def recipes_from_file(path: Path) -> dict[str, Recipe]:
+    """All recipes of one TOML file, by name. RecipeError names file and key."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe file '{path}' cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe file '{path}' is not TOML: {error}") from error
+    for key in sorted(set(document) - {"format", "base", "recipes"}):
+        raise RecipeError(f"{path.name}: unknown key '{key}'; known keys are format, base, recipes")
+    if document.get("format") != 1:
+        raise RecipeError(f"{path.name}: key 'format' must be 1 (got {document.get('format')!r})")
+    tables = document.get("recipes")
+    if not isinstance(tables, dict) or not tables:
+        raise RecipeError(f"{path.name}: key 'recipes' is missing; name at least one, as [recipes.\"net-64x64\"]")
+    base = document.get("base", {})
+    return {name: _recipe_of_file(path.name, name, base, table) for name, table in tables.items()}
+
+
+def _recipe_of_file(file_name: str, name: str, base: Any, table: Any) -> Recipe:
+    where = f"{file_name}: recipe '{name}'"
+    if not isinstance(base, dict) or not isinstance(table, dict):
+        raise RecipeError(f"{where}: [base] and [recipes.*] must be tables")
+    return recipe_from_table({**_laid_over(base, table), "name": name}, where)
+
+
+def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in table.items():
+        below = merged.get(key)
+        both = isinstance(value, dict) and isinstance(below, dict) and value.get("kind") in (None, below.get("kind"))
+        merged[key] = _laid_over(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def catalogue() -> dict[str, Recipe]:
+    """Every recipe that ships, by name, in the order of names."""
+    recipes: dict[str, Recipe] = {}
+    for path in sorted(catalogue_folder("engines").glob("*.toml")):
+        for name, recipe in recipes_from_file(path).items():
+            if name in recipes:
+                raise RecipeError(f"{path.name}: recipe '{name}' is in the catalogue twice; rename one")
+            recipes[name] = recipe
+    return dict(sorted(recipes.items()))
+
+
+def recipe_by_name(name: str) -> Recipe:
+    """The catalogue's recipe `name`; RecipeError suggests near names."""
+    recipes = catalogue()
+    if name not in recipes:
+        near = get_close_matches(name, recipes, n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise RecipeError(f"recipe '{name}' is not in the catalogue{hint} `sdk models` lists all {len(recipes)}")
+    return recipes[name]

@@ -1,0 +1,40 @@
+"""Where the data that ships with the SDK lies: recipes, calibration tables, bundled engines; and where the cache is.
+
+In a wheel, `engines/` and `calibration/` are installed as `sdk/data/`; in a checkout or an editable install they lie
+beside `sdk/`. Environment variables are read here and nowhere else.
+
+    catalogue_folder("engines") / "rtmpose.toml"
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from sdk.errors import SdkError
+
+__all__ = ["CACHE_VARIABLE", "bundled_engines", "cache_folder", "catalogue_folder"]
+
+CACHE_VARIABLE = "SIMCC_EDGE_SDK_CACHE"
+
+
+def catalogue_folder(name: Literal["engines", "calibration"]) -> Path:
+    """The folder of recipes or of calibration tables, installed or in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "data" / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise SdkError(f"the catalogue folder '{name}' is missing from the installation; install simcc-edge-sdk again")
+
+
+def bundled_engines() -> dict[str, Path]:
+    """Engine folders that ship with the SDK, by name."""
+    folder = catalogue_folder("engines") / "bundled"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/engine.json"))}
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept: $SIMCC_EDGE_SDK_CACHE, else ~/.cache/simcc-edge-sdk. Not created here."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "simcc-edge-sdk"

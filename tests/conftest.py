@@ -1,0 +1,66 @@
+"""What a test may need of the machine, asked once, with the reason for a skip."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _installed(*names):
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def _has_native():
+    return importlib.util.find_spec("sdk._native") is not None
+
+
+def _has_gpu():
+    if not _installed("pycuda"):
+        return False
+    import pycuda.driver as cuda
+
+    try:
+        cuda.init()
+    except cuda.Error:
+        return False
+    return cuda.Device.count() > 0
+
+
+NEEDS = {
+    "native": (_has_native, "the native extension is not built (python setup.py build_ext --inplace)"),
+    "tensorrt": (
+        lambda: _installed("tensorrt_rtx") or _installed("tensorrt"),
+        "no TensorRT flavour is installed",
+    ),
+    "torch": (lambda: _installed("torch", "onnx"), "torch or onnx is not installed (pip install '.[build]')"),
+    "gpu": (_has_gpu, "no CUDA device, or pycuda is not installed"),
+    "data": (SHARED.is_dir, "the shared data folder is not beside the project"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    met = {name: check() for name, (check, _) in NEEDS.items()}
+    for item in items:
+        for name, (_, reason) in NEEDS.items():
+            if item.get_closest_marker(name) and not met[name]:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The shared data folder; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(NEEDS["data"][1])
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def parity(shared):
+    return shared / "parity"
+
+
+@pytest.fixture(scope="session")
+def lspet(shared):
+    return shared / "data" / "lspet"
