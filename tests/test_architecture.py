@@ -1,0 +1,105 @@
+"""The rules of the design that a machine can hold: who may import whom, what may be imported at the top of a module,
+function length, declared names, no output from the library."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted(p for p in (ROOT / "sdk").rglob("*.py"))
+IDS = [str(p.relative_to(ROOT)) for p in MODULES]
+PHASES = ("networks", "toolchain", "runtime", "evaluate", "training", "cli")
+FORBIDDEN = {  # phase -> phases it may not import
+    "runtime": {"networks", "toolchain", "training", "evaluate", "cli"},
+    "networks": {"toolchain", "runtime", "evaluate", "training", "cli"},
+    "toolchain": {"training", "evaluate", "cli"},
+    "evaluate": {"training", "cli"},
+    "training": {"cli"},
+    "": set(PHASES),
+}
+BUILD_TIME_ONLY = {"torch", "onnx", "onnxscript", "onnxslim", "safetensors"}
+RUNTIME_OPTIONAL = {"onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "cv2", "pycocotools", "matplotlib", "tqdm"}
+FLAVOURS = {"tensorrt", "tensorrt_rtx"}
+
+
+def phase_of(path):
+    parts = path.relative_to(ROOT / "sdk").parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def imports_of(tree, *, top_level_only):
+    """Names of imported modules; imports under `if TYPE_CHECKING` do not count."""
+    nodes = []
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes.extend((id(n)) for n in ast.walk(node))
+            continue
+        if id(node) in nodes:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_phases_import_only_what_they_may(path):
+    tree = ast.parse(path.read_text())
+    phase = phase_of(path)
+    top_level_only = phase == ""  # shared words may reach for a phase inside a function, as `Poses.draw` does
+    for name in imports_of(tree, top_level_only=top_level_only):
+        parts = name.split(".")
+        if parts[0] == "sdk" and len(parts) > 1:
+            assert parts[1] not in FORBIDDEN.get(phase, set()), f"{phase or 'shared words'} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_heavy_packages_are_imported_where_used(path):
+    top = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=True)}
+    if phase_of(path) in ("", "runtime", "cli"):
+        assert not top & (BUILD_TIME_ONLY | RUNTIME_OPTIONAL)
+    if phase_of(path) == "evaluate":
+        assert not top & BUILD_TIME_ONLY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_the_run_time_never_imports_build_time_packages(path):
+    if phase_of(path) in ("", "runtime"):
+        names = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=False)}
+        assert not names & BUILD_TIME_ONLY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_one_module_names_tensorrt(path):
+    if path.name != "trt.py":
+        names = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=False)}
+        assert not names & FLAVOURS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_functions_are_short_and_documented_modules_declare_their_names(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "a module opens with what it is"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+    has_names = any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in tree.body)
+    declared = any(isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__" for n in tree.body)
+    assert declared or not has_names or phase_of(path) == "cli", "__all__ is missing"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_the_library_neither_prints_nor_catches_everything(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and phase_of(path) != "cli":
+            assert ast.unparse(node.func) != "print"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, "a bare except hides causes"
+            assert ast.unparse(node.type) not in ("Exception", "BaseException") or _re_raises(node)
+
+
+def _re_raises(handler):
+    return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
