@@ -1,4 +1,4 @@
-"""PCK, the share of joints that lie near their annotation: of the torso (LSP, custom data) and of the head (MPII, PCKh).
+"""PCK, the share of joints near their annotation: of the torso (LSP, custom data) and of the head (MPII, PCKh).
 
 Only annotated joints (visibility above 0) enter. A joint that was not predicted (NaN) is a miss. Values are per cent.
 

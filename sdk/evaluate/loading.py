@@ -1,0 +1,337 @@
+"""Reading annotation and detection files into a `Dataset`: the COCO keypoint format, its detections, and MPII's list.
+
+Opens no picture; whether a picture exists is checked, so that a wrong folder is found at once and not after an hour.
+
+    dataset = load_dataset(DatasetOptions("lsp", Path("val.json"), Path("lspet")), recipe)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import DatasetError, MissingDependencyError
+from sdk.evaluate.boxes import boxes_from_annotations, boxes_from_mpii, convention_of
+from sdk.evaluate.datasets import (
+    DATASET_KINDS,
+    Dataset,
+    DatasetOptions,
+    Picture,
+    Problems,
+    Truth,
+    limited,
+    read_json,
+    records_of,
+)
+from sdk.evaluate.pck import head_size_px
+from sdk.recipe import Recipe
+from sdk.skeletons import Skeleton
+
+__all__ = ["load_dataset"]
+
+Record = Mapping[str, Any]
+
+AREA_SHARE = 0.53  # of the box, where an annotation has no area (as crowdposetools has it)
+SKELETON_OF = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
+SAME_JOINT = {"head": "top_head"}  # CrowdPose's own file calls the top of the head 'head'
+
+
+def load_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
+    """The dataset that `options` name, for an engine of `recipe`. DatasetError where no figure could be right."""
+    _check(options, recipe)
+    if options.kind == "mpii":
+        dataset = _from_mpii(options, recipe)
+    else:
+        dataset = _from_coco(options, recipe)
+    dataset = _existing(dataset, options)
+    if not len(dataset):
+        reasons = "; ".join(dataset.problems.lines()) or "the file has no annotated person"
+        raise DatasetError(f"{options.annotations}: no person is left to verify on ({reasons}); check the files")
+    return dataset
+
+
+def _check(options: DatasetOptions, recipe: Recipe) -> None:
+    if options.kind not in DATASET_KINDS:
+        raise DatasetError(f"dataset must be one of {', '.join(DATASET_KINDS)} (got '{options.kind}')")
+    if options.limit is not None and options.limit < 1:
+        raise DatasetError(f"the limit must be at least one picture (got {options.limit})")
+    wanted = SKELETON_OF.get(options.kind, recipe.skeleton.name)
+    if wanted != recipe.skeleton.name:
+        raise DatasetError(
+            f"dataset '{options.kind}' has the joints of '{wanted}' and the engine those of '{recipe.skeleton.name}'; "
+            "verify on a dataset of the engine's joints"
+        )
+    if options.kind == "mpii" and options.detections is not None:
+        raise DatasetError("MPII is measured on its own centres and scales; leave the detections out")
+    if not options.images.is_dir():
+        raise DatasetError(f"the folder of images '{options.images}' does not exist; check the path")
+
+
+def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
+    table = read_json(options.annotations, "the annotation file")
+    problems = Problems()
+    pictures, sizes, position = _pictures(options, records_of(table, "images", options.annotations), problems)
+    notes = _joint_notes(records_of(table, "categories", options.annotations), recipe.skeleton, options.annotations)
+    annotations = records_of(table, "annotations", options.annotations)
+    truth, without_area = _truth(annotations, position, recipe.skeleton, problems)
+    if without_area:
+        notes += (f"{without_area} annotations have no area: 0.53 of the box is taken",)
+    if options.detections is None:
+        persons = _annotated_persons(truth, sizes, recipe, problems)
+    else:
+        persons = _detected_persons(options.detections, position, problems)
+    order = np.argsort(persons["picture"], kind="stable")
+    return Dataset(
+        options.kind,
+        recipe.skeleton,
+        pictures,
+        truth,
+        **{key: values[order] for key, values in persons.items()},
+        boxes="annotated" if options.detections is None else "detected",
+        convention=convention_of(recipe),
+        problems=problems,
+        notes=notes,
+    )
+
+
+def _pictures(
+    options: DatasetOptions, records: list[Record], problems: Problems
+) -> tuple[tuple[Picture, ...], NDArray[np.float64], dict[int, int]]:
+    pictures: dict[int, Picture] = {}
+    sizes: list[tuple[float, float]] = []
+    for record in records:
+        identity, name = record.get("id"), record.get("file_name")
+        if type(identity) is not int or not isinstance(name, str):
+            problems.add("image record without id or file_name", record.get("id", record.get("file_name")))
+            continue
+        if identity in pictures:
+            problems.add("image id twice", identity)
+            continue
+        index = record.get("crowdIndex")
+        if options.kind == "crowdpose" and not isinstance(index, (int, float)):
+            raise DatasetError(
+                f"{options.annotations}: image {identity} has no 'crowdIndex'; CrowdPose's easy, medium and hard figures "
+                "need it; verify with dataset 'custom' to go without"
+            )
+        pictures[identity] = Picture(identity, options.images / name, index)
+        sizes.append((float(record.get("width") or np.inf), float(record.get("height") or np.inf)))
+    return tuple(pictures.values()), np.array(sizes).reshape(-1, 2), {i: n for n, i in enumerate(pictures)}
+
+
+def _joint_notes(categories: list[Record], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
+    named = [category["keypoints"] for category in categories if category.get("keypoints")]
+    if not named:
+        return ("the annotations do not name their joints; they are taken to be in the engine's order",)
+    names = [SAME_JOINT.get(str(name), str(name)) for name in named[0]]
+    joints = list(skeleton.joints)
+    if len(names) != len(joints):
+        raise DatasetError(f"{path}: annotated joints must be the engine's {len(joints)} (got {len(names)}: {names})")
+    if sorted(names) == sorted(joints) and names != joints:
+        raise DatasetError(f"{path}: joints must be in the engine's order {joints} (got {names}); reorder the file")
+    different = [f"'{theirs}' for '{ours}'" for theirs, ours in zip(names, joints, strict=True) if theirs != ours]
+    return (f"the annotations name joints differently: {', '.join(different)}",) if different else ()
+
+
+def _truth(
+    annotations: list[Record], position: dict[int, int], skeleton: Skeleton, problems: Problems
+) -> tuple[Truth, int]:
+    joints = len(skeleton.joints)
+    rows: list[tuple[int, NDArray[np.float32], list[float], float, bool, str]] = []
+    without_area = 0
+    for record in annotations:
+        name = f"annotation {record.get('id')}"
+        if record.get("image_id") not in position:
+            problems.add("annotation of an unknown image", name)
+            continue
+        crowd = bool(record.get("iscrowd", 0))
+        points, box = _numbers(record.get("keypoints"), 3 * joints), _numbers(record.get("bbox"), 4)
+        if points is None and crowd:  # a crowd region: pycocotools ignores what lies on it
+            points = [0.0] * 3 * joints
+        if points is None:
+            problems.add(f"annotation without {joints} finite keypoints", name)
+            continue
+        if box is None:
+            problems.add("annotation without a finite box", name)
+            continue
+        area = record.get("area")
+        if not isinstance(area, (int, float)) or not np.isfinite(area):
+            area, without_area = AREA_SHARE * box[2] * box[3], without_area + 1
+        keypoints = np.asarray(points, np.float32).reshape(joints, 3)
+        rows.append((position[record["image_id"]], keypoints, box, float(area), crowd, name))
+    return _truth_from_rows(rows, joints), without_area
+
+
+def _truth_from_rows(rows: list[tuple[int, NDArray[np.float32], list[float], float, bool, str]], joints: int) -> Truth:
+    boxes = np.array([row[2] for row in rows], np.float64).reshape(-1, 4)
+    return Truth(
+        np.array([row[0] for row in rows], np.intp),
+        np.array([row[1] for row in rows], np.float32).reshape(-1, joints, 3),
+        np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        np.array([row[3] for row in rows], np.float64),
+        np.array([row[4] for row in rows], bool),
+        tuple(row[5] for row in rows),
+    )
+
+
+def _numbers(values: object, count: int) -> list[float] | None:
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    if not all(isinstance(value, (int, float)) for value in values) or not np.isfinite(values).all():
+        return None
+    return [float(value) for value in values]
+
+
+def _annotated_persons(
+    truth: Truth, sizes_wh: NDArray[np.float64], recipe: Recipe, problems: Problems
+) -> dict[str, NDArray[Any]]:
+    corners = truth.boxes_xyxy
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    cropped = boxes_from_annotations(xywh, sizes_wh[truth.picture].reshape(-1, 2), convention_of(recipe))
+    seen = (truth.keypoints[..., 2] > 0).any(axis=1)
+    wide = (cropped[:, 2:] > cropped[:, :2]).all(axis=1) & (truth.areas_px2 > 0)
+    for row in np.flatnonzero(~truth.crowd & ~seen):
+        problems.add("person without a visible joint, not cropped", truth.names[row])
+    for row in np.flatnonzero(~truth.crowd & seen & ~wide):
+        problems.add("zero-area box, person not cropped", truth.names[row])
+    rows = np.flatnonzero(~truth.crowd & seen & wide)
+    return {
+        "picture": truth.picture[rows],
+        "boxes_xyxy": cropped[rows],
+        "box_scores": np.ones(len(rows)),
+        "row": rows,
+    }
+
+
+def _detected_persons(path: Path, position: dict[int, int], problems: Problems) -> dict[str, NDArray[Any]]:
+    records = read_json(path, "the detection file")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DatasetError(f"{path}: detections must be a list of tables with image_id, category_id, bbox and score")
+    rows: list[tuple[int, list[float], float]] = []
+    for number, record in enumerate(records):
+        box, score = _numbers(record.get("bbox"), 4), record.get("score")
+        if record.get("category_id", 1) != 1:
+            continue
+        if record.get("image_id") not in position:
+            problems.add("detection of an unknown image", f"detection {number}")
+        elif box is None or not isinstance(score, (int, float)) or not np.isfinite(score):
+            problems.add("detection without a finite box and score", f"detection {number}")
+        elif box[2] <= 0 or box[3] <= 0:
+            problems.add("detection with a zero-area box", f"detection {number}")
+        else:
+            rows.append((position[record["image_id"]], box, float(score)))
+    boxes = np.array([row[1] for row in rows], np.float64).reshape(-1, 4)
+    return {
+        "picture": np.array([row[0] for row in rows], np.intp),
+        "boxes_xyxy": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        "box_scores": np.array([row[2] for row in rows], np.float64),
+        "row": np.full(len(rows), -1, np.intp),
+    }
+
+
+def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
+    records = read_json(options.annotations, "the annotation file")
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DatasetError(f"{options.annotations}: must be a list of tables, as in MPII's mpii_val.json")
+    problems, notes = Problems(), ()
+    rows, names, centres, scales, paths = [], [], [], [], []
+    for number, record in enumerate(records):
+        usable = _mpii_row(record, recipe.joints)
+        if usable is None:
+            problems.add("record without image, centre, scale, joints and joints_vis", f"record {number}")
+            continue
+        keypoints, centre, scale = usable
+        rows.append((number, keypoints))
+        names.append(f"record {number}")
+        centres.append(centre)
+        scales.append(scale)
+        paths.append(str(record["image"]))
+    numbers = [number for number, _ in rows]
+    heads, note = _head_sizes(options, records, numbers, [keypoints for _, keypoints in rows], recipe.skeleton)
+    notes += (note,) if note else ()
+    unique = {path: n for n, path in enumerate(dict.fromkeys(paths))}
+    boxes = boxes_from_mpii(np.array(centres, np.float64).reshape(-1, 2), np.array(scales, np.float64))
+    picture = np.array([unique[path] for path in paths], np.intp)
+    keypoints_all = np.array([keypoints for _, keypoints in rows], np.float32).reshape(-1, recipe.joints, 3)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    truth = Truth(picture, keypoints_all, boxes, areas, np.zeros(len(rows), bool), tuple(names), heads)
+    order = np.argsort(picture, kind="stable")
+    return Dataset(
+        "mpii",
+        recipe.skeleton,
+        tuple(Picture(n, options.images / path) for path, n in unique.items()),
+        truth,
+        picture[order],
+        boxes[order],
+        np.ones(len(rows)),
+        order,
+        "annotated",
+        convention_of(recipe),
+        problems,
+        notes,
+    )
+
+
+def _mpii_row(record: Record, joints: int) -> tuple[NDArray[np.float32], list[float], float] | None:
+    centre, scale = _numbers(record.get("center"), 2), record.get("scale")
+    points, seen = record.get("joints"), record.get("joints_vis")
+    if centre is None or not isinstance(scale, (int, float)) or scale <= 0 or not isinstance(record.get("image"), str):
+        return None
+    if not isinstance(points, list) or not isinstance(seen, list) or len(points) != joints or len(seen) != joints:
+        return None
+    if any(_numbers(point, 2) is None for point in points):
+        return None
+    zero_based = np.asarray(points, np.float32) - 1
+    return np.concatenate([zero_based, np.asarray(seen, np.float32)[:, None]], axis=1), centre, float(scale)
+
+
+def _head_sizes(
+    options: DatasetOptions, records: list[Record], numbers: list[int], keypoints: list[Any], skeleton: Skeleton
+) -> tuple[NDArray[np.float64], str | None]:
+    if options.head_boxes is not None:
+        return head_size_px(_head_boxes_from_mat(options.head_boxes, len(records))[numbers]), None
+    given = [_numbers(records[number].get("head_box"), 4) for number in numbers]
+    if all(box is not None for box in given):
+        return head_size_px(np.array(given, np.float64).reshape(-1, 4)), None
+    top, neck = skeleton.joints.index("head_top"), skeleton.joints.index("upper_neck")
+    points = np.array(keypoints, np.float64).reshape(-1, len(skeleton.joints), 3)
+    lengths = np.linalg.norm(points[:, top, :2] - points[:, neck, :2], axis=1)
+    return np.maximum(lengths, 1.0), (
+        "no head boxes were given: the head is the distance from upper neck to head top, which is not MPII's measure; "
+        "give gt_valid.mat with --head-boxes for comparable figures"
+    )
+
+
+def _head_boxes_from_mat(path: Path, count: int) -> NDArray[np.float64]:  # N x 4 xyxy
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading head boxes from a .mat file needs scipy; pip install scipy, or put 'head_box' into the records"
+        ) from error
+    try:
+        boxes = np.asarray(loadmat(str(path))["headboxes_src"], np.float64)  # 2 x 2 x N: corner, xy, person
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"head boxes '{path}' must be MPII's gt_valid.mat with 'headboxes_src' ({error})") from error
+    if boxes.shape != (2, 2, count):
+        raise DatasetError(f"{path}: headboxes_src must be 2 x 2 x {count}, one a record (got {boxes.shape})")
+    return boxes.reshape(4, count).T
+
+
+def _existing(dataset: Dataset, options: DatasetOptions) -> Dataset:
+    found = np.array([picture.path.is_file() for picture in dataset.pictures], bool)
+    if len(found) and not found.any():
+        raise DatasetError(
+            f"none of the {len(found)} pictures is in '{options.images}' (first missing: "
+            f"'{dataset.pictures[0].path}'); give the folder that the annotations' file names start from"
+        )
+    keep = found.copy()
+    if options.limit is not None:
+        keep &= np.cumsum(found) <= options.limit
+    for picture, there in zip(dataset.pictures, found, strict=True):
+        if not there:
+            dataset.problems.add("picture missing, left out of every figure", picture.path.name)
+    return limited(dataset, keep)
