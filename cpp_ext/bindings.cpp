@@ -1,0 +1,161 @@
+// bindings.cpp: the only file that knows Python.
+//
+// sdk/ops.py checks arguments in words; the types and checks here are the second wall: nothing is converted silently,
+// and no shape reaches a kernel unchecked. The GIL is released around every op.
+
+#include "sdk_ops.h"
+#include "cuda/bindings_cuda.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <atomic>
+#include <stdexcept>
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Frame3 = nb::ndarray<const uint8_t, nb::shape<-1, -1, 3>, nb::device::cpu>;
+using Plane = nb::ndarray<const uint8_t, nb::shape<-1, -1>, nb::device::cpu>;
+using Affines = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
+using CropOut = nb::ndarray<nb::shape<-1, 3, -1, -1>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using JointsOut = nb::ndarray<float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using Partner = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::atomic<int> thread_count{1};
+
+void require(bool holds, const char* rule) {
+    if (!holds) throw std::invalid_argument(rule);
+}
+
+bool is_half(nb::dlpack::dtype type) {
+    const bool half = type == nb::dtype<float>() ? false : true;
+    require(!half || (type.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) && type.bits == 16 && type.lanes == 1),
+            "dtype must be float32 or float16");
+    return half;
+}
+
+sdk::CropSpec crop_spec(CropOut& out, size_t count, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
+    require(out.shape(0) == count, "out and affines must hold the same number of crops");
+    require(out.shape(2) <= sdk::MAX_CROP_SIDE && out.shape(3) <= sdk::MAX_CROP_SIDE, "crop sides must be at most 16384");
+    require(count <= INT32_MAX, "too many crops");
+    sdk::CropSpec spec = {};
+    spec.height = static_cast<int32_t>(out.shape(2));
+    spec.width = static_cast<int32_t>(out.shape(3));
+    spec.half = is_half(out.dtype());
+    for (int channel = 0; channel < 3; channel++) {
+        spec.plane[channel] = swap ? 2 - channel : channel;
+        spec.scale[channel] = scale[spec.plane[channel]];
+        spec.bias[channel] = bias[spec.plane[channel]];
+    }
+    return spec;
+}
+
+void check_frame_size(size_t height, size_t width) {
+    require(height <= 16384 && width <= 16384, "frame sides must be at most 16384");
+}
+
+void run_crop(CropOut& out, const sdk::Frame& frame, Affines& affines, const sdk::CropSpec& spec) {
+    const int32_t count = static_cast<int32_t>(affines.shape(0));
+    nb::gil_scoped_release released;
+    sdk::cpu::crop(out.data(), frame, affines.data(), count, spec, thread_count.load());
+}
+
+void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
+    check_frame_size(frame.shape(0), frame.shape(1));
+    require(frame.stride(2) == 1 && frame.stride(1) == 3, "the pixels of a frame's row must be contiguous");
+    const sdk::Frame view = {frame.data(), nullptr, frame.stride(0), 0, static_cast<int32_t>(frame.shape(0)),
+                             static_cast<int32_t>(frame.shape(1))};
+    run_crop(out, view, affines, crop_spec(out, affines.shape(0), scale, bias, swap));
+}
+
+void crop_nv12(CropOut out, Plane luma, Plane chroma, Affines affines, std::array<float, 3> scale,
+               std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
+    check_frame_size(luma.shape(0), luma.shape(1));
+    require(luma.stride(1) == 1 && chroma.stride(1) == 1, "the bytes of a plane's row must be contiguous");
+    require(luma.shape(0) % 2 == 0 && luma.shape(1) % 2 == 0, "an NV12 frame must have even sides");
+    require(chroma.shape(0) == luma.shape(0) / 2 && chroma.shape(1) == luma.shape(1), "chroma must be H/2 x W bytes");
+    const sdk::Frame view = {luma.data(), chroma.data(), luma.stride(0), chroma.stride(0),
+                             static_cast<int32_t>(luma.shape(0)), static_cast<int32_t>(luma.shape(1))};
+    sdk::CropSpec spec = crop_spec(out, affines.shape(0), scale, bias, swap);
+    spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
+    run_crop(out, view, affines, spec);
+}
+
+void check_rows(const Rows& rows, const Rows& like) {
+    require(rows.shape(0) == like.shape(0) && rows.shape(1) == like.shape(1) && rows.dtype() == like.dtype(),
+            "all logits must agree in persons, joints and dtype");
+}
+
+sdk::DecodeSpec decode_spec(const JointsOut& out, const Rows& x, const Rows& y, const Affines& affines, double split_ratio,
+                            int score, int refine, int flip_shift) {
+    check_rows(y, x);
+    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "out and the logits must agree in persons and joints");
+    require(affines.shape(0) == x.shape(0), "affines and the logits must agree in persons");
+    require(x.shape(0) * x.shape(1) <= INT32_MAX / 4 && x.shape(2) <= INT32_MAX / 4 && y.shape(2) <= INT32_MAX / 4,
+            "too many joints or bins");
+    require(score >= 0 && score <= 2 && refine >= 0 && refine <= 3, "unknown score rule or refinement");
+    require(split_ratio > 0 && (flip_shift == 0 || flip_shift == 1), "split ratio or flip shift out of range");
+    return {static_cast<int32_t>(x.shape(1)), static_cast<int32_t>(x.shape(2)), static_cast<int32_t>(y.shape(2)), split_ratio,
+            static_cast<sdk::Score>(score), static_cast<sdk::Refine>(refine), is_half(x.dtype()), flip_shift};
+}
+
+void run_decode(JointsOut& out, const sdk::Logits& logits, Affines& affines, const sdk::DecodeSpec& spec) {
+    const int32_t count = static_cast<int32_t>(affines.shape(0));
+    nb::gil_scoped_release released;
+    sdk::cpu::decode(out.data(), logits, affines.data(), count, spec, thread_count.load());
+}
+
+void decode(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, int score, int refine) {
+    const sdk::DecodeSpec spec = decode_spec(out, x, y, affines, split_ratio, score, refine, 0);
+    run_decode(out, {x.data(), y.data(), nullptr, nullptr, nullptr}, affines, spec);
+}
+
+void decode_flipped(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, int score, int refine,
+                    Rows mirrored_x, Rows mirrored_y, Partner partner, int flip_shift) {
+    const sdk::DecodeSpec spec = decode_spec(out, x, y, affines, split_ratio, score, refine, flip_shift);
+    check_rows(mirrored_x, x);
+    check_rows(mirrored_y, x);
+    require(mirrored_x.shape(2) == x.shape(2) && mirrored_y.shape(2) == y.shape(2), "mirrored logits must have the same bins");
+    require(partner.shape(0) == x.shape(1), "partner must hold one joint index per joint");
+    for (size_t k = 0; k < partner.shape(0); k++)
+        require(partner.data()[k] >= 0 && partner.data()[k] < spec.joints, "partner must hold joint indices");
+    run_decode(out, {x.data(), y.data(), mirrored_x.data(), mirrored_y.data(), partner.data()}, affines, spec);
+}
+
+void set_threads(int count) {
+    require(count >= 1 && count <= 256, "the number of threads must be 1 to 256");
+    thread_count.store(count);
+}
+
+void set_instruction_set(const std::string& name) {
+    require(sdk::cpu::use_instruction_set(name.c_str()), "this machine has no such instruction set");
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+    m.doc() = "The fused ops, crop and decode. Call them through sdk.ops, which checks arguments in words.";
+
+    m.def("crop", &crop, "out"_a.noconvert(), "frame"_a.noconvert(), "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a);
+    m.def("crop_nv12", &crop_nv12, "out"_a.noconvert(), "luma"_a.noconvert(), "chroma"_a.noconvert(),
+          "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a, "yuv"_a);
+    m.def("decode", &decode, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "affines"_a.noconvert(),
+          "split_ratio"_a, "score"_a, "refine"_a);
+    m.def("decode_flipped", &decode_flipped, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(),
+          "affines"_a.noconvert(), "split_ratio"_a, "score"_a, "refine"_a, "mirrored_x"_a.noconvert(),
+          "mirrored_y"_a.noconvert(), "partner"_a.noconvert(), "flip_shift"_a);
+
+    m.def("threads", [] { return thread_count.load(); });
+    m.def("set_threads", &set_threads, "count"_a);
+    m.def("instruction_set", &sdk::cpu::instruction_set);
+    m.def("set_instruction_set", &set_instruction_set, "name"_a);
+
+    bind_cuda(m);
+}

@@ -1,0 +1,78 @@
+// sdk_ops.h: the contract of the fused ops. Each is declared once and implemented for the CPU and for CUDA.
+//
+// Outputs are passed in; nothing allocates or synchronises. `count` (N) may be 0. Parameters run outputs, inputs,
+// sizes, then the number of threads (CPU) or the stream (CUDA).
+//
+//   symbol    shape                         what
+//   frame     H x W x 3 uint8, or NV12      any row stride, even a negative one; H, W up to 2^14
+//   affines   N x 2 x 3 float32             crop -> frame pixels
+//   crop out  N x 3 x h x w float or half   h, w up to 2^14
+//   x, y      N x K x Wx, N x K x Hy        float or half logits, rows contiguous
+//   decode out  N x K x 3 float32           x, y in frame pixels, score
+//
+// The mathematics is in shared/crop_math.h and shared/decode_math.h.
+
+#pragma once
+
+#include "shared/crop_math.h"
+#include "shared/decode_math.h"
+
+namespace sdk {
+
+// `chroma` is null for packed pixels. For NV12 `data` is the luma plane, H x W, and `chroma` H/2 x W/2 pairs (U, V).
+// The CUDA crop may read this struct from device memory, so its layout is part of the contract: 40 bytes.
+struct Frame {
+    const uint8_t* data;
+    const uint8_t* chroma;
+    int64_t stride;         // bytes from row to row
+    int64_t chroma_stride;
+    int32_t height, width;  // pixels
+};
+static_assert(sizeof(Frame) == 40, "Frame is read from device memory: its layout is fixed");
+
+// Per channel of the source (B, G, R as they lie in the frame; R, G, B from NV12): out = scale * grey + bias, written
+// to plane `plane[channel]` of the output.
+struct CropSpec {
+    int32_t height, width;
+    float scale[3], bias[3];
+    int32_t plane[3];
+    bool half;
+    YuvToRgb yuv;  // read for NV12 only
+};
+
+struct DecodeSpec {
+    int32_t joints, x_bins, y_bins;
+    double split_ratio;
+    Score score;
+    Refine refine;
+    bool half;
+    int32_t flip_shift;  // 0 or 1 bin; read with mirrored logits only
+};
+
+// Logits of the crops, and of the mirrored crops or null. `partner[k]` is the joint that joint k becomes when mirrored.
+struct Logits {
+    const void *x, *y;
+    const void *mirrored_x, *mirrored_y;
+    const int32_t* partner;
+};
+
+namespace cpu {
+void crop(void* out, const Frame& frame, const float* affines, int32_t count, const CropSpec& spec, int threads);
+void decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec, int threads);
+
+const char* instruction_set();                // "avx512", "avx2" or "baseline"
+bool use_instruction_set(const char* name);   // false when this machine lacks it
+}  // namespace cpu
+
+namespace cuda {
+using Stream = void*;  // cudaStream_t
+
+// `frame_on_device` (a Frame in device memory) is read instead of `frame` when not null, so that a captured graph
+// serves frames that change. Return null, or the reason in words.
+const char* crop(void* out, const Frame& frame, const Frame* frame_on_device, bool nv12, const float* affines,
+                 int32_t count, const CropSpec& spec, Stream stream);
+const char* decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec,
+                   Stream stream);
+}  // namespace cuda
+
+}  // namespace sdk
