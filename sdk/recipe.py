@@ -94,10 +94,9 @@ class CSPNeXt:
 
 @dataclass(frozen=True)
 class TokenPose:
-    """Li et al., ICCV 2021, TokenPose-S: a convolutional stem, patches, and one token a joint."""
+    """Li et al., ICCV 2021, TokenPose-S: a convolutional stem, patches (v1: 4x3, v2: 2x2), and one token a joint."""
 
     kind: Literal["tokenpose"]
-    stem: Literal["v1", "v2"]
     patch_hw: tuple[int, int]
     dim: int
     depth: int

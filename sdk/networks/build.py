@@ -1,0 +1,138 @@
+"""From a recipe to a torch module. No weights here (`checkpoints`), no graph (`sdk.toolchain.export`).
+
+torch is imported inside the functions, so that the catalogue can be listed without it.
+
+    network = network_from_recipe(recipe_by_name("rtmpose-s-256x192"))
+    random_weights(network, seed=0)
+    simcc_x, simcc_y = network(crops)          # crops: N x 3 x 256 x 192
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk import recipe as words
+from sdk.errors import MissingDependencyError, RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["OLDEST_TORCH", "check_torch", "network_from_recipe", "random_value", "random_weights"]
+
+OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made to run code (CVE-2025-32434)
+
+
+def network_from_recipe(recipe: words.Recipe) -> nn.Module:
+    """The recipe's network in eval mode: N x 3 x h x w -> (simcc_x, simcc_y), or one heatmap N x K x h/4 x w/4."""
+    check_torch()
+    from torch import nn
+
+    backbone = _backbone(recipe)
+    network = nn.Sequential()
+    network.add_module("backbone", backbone)
+    network.add_module("head", _head(recipe, backbone))
+    return network.eval()
+
+
+def random_weights(network: nn.Module, seed: int) -> None:
+    """Fill every parameter and buffer from its name, its shape and `seed`: sane activations, the same everywhere."""
+    import torch
+
+    for key, tensor in network.state_dict().items():
+        value = random_value(key, tuple(tensor.shape), seed=seed)
+        tensor.copy_(torch.from_numpy(value))
+
+
+def random_value(key: str, shape: tuple[int, ...], *, seed: int | None = None) -> NDArray[np.float32]:
+    """One tensor of random weights. Variances and gains lie near 1, so activations neither die nor explode."""
+    crc = zlib.crc32(key.encode())
+    noise = np.random.default_rng(crc if seed is None else [seed, crc]).standard_normal(shape)
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "num_batches_tracked":
+        value = np.zeros(shape)
+    elif leaf == "running_var":
+        value = 1 + 0.2 * np.abs(noise)
+    elif leaf in ("running_mean", "bias", "beta"):
+        value = 0.1 * noise
+    elif len(shape) >= 2:
+        value = noise * np.sqrt(0.5 / np.prod(shape[1:]))
+    else:
+        value = 1 + 0.1 * noise
+    return np.asarray(value, np.float32)
+
+
+def check_torch() -> None:
+    """MissingDependencyError unless a torch is installed that loads checkpoints safely."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "networks need torch, which is not installed; pip install 'simcc-edge-sdk[build]'"
+        ) from error
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < OLDEST_TORCH:
+        raise MissingDependencyError(
+            f"networks need torch {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or later, which reads checkpoints without "
+            f"running code (got {torch.__version__}); pip install --upgrade torch"
+        )
+
+
+def _backbone(recipe: words.Recipe) -> nn.Module:
+    from sdk.networks import cspnext, hrnet, mobilenetv2, resnet, tokenpose
+
+    match recipe.network.backbone:
+        case words.ResNet(depth=depth):
+            return resnet.ResNet(depth)
+        case words.HRNet(width=width):
+            return hrnet.HRNet(width)
+        case words.MobileNetV2(widen=widen):
+            return mobilenetv2.MobileNetV2(widen)
+        case words.CSPNeXt(deepen=deepen, widen=widen):
+            return cspnext.CSPNeXt(deepen, widen)
+        case words.TokenPose() as design:
+            values = {key: value for key, value in asdict(design).items() if key != "kind"}
+            return tokenpose.TokenPose(size_hw=recipe.input.size_hw, joints=recipe.joints, **values)
+
+
+def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
+    from sdk.networks import heads, tokenpose
+
+    design, body = recipe.network.head, recipe.network.backbone
+    on_tokens = isinstance(design, words.TokenHeatmapHead | words.TokenSimccHead)
+    if on_tokens != isinstance(body, words.TokenPose):
+        raise RecipeError(
+            f"recipe '{recipe.name}': head '{design.kind}' does not fit backbone '{body.kind}'; heads "
+            "token-heatmap and token-simcc go with tokenpose, and only with it"
+        )
+    match design:
+        case words.HeatmapHead(deconv=deconv):
+            return heads.HeatmapHead(backbone.channels, recipe.joints, deconv)
+        case words.LinearSimccHead(deconv=deconv, maps_per_joint=maps):
+            return heads.LinearSimccHead(
+                backbone.channels, deconv=deconv, maps_per_joint=maps, **_widths(recipe, backbone)
+            )
+        case words.GauHead(kernel=kernel, hidden=hidden, attention=attention, expansion=expansion):
+            return heads.GauHead(
+                backbone.channels,
+                kernel=kernel,
+                hidden=hidden,
+                attention=attention,
+                expansion=expansion,
+                **_widths(recipe, backbone),
+            )
+        case words.TokenHeatmapHead(hidden=hidden):
+            heatmap_hw = (recipe.input.height // 4, recipe.input.width // 4)
+            return tokenpose.TokenHeatmapHead(backbone.channels, hidden=hidden, heatmap_hw=heatmap_hw)
+        case words.TokenSimccHead():
+            return tokenpose.TokenSimccHead(backbone.channels, bins_xy=recipe.bins_xy)
+
+
+def _widths(recipe: words.Recipe, backbone: Any) -> dict[str, Any]:
+    """What a SimCC head's sizes follow from."""
+    height, width = (-(-size // backbone.stride) for size in recipe.input.size_hw)
+    return {"feature_hw": (height, width), "joints": recipe.joints, "bins_xy": recipe.bins_xy}
