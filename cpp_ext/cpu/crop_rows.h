@@ -3,7 +3,7 @@
 // A row is made in blocks of BLOCK pixels, in two steps that touch the frame and the output once each:
 //   stage   fetch the taps: for the upper and the lower frame row, the six bytes of two neighbouring pixels as one
 //           64-bit word per output pixel; scalar loads, which beat gathers on every CPU measured;
-//   blend   unpack 16 words at a time, interpolate, normalise, store three planes.
+//   blend   unpack LANES words at a time, interpolate, normalise, store three planes.
 // For axis-aligned affines the column positions are computed once per block for all rows, and a frame row that was
 // staged for the output row above is not fetched again. Words near the frame's border are put together byte by byte,
 // with black in place of what is outside.
@@ -11,7 +11,7 @@
 #pragma once
 
 #include "../sdk_ops.h"
-#include "vector16.h"
+#include "vector.h"
 
 namespace sdk {
 namespace {
@@ -124,21 +124,21 @@ void stage_row(Taps& taps, int32_t slot, const Frame& frame, int32_t row, int32_
 // ---- blend -----------------------------------------------------------------------------------------------------
 
 struct TapPair {
-    Colour<F16> left, right;
+    Colour<Floats> left, right;
 };
 
-SDK_FN F16 byte_of(U16 words, int shift) { return float_from_int(reinterpret_cast<I16>((words >> shift) & 255u)); }
+SDK_FN Floats byte_of(Words words, int shift) { return float_from_int(reinterpret_cast<Ints>((words >> shift) & 255u)); }
 
 template <class Source> SDK_FN TapPair unpack(const uint64_t* words, const CropSpec& spec) {
-    const U16 a = load<U16>(words), b = load<U16>(words + 8);
-    const U16 low = SDK_EVEN(a, b), high = SDK_ODD(a, b);
+    const Words a = load<Words>(words), b = load<Words>(words + LANES / 2);
+    const Words low = even(a, b), high = odd(a, b);
     TapPair pair = {{byte_of(low, 0), byte_of(low, 8), byte_of(low, 16)},
-                    {float_from_int(reinterpret_cast<I16>(low >> 24)), byte_of(high, 0), byte_of(high, 8)}};
+                    {float_from_int(reinterpret_cast<Ints>(low >> 24)), byte_of(high, 0), byte_of(high, 8)}};
     if (Source::yuv) pair = {rgb_from_yuv(pair.left, spec.yuv), rgb_from_yuv(pair.right, spec.yuv)};
     return pair;
 }
 
-template <class Out> SDK_FN void put(Out* to, F16 pixels, int32_t n) {
+template <class Out> SDK_FN void put(Out* to, Floats pixels, int32_t n) {
     if (n >= LANES) return store_pixels(to, pixels);
     Out partial[LANES];
     store_pixels(partial, pixels);
@@ -151,11 +151,11 @@ void blend(Out* out, const Taps& taps, int32_t upper, int32_t v_row, int32_t n, 
     for (int32_t i = 0; i < n; i += LANES) {
         const TapPair top = unpack<Source>(taps.words[upper] + i, spec);
         const TapPair bottom = unpack<Source>(taps.words[1 - upper] + i, spec);
-        const F16 u = float_from_int(load<I16>(taps.u + i)) * FRACTION_UNIT;
-        const F16 v = (one_row ? splat(static_cast<float>(v_row)) : float_from_int(load<I16>(taps.v + i))) * FRACTION_UNIT;
-        const F16 c0 = bilinear(top.left.c0, top.right.c0, bottom.left.c0, bottom.right.c0, u, v);
-        const F16 c1 = bilinear(top.left.c1, top.right.c1, bottom.left.c1, bottom.right.c1, u, v);
-        const F16 c2 = bilinear(top.left.c2, top.right.c2, bottom.left.c2, bottom.right.c2, u, v);
+        const Floats u = float_from_int(load<Ints>(taps.u + i)) * FRACTION_UNIT;
+        const Floats v = (one_row ? splat(static_cast<float>(v_row)) : float_from_int(load<Ints>(taps.v + i))) * FRACTION_UNIT;
+        const Floats c0 = bilinear(top.left.c0, top.right.c0, bottom.left.c0, bottom.right.c0, u, v);
+        const Floats c1 = bilinear(top.left.c1, top.right.c1, bottom.left.c1, bottom.right.c1, u, v);
+        const Floats c2 = bilinear(top.left.c2, top.right.c2, bottom.left.c2, bottom.right.c2, u, v);
         put(out + plane * spec.plane[0] + i, c0 * spec.scale[0] + spec.bias[0], n - i);
         put(out + plane * spec.plane[1] + i, c1 * spec.scale[1] + spec.bias[1], n - i);
         put(out + plane * spec.plane[2] + i, c2 * spec.scale[2] + spec.bias[2], n - i);

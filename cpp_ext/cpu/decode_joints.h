@@ -1,51 +1,84 @@
 // cpu/decode_joints.h: decoding of whole joints. The mathematics is in shared/decode_math.h.
 //
-// A row is read 16 logits at a time: once for each lane's first largest logit, and, for the softmax rule alone, again
-// from the cache for the lanes' sums. Lanes are merged with the shared operator.
+// A row is read a register at a time: once for the first largest logit of each lane, and, for the softmax rule alone,
+// again from the cache for its sum. Lanes are merged by the shared operator, which cares for no order; the sum runs in
+// SUM_LANES lanes whatever the register's width, so that scores do not depend on the instruction set.
 
 #pragma once
 
 #include "../sdk_ops.h"
-#include "vector16.h"
+#include "vector.h"
 
 namespace sdk {
 namespace {
 
-// Logits [i, i + 16) of a row, -infinity where they are not finite or beyond its end.
-template <class T> SDK_FN F16 finite_logits(const Row<T>& row, int32_t i) {
-    F16 values;
-    const int32_t mirrored = row.mirrored_index(i + LANES - 1);
-    const bool whole = i + LANES <= row.n && !(row.mirrored && row.reversed && row.n - row.shift - i < LANES);
+constexpr float NOTHING = -__builtin_huge_valf();
+constexpr int SUM_LANES = 16, SUM_REGISTERS = SUM_LANES / LANES;
+
+// Logits [i, i + LANES) of a row, NOTHING beyond its end.
+template <class T> SDK_FN Floats logits_at(const Row<T>& row, int32_t i) {
+    const int32_t last = row.n - row.shift - LANES;  // of a reversed row, first index to start a whole load at
+    const bool whole = i + LANES <= row.n && !(row.mirrored && row.reversed && i > last);
     if (!whole) {
         float partial[LANES];
-        for (int32_t l = 0; l < LANES; l++) partial[l] = i + l < row.n ? row.at(i + l) : -__builtin_huge_valf();
-        values = load<F16>(partial);
-    } else if (row.mirrored) {
-        const F16 other = row.reversed ? reverse(load_logits(row.mirrored + mirrored)) : load_logits(row.mirrored + i);
-        values = load_logits(row.own + i) * 0.5f + other * 0.5f;
-    } else {
-        values = load_logits(row.own + i);
+        for (int32_t lane = 0; lane < LANES; lane++) partial[lane] = i + lane < row.n ? row.at(i + lane) : NOTHING;
+        return load<Floats>(partial);
     }
-    return select(is_finite(values), values, splat(-__builtin_huge_valf()));
+    const Floats own = load_logits(row.own + i);
+    if (!row.mirrored) return own;
+    const Floats other = row.reversed ? reversed(load_logits(row.mirrored + last - i)) : load_logits(row.mirrored + i);
+    return own * 0.5f + other * 0.5f;
+}
+
+struct LanePeaks {
+    Floats value;
+    Ints bin;
+};
+
+template <class T> SDK_FN void take_larger(LanePeaks& peaks, const Row<T>& row, int32_t i) {
+    const Floats values = logits_at(row, i);
+    const Ints larger = (values > peaks.value) & (values <= HIGHEST);
+    peaks.value = larger ? values : peaks.value;
+    peaks.bin = larger ? count_up() + i : peaks.bin;
+}
+
+SDK_FN LanePeaks merge_lanes(const LanePeaks& a, const LanePeaks& b) {
+    const Ints second = (b.value > a.value) | ((b.value == a.value) & (b.bin < a.bin));
+    return {second ? b.value : a.value, second ? b.bin : a.bin};
+}
+
+template <class T> SDK_FN Peak largest(const Row<T>& row) {
+    const LanePeaks none = {splat(NOTHING), Ints{} + NO_BIN};
+    LanePeaks first = none, second = none;  // two, as one would wait for itself
+    int32_t i = 0;
+    for (; i + LANES < row.n; i += 2 * LANES) {
+        take_larger(first, row, i);
+        take_larger(second, row, i + LANES);
+    }
+    if (i < row.n) take_larger(first, row, i);
+    const LanePeaks lanes = merge_lanes(first, second);
+    Peak peak = no_peak();
+    for (int lane = 0; lane < LANES; lane++)
+        if (beats(lanes.value[lane], lanes.bin[lane], peak.value, peak.bin))
+            peak = {lanes.value[lane], lanes.bin[lane], 1.0f};
+    return peak;
+}
+
+template <class T> SDK_FN float softmax_sum(const Row<T>& row, float largest) {
+    Floats sums[SUM_REGISTERS] = {};
+    for (int32_t i = 0; i < row.n; i += SUM_LANES)
+        for (int part = 0; part < SUM_REGISTERS; part++) {
+            const Floats values = logits_at(row, i + part * LANES);
+            sums[part] += exp_nonpositive(select(values <= largest, values - largest, splat(NOTHING)));
+        }
+    float sum = 0.0f;
+    for (int lane = 0; lane < SUM_LANES; lane++) sum += sums[lane / LANES][lane % LANES];
+    return sum;
 }
 
 template <class T> Peak row_peak(const Row<T>& row, bool with_sum) {
-    F16 best = splat(-__builtin_huge_valf());
-    I16 bin = I16{} + NO_BIN, position = count_up();
-    for (int32_t i = 0; i < row.n; i += LANES, position += LANES) {
-        const F16 values = finite_logits(row, i);
-        const I16 larger = values > best;
-        best = select(larger, values, best);
-        bin = larger ? position : bin;
-    }
-    Peak peak = no_peak();
-    for (int l = 0; l < LANES; l++)
-        if (beats(best[l], bin[l], peak.value, peak.bin)) peak = {best[l], bin[l], 1.0f};
-    if (!with_sum || peak.bin == NO_BIN) return peak;
-    F16 sums = {};
-    for (int32_t i = 0; i < row.n; i += LANES) sums += exp_nonpositive(finite_logits(row, i) - peak.value);
-    peak.sum = 0.0f;
-    for (int l = 0; l < LANES; l++) peak.sum += sums[l];
+    Peak peak = largest(row);
+    if (with_sum && peak.bin != NO_BIN) peak.sum = softmax_sum(row, peak.value);
     return peak;
 }
 

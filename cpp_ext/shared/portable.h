@@ -58,5 +58,5 @@ SDK_FN float as_float(Half half) {
 }  // namespace sdk
 
 #if !defined(__CUDACC__)
-#include "../cpu/vector16.h"  // its overloads must be known before the templates that use them
+#include "../cpu/vector.h"  // its overloads must be known before the templates that use them
 #endif
