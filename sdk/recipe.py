@@ -37,6 +37,8 @@ __all__ = [
     "HeatmapHead",
     "Input",
     "LinearSimccHead",
+    "LowRes",
+    "MarginalHead",
     "MobileNetV2",
     "Network",
     "Output",
@@ -104,7 +106,17 @@ class TokenPose:
     mlp_ratio: int
 
 
-Backbone = ResNet | HRNet | MobileNetV2 | CSPNeXt | TokenPose
+@dataclass(frozen=True)
+class LowRes:
+    """The project's own for low resolution: residual stages at strides 4 to 32, and a neck back up (`networks/lowres`)."""
+
+    kind: Literal["lowres"]
+    channels: tuple[int, ...]  # of the stem and the four stages
+    depths: tuple[int, ...]  # residual blocks of the stages
+    neck: tuple[int, ...]  # channels at stride 16, 8, 4: as many as there are steps up
+
+
+Backbone = ResNet | HRNet | MobileNetV2 | CSPNeXt | TokenPose | LowRes
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,15 @@ class TokenSimccHead:
     kind: Literal["token-simcc"]
 
 
-Head = HeatmapHead | LinearSimccHead | GauHead | TokenHeatmapHead | TokenSimccHead
+@dataclass(frozen=True)
+class MarginalHead:
+    """SimCC without a linear layer: log-sum-exp of maps over rows and over columns (`networks/lowres`)."""
+
+    kind: Literal["marginal"]
+    depth: int  # 3x3 convolutions before the maps
+
+
+Head = HeatmapHead | LinearSimccHead | GauHead | TokenHeatmapHead | TokenSimccHead | MarginalHead
 
 
 @dataclass(frozen=True)

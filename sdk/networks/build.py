@@ -83,7 +83,7 @@ def check_torch() -> None:
 
 
 def _backbone(recipe: words.Recipe) -> nn.Module:
-    from sdk.networks import cspnext, hrnet, mobilenetv2, resnet, tokenpose
+    from sdk.networks import cspnext, hrnet, lowres, mobilenetv2, resnet, tokenpose
 
     match recipe.network.backbone:
         case words.ResNet(depth=depth):
@@ -94,13 +94,15 @@ def _backbone(recipe: words.Recipe) -> nn.Module:
             return mobilenetv2.MobileNetV2(widen)
         case words.CSPNeXt(deepen=deepen, widen=widen):
             return cspnext.CSPNeXt(deepen, widen)
+        case words.LowRes(channels=channels, depths=depths, neck=neck):
+            return lowres.LowRes(channels, depths, neck)
         case words.TokenPose() as design:
             values = {key: value for key, value in asdict(design).items() if key != "kind"}
             return tokenpose.TokenPose(size_hw=recipe.input.size_hw, joints=recipe.joints, **values)
 
 
 def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
-    from sdk.networks import heads, tokenpose
+    from sdk.networks import heads, lowres, tokenpose
 
     design, body = recipe.network.head, recipe.network.backbone
     on_tokens = isinstance(design, words.TokenHeatmapHead | words.TokenSimccHead)
@@ -128,6 +130,14 @@ def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
         case words.TokenHeatmapHead(hidden=hidden):
             heatmap_hw = (recipe.input.height // 4, recipe.input.width // 4)
             return tokenpose.TokenHeatmapHead(backbone.channels, hidden=hidden, heatmap_hw=heatmap_hw)
+        case words.MarginalHead(depth=depth):
+            cell_bins = backbone.stride * recipe.bins_xy[0] / recipe.input.width
+            if cell_bins != int(cell_bins):
+                raise RecipeError(
+                    f"recipe '{recipe.name}': head 'marginal' needs whole bins in a cell of {backbone.stride} pixels "
+                    f"(got {cell_bins}); choose another split ratio"
+                )
+            return lowres.MarginalHead(backbone.channels, recipe.joints, int(cell_bins), depth)
         case words.TokenSimccHead():
             return tokenpose.TokenSimccHead(backbone.channels, bins_xy=recipe.bins_xy)
 

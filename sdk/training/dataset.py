@@ -1,0 +1,234 @@
+"""COCO-format persons for training: read once, cut from their photographs, kept in memory, augmented on demand.
+
+Any joint set: the categories' `keypoints` must hold every joint of the recipe's skeleton, by name and in any order.
+Images that do not decode and persons without an annotated joint or a box are reported in the log and skipped. The
+photograph's region about a person is kept (never resampled unless it is far larger than the crop), so that a training
+crop is interpolated once, as the deployed one is.
+
+    dataset = PersonDataset(Path("train.json"), Path("lspet"), recipe, seed=0)
+    crop, keypoints = dataset.sample(person=3, epoch=0, augmentation=Augmentation())
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import DatasetError
+from sdk.recipe import Recipe
+from sdk.training.augment import Augmentation, Person, augmented_crop
+
+__all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches"]
+
+logger = logging.getLogger(__name__)
+REACH = 1.25  # region kept about a box, in longer sides of the box either way: enough for scale, shift and rotation
+SHRINK_ABOVE = 1.25  # a box longer than this many crop sides is shrunk when it is read
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One usable person of a COCO file."""
+
+    identity: int
+    image_id: int
+    path: Path
+    keypoints: NDArray[np.float32]  # K x 3, image pixels, in the skeleton's order
+    box_xyxy: NDArray[np.float32]  # 4
+    area_px: float
+
+
+def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> list[Annotation]:
+    """The usable persons of a COCO keypoint file; unusable ones are counted in the log by reason."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        files = {image["id"]: str(image["file_name"]) for image in document["images"]}
+        records = document["annotations"]
+        names = {category["id"]: category["keypoints"] for category in document["categories"]}
+    except OSError as error:
+        raise DatasetError(f"'{path}' cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"'{path}' is not a COCO keypoint file: {type(error).__name__} {error}") from error
+    orders = {identity: _joint_order(path, listed, joints) for identity, listed in names.items()}
+    skipped: dict[str, int] = {}
+    usable = []
+    for record in records:
+        reason, annotation = _annotation(record, files, images, orders)
+        if annotation is None:
+            skipped[reason] = skipped.get(reason, 0) + 1
+        else:
+            usable.append(annotation)
+    for reason, count in sorted(skipped.items()):
+        logger.warning("%s: skipped %d of %d persons: %s", path.name, count, len(records), reason)
+    if not usable:
+        raise DatasetError(f"'{path}' holds no usable person (skipped: {skipped or 'the file lists none'})")
+    return usable
+
+
+class PersonDataset:
+    """Persons in memory up to `cache_gib`; those beyond it are read from their file each time."""
+
+    def __init__(self, path: Path, images: Path, recipe: Recipe, *, seed: int = 0, cache_gib: float = 4.0) -> None:
+        self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)
+        self.recipe = recipe
+        self.seed = seed
+        self._cache: dict[int, Person] = {}
+        self._fill(cache_gib * 2**30)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def person(self, index: int) -> Person:
+        """Person `index`, cut from its photograph."""
+        if index in self._cache:
+            return self._cache[index]
+        person = _person_from_file(self.annotations[index], self.recipe.input.size_hw)
+        if person is None:
+            raise DatasetError(
+                f"image '{self.annotations[index].path}' no longer decodes; it did when training began"
+            )
+        return person
+
+    def sample(
+        self, index: int, epoch: int, augmentation: Augmentation, size_hw: tuple[int, int] | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Crop and keypoints of person `index` in `epoch`: they depend on (seed, epoch, index) alone."""
+        return augmented_crop(
+            self.person(index),
+            size_hw or self.recipe.input.size_hw,
+            self.recipe.input.box_padding,
+            self.recipe.skeleton,
+            augmentation,
+            np.random.default_rng((self.seed, epoch, index)),
+        )
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The order of `epoch`: a permutation that depends on (seed, epoch) alone."""
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+
+    def _fill(self, budget_bytes: float) -> None:
+        """Read every photograph once: broken ones are dropped, the first ones are kept up to the budget."""
+        kept: list[Annotation] = []
+        used = 0
+        for annotation in self.annotations:
+            person = _person_from_file(annotation, self.recipe.input.size_hw)
+            if person is None:
+                logger.warning("image '%s' is missing or does not decode; skipped", annotation.path)
+                continue
+            used += person.image.nbytes
+            if used <= budget_bytes:
+                self._cache[len(kept)] = person
+            kept.append(annotation)
+        if not kept:
+            raise DatasetError("no image of the data set could be read; check the images folder")
+        if len(self._cache) < len(kept):
+            logger.info("%d of %d persons fit into the cache", len(self._cache), len(kept))
+        self.annotations = kept
+
+
+def _joint_order(path: Path, listed: Any, joints: tuple[str, ...]) -> list[int]:
+    missing = [name for name in joints if name not in listed]
+    if missing:
+        raise DatasetError(
+            f"{path.name}: category lacks joint '{missing[0]}' of the recipe's skeleton (it lists {', '.join(listed)}); "
+            "use a recipe with the data's joint set"
+        )
+    return [listed.index(name) for name in joints]
+
+
+def _annotation(
+    record: Mapping[str, Any], files: Mapping[int, str], images: Path, orders: Mapping[int, list[int]]
+) -> tuple[str, Annotation | None]:
+    order = orders.get(record.get("category_id", -1))
+    if order is None:
+        return "unknown category", None
+    if record.get("iscrowd"):
+        return "crowd region", None
+    flat = np.asarray(record.get("keypoints", ()), np.float32)
+    if flat.size % 3 or flat.size // 3 <= max(order) or not np.isfinite(flat).all():
+        return "malformed keypoints", None
+    keypoints = flat.reshape(-1, 3)[order]
+    if not (keypoints[:, 2] > 0).any():
+        return "no annotated joint", None
+    box = np.asarray(record.get("bbox", ()), np.float32)
+    if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
+        return "no box", None
+    if record.get("image_id") not in files:
+        return "unknown image", None
+    corners = np.concatenate([box[:2], box[:2] + box[2:]])
+    image_id = int(record["image_id"])
+    area = float(record.get("area", box[2] * box[3]))
+    path = images / files[image_id]
+    return "", Annotation(int(record["id"]), image_id, path, keypoints, corners, area)
+
+
+def _person_from_file(annotation: Annotation, size_hw: tuple[int, int]) -> Person | None:
+    """The person's region of the photograph, or None when the file is missing or broken."""
+    import cv2
+
+    encoded = np.fromfile(annotation.path, np.uint8) if annotation.path.is_file() else np.zeros(0, np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
+    if image is None:
+        return None
+    box, keypoints = annotation.box_xyxy.copy(), annotation.keypoints.copy()
+    side = float((box[2:] - box[:2]).max())
+    centre = (box[:2] + box[2:]) / 2
+    low = np.clip(np.floor(centre - REACH * side), 0, None).astype(int)
+    high = np.ceil(centre + REACH * side).astype(int)
+    image = image[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)]
+    if image.size == 0:
+        return None
+    box -= np.tile(low, 2)
+    keypoints[:, :2] -= low
+    factor = SHRINK_ABOVE * max(size_hw) / side
+    if factor < 1:
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        box = (box + 0.5) * factor - 0.5
+        keypoints[:, :2] = (keypoints[:, :2] + 0.5) * factor - 0.5
+    return Person(np.ascontiguousarray(image), keypoints, box.astype(np.float32))
+
+
+class _Epoch:
+    """One epoch's samples, by index; what loader workers see."""
+
+    def __init__(
+        self, dataset: PersonDataset, epoch: int, augmentation: Augmentation, size_hw: tuple[int, int] | None
+    ) -> None:
+        self.dataset, self.epoch, self.augmentation, self.size_hw = dataset, epoch, augmentation, size_hw
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        import cv2
+
+        cv2.setNumThreads(0)  # one sample is too small to share among threads; workers share the cores
+        return self.dataset.sample(index, self.epoch, self.augmentation, self.size_hw)
+
+
+def batch_loader(
+    dataset: PersonDataset,
+    batches: Sequence[Sequence[int]],
+    epoch: int,
+    augmentation: Augmentation,
+    workers: int,
+    size_hw: tuple[int, int] | None = None,
+) -> Iterable[tuple[Any, Any]]:
+    """A torch loader of (crops uint8 N x h x w x 3 BGR, keypoints N x K x 3), in the order of `batches`."""
+    from torch.utils.data import DataLoader
+
+    view = _Epoch(dataset, epoch, augmentation, size_hw)
+    loader: Iterable[tuple[Any, Any]] = DataLoader(view, batch_sampler=batches, num_workers=workers)  # type: ignore
+    return loader
+
+
+def epoch_batches(order: NDArray[np.int64], size: int, rank: int, world: int) -> list[list[int]]:
+    """Full batches of `order`; each of `world` processes takes its own slice of every batch."""
+    starts = range(0, len(order) - size * world + 1, size * world)
+    return [order[start + rank * size : start + (rank + 1) * size].tolist() for start in starts]

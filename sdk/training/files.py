@@ -1,0 +1,63 @@
+"""The files of a run: written whole or not at all.
+
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    write_log(Path("log.csv"), rows)
+    write_curves(Path("curves.png"), rows)
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["write_atomically", "write_curves", "write_log"]
+
+Row = Mapping[str, float]
+COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_0.1", "ap")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a temporary file beside `path`, then rename: a killed process leaves the old file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_log(path: Path, rows: Sequence[Row]) -> None:
+    """One line an epoch; the validation columns are empty where none was made."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows([{key: _shown(row[key]) for key in COLUMNS if key in row} for row in rows])
+
+    write_atomically(path, write)
+
+
+def write_curves(path: Path, rows: Sequence[Row]) -> None:
+    """Loss and validation figures over the epochs, as a picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot([row["epoch"] for row in rows], [row["loss"] for row in rows])
+    left.set(xlabel="epoch", ylabel="training loss")
+    for key in ("pck_0.2", "pck_0.1", "ap"):
+        measured = [row for row in rows if key in row]
+        right.plot([row["epoch"] for row in measured], [row[key] for row in measured], marker=".", label=key)
+    right.set(xlabel="epoch", ylabel="points")
+    if any("pck_0.2" in row for row in rows):
+        right.legend()
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

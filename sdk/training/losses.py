@@ -1,0 +1,69 @@
+"""Losses: KL divergence over both axes (the paper), RTMPose's variant, and the heatmap loss of the ablation.
+
+    loss = simcc_loss((logits_x, logits_y), (target_x, target_y), weights)                      # the paper
+    loss = simcc_loss(outputs, targets, weights, beta=10.0, soften_targets=True)                # RTMPose
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["heatmap_loss", "heatmap_targets", "kl_divergence", "simcc_loss"]
+
+
+def kl_divergence(
+    logits: Tensor,  # N x K x bins
+    targets: Tensor,  # N x K x bins, distributions
+    beta: float = 1.0,
+    soften_targets: bool = False,
+) -> Tensor:
+    """N x K: KL(target || softmax(beta x logits)); RTMPose also takes the softmax of beta x targets."""
+    from torch.nn.functional import log_softmax
+
+    if soften_targets:
+        targets = (targets * beta).softmax(dim=-1)
+    log_targets = targets.clamp_min(1e-12).log()
+    return (targets * (log_targets - log_softmax(logits.float() * beta, dim=-1))).sum(dim=-1)
+
+
+def simcc_loss(
+    outputs: tuple[Tensor, Tensor],  # N x K x Wx, N x K x Hy
+    targets: tuple[Tensor, Tensor],  # the same shapes
+    weights: Tensor,  # N x K
+    beta: float = 1.0,
+    soften_targets: bool = False,
+) -> Tensor:
+    """Sum over the two axes of the weighted mean KL divergence; 0 when no joint carries weight."""
+    pairs = zip(outputs, targets, strict=True)
+    per_joint = sum(kl_divergence(logits, target, beta, soften_targets) for logits, target in pairs)
+    return (weights * per_joint).sum() / weights.sum().clamp_min(1.0)
+
+
+def heatmap_targets(
+    keypoints: Tensor,  # N x K x 3: x, y in crop pixels, visibility
+    size_hw: tuple[int, int],  # of the heatmap
+    stride_px: float,
+    sigma_cells: float,
+) -> Tensor:
+    """N x K x h x w: a Gaussian of peak 1 at each joint, as in SimpleBaseline; cell (i, j) lies on pixel stride x."""
+    import torch
+
+    height, width = size_hw
+    device = keypoints.device
+    dx = torch.arange(width, device=device) - keypoints[..., 0, None] / stride_px
+    dy = torch.arange(height, device=device) - keypoints[..., 1, None] / stride_px
+    squared = dy.square()[..., :, None] + dx.square()[..., None, :]
+    return torch.exp(-squared / (2 * sigma_cells**2))
+
+
+def heatmap_loss(
+    heatmaps: Tensor,  # N x K x h x w
+    targets: Tensor,  # the same
+    weights: Tensor,  # N x K
+) -> Tensor:
+    """Weighted mean squared error over all cells of the joints that carry weight."""
+    squared = (heatmaps.float() - targets).square().mean(dim=(2, 3))
+    return (weights * squared).sum() / weights.sum().clamp_min(1.0)

@@ -1,0 +1,76 @@
+"""One process or several: torch's own DistributedDataParallel, as `torchrun` starts it. Nothing of its own.
+
+    torchrun --nproc-per-node 2 -m sdk.cli train ...      # sets RANK, WORLD_SIZE, LOCAL_RANK
+
+    processes = Processes.of_this_run("cuda")
+    module = processes.wrap(network)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdk.errors import DeviceError
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+__all__ = ["Processes"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among `world`; `device` is a torch.device."""
+
+    rank: int
+    world: int
+    device: Any
+
+    @classmethod
+    def of_this_run(cls, device: str) -> Processes:
+        """Read what `torchrun` set, join the group, and take this process's GPU."""
+        import torch
+
+        if device not in ("cpu", "cuda"):
+            raise DeviceError(f"training device must be cpu or cuda (got '{device}')")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DeviceError("device cuda: torch finds no CUDA device here; train with --device cpu")
+        world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if world > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        index = torch.cuda.current_device() if device == "cuda" else None
+        return cls(rank, world, torch.device(device, index) if index is not None else torch.device(device))
+
+    @property
+    def first(self) -> bool:
+        """The process that writes files."""
+        return self.rank == 0
+
+    def wrap(self, network: Module) -> Module:
+        """The module whose backward averages gradients over all processes."""
+        if self.world == 1:
+            return network
+        from torch.nn.parallel import DistributedDataParallel
+
+        return DistributedDataParallel(network)
+
+    def mean(self, value: float) -> float:
+        """`value` averaged over all processes."""
+        if self.world == 1:
+            return value
+        import torch
+
+        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total.item()) / self.world
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            import torch
+
+            torch.distributed.barrier()

@@ -1,0 +1,96 @@
+"""How a network is trained: every number of a run, strict like a recipe, kept beside the run's results.
+
+The defaults are those that made the bundled network; `sdk train --settings FILE` reads others from TOML.
+
+    settings = settings_from_file(Path("mine.toml"))
+    Settings(epochs=2, batch=32)
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sdk.errors import TrainingError
+from sdk.strict import strict_from_table
+from sdk.training.augment import Augmentation
+from sdk.training.codecs import Smoothing
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Settings", "Stage", "settings_from_file", "settings_from_table"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Train at `height` x `width` until the part `until` (0..1) of all steps; after the last stage: the recipe's size."""
+
+    until: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training run. `batch` is per process; `ema` is the average's decay a step; `figures` a part of each batch."""
+
+    epochs: int = 60
+    batch: int = 64
+    learning_rate: float = 2e-3
+    final_rate: float = 0.01  # of learning_rate, at the end of the cosine
+    weight_decay: float = 0.05
+    warmup_steps: int = 150
+    clip_norm: float = 5.0
+    ema: float = 0.998
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    beta: float = 1.0
+    soften_targets: bool = False
+    stages: tuple[Stage, ...] = ()
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    plain_epochs: int = 0  # the last ones, without cut-out, half body and colour
+    figures: float = 0.0
+    precision: Precision = "float32"
+    workers: int = 1
+    validate_every: int = 5
+    cache_gib: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "validate_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"setting '{name}' must be at least 1 (got {getattr(self, name)})")
+        for name in ("learning_rate", "clip_norm", "beta", "cache_gib"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"setting '{name}' must be positive (got {getattr(self, name)})")
+        for name in ("weight_decay", "warmup_steps", "workers", "seed", "plain_epochs"):
+            if getattr(self, name) < 0:
+                raise TrainingError(f"setting '{name}' must not be negative (got {getattr(self, name)})")
+        for name in ("final_rate", "ema", "figures"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"setting '{name}' must be at least 0 and below 1 (got {getattr(self, name)})")
+        ends = [stage.until for stage in self.stages]
+        if ends != sorted(set(ends)) or any(not 0 < end <= 1 for end in ends):
+            raise TrainingError(f"stages: 'until' must rise within 0..1 (got {ends})")
+
+
+def settings_from_table(table: Any, where: str) -> Settings:
+    """Settings from a plain table; TrainingError names the unknown key or the wrong type."""
+    return strict_from_table(Settings, table, where=where, error=TrainingError)
+
+
+def settings_from_file(path: Path) -> Settings:
+    """Settings from a TOML file."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"settings '{path}' cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"settings '{path}' is not TOML: {error}") from error
+    return settings_from_table(table, path.name)
