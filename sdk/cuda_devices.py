@@ -1,0 +1,68 @@
+"""CUDA devices as the driver names them: for choosing a compiler, and for reports. No CUDA package is needed.
+
+Asks libcuda through ctypes and makes no context. Not for running anything: that is `sdk.runtime`.
+
+    for device in cuda_devices():
+        device.name, device.capability, device.memory_mib          # ("Orin", "8.7", 62841)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+__all__ = ["CudaDevice", "cuda_devices", "driver_version"]
+
+COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute
+COMPUTE_CAPABILITY_MINOR = 76
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """One device. `capability` is the compute capability, as in '8.7'."""
+
+    index: int
+    name: str
+    capability: str
+    memory_mib: int
+
+
+def cuda_devices() -> tuple[CudaDevice, ...]:
+    """All devices, empty where there is no driver or none is visible."""
+    driver = _driver()
+    count = ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    return tuple(_device(driver, index) for index in range(count.value))
+
+
+def driver_version() -> str | None:
+    """The newest CUDA version that the driver serves, as in '13.0'; None without a driver."""
+    driver = _driver()
+    version = ctypes.c_int(0)
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    return driver if driver.cuInit(0) == 0 else None
+
+
+def _device(driver: ctypes.CDLL, index: int) -> CudaDevice:
+    handle, name, total = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_size_t()
+    driver.cuDeviceGet(ctypes.byref(handle), index)
+    driver.cuDeviceGetName(name, len(name), handle)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
+    major, minor = (_attribute(driver, handle, key) for key in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR))
+    return CudaDevice(index, name.value.decode(), f"{major}.{minor}", total.value >> 20)
+
+
+def _attribute(driver: ctypes.CDLL, handle: ctypes.c_int, key: int) -> int:
+    value = ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(value), key, handle)
+    return value.value

@@ -1,0 +1,150 @@
+"""Writing an engine folder: under a lock, into a temporary folder, the manifest last, then one rename.
+
+A build that is killed, interrupted or out of disk leaves no engine and no trace. Reading is `sdk.manifest`'s work.
+
+    with engine_lock(folder):                                  # a second process building the same waits here
+        engine = reusable_engine(folder, key) or write_engine(folder, files, manifest_of)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdk.errors import EngineError
+from sdk.manifest import MANIFEST_NAME, Engine, Manifest, open_engine
+
+__all__ = ["check_output", "content_key", "engine_lock", "reusable_engine", "write_engine"]
+
+log = logging.getLogger(__name__)
+
+
+def content_key(facts: Mapping[str, Any]) -> str:
+    """The hash by which a build is reused: of everything that decides the engine's bytes."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_output(folder: Path) -> None:
+    """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it."""
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if not names:
+        return
+    if MANIFEST_NAME not in names:
+        raise EngineError(f"output '{folder}' exists and is not an engine folder; choose another --output or remove it")
+    foreign = sorted(names - {MANIFEST_NAME} - set(_files_of(folder)))
+    if foreign:
+        raise EngineError(
+            f"output '{folder}' holds '{foreign[0]}', which is not the engine's and would be lost; move it away or "
+            "choose another --output"
+        )
+
+
+def reusable_engine(folder: Path, key: str) -> Engine | None:
+    """The engine in `folder` when it was built from the same content and its files are intact."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    try:
+        engine = open_engine(folder)
+    except EngineError as error:
+        log.warning("the engine that is there is rebuilt: %s", error)
+        return None
+    return engine if engine.manifest.key == key else None
+
+
+def write_engine(
+    folder: Path,
+    files: Mapping[str, bytes],
+    manifest_from_hashes: Callable[[Mapping[str, str]], Manifest],
+) -> Engine:
+    """The engine of `files` and of the manifest made with their sha256, in place of whatever engine `folder` held."""
+    check_output(folder)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = json.dumps(manifest_from_hashes(hashes).to_table(), indent=1, ensure_ascii=False) + "\n"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
+    try:
+        for name, data in (*files.items(), (MANIFEST_NAME, manifest.encode())):
+            _write_durably(temporary / name, data)
+        temporary.chmod(0o755)
+        _put_in_place(temporary, folder)
+    except OSError as error:
+        raise EngineError(
+            f"engine '{folder}' cannot be written ({error.strerror}); free some space or choose another --output"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_engine(folder)
+
+
+@contextmanager
+def engine_lock(folder: Path) -> Iterator[None]:
+    """One builder at a time for `folder`, across processes. A killed holder's lock is free at once."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        path = folder.parent / f".{folder.name}.lock"
+        handle = _locked_file(path, folder)
+    except OSError as error:
+        raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while the lock is held: whoever waits notices that its file is gone
+        os.close(handle)
+
+
+def _locked_file(path: Path, folder: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is building '%s'; waiting for it", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+            return handle
+        os.close(handle)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(old)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _files_of(folder: Path) -> list[str]:
+    try:
+        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"output '{folder}' holds a damaged {MANIFEST_NAME} ({error}); remove the folder or choose another --output"
+        ) from error
+    return list(files)

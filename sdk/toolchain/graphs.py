@@ -1,0 +1,114 @@
+"""Small questions about ONNX graphs, asked in several places: tensors in and out, producers, constants, hashes.
+
+for tensor in graph_inputs(model): tensor.name, tensor.dtype, tensor.shape    # 'input', 'float32', ('N', 3, 8, 8)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import numpy_helper
+
+__all__ = [
+    "GraphTensor",
+    "array_of",
+    "consumers",
+    "described",
+    "graph_inputs",
+    "graph_outputs",
+    "graph_session",
+    "initializers",
+    "name_nodes",
+    "opset_of",
+    "producers",
+    "serialized",
+]
+
+
+@dataclass(frozen=True)
+class GraphTensor:
+    """A graph's input or output. A symbolic or unknown dimension is a text ('?' when it has no name)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+def graph_inputs(model: onnx.ModelProto) -> tuple[GraphTensor, ...]:
+    """Inputs that a caller feeds: initializers listed as inputs, as older files have them, are left out."""
+    weights = initializers(model)
+    return tuple(_tensor(value) for value in model.graph.input if value.name not in weights)
+
+
+def graph_outputs(model: onnx.ModelProto) -> tuple[GraphTensor, ...]:
+    return tuple(_tensor(value) for value in model.graph.output)
+
+
+def described(tensors: Iterable[GraphTensor]) -> str:
+    """Tensors in one line, for messages."""
+    return ", ".join(f"{t.name} {t.dtype} {' x '.join(map(str, t.shape)) or 'scalar'}" for t in tensors) or "none"
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """Tensor name -> the node that makes it."""
+    return {name: node for node in model.graph.node for name in node.output if name}
+
+
+def consumers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Tensor name -> the nodes that take it."""
+    takers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in dict.fromkeys(node.input):
+            takers.setdefault(name, []).append(node)
+    return takers
+
+
+def array_of(tensor: onnx.TensorProto) -> Any:
+    """A numpy array of an initializer."""
+    return numpy_helper.to_array(tensor)
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the standard operator set; 0 when the model names none."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own, so that a pattern or a report can point at it. Names there are kept."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        name = node.name or f"/{node.op_type}_{index}"
+        while name in taken:
+            name = f"{name}_{index}"
+        node.name = name
+        taken.add(name)
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same model, in every process."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def graph_session(model: onnx.ModelProto | bytes) -> Any:
+    """ONNX Runtime on the CPU, two threads at most, for comparing graphs at build time."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 3
+    data = model if isinstance(model, bytes) else serialized(model)
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _tensor(value: onnx.ValueInfoProto) -> GraphTensor:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else "unknown"
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim)
+    return GraphTensor(value.name, dtype, shape)

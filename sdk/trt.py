@@ -1,0 +1,437 @@
+"""TensorRT in one place: the only module that imports `tensorrt` or `tensorrt_rtx`, to build plans and to run them.
+
+It hides what differs between TensorRT 10.3, 10.x, 11.x and TensorRT-RTX. It decides nothing: which compiler, what to do
+with progress and files is `sdk.toolchain.compile`; device memory and streams are `sdk.runtime`.
+
+    plan = build_plan("tensorrt-rtx", graph_bytes, BuildSettings(shapes={"input": (low, best, high)})).plan
+    context = load_plan("tensorrt-rtx", plan).create_context()
+    context.set_shape("input", (4, 3, 256, 192)); context.set_address("input", pointer); context.enqueue(stream)
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal, Protocol, get_args
+
+from sdk.errors import BuildError, DeviceError, EngineError, InputError, MissingDependencyError
+
+__all__ = [
+    "BuildSettings",
+    "Built",
+    "CompilerName",
+    "Context",
+    "Flavour",
+    "Kernels",
+    "Monitor",
+    "Plan",
+    "Tensor",
+    "build_plan",
+    "compute_capabilities",
+    "flavour",
+    "flavours",
+    "load_plan",
+]
+
+CompilerName = Literal["tensorrt", "tensorrt-rtx"]
+Kernels = Literal["lazy", "eager", "none"]
+Shape = tuple[int, ...]
+
+MODULES: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+FLOORS: Mapping[str, tuple[int, int]] = {"tensorrt": (10, 3), "tensorrt-rtx": (1, 1)}
+EXTRAS: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+NUMPY_NAMES: Mapping[str, str] = {
+    "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "INT64": "int64",
+    "BOOL": "bool",
+}  # fmt: skip
+TRACE = 5  # below logging.DEBUG: TensorRT's VERBOSE, thousands of lines a build
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One TensorRT package: its version when it can be used, else what is wrong and the command that mends it."""
+
+    name: CompilerName
+    version: str | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a plan is built with. `shapes`: input name -> smallest, best and largest shape."""
+
+    shapes: Mapping[str, tuple[Shape, Shape, Shape]]
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timing_cache: bytes | None = None  # b"" starts a new one; None keeps none
+    compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX only; none: portable
+    dla_core: int | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plan, and the timing cache as the build left it when one was asked for."""
+
+    plan: bytes
+    timing_cache: bytes | None = None
+
+
+class Monitor(Protocol):
+    """Hears of a build's progress. `step` answers whether to go on; False stops the build."""
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
+
+    def step(self, phase: str, step: int) -> bool: ...
+
+    def finish(self, phase: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a plan. -1 in `shape` is the batch; `dtype` is numpy's name."""
+
+    name: str
+    is_input: bool
+    dtype: str
+    shape: Shape
+
+
+def flavours() -> tuple[Flavour, ...]:
+    """Both flavours, installed or not."""
+    return tuple(flavour(name) for name in get_args(CompilerName))
+
+
+def flavour(name: CompilerName) -> Flavour:
+    """One flavour; importing a broken installation is told in `problem`, not raised."""
+    if find_spec(MODULES[name]) is None:
+        return Flavour(name, None, f"not installed; pip install 'simcc-edge-sdk[{EXTRAS[name]}]'")
+    try:
+        version = str(import_module(MODULES[name]).__version__)
+    except (ImportError, OSError) as error:
+        return Flavour(name, None, f"installed but cannot be imported ({error}); install it again")
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if found < FLOORS[name]:
+        floor = ".".join(map(str, FLOORS[name]))
+        return Flavour(name, None, f"version {version} is below the floor {floor}; on a Jetson install JetPack 6.1")
+    return Flavour(name, version)
+
+
+def compute_capabilities() -> tuple[str, ...]:
+    """Compute capabilities that TensorRT-RTX can be told to compile for, such as '8.6'."""
+    names = _module("tensorrt-rtx").ComputeCapability.__members__
+    digits = (re.fullmatch(r"SM(\d+)(\d)", name) for name in names)
+    return tuple(f"{match[1]}.{match[2]}" for match in digits if match)
+
+
+def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, monitor: Monitor | None = None) -> Built:
+    """A plan of a typed graph. BuildError lists every node the parser refuses, or what the builder said.
+
+    Precision is in the graph's types alone: the network is strongly typed wherever that is a choice, and TF32 is off.
+    """
+    trt, logger = _module(compiler), _logger(compiler)
+    with logger.collected() as errors:
+        builder = trt.Builder(logger)
+        if builder is None:
+            raise BuildError(f"{compiler} {trt.__version__} cannot start: {_told(errors)}")
+        network = builder.create_network(_network_flags(trt))
+        _parse(trt, network, logger, compiler, graph)
+        config = builder.create_builder_config()
+        _configure(trt, config, compiler, settings)
+        config.add_optimization_profile(_profile(builder, settings))
+        cache = _attach_timing_cache(config, compiler, settings)
+        if monitor is not None:
+            config.progress_monitor = _progress(compiler)(monitor)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise BuildError(f"{compiler} {trt.__version__} could not build the plan: {_told(errors)}")
+        return Built(bytes(plan), None if cache is None else bytes(config.get_timing_cache().serialize()))
+
+
+def load_plan(compiler: CompilerName, data: bytes) -> Plan:
+    """The plan, ready to make contexts. EngineError says what TensorRT said. The caller verified the bytes' sha256."""
+    trt, logger = _module(compiler), _logger(compiler)
+    with logger.collected() as errors:
+        runtime = trt.Runtime(logger)
+        if runtime is None:
+            raise DeviceError(f"{compiler} {trt.__version__} cannot start: {_told(errors)}")
+        if runtime.engine_host_code_allowed:
+            raise AssertionError("a plan must never bring host code")
+        _check_validity(trt, runtime, compiler, data, errors)
+        engine = runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise EngineError(
+                f"{compiler} {trt.__version__} cannot load the plan: {_told(errors)}; rebuild the engine on this "
+                "machine with `sdk build-engine --rebuild ENGINE`"
+            )
+    return Plan(compiler, runtime, engine)
+
+
+class Plan:
+    """A deserialised plan. It may serve several contexts, each for one thread and one stream."""
+
+    def __init__(self, compiler: CompilerName, runtime: Any, engine: Any) -> None:
+        self.compiler = compiler
+        self._runtime, self._engine = runtime, engine  # the engine must not outlive its runtime
+        self.tensors = tuple(self._tensor(index) for index in range(engine.num_io_tensors))
+        self.aux_streams = int(engine.num_aux_streams)
+        self.activation_bytes = int(engine.device_memory_size_v2)
+
+    def profile_shapes(self, name: str) -> tuple[Shape, Shape, Shape]:
+        """Smallest, best and largest shape of an input."""
+        low, best, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
+        return low, best, high
+
+    def create_context(
+        self, *, kernels: Kernels = "lazy", runtime_cache: bytes | None = None, own_memory: bool = True
+    ) -> Context:
+        """An execution context.
+
+        `kernels` (TensorRT-RTX): when kernels for the actual shapes are compiled: in the background, at once, or never.
+        `runtime_cache` (TensorRT-RTX): what `Context.runtime_cache` gave earlier. Both are ignored by `tensorrt`.
+        `own_memory` False: the caller hands activations over by `Context.set_memory` before the first enqueue.
+        """
+        trt, logger = _module(self.compiler), _logger(self.compiler)
+        strategies = trt.ExecutionContextAllocationStrategy
+        strategy = strategies.STATIC if own_memory else strategies.USER_MANAGED
+        with logger.collected() as errors:
+            if self.compiler == "tensorrt":
+                context, cache = self._engine.create_execution_context(strategy), None
+            else:
+                config, cache = self._rtx_config(trt, strategy, kernels, runtime_cache)
+                context = self._engine.create_execution_context(config)
+            if context is None:
+                raise DeviceError(f"{self.compiler} cannot make an execution context: {_told(errors)}")
+        return Context(self, context, cache)
+
+    def _rtx_config(self, trt: Any, strategy: Any, kernels: Kernels, blob: bytes | None) -> tuple[Any, Any]:
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        choices = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = getattr(choices, kernels.upper())
+        cache = config.create_runtime_cache()
+        if blob and not cache.deserialize(blob):
+            log.info("the runtime cache is of another machine or version; kernels are compiled anew")
+        config.set_runtime_cache(cache)
+        return config, cache
+
+    def _tensor(self, index: int) -> Tensor:
+        trt, engine = _module(self.compiler), self._engine
+        name = engine.get_tensor_name(index)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        kind = engine.get_tensor_dtype(name).name
+        return Tensor(name, is_input, NUMPY_NAMES.get(kind, kind.lower()), tuple(engine.get_tensor_shape(name)))
+
+
+class Context:
+    """One thread's use of a plan. Pointers and streams are plain integers; nothing here allocates or synchronises."""
+
+    def __init__(self, plan: Plan, context: Any, cache: Any) -> None:
+        self.plan = plan
+        self._context, self._cache = context, cache
+
+    def set_shape(self, name: str, shape: Sequence[int]) -> None:
+        """Fix an input's shape for the next enqueue."""
+        self._must("take the shape", self._context.set_input_shape, name, tuple(shape))
+
+    def shape(self, name: str) -> Shape:
+        """A tensor's shape under the input shapes set so far."""
+        return tuple(self._context.get_tensor_shape(name))
+
+    def set_address(self, name: str, pointer: int) -> None:
+        """Where a tensor lies on the device."""
+        self._must("take the address", self._context.set_tensor_address, name, pointer)
+
+    def set_memory(self, pointer: int, size_bytes: int) -> None:
+        """Device memory for activations, at least `plan.activation_bytes`, aligned to 256 bytes."""
+        self._context.set_device_memory(pointer, size_bytes)
+
+    def set_aux_streams(self, streams: Sequence[int]) -> None:
+        """Streams for the plan's side branches, so that TensorRT makes none of its own."""
+        self._context.set_aux_streams(list(streams))
+
+    def capturable(self, stream: int) -> bool:
+        """Whether an enqueue on `stream` can be captured into a CUDA graph now (TensorRT-RTX may answer no)."""
+        asks = getattr(self._context, "is_stream_capturable", None)
+        return True if asks is None else bool(asks(stream))
+
+    def enqueue(self, stream: int) -> None:
+        """Run once, asynchronously. DeviceError when TensorRT refuses: outputs are then not to be read."""
+        self._must("run", self._context.execute_async_v3, stream)
+
+    def runtime_cache(self) -> bytes | None:
+        """Kernels compiled so far (TensorRT-RTX), for `Plan.create_context` of a later process; else None."""
+        return None if self._cache is None else bytes(self._cache.serialize())
+
+    def _must(self, deed: str, call: Any, *arguments: Any) -> None:
+        with _logger(self.plan.compiler).collected() as errors:
+            if not call(*arguments):
+                raise DeviceError(f"{self.plan.compiler} did not {deed} {list(arguments)}: {_told(errors)}")
+
+
+def _module(compiler: CompilerName) -> Any:
+    found = flavour(compiler)
+    if found.problem is not None:
+        raise MissingDependencyError(f"compiler '{compiler}' cannot be used: {found.problem}")
+    return import_module(MODULES[compiler])
+
+
+def _network_flags(trt: Any) -> int:
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _parse(trt: Any, network: Any, logger: Any, compiler: CompilerName, graph: bytes) -> None:
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse(graph):
+        return
+    found = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = [f"node {e.node()} '{e.node_name()}' ({e.node_operator()}): {e.desc()}" for e in found]
+    raise BuildError(
+        f"{compiler} {trt.__version__} cannot parse the graph; {len(lines)} errors:\n  " + "\n  ".join(lines)
+    )
+
+
+def _configure(trt: Any, config: Any, compiler: CompilerName, settings: BuildSettings) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if settings.dla_core is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = settings.dla_core
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    if settings.compute_capabilities:
+        _set_capabilities(trt, config, compiler, settings.compute_capabilities)
+
+
+def _set_capabilities(trt: Any, config: Any, compiler: CompilerName, wanted: Sequence[str]) -> None:
+    if compiler != "tensorrt-rtx":
+        raise InputError(
+            "a compute capability can be chosen for compiler tensorrt-rtx alone; tensorrt compiles for the device it "
+            "runs on: leave --compute-capability out"
+        )
+    known = compute_capabilities()
+    for capability in wanted:
+        if capability not in known:
+            raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")
+    config.num_compute_capabilities = len(wanted)
+    for index, capability in enumerate(wanted):
+        member = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""))
+        if not config.set_compute_capability(member, index):
+            raise BuildError(f"{compiler} {trt.__version__} does not take compute capability {capability}")
+
+
+def _profile(builder: Any, settings: BuildSettings) -> Any:
+    profile = builder.create_optimization_profile()
+    for name, (low, best, high) in settings.shapes.items():
+        profile.set_shape(name, low, best, high)
+    return profile
+
+
+def _attach_timing_cache(config: Any, compiler: CompilerName, settings: BuildSettings) -> Any:
+    if settings.timing_cache is None:
+        return None
+    if compiler == "tensorrt-rtx":
+        raise InputError(
+            "tensorrt-rtx times nothing during a build and keeps no timing cache: leave --timing-cache out"
+        )
+    cache = config.create_timing_cache(settings.timing_cache)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise BuildError("the timing cache is damaged or of another device or version; remove it and build again")
+    return cache
+
+
+def _check_validity(trt: Any, runtime: Any, compiler: CompilerName, data: bytes, errors: list[str]) -> None:
+    """TensorRT-RTX says beforehand whether a plan fits this machine; older packages do not."""
+    if not hasattr(runtime, "get_engine_validity"):
+        return
+    validity, reasons = runtime.get_engine_validity(data)
+    if validity == trt.EngineValidity.INVALID:
+        raise EngineError(
+            f"{compiler} {trt.__version__} cannot run this plan here (diagnostics {reasons}): {_told(errors)}; "
+            "rebuild the engine on this machine with `sdk build-engine --rebuild ENGINE`"
+        )
+    if validity == trt.EngineValidity.SUBOPTIMAL:
+        log.warning("the plan runs on this device below its best (diagnostics %s); rebuild it here", reasons)
+
+
+def _told(errors: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(errors)) or "it gave no reason"
+
+
+@dataclass
+class _Collector:
+    """Keeps the error messages that arrive while a call runs; logs them after a call that went well all the same."""
+
+    lists: list[list[str]] = field(default_factory=list)
+
+    @contextmanager
+    def collected(self) -> Iterator[list[str]]:
+        errors: list[str] = []
+        self.lists.append(errors)
+        try:
+            yield errors  # a caller that raises tells them in its message
+            for message in errors:
+                log.error("%s", message)
+        finally:
+            self.lists = [kept for kept in self.lists if kept is not errors]
+
+
+@cache
+def _logger(compiler: CompilerName) -> Any:
+    """TensorRT's messages as `logging` records; one for the process, because TensorRT keeps the first it is given."""
+    trt = _module(compiler)
+    base = trt.ILogger
+    trt_log = logging.getLogger(f"{__name__}.{MODULES[compiler]}")
+    levels = {
+        base.INTERNAL_ERROR: logging.ERROR,
+        base.ERROR: logging.ERROR,
+        base.WARNING: logging.WARNING,
+        base.INFO: logging.DEBUG,
+        base.VERBOSE: TRACE,
+    }
+
+    class Logger(base, _Collector):  # type: ignore[misc]
+        def __init__(self) -> None:
+            base.__init__(self)
+            _Collector.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            level = levels[severity]
+            if level >= logging.ERROR and self.lists:
+                self.lists[-1].append(message.strip())
+            else:
+                trt_log.log(level, "%s", message)
+
+    return Logger()
+
+
+@cache
+def _progress(compiler: CompilerName) -> Any:
+    """The IProgressMonitor class that hands on to a `Monitor`."""
+    base = _module(compiler).IProgressMonitor
+
+    class Progress(base):  # type: ignore[misc]
+        def __init__(self, monitor: Monitor) -> None:
+            base.__init__(self)
+            self.monitor = monitor
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.monitor.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return self.monitor.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.monitor.finish(phase_name)
+
+    return Progress
