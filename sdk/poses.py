@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from sdk.skeletons import Skeleton
 
-__all__ = ["Poses"]
+__all__ = ["Poses", "ScoreScale"]
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """What a joint's score means: it counts from `fair` on, and is certain from `sure` on. Score rules differ in it."""
+
+    fair: float = 0.3
+    sure: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Poses:
     skeleton: Skeleton
     track_ids: NDArray[np.int64] | None = None  # N, aligned with the rows
     timings_ms: Mapping[str, float | str] = field(default_factory=dict)
+    score_scale: ScoreScale = ScoreScale()
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """`keypoints, scores = poses`, as rtmlib returns them."""

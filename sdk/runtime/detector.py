@@ -1,0 +1,168 @@
+"""Person detectors from ONNX files, on ONNX Runtime: RTMDet and YOLOX, told apart by the shapes of their outputs.
+
+A detector serves `PoseEstimator(boxes=None)`; any callable frame -> (boxes, scores) does as well. None ships.
+
+    detect = Detector("rtmdet-nano-person.onnx")
+    boxes_xyxy, scores = detect(frame_bgr)              # N x 4 frame pixels, N; best first
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import GraphError, InputError
+from sdk.runtime.frames import check_frame
+from sdk.runtime.ort_session import onnxruntime_session
+from sdk.runtime.tracking import box_iou
+
+__all__ = ["Detector", "Kind", "decode_yolox", "suppress"]
+
+Float32Array = NDArray[np.float32]
+Kind = Literal["auto", "rtmdet", "yolox", "yolox-nms"]
+
+RTMDET_MEAN = np.array((103.53, 116.28, 123.675), np.float32)  # BGR
+RTMDET_STD = np.array((57.375, 57.12, 58.395), np.float32)
+YOLOX_STRIDES = (8, 16, 32)
+LETTERBOX_GREY = 114
+NMS_IOU = 0.65  # as both detectors' own test settings have it (RTMDet 0.6, YOLOX 0.65)
+
+
+@dataclass(frozen=True)
+class _Family:
+    normalise: bool
+    raw: bool  # an undecoded grid, without NMS
+
+
+FAMILIES = {
+    "rtmdet": _Family(normalise=True, raw=False),
+    "yolox": _Family(normalise=False, raw=True),
+    "yolox-nms": _Family(normalise=False, raw=False),
+}
+
+
+class Detector:
+    """Persons in a frame.
+
+    `kind` 'auto' knows RTMDet (`dets` N x 5 and `labels`, its NMS inside) from YOLOX (one undecoded grid). A YOLOX
+    exported with its NMS inside has RTMDet's outputs but takes grey levels as they are: name it 'yolox-nms'.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        kind: Kind = "auto",
+        score_threshold: float = 0.3,
+        person_class: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        if not Path(path).is_file():
+            raise InputError(f"detector '{path}' does not exist; give the path of an RTMDet or YOLOX ONNX file")
+        if kind not in ("auto", *FAMILIES):
+            raise InputError(f"detector kind must be 'auto', {', '.join(map(repr, FAMILIES))} (got {kind!r})")
+        if not 0 <= score_threshold <= 1:
+            raise InputError(f"score_threshold must be in 0..1 (got {score_threshold})")
+        self.path = Path(path)
+        self.score_threshold = score_threshold
+        self.person_class = person_class
+        self._session: Any = onnxruntime_session(path, threads)
+        self.kind = _kind_of(self._session, self.path) if kind == "auto" else kind
+        self._family = FAMILIES[self.kind]
+        self._input = self._session.get_inputs()[0]
+        self.size_hw = _size_hw_of(self._input, self.path)
+
+    def __call__(self, frame: object) -> tuple[Float32Array, Float32Array]:
+        """Boxes N x 4 xyxy in frame pixels, clipped to the frame, and scores N; best first."""
+        pixels = check_frame(frame)
+        blob, ratio = self._letterboxed(pixels)
+        outputs = self._session.run(None, {self._input.name: blob})
+        boxes, scores = self._raw_persons(outputs) if self._family.raw else self._persons(outputs)
+        keep = scores >= self.score_threshold
+        boxes, scores = suppress(boxes[keep], scores[keep], NMS_IOU)
+        height, width = pixels.shape[:2]
+        boxes = np.clip(boxes / np.float32(ratio), 0, np.array([width, height] * 2, np.float32))
+        real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return boxes[real].astype(np.float32), scores[real].astype(np.float32)
+
+    def _letterboxed(self, frame: NDArray[np.uint8]) -> tuple[Float32Array, float]:
+        """1 x 3 x h x w float32, the frame scaled into the top left, and frame -> input pixels."""
+        import cv2
+
+        height, width = self.size_hw
+        ratio = min(height / frame.shape[0], width / frame.shape[1])
+        inner = max(1, round(frame.shape[1] * ratio)), max(1, round(frame.shape[0] * ratio))
+        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+        canvas[: inner[1], : inner[0]] = cv2.resize(frame, inner, interpolation=cv2.INTER_LINEAR)
+        blob = canvas.astype(np.float32)
+        if self._family.normalise:
+            blob = (blob - RTMDET_MEAN) / RTMDET_STD
+        return np.ascontiguousarray(blob.transpose(2, 0, 1)[None]), ratio
+
+    def _persons(self, outputs: list[Any]) -> tuple[Float32Array, Float32Array]:
+        dets = next(o for o in outputs if o.shape[-1] == 5 and o.ndim >= 2).reshape(-1, 5)
+        labels = next((o for o in outputs if np.issubdtype(o.dtype, np.integer)), np.zeros(len(dets), np.int64))
+        mine = dets[labels.reshape(-1) == self.person_class]
+        return mine[:, :4], mine[:, 4]
+
+    def _raw_persons(self, outputs: list[Any]) -> tuple[Float32Array, Float32Array]:
+        return decode_yolox(outputs[0].reshape(-1, outputs[0].shape[-1]), self.size_hw, self.person_class)
+
+
+def decode_yolox(
+    grid: Float32Array,  # M x (5 + classes): cx, cy, log w, log h, objectness, classes; cells of all strides in a row
+    size_hw: tuple[int, int],
+    person_class: int = 0,
+) -> tuple[Float32Array, Float32Array]:
+    """M x 4 xyxy in input pixels, and M scores: objectness times class."""
+    cells, strides = [], []
+    for stride in YOLOX_STRIDES:
+        rows, columns = np.mgrid[: size_hw[0] // stride, : size_hw[1] // stride]
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        strides.append(np.full((rows.size, 1), stride))
+    cell, stride_px = np.concatenate(cells), np.concatenate(strides)
+    if len(cell) != len(grid):
+        raise GraphError(f"a YOLOX grid for {size_hw} must have {len(cell)} rows (got {len(grid)})")
+    centre = (grid[:, :2] + cell) * stride_px
+    half = np.exp(grid[:, 2:4]) * stride_px / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1).astype(np.float32)
+    return boxes, (grid[:, 4] * grid[:, 5 + person_class]).astype(np.float32)
+
+
+def suppress(
+    boxes: Float32Array,  # N x 4 xyxy
+    scores: Float32Array,  # N
+    iou: float,
+) -> tuple[Float32Array, Float32Array]:
+    """Greedy non-maximum suppression: the boxes and scores that stay, best first."""
+    order = np.argsort(-scores, kind="stable")
+    boxes, scores = boxes[order], scores[order]
+    keep = np.ones(len(boxes), bool)
+    for row in range(len(boxes)):
+        if keep[row]:
+            keep[row + 1 :] &= box_iou(boxes[row : row + 1], boxes[row + 1 :])[0] < iou
+    return boxes[keep], scores[keep]
+
+
+def _kind_of(session: Any, path: Path) -> str:
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    last = [shape[-1] if shape else None for shape in shapes.values()]
+    if 5 in last and len(last) >= 2:
+        return "rtmdet"
+    if len(last) == 1 and isinstance(last[0], int) and last[0] > 5:
+        return "yolox"
+    raise GraphError(
+        f"detector '{path}' is neither RTMDet (outputs N x 5 and labels) nor YOLOX (one output M x (5 + classes)): "
+        f"its outputs are {shapes}"
+    )
+
+
+def _size_hw_of(tensor: Any, path: Path) -> tuple[int, int]:
+    shape = tensor.shape
+    if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
+        raise GraphError(f"detector '{path}' must take 1 x 3 x h x w of a fixed size (got '{tensor.name}' {shape})")
+    return shape[2], shape[3]

@@ -1,0 +1,126 @@
+"""Which device an engine runs on: the names a user may give, what `auto` means, and why a GPU cannot be used.
+
+It only asks; contexts, streams and memory belong to `sdk.runtime.cuda`. PyCUDA and TensorRT are probed, never required.
+
+    device, reason = choose_device(engine, "auto")        # Device('cpu'), "the engine has no plan"
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from sdk.errors import DeviceError, EngineError
+from sdk.manifest import CompilerNote, Engine
+
+__all__ = [
+    "Device",
+    "choose_device",
+    "compute_capability",
+    "cuda_problem",
+    "device_from_name",
+    "plan_mismatch",
+    "plan_problem",
+]
+
+
+@dataclass(frozen=True)
+class Device:
+    """`cpu`, or the CUDA device with this index."""
+
+    kind: Literal["cpu", "cuda"]
+    index: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"cuda:{self.index}"
+
+
+def device_from_name(name: str) -> Device | None:
+    """The device called `name`; None for 'auto'. DeviceError lists the names there are."""
+    match = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if match:
+        return Device("cuda", int(match[1] or 0))
+    if name == "cpu":
+        return Device("cpu")
+    if name == "auto":
+        return None
+    raise DeviceError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N' (got {name!r})")
+
+
+def choose_device(engine: Engine, name: str) -> tuple[Device, str]:
+    """The device to run `engine` on, and why. A device asked for by name that cannot serve is an error."""
+    wanted = device_from_name(name)
+    if wanted == Device("cpu"):
+        return wanted, "asked for"
+    device = wanted or Device("cuda")
+    problem = cuda_problem(device.index)
+    if wanted and problem:
+        raise DeviceError(f"device '{name}' cannot be used: {problem}; `sdk doctor` lists what is missing")
+    if not problem:
+        problem = plan_problem(engine, device.index)
+        if wanted and problem:
+            raise EngineError(f"engine '{engine.folder}' cannot run on {device}: {problem}")
+    if problem:
+        return Device("cpu"), problem
+    return device, "the engine has a plan for it" if wanted is None else "asked for"
+
+
+def cuda_problem(index: int = 0) -> str | None:
+    """Why CUDA device `index` cannot be used, or None. Creates no context."""
+    try:
+        cuda = import_module("pycuda.driver")
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pycuda")
+        return (
+            "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')" if missing else f"no CUDA driver ({error})"
+        )
+    try:
+        cuda.init()
+        count = int(cuda.Device.count())
+    except cuda.Error as error:
+        return f"the CUDA driver answers: {error}"
+    if count == 0:
+        return "the CUDA driver sees no device"
+    if index >= count:
+        return f"there is no device {index}; the driver sees {count}, numbered from 0"
+    return None
+
+
+def compute_capability(index: int = 0) -> str:
+    """'8.7' for an Orin; only where `cuda_problem` found none."""
+    cuda = import_module("pycuda.driver")
+    cuda.init()
+    major, minor = cuda.Device(index).compute_capability()
+    return f"{major}.{minor}"
+
+
+def plan_problem(engine: Engine, index: int = 0) -> str | None:
+    """Why the plan of `engine` cannot run on CUDA device `index`, or None; asks the TensorRT that is installed."""
+    compiler = engine.manifest.compiler
+    if compiler is None:
+        return "it has no plan, only its graph; " + _rebuild(engine, "auto")
+    from sdk import trt
+
+    installed = trt.flavour(compiler.name)
+    if installed.version is None:
+        return f"its plan needs {compiler.name}, which is {installed.problem}"
+    return plan_mismatch(compiler, installed.version, compute_capability(index), _rebuild(engine, compiler.name))
+
+
+def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: str) -> str | None:
+    """What differs between the machine a plan was compiled for and this one, or None. Pure."""
+    if compiler.version != version:
+        return f"its plan was compiled by {compiler.name} {compiler.version} and {version} is installed here; {mend}"
+    if compiler.target not in ("portable", capability):
+        return f"its plan was compiled for compute capability {compiler.target} and this GPU has {capability}; {mend}"
+    return None
+
+
+def _rebuild(engine: Engine, compiler: str) -> str:
+    manifest = engine.manifest
+    return (
+        f"rebuild it here from its own graph: `sdk build-engine {manifest.recipe.name} --onnx {engine.graph_path} "
+        f"--precision {manifest.precision} --compiler {compiler} --output {engine.folder} --force`"
+    )

@@ -1,0 +1,233 @@
+"""`PoseEstimator`: a frame and boxes in, `Poses` out. It checks, makes affines, chunks and assembles; pixels are the
+pipeline's work.
+
+    with PoseEstimator("rtmpose-s-256x192.fp16") as estimate:
+        poses = estimate(frame_bgr, boxes_xyxy)
+
+One estimator serves one video when it tracks. Without a tracker, several threads may call it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import ClosedError, InputError
+from sdk.geometry import check_boxes, crop_affines
+from sdk.manifest import Engine
+from sdk.poses import Poses
+from sdk.recipe import Recipe
+from sdk.runtime.confidence import scale_from_recipe
+from sdk.runtime.detector import Detector
+from sdk.runtime.frames import bgr_from_frame, check_frame, size_hw_of
+from sdk.runtime.pipeline import Refine, Timings, open_pipeline
+from sdk.runtime.tracking import Tracker
+
+__all__ = ["PoseEstimator"]
+
+Float32Array = NDArray[np.float32]
+Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
+DetectorLike = Callable[[NDArray[np.uint8]], Found]
+
+
+class PoseEstimator:
+    """An engine, opened: call it with a BGR frame and boxes.
+
+    `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
+    'cuda:N'. `detector`: a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N).
+    `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
+    two detections take the previous joints' boxes. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule.
+    `threads`: of the CPU's work. `pixel_format`: 'bgr', or an NV12 format of `sdk.ops`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | str | Path | None = None,
+        *,
+        device: str = "auto",
+        detector: str | Path | DetectorLike | None = None,
+        tracker: Tracker | bool | None = None,
+        detect_every: int = 1,
+        refine: Refine = "none",
+        flip_test: bool = False,
+        threads: int | None = None,
+        pixel_format: str = "bgr",
+    ) -> None:
+        self._tracker = Tracker() if tracker is True else tracker or None
+        if detect_every != 1 and (type(detect_every) is not int or detect_every < 1 or self._tracker is None):
+            raise InputError(
+                f"detect_every must be a whole number of at least 1, and needs a tracker above 1 (got {detect_every!r})"
+            )
+        self._detector = Detector(detector, threads=threads) if isinstance(detector, (str, Path)) else detector
+        self._detect_every = detect_every
+        self._flip_test = flip_test
+        self._pixel_format = pixel_format
+        self._pipeline = open_pipeline(engine, device, refine=refine, pixel_format=pixel_format, threads=threads)
+        self._scale = scale_from_recipe(self.recipe)
+        self._frames_seen = 0
+        self._tracking = Lock()
+        self._worker: ThreadPoolExecutor | None = None
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def engine(self) -> Engine:
+        return self._pipeline.engine
+
+    @property
+    def recipe(self) -> Recipe:
+        return self._pipeline.engine.manifest.recipe
+
+    @property
+    def device(self) -> str:
+        return self._pipeline.device
+
+    def __call__(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Poses:
+        """The poses in `frame` (uint8 H x W x 3, BGR) of the persons in `boxes` (N x 4 xyxy, frame pixels).
+
+        Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame.
+        """
+        self._check_open()
+        return self._call(frame, boxes, box_scores)
+
+    def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
+        """The call in the background, in the order of submission. The frame must not change until it is done."""
+        self._check_open()
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdk-estimator")
+        return self._worker.submit(self._call, frame, boxes, box_scores)
+
+    def stream(self, frames: Iterable[object], *, depth: int = 2) -> Iterator[Poses]:
+        """Poses of each frame, in order, while the next `depth - 1` frames are fetched.
+
+        An item is a frame or a pair (frame, boxes). Each must be an array of its own until its poses come out.
+        """
+        if type(depth) is not int or depth < 1:
+            raise InputError(f"depth must be a whole number of at least 1 (got {depth!r})")
+        pending: deque[Future[Poses]] = deque()
+        try:
+            for item in frames:
+                frame, boxes = item if isinstance(item, tuple) else (item, None)
+                pending.append(self.submit(frame, boxes))
+                if len(pending) >= depth:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def close(self) -> None:
+        """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._worker is not None and os.getpid() == self._pid:
+            self._worker.shutdown(wait=True)
+        self._pipeline.close()
+
+    def __enter__(self) -> PoseEstimator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
+        pixels = check_frame(frame, self._pixel_format)
+        if self._tracker is None:
+            return self._estimate(pixels, boxes, box_scores)
+        with self._tracking:
+            return self._identified(self._tracker, self._estimate(pixels, boxes, box_scores))
+
+    def _estimate(self, frame: NDArray[np.uint8], boxes: object, box_scores: object) -> Poses:
+        start = perf_counter()
+        timings: Timings = {}
+        if boxes is None:
+            found, found_scores = self._find(frame, timings)
+        else:
+            found = check_boxes(boxes)
+            found_scores = _check_box_scores(box_scores, len(found))
+        persons = self._run(frame, found, timings)
+        timings["total"] = 1e3 * (perf_counter() - start)
+        return Poses(
+            keypoints=np.ascontiguousarray(persons[..., :2]),
+            scores=np.ascontiguousarray(persons[..., 2]),
+            boxes=found,
+            box_scores=found_scores,
+            skeleton=self.recipe.skeleton,
+            timings_ms=timings,
+            score_scale=self._scale,
+        )
+
+    def _find(self, frame: NDArray[np.uint8], timings: Timings) -> Found:
+        size_hw = size_hw_of(frame, self._pixel_format)
+        turn = self._frames_seen % self._detect_every == 0
+        self._frames_seen += 1
+        if self._tracker is not None and not (self._detector and turn):
+            followed = self._tracker.next_boxes(self._scale.fair, size_hw)
+            if len(followed):
+                return followed, np.ones(len(followed), np.float32)
+        if self._detector is None:
+            return np.array([[0, 0, size_hw[1], size_hw[0]]], np.float32), np.ones(1, np.float32)
+        start = perf_counter()
+        boxes, scores = self._detector(bgr_from_frame(frame, self._pixel_format))
+        timings["detect"] = 1e3 * (perf_counter() - start)
+        boxes = check_boxes(boxes)
+        return boxes, _check_box_scores(scores, len(boxes))
+
+    def _run(self, frame: NDArray[np.uint8], boxes: Float32Array, timings: Timings) -> Float32Array:
+        """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
+        source, limit = self.recipe.input, self._pipeline.max_batch
+        affines = crop_affines(boxes, source.size_hw, source.box_padding)
+        chunks = []
+        for first in range(0, len(boxes), limit):
+            persons, spent = self._pipeline.run(frame, affines[first : first + limit], flip=self._flip_test)
+            _add_timings(timings, spent)
+            chunks.append(persons)
+        if len(chunks) == 1:
+            return chunks[0]
+        return np.concatenate(chunks) if chunks else np.zeros((0, self.recipe.joints, 3), np.float32)
+
+    def _identified(self, tracker: Tracker, poses: Poses) -> Poses:
+        start = perf_counter()
+        ids = tracker.update(poses.boxes, poses.keypoints, poses.scores, poses.skeleton.sigmas, self._scale.fair)
+        spent = 1e3 * (perf_counter() - start)
+        total = float(poses.timings_ms["total"]) + spent
+        return replace(poses, track_ids=ids, timings_ms={**poses.timings_ms, "track": spent, "total": total})
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the estimator is closed; make a new PoseEstimator")
+        if os.getpid() != self._pid:
+            raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
+
+
+def _check_box_scores(scores: object, count: int) -> Float32Array:
+    """Scores as N float32, one a box; ones where none are given."""
+    if scores is None:
+        return np.ones(count, np.float32)
+    try:
+        checked = np.asarray(scores, np.float32).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"box_scores must be {count} numbers, one a box ({error})") from error
+    if len(checked) != count or not np.isfinite(checked).all():
+        raise InputError(f"box_scores must be {count} finite numbers, one a box (got {checked.tolist()[:8]})")
+    return checked
+
+
+def _add_timings(total: Timings, spent: Timings) -> None:
+    for stage, value in spent.items():
+        before = total.get(stage, 0.0)
+        total[stage] = value if isinstance(value, str) or isinstance(before, str) else before + value

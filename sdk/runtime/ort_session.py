@@ -1,0 +1,110 @@
+"""The session on the CPU: ONNX Runtime runs the engine's typed graph. The reference for every other session.
+
+with OrtSession(open_engine(folder), threads=2) as session:
+    simcc_x, simcc_y = session.run(crops)
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
+from sdk.manifest import Engine
+from sdk.recipe import Recipe
+from sdk.runtime.session import check_crops
+
+__all__ = ["OrtSession", "onnxruntime_session"]
+
+Float32Array = NDArray[np.float32]
+
+
+def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` of an ONNX file on the CPU. EngineError where ONNX Runtime refuses the file."""
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise InputError(f"threads must be a whole number of at least 1, or None for all cores (got {threads!r})")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"device 'cpu' needs ONNX Runtime, which cannot be imported ({error}); pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they reach the user as exceptions
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented)
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except (*refusals, state.NoSuchFile, state.RuntimeException) as error:
+        raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
+
+
+class OrtSession:
+    """An engine on the CPU. Several threads may call `run` at once; a forked child may not."""
+
+    device = "cpu"
+
+    def __init__(self, engine: Engine, *, threads: int | None = None) -> None:
+        self.engine = engine
+        self._pid = os.getpid()
+        self._session: Any = onnxruntime_session(engine.graph_path, threads)
+        self._names = _output_names(engine.manifest.recipe)
+        self._check_tensors()
+        batch = self._session.get_inputs()[0].shape[0]
+        self._fixed_batch = batch if isinstance(batch, int) else None
+        self.max_batch = self._fixed_batch or engine.manifest.batch.max
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.engine.manifest.recipe
+
+    def run(self, crops: Float32Array) -> tuple[Float32Array, ...]:  # N x 3 x h x w
+        """(simcc_x N x K x Wx, simcc_y N x K x Hy), or (heatmap N x K x h/4 x w/4,), float32."""
+        self._check_open()
+        crops = check_crops(crops, self.recipe)
+        count = len(crops)
+        if self._fixed_batch and count < self._fixed_batch:
+            filler = np.zeros((self._fixed_batch - count, *crops.shape[1:]), np.float32)
+            crops = np.concatenate([crops, filler])
+        outputs = self._session.run(self._names, {self.recipe.input.name: crops})
+        return tuple(output[:count] for output in outputs)
+
+    def close(self) -> None:
+        """Free the graph. Closing twice is allowed; running afterwards is a ClosedError."""
+        self._session = None
+
+    def __enter__(self) -> OrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._session is None:
+            raise ClosedError(f"session of engine '{self.engine.folder.name}' is closed; open it again")
+        if os.getpid() != self._pid:
+            raise ClosedError(
+                f"session of engine '{self.engine.folder.name}' was opened before a fork; open it in the child process"
+            )
+
+    def _check_tensors(self) -> None:
+        found_in = [tensor.name for tensor in self._session.get_inputs()]
+        found_out = [tensor.name for tensor in self._session.get_outputs()]
+        if found_in != [self.recipe.input.name] or not set(self._names) <= set(found_out):
+            raise EngineError(
+                f"engine '{self.engine.folder}': the graph has inputs {found_in} and outputs {found_out}, its recipe "
+                f"names '{self.recipe.input.name}' and {self._names}; build the engine again"
+            )
+
+
+def _output_names(recipe: Recipe) -> list[str]:
+    output = recipe.output
+    return [output.x_name, output.y_name] if output.kind == "simcc" else [output.heatmap_name]

@@ -1,0 +1,184 @@
+"""From a checked frame and affines to joints: crop, network, decode, for one chunk of persons. It knows no boxes.
+
+with open_pipeline("rtmpose-s-256x192.fp16", "cpu") as pipeline:
+    persons, timings_ms = pipeline.run(frame, affines)        # N x K x 3: x, y in frame pixels, score
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import InputError
+from sdk.heatmap import decode_heatmaps, merge_flipped
+from sdk.manifest import Engine
+from sdk.recipe import Recipe
+from sdk.runtime.device import choose_device
+from sdk.runtime.frames import crop_options
+from sdk.runtime.session import Session, engine_from
+
+__all__ = ["CpuPipeline", "Pipeline", "Refine", "Timings", "open_pipeline"]
+
+log = logging.getLogger(__name__)
+
+Float32Array = NDArray[np.float32]
+Timings = dict[str, float | str]
+Refine = Literal["none", "parabola", "dark", "expectation"]
+
+
+class Pipeline(Protocol):
+    """Crop, network and decode as one step, whatever runs them."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def max_batch(self) -> int: ...
+
+    def run(
+        self,
+        frame: NDArray[np.uint8],  # as check_frame gives it
+        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels, N <= max_batch
+        *,
+        flip: bool = False,
+    ) -> tuple[Float32Array, Timings]:
+        """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Pipeline: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_pipeline(
+    engine: Engine | str | Path | None,
+    device: str = "auto",
+    *,
+    refine: Refine = "none",
+    pixel_format: str = "bgr",
+    threads: int | None = None,
+) -> Pipeline:
+    """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
+    opened = engine_from(engine)
+    chosen, reason = choose_device(opened, device)
+    if device == "auto":
+        log.info("engine '%s' runs on %s: %s", opened.folder.name, chosen, reason)
+    if chosen.kind == "cuda":
+        from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+
+        return GpuPipeline(opened, index=chosen.index, refine=refine, pixel_format=pixel_format)
+    from sdk.runtime.ort_session import OrtSession
+
+    return CpuPipeline(OrtSession(opened, threads=threads), refine=refine, pixel_format=pixel_format, threads=threads)
+
+
+class CpuPipeline:
+    """The native crop, a session on the CPU, the native decode. Several threads may call `run` at once.
+
+    `threads` is also the ops' limit, which holds for the whole process.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self, session: Session, *, refine: Refine = "none", pixel_format: str = "bgr", threads: int | None = None
+    ) -> None:
+        if refine != "none" and session.recipe.output.kind == "heatmap":
+            raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
+        crop_options(pixel_format)  # refuses an unknown format
+        from sdk import ops
+
+        if threads is not None:
+            ops.set_threads(threads)
+        self._ops = ops
+        self.session = session
+        self.refine = refine
+        self.pixel_format = pixel_format
+
+    @property
+    def engine(self) -> Engine:
+        return self.session.engine
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.session.recipe
+
+    @property
+    def max_batch(self) -> int:
+        return self.session.max_batch
+
+    def run(
+        self,
+        frame: NDArray[np.uint8],  # as check_frame gives it
+        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
+        *,
+        flip: bool = False,
+    ) -> tuple[Float32Array, Timings]:
+        """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
+        start = perf_counter()
+        source = self.recipe.input
+        crops = self._ops.crop(
+            frame,
+            affines,
+            source.size_hw,
+            mean=source.mean,
+            std=source.std,
+            channel_order=source.colour,
+            **crop_options(self.pixel_format),
+        )
+        cropped = perf_counter()
+        outputs = self.session.run(crops)
+        mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
+        ran = perf_counter()
+        persons = self._decode(outputs, mirrored, affines)
+        decoded = perf_counter()
+        timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
+        return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> CpuPipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(
+        self, outputs: tuple[Float32Array, ...], mirrored: tuple[Float32Array, ...] | None, affines: Float32Array
+    ) -> Float32Array:
+        output, skeleton = self.recipe.output, self.recipe.skeleton
+        shift = self.recipe.protocol.flip_shift
+        if output.kind == "heatmap":
+            heatmaps = outputs[0]
+            if mirrored is not None:
+                heatmaps = merge_flipped(heatmaps, mirrored[0], skeleton.flip_order, shift)
+            return decode_heatmaps(heatmaps, affines, self.recipe.input.size_hw)
+        assert output.split_ratio is not None and output.score is not None, "the recipe's rules hold this"
+        joints: Float32Array = self._ops.decode(
+            outputs[0],
+            outputs[1],
+            affines,
+            output.split_ratio,
+            score=output.score,
+            refine=self.refine,
+            flipped=None if mirrored is None else (mirrored[0], mirrored[1]),
+            flip_pairs=skeleton.flip_pairs if mirrored is not None else None,
+            flip_shift=shift,
+        )
+        return joints

@@ -1,0 +1,152 @@
+"""Identities over frames, and the next frame's boxes from this frame's joints. No detector, no motion model.
+
+Persons of a new frame are matched to known tracks greedily, the most alike pair first. Likeness is the mean of the IoU
+of the boxes and the OKS of the joints, so that neither a lost limb nor a jumping box alone breaks a track. Ids are an
+array aligned with the rows of the frame; they are never used as an index.
+
+    tracker = Tracker()
+    ids = tracker.update(boxes_xyxy, keypoints, scores, sigmas, fair=0.3)          # N int64, unique in the frame
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import InputError
+from sdk.geometry import boxes_from_keypoints
+
+__all__ = ["Tracker", "box_iou", "keypoint_oks"]
+
+Float32Array = NDArray[np.float32]
+
+
+@dataclass
+class _Track:
+    id: int
+    box: Float32Array  # 4
+    keypoints: Float32Array  # K x 2
+    scores: Float32Array  # K
+    missed: int = 0
+
+
+class Tracker:
+    """Keeps tracks of one video. `patience`: frames a person may be missing before the id is given up."""
+
+    def __init__(self, *, min_likeness: float = 0.2, patience: int = 30) -> None:
+        if not 0 < min_likeness <= 1 or patience < 0:
+            raise InputError(
+                f"tracker: min_likeness must be in (0, 1] and patience not negative (got {min_likeness}, {patience})"
+            )
+        self.min_likeness = min_likeness
+        self.patience = patience
+        self._tracks: list[_Track] = []
+        self._next_id = 1
+
+    def update(
+        self,
+        boxes_xyxy: Float32Array,  # N x 4
+        keypoints: Float32Array,  # N x K x 2
+        scores: Float32Array,  # N x K
+        sigmas: tuple[float, ...],  # K
+        fair: float,
+    ) -> NDArray[np.int64]:
+        """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
+        ids = np.zeros(len(boxes_xyxy), np.int64)
+        for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
+            ids[row] = track.id
+            track.box, track.keypoints, track.scores = boxes_xyxy[row], keypoints[row], scores[row]
+            track.missed = -1  # seen: zero after the ageing below
+        for row in np.flatnonzero(ids == 0).tolist():
+            ids[row] = self._next_id
+            self._tracks.append(_Track(self._next_id, boxes_xyxy[row], keypoints[row], scores[row], missed=-1))
+            self._next_id += 1
+        for track in self._tracks:
+            track.missed += 1
+        self._tracks = [track for track in self._tracks if track.missed <= self.patience]
+        return ids
+
+    def next_boxes(self, fair: float, size_hw: tuple[int, int]) -> Float32Array:
+        """M x 4 xyxy: where the persons of the last frame should be in the next, from their joints.
+
+        A person most of whose joints score below `fair`, or who left the frame, has no next box; of two boxes that
+        came to lie on one person, the better scored stays.
+        """
+        seen = [track for track in self._tracks if track.missed == 0 and np.median(track.scores) >= fair]
+        if not seen:
+            return np.zeros((0, 4), np.float32)
+        seen.sort(key=lambda track: -float(track.scores.mean()))
+        keypoints, scores = np.stack([t.keypoints for t in seen]), np.stack([t.scores for t in seen])
+        boxes = boxes_from_keypoints(keypoints, scores, fair)
+        height, width = size_hw
+        inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+        return _without_doubles(boxes[inside & np.isfinite(boxes).all(axis=1)])
+
+    def reset(self) -> None:
+        """Forget all tracks, as at the start of another video; ids go on counting."""
+        self._tracks = []
+
+    def _pairs(
+        self,
+        boxes: Float32Array,  # N x 4
+        keypoints: Float32Array,  # N x K x 2
+        scores: Float32Array,  # N x K
+        sigmas: NDArray[np.float64],  # K
+        fair: float,
+    ) -> list[tuple[int, _Track]]:
+        if not len(boxes) or not self._tracks:
+            return []
+        known = self._tracks
+        iou = box_iou(boxes, np.stack([track.box for track in known]))
+        joints = np.stack([track.keypoints for track in known])
+        trusted = np.stack([track.scores for track in known]) >= fair
+        areas = np.array([np.prod(track.box[2:] - track.box[:2]) for track in known])
+        oks = keypoint_oks(keypoints, joints, trusted[None] & (scores >= fair)[:, None], areas, sigmas)
+        likeness = (iou + oks) / 2
+        order = np.argsort(-likeness, axis=None, kind="stable")
+        pairs: dict[int, _Track] = {}
+        taken: set[int] = set()
+        for row, column in zip(*np.unravel_index(order, likeness.shape), strict=True):
+            if likeness[row, column] < self.min_likeness:
+                break
+            if int(row) not in pairs and int(column) not in taken:
+                pairs[int(row)] = known[int(column)]
+                taken.add(int(column))
+        return list(pairs.items())
+
+
+def box_iou(first: Float32Array, second: Float32Array) -> Float32Array:  # N x 4, M x 4, xyxy
+    """N x M: intersection over union."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None] - common
+    overlap: Float32Array = np.divide(common, union, out=np.zeros_like(common), where=union > 0).astype(np.float32)
+    return overlap
+
+
+def keypoint_oks(
+    first: Float32Array,  # N x K x 2
+    second: Float32Array,  # M x K x 2
+    counted: NDArray[np.bool_],  # N x M x K
+    areas: Float32Array,  # M, of the second's boxes, square pixels
+    sigmas: NDArray[np.float64],  # K
+) -> Float32Array:
+    """N x M: object keypoint similarity over the counted joints; 0 where none counts."""
+    distance2 = ((first[:, None].astype(np.float64) - second[None]) ** 2).sum(axis=3)
+    spread = 2 * (2 * sigmas) ** 2 * np.maximum(areas * 0.53, 1.0)[:, None]  # a person fills about 0.53 of the box
+    likeness = (np.exp(-distance2 / spread[None]) * counted).sum(axis=2)
+    oks: Float32Array = (likeness / np.maximum(counted.sum(axis=2), 1)).astype(np.float32)
+    return oks
+
+
+def _without_doubles(boxes: Float32Array) -> Float32Array:  # M x 4, best first
+    keep = np.ones(len(boxes), bool)
+    overlap = box_iou(boxes, boxes)
+    for row in range(len(boxes)):
+        if keep[row]:
+            keep[row + 1 :] &= overlap[row, row + 1 :] < 0.8
+    return boxes[keep]

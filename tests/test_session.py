@@ -1,0 +1,260 @@
+"""Sessions: opening an engine folder, what is refused and how, running on ONNX Runtime."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from sdk.errors import ClosedError, DeviceError, EngineError, InputError
+from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
+from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch
+from sdk.runtime.session import engine_from, open_session
+from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return pooled_simcc_graph(tmp_path_factory.mktemp("graph") / "small.onnx", SMALL)
+
+
+@pytest.fixture
+def folder(graph, tmp_path):
+    return wrapped_engine(graph, tmp_path / "small.fp32", SMALL)
+
+
+def crops_of(count, size_hw=(64, 48)):
+    return np.random.default_rng(count).standard_normal((count, 3, *size_hw)).astype(np.float32)
+
+
+def test_a_simcc_engine_gives_both_axes(folder):
+    with open_session(folder, "cpu") as session:
+        x, y = session.run(crops_of(3))
+        assert x.shape == (3, 14, 96) and y.shape == (3, 14, 128) and x.dtype == y.dtype == np.float32
+        assert session.device == "cpu" and session.max_batch == 8 and session.recipe == SMALL
+
+
+def test_the_batch_does_not_change_a_person(folder):
+    with open_session(folder, "cpu", threads=1) as session:
+        together = session.run(crops_of(4))
+        for row in range(4):
+            alone = session.run(crops_of(4)[row : row + 1])
+            for a, b in zip(together, alone, strict=True):
+                np.testing.assert_allclose(a[row : row + 1], b, atol=1e-5)
+
+
+def test_a_heatmap_engine_gives_one_map_a_joint(tmp_path):
+    graph = pooled_heatmap_graph(tmp_path / "h.onnx", SMALL_HEATMAP)
+    with open_session(wrapped_engine(graph, tmp_path / "h", SMALL_HEATMAP), "cpu") as session:
+        (heatmap,) = session.run(crops_of(2))
+        assert heatmap.shape == (2, 14, 16, 12)
+
+
+def test_a_graph_of_fixed_batch_serves_smaller_ones(tmp_path):
+    import onnx
+
+    path = pooled_simcc_graph(tmp_path / "g.onnx", SMALL)
+    model = onnx.load(path)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, tmp_path / "fixed.onnx")
+    with (
+        open_session(wrapped_engine(path, tmp_path / "free", SMALL), "cpu") as free,
+        open_session(wrapped_engine(tmp_path / "fixed.onnx", tmp_path / "fixed", SMALL), "cpu") as fixed,
+    ):
+        assert fixed.max_batch == 4
+        for a, b in zip(free.run(crops_of(3)), fixed.run(crops_of(3)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def flip_byte(folder):
+    data = bytearray((folder / GRAPH_NAME).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / GRAPH_NAME).write_bytes(data)
+
+
+def edit_manifest(**changes):
+    def edit(folder):
+        path = folder / MANIFEST_NAME
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def break_graph(folder):
+    (folder / GRAPH_NAME).write_bytes(b"not a graph")
+    edit_manifest(files={GRAPH_NAME: sha256_of_file(folder / GRAPH_NAME)})(folder)
+
+
+def rename_output(folder):
+    import onnx
+
+    model = onnx.load(folder / GRAPH_NAME)
+    model.graph.output[0].name = model.graph.node[-3].output[0] = "other"
+    for node in model.graph.node:
+        node.output[:] = ["other" if name == "simcc_x" else name for name in node.output]
+    onnx.save(model, folder / GRAPH_NAME)
+    edit_manifest(files={GRAPH_NAME: sha256_of_file(folder / GRAPH_NAME)})(folder)
+
+
+BROKEN_FOLDERS = {
+    "flipped byte": (flip_byte, r"'network\.onnx' was altered .* copy it again or rebuild"),
+    "missing graph": (lambda f: (f / GRAPH_NAME).unlink(), r"'network\.onnx' is missing; copy it again"),
+    "missing manifest": (lambda f: (f / MANIFEST_NAME).unlink(), r"not an engine folder.*sdk build-engine"),
+    "empty manifest": (lambda f: (f / MANIFEST_NAME).write_text(""), "not a readable manifest"),
+    "newer format": (edit_manifest(format=2), r"'format' must be 1 \(got 2\); open the engine with the SDK that built"),
+    "unknown key": (edit_manifest(colour="blue"), "unknown key 'colour'"),
+    "file outside": (edit_manifest(files={"../x": "0", GRAPH_NAME: "0"}), "must not leave the folder"),
+    "not a graph": (break_graph, "ONNX Runtime .* refuses it"),
+    "other tensors": (rename_output, r"its recipe names 'input' and \['simcc_x', 'simcc_y'\]; build the engine again"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN_FOLDERS.values(), ids=BROKEN_FOLDERS)
+def test_a_damaged_engine_is_refused_in_words(folder, damage, message):
+    damage(folder)
+    with pytest.raises(EngineError, match=message):
+        open_session(folder, "cpu")
+
+
+NO_ENGINE = {
+    "neither": ("no-such-engine", r"neither a folder nor a bundled engine"),
+    "a file": (__file__, "not an engine folder"),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), NO_ENGINE.values(), ids=NO_ENGINE)
+def test_an_engine_that_is_not_there(name, message):
+    with pytest.raises(EngineError, match=message):
+        engine_from(name)
+
+
+BAD_CROPS = {
+    "another size": (np.zeros((1, 3, 32, 48), np.float32), r"shape N x 3 x 64 x 48 \(got float32 \(1, 3, 32, 48\)\)"),
+    "another type": (np.zeros((1, 3, 64, 48)), "float64"),
+    "not an array": ([1.0], "list"),
+}
+
+
+@pytest.mark.parametrize(("crops", "message"), BAD_CROPS.values(), ids=BAD_CROPS)
+def test_crops_of_another_kind_are_refused(folder, crops, message):
+    with open_session(folder, "cpu") as session, pytest.raises(InputError, match=message):
+        session.run(crops)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+def test_threads_must_be_a_count(folder, threads):
+    with pytest.raises(InputError, match="threads must be a whole number of at least 1"):
+        open_session(folder, "cpu", threads=threads)
+
+
+def test_a_closed_session_says_so(folder):
+    session = open_session(folder, "cpu")
+    session.close()
+    session.close()
+    with pytest.raises(ClosedError, match=r"'small\.fp32' is closed; open it again"):
+        session.run(crops_of(1))
+
+
+def test_a_session_from_before_a_fork_says_so(folder, monkeypatch):
+    session = open_session(folder, "cpu")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(ClosedError, match="before a fork"):
+        session.run(crops_of(1))
+
+
+DEVICE_NAMES = {"cpu": Device("cpu"), "cuda": Device("cuda", 0), "cuda:1": Device("cuda", 1), "auto": None}
+
+
+@pytest.mark.parametrize(("name", "device"), DEVICE_NAMES.items(), ids=DEVICE_NAMES)
+def test_device_names(name, device):
+    assert device_from_name(name) == device
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CPU", "", 0, None, "cuda:1 "])
+def test_other_device_names_are_refused(name):
+    with pytest.raises(DeviceError, match=r"device must be 'auto', 'cpu', 'cuda' or 'cuda:N' \(got"):
+        device_from_name(name)
+
+
+def test_cuda_without_cuda_says_why(folder):
+    problem = cuda_problem()
+    if problem is None:
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(DeviceError, match="device 'cuda' cannot be used: .*`sdk doctor`"):
+        open_session(folder, "cuda")
+
+
+def test_auto_says_what_it_chose_and_why(folder, caplog):
+    with caplog.at_level("INFO", "sdk"), open_session(folder, "auto") as session:
+        assert session.device == "cpu"
+    assert "runs on cpu: " in caplog.text
+
+
+class FakeCuda:
+    """A driver with two devices, as `pycuda.driver` shows it."""
+
+    class Error(Exception):
+        pass
+
+    class Device:
+        def __init__(self, index):
+            self.index = index
+
+        @staticmethod
+        def count():
+            return 2
+
+        def compute_capability(self):
+            return 8, 7
+
+    def init(self):
+        pass
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    from sdk.runtime import device
+
+    monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
+
+
+def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
+    with pytest.raises(DeviceError, match="there is no device 5; the driver sees 2, numbered from 0"):
+        choose_device(engine_from(folder), "cuda:5")
+
+
+def test_an_engine_without_a_plan_names_the_build_command(folder, two_gpus):
+    with pytest.raises(
+        EngineError, match="it has no plan, only its graph; rebuild it here.*`sdk build-engine small-64x48 "
+    ):
+        choose_device(engine_from(folder), "cuda")
+    device, reason = choose_device(engine_from(folder), "auto")
+    assert device == Device("cpu") and "it has no plan" in reason
+
+
+MISMATCHES = {
+    "same": (("tensorrt", "10.3.0", "8.7"), "10.3.0", "8.7", None),
+    "other version": (
+        ("tensorrt", "10.3.0", "8.7"),
+        "10.7.0",
+        "8.7",
+        "compiled by tensorrt 10.3.0 and 10.7.0 is installed",
+    ),
+    "other GPU": (("tensorrt", "10.3.0", "8.7"), "10.3.0", "8.9", "compute capability 8.7 and this GPU has 8.9"),
+    "portable": (("tensorrt-rtx", "1.5.0", "portable"), "1.5.0", "12.0", None),
+    "portable, other version": (("tensorrt-rtx", "1.5.0", "portable"), "1.4.0", "8.6", "1.5.0 and 1.4.0 is installed"),
+}
+
+
+@pytest.mark.parametrize(("made", "version", "capability", "message"), MISMATCHES.values(), ids=MISMATCHES)
+def test_a_plan_for_another_machine_names_both_and_the_mend(made, version, capability, message):
+    name, made_version, target = made
+    note = CompilerNote(name, made_version, target, f"{name}.plan")
+    problem = plan_mismatch(note, version, capability, "rebuild it")
+    assert (problem is None) == (message is None)
+    if message:
+        assert message in problem and problem.endswith("rebuild it")
