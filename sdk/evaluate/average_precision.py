@@ -194,7 +194,8 @@ def _truth_table(truth: Sequence[Record], image_ids: Sequence[int]) -> Record:
 
 def _results_table(results: Sequence[Record], image_ids: Sequence[int]) -> Record:
     """Results with the box and area that pycocotools' `loadRes` gives them: those of the keypoints' extent."""
-    chosen, annotations = set(image_ids), []
+    chosen = set(image_ids)
+    annotations: list[Record] = []
     for record in results:
         if record["image_id"] not in chosen:
             continue

@@ -47,8 +47,11 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class Picture:
+    """A picture of the dataset. Without an annotated size, any size is taken."""
+
     id: int
     path: Path
+    size_wh: tuple[int, int] | None = None
     crowd_index: float | None = None
 
 
@@ -67,10 +70,11 @@ class Problems:
 
     def lines(self) -> list[str]:
         """One line a reason: 'zero-area box: 3 (annotation 12, annotation 40, annotation 51)'."""
-        return [
-            f"{reason}: {count} ({', '.join(self.examples[reason])}{', …' if count > len(self.examples[reason]) else ''})"
-            for reason, count in self.counts.items()
-        ]
+        return [f"{reason}: {count} ({self._named(reason)})" for reason, count in self.counts.items()]
+
+    def _named(self, reason: str) -> str:
+        named = self.examples[reason]
+        return ", ".join([*named, "…"] if self.counts[reason] > len(named) else named)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Persons to crop, in order of pictures, and the truth. `row` is a person's row of the truth, -1 for a detection."""
+    """Persons to crop, in order of pictures, and the truth. `row`: a person's row of the truth, -1 for a detection."""
 
     kind: DatasetKind
     skeleton: Skeleton

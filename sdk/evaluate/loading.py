@@ -111,15 +111,20 @@ def _pictures(
         if identity in pictures:
             problems.add("image id twice", identity)
             continue
-        index = record.get("crowdIndex")
+        index, size = record.get("crowdIndex"), _size_wh(record)
         if options.kind == "crowdpose" and not isinstance(index, (int, float)):
             raise DatasetError(
-                f"{options.annotations}: image {identity} has no 'crowdIndex'; CrowdPose's easy, medium and hard figures "
-                "need it; verify with dataset 'custom' to go without"
+                f"{options.annotations}: image {identity} has no 'crowdIndex'; CrowdPose's easy, medium and hard "
+                "figures need it; verify with dataset 'custom' to go without"
             )
-        pictures[identity] = Picture(identity, options.images / name, index)
-        sizes.append((float(record.get("width") or np.inf), float(record.get("height") or np.inf)))
+        pictures[identity] = Picture(identity, options.images / name, size, index)
+        sizes.append((float("inf"), float("inf")) if size is None else (float(size[0]), float(size[1])))
     return tuple(pictures.values()), np.array(sizes).reshape(-1, 2), {i: n for n, i in enumerate(pictures)}
+
+
+def _size_wh(record: Record) -> tuple[int, int] | None:
+    width, height = record.get("width"), record.get("height")
+    return (width, height) if type(width) is int and type(height) is int and min(width, height) > 0 else None
 
 
 def _joint_notes(categories: list[Record], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
@@ -236,7 +241,7 @@ def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
     records = read_json(options.annotations, "the annotation file")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DatasetError(f"{options.annotations}: must be a list of tables, as in MPII's mpii_val.json")
-    problems, notes = Problems(), ()
+    problems = Problems()
     rows, names, centres, scales, paths = [], [], [], [], []
     for number, record in enumerate(records):
         usable = _mpii_row(record, recipe.joints)
@@ -251,7 +256,6 @@ def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
         paths.append(str(record["image"]))
     numbers = [number for number, _ in rows]
     heads, note = _head_sizes(options, records, numbers, [keypoints for _, keypoints in rows], recipe.skeleton)
-    notes += (note,) if note else ()
     unique = {path: n for n, path in enumerate(dict.fromkeys(paths))}
     boxes = boxes_from_mpii(np.array(centres, np.float64).reshape(-1, 2), np.array(scales, np.float64))
     picture = np.array([unique[path] for path in paths], np.intp)
@@ -271,7 +275,7 @@ def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
         "annotated",
         convention_of(recipe),
         problems,
-        notes,
+        (note,) if note else (),
     )
 
 
@@ -307,7 +311,7 @@ def _head_sizes(
 
 def _head_boxes_from_mat(path: Path, count: int) -> NDArray[np.float64]:  # N x 4 xyxy
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingDependencyError(
             "reading head boxes from a .mat file needs scipy; pip install scipy, or put 'head_box' into the records"

@@ -29,7 +29,8 @@ def person_scores(
     scores = np.asarray(joint_scores, np.float64)
     counts = scores > threshold
     mean = np.where(counts, scores, 0.0).sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
-    return np.asarray(box_scores, np.float64) * mean
+    result: Float64Array = np.asarray(box_scores, np.float64) * mean
+    return result
 
 
 def joint_oks(

@@ -1,0 +1,318 @@
+"""The verification loop: pictures are read and cropped by worker threads, and persons of many pictures fill one batch.
+
+The crop and the decode are the run-time ops, so that the figure is of the engine as deployed. On the CPU the network
+gets full batches across pictures; on a GPU each picture goes through the engine's own pipeline, whose crop and decode
+are part of its CUDA graph. At most a few pictures are in memory. No metric is known here.
+
+    with open_runner(engine, "cpu", flip=False) as runner:
+        predictions, timing, unreadable = predict(dataset, [runner], journal)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import InputError
+from sdk.evaluate.datasets import Dataset, Picture
+from sdk.evaluate.journal import Journal
+from sdk.geometry import crop_affines
+from sdk.manifest import Engine
+from sdk.recipe import Recipe
+from sdk.runtime.pipeline import CpuPipeline, Pipeline, open_pipeline
+
+__all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runner", "predict", "read_picture"]
+
+Float32Array = NDArray[np.float32]
+Frame = NDArray[np.uint8]
+
+PREFERRED_BATCH = 16  # persons a run of the network on the CPU: above it a core's cache is left, not work saved
+
+
+@dataclass
+class Timing:
+    """Seconds by stage. `read` and `crop` are summed over worker threads, the others are the main thread's."""
+
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("read", "crop", "wait", "network", "decode", "journal"), 0.0)
+    )
+    network_ms: list[tuple[float, int]] = field(default_factory=list)  # one a batch: milliseconds, persons
+    persons: int = 0
+    wall_seconds: float = 0.0
+    workers: int = 0
+
+    def add(self, stage: str, since: float) -> float:
+        """Count the time since `since` to `stage`; the time now."""
+        now = perf_counter()
+        self.seconds[stage] += now - since
+        return now
+
+
+class Runner(Protocol):
+    """How one engine is run over a dataset: `prepare` in a worker thread, `infer` in the main one."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def prepare(self, frame: Frame, affines: Float32Array) -> Any:
+        """What `infer` takes of one picture's persons; arrays of persons can be put one behind the other."""
+        ...
+
+    def infer(self, prepared: Any, affines: Float32Array, timing: Timing) -> Float32Array:
+        """N x K x 3 float32: x and y in frame pixels, score."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class BatchRunner:
+    """Crops of any pictures in one batch: the CPU pipeline's crop, session and decode, called apart."""
+
+    def __init__(self, pipeline: CpuPipeline, *, flip: bool) -> None:
+        self._pipeline = pipeline
+        self._flip = flip
+        self.recipe = pipeline.recipe
+        self.device = pipeline.device
+        self.batch = min(pipeline.max_batch, PREFERRED_BATCH)
+
+    def prepare(self, frame: Frame, affines: Float32Array) -> Float32Array:
+        """N x 3 x h x w crops."""
+        from sdk import ops
+
+        source = self.recipe.input
+        crops: Float32Array = ops.crop(
+            frame, affines, source.size_hw, mean=source.mean, std=source.std, channel_order=source.colour
+        )
+        return crops
+
+    def infer(self, prepared: Float32Array, affines: Float32Array, timing: Timing) -> Float32Array:
+        """N x K x 3 float32."""
+        start = perf_counter()
+        outputs = self._pipeline.session.run(prepared)
+        mirrored = self._pipeline.session.run(np.ascontiguousarray(prepared[..., ::-1])) if self._flip else None
+        ran = timing.add("network", start)
+        timing.network_ms.append((1e3 * (ran - start), len(prepared)))
+        persons = self._pipeline._decode(outputs, mirrored, affines)
+        timing.add("decode", ran)
+        return persons
+
+    def close(self) -> None:
+        self._pipeline.close()
+
+
+class PictureRunner:
+    """One picture at a time through the whole pipeline, as the estimator does: a GPU crops and decodes itself."""
+
+    batch = 1  # a picture, whatever its number of persons
+
+    def __init__(self, pipeline: Pipeline, *, flip: bool) -> None:
+        self._pipeline = pipeline
+        self._flip = flip
+        self.recipe = pipeline.engine.manifest.recipe
+        self.device = pipeline.device
+
+    def prepare(self, frame: Frame, affines: Float32Array) -> Frame:
+        """The frame itself."""
+        return frame
+
+    def infer(self, prepared: Frame, affines: Float32Array, timing: Timing) -> Float32Array:
+        """N x K x 3 float32."""
+        start, chunks = perf_counter(), []
+        for first in range(0, len(affines), self._pipeline.max_batch):
+            chunk = affines[first : first + self._pipeline.max_batch]
+            chunks.append(self._pipeline.run(prepared, chunk, flip=self._flip)[0])
+        timing.network_ms.append((1e3 * (timing.add("network", start) - start), len(affines)))
+        return np.concatenate(chunks)
+
+    def close(self) -> None:
+        self._pipeline.close()
+
+
+def open_runner(
+    engine: Engine, device: str = "auto", *, flip: bool, refine: str = "none", threads: int | None = None
+) -> Runner:
+    """The runner that suits `engine` on `device`."""
+    pipeline = open_pipeline(engine, device, refine=refine, threads=threads)
+    if isinstance(pipeline, CpuPipeline):
+        return BatchRunner(pipeline, flip=flip)
+    return PictureRunner(pipeline, flip=flip)
+
+
+def predict(
+    dataset: Dataset, runners: Sequence[Runner], journal: Journal, *, workers: int, progress: bool = False
+) -> tuple[Float32Array, Timing, dict[int, str]]:
+    """P x engines x K x 3 for all persons; the timing; and pictures (by position) that could not be used, with why.
+
+    Persons of an unusable picture are NaN. What the journal holds already is not run again.
+    """
+    _check_same_crops(runners)
+    timing = Timing(workers=workers)
+    start = perf_counter()
+    unusable: dict[int, str] = {}
+    with _bar(len(dataset), len(journal), progress) as bar:
+        for records in _batches(dataset, runners, len(journal), timing, unusable):
+            since = perf_counter()
+            journal.append(records)
+            timing.add("journal", since)
+            timing.persons += len(records)
+            bar.update(len(records))
+    timing.wall_seconds = perf_counter() - start
+    return journal.predictions, timing, unusable
+
+
+def read_picture(picture: Picture) -> Frame | str:
+    """The picture as stored (BGR; a rotation note is not followed, as annotations do not), or why there is none."""
+    import cv2
+
+    try:
+        content = np.fromfile(picture.path, np.uint8)
+    except OSError as error:
+        return f"picture cannot be read ({error.strerror})"
+    frame = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if content.size else None
+    if frame is None:
+        return "picture is empty or no picture that OpenCV reads"
+    height, width = frame.shape[:2]
+    if picture.size_wh not in (None, (width, height)):
+        return "picture's size is not the annotated one"
+    return np.asarray(frame, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    position: int
+    affines: Float32Array
+    crops: Any
+    problem: str | None
+    read_seconds: float
+    crop_seconds: float
+
+
+def _batches(
+    dataset: Dataset, runners: Sequence[Runner], skip: int, timing: Timing, unusable: dict[int, str]
+) -> Iterator[Float32Array]:
+    """Records of consecutive persons, a batch at a time."""
+    joints, waiting, count = len(dataset.skeleton.joints), [], 0
+    largest = min(runner.batch for runner in runners)
+    for item in _prepared(dataset, runners[0], skip, timing):
+        timing.seconds["read"] += item.read_seconds
+        timing.seconds["crop"] += item.crop_seconds
+        if item.problem is not None:
+            unusable[item.position] = item.problem
+            if waiting:
+                yield _run(waiting, runners, timing)
+            yield np.full((len(item.affines), len(runners), joints, 3), np.nan, np.float32)
+            waiting, count = [], 0
+            continue
+        waiting.append(item)
+        count += len(item.affines)
+        if count >= largest:
+            yield _run(waiting, runners, timing)
+            waiting, count = [], 0
+    if waiting:
+        yield _run(waiting, runners, timing)
+
+
+def _run(items: list[_Prepared], runners: Sequence[Runner], timing: Timing) -> Float32Array:
+    """All persons of `items`, in full batches and one remainder."""
+    affines = np.concatenate([item.affines for item in items])
+    if runners[0].batch == 1:
+        assert len(items) == 1, "a picture runner takes one picture at a time"
+        found = [runner.infer(items[0].crops, affines, timing) for runner in runners]
+        return np.stack(found, axis=1)
+    crops = np.concatenate([item.crops for item in items])
+    step = min(runner.batch for runner in runners)
+    parts = []
+    for first in range(0, len(crops), step):
+        chunk = slice(first, first + step)
+        parts.append(np.stack([runner.infer(crops[chunk], affines[chunk], timing) for runner in runners], axis=1))
+    return np.concatenate(parts)
+
+
+def _prepared(dataset: Dataset, runner: Runner, skip: int, timing: Timing) -> Iterator[_Prepared]:
+    """Pictures in order, read and cropped ahead by worker threads; at most twice the workers are in memory."""
+    pending: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(timing.workers, thread_name_prefix="sdk-verify") as pool:
+        try:
+            for position, persons in _pictures_from(dataset, skip):
+                pending.append(pool.submit(_prepare, dataset, position, persons, runner))
+                if len(pending) > 2 * timing.workers:
+                    yield _waited(pending.popleft(), timing)
+            while pending:
+                yield _waited(pending.popleft(), timing)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _pictures_from(dataset: Dataset, skip: int) -> Iterator[tuple[int, slice]]:
+    """Pictures with the persons still to run: position and rows."""
+    first = skip
+    while first < len(dataset):
+        position = int(dataset.picture[first])
+        last = int(np.searchsorted(dataset.picture, position, side="right"))
+        yield position, slice(first, last)
+        first = last
+
+
+def _prepare(dataset: Dataset, position: int, persons: slice, runner: Runner) -> _Prepared:
+    recipe, start = runner.recipe, perf_counter()
+    boxes = dataset.boxes_xyxy[persons].astype(np.float32)
+    affines = crop_affines(boxes, recipe.input.size_hw, recipe.input.box_padding)
+    frame = read_picture(dataset.pictures[position])
+    read = perf_counter()
+    if isinstance(frame, str):
+        return _Prepared(position, affines, None, frame, read - start, 0.0)
+    crops = runner.prepare(frame, affines)
+    return _Prepared(position, affines, crops, None, read - start, perf_counter() - read)
+
+
+def _waited(future: Future[_Prepared], timing: Timing) -> _Prepared:
+    since = perf_counter()
+    item = future.result()
+    timing.add("wait", since)
+    return item
+
+
+def _check_same_crops(runners: Sequence[Runner]) -> None:
+    first = runners[0].recipe
+    for runner in runners[1:]:
+        ours, theirs = first.input, runner.recipe.input
+        same = (ours.size_hw, ours.mean, ours.std, ours.colour, ours.box_padding) == (
+            theirs.size_hw, theirs.mean, theirs.std, theirs.colour, theirs.box_padding
+        )  # fmt: skip
+        if not same or first.skeleton.joints != runner.recipe.skeleton.joints:
+            raise InputError(
+                "two engines are compared on the same crops, so their inputs and joints must be the same "
+                f"(got '{first.name}' {ours} and '{runner.recipe.name}' {theirs}); verify them one by one instead"
+            )
+
+
+class _bar:  # noqa: N801 (used as a function)
+    """A tqdm bar on stderr, or nothing."""
+
+    def __init__(self, total: int, done: int, show: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, initial=done, unit="person", disable=not show, smoothing=0.05)
+
+    def __enter__(self) -> Any:
+        return self._bar
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

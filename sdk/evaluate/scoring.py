@@ -1,0 +1,239 @@
+"""From predictions to figures: the metric of each dataset, its curves, its joints, its persons and its bootstrap.
+
+    scores = scores_of(dataset, predictions, Rules.from_recipe(recipe))
+    scores.headline, scores.figures[scores.headline]            # 'AP', 74.1
+
+Headlines: COCO and CrowdPose AP; MPII PCKh@0.5; LSP and custom data PCK@0.2 on annotated boxes, else AP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.evaluate.average_precision import Ap, coco_ap, crowdpose_ap, resampled_ap
+from sdk.evaluate.datasets import Dataset
+from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
+from sdk.evaluate.pck import MPII_GROUPS, Pck, pck, pckh, torso_px
+from sdk.geometry import crop_affines
+from sdk.recipe import Recipe
+
+__all__ = ["Nms", "Rules", "Scores", "results_of", "scores_of", "truth_rows"]
+
+Nms = Literal["hard", "soft", "none"]
+Float64Array = NDArray[np.float64]
+PersonArray = NDArray[np.float32]
+Resampled = Callable[[NDArray[np.integer]], float]
+
+THRESHOLDS = (0.2, 0.1)  # PCK, of the torso
+HEAD_THRESHOLDS = (0.5, 0.1)  # PCKh, of the head
+CURVE = np.linspace(0.0, 0.5, 51)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How persons are scored and thinned out, and the crop that gives OKS-NMS its area."""
+
+    recipe: Recipe
+    nms: Nms = "hard"
+
+    @property
+    def joint_threshold(self) -> float:
+        return self.recipe.protocol.joint_threshold
+
+    @property
+    def oks_threshold(self) -> float:
+        return self.recipe.protocol.oks_threshold
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that a report shows of one engine's accuracy. Figures in per cent; curves by name, as (x, y)."""
+
+    headline: str
+    figures: Mapping[str, float]
+    joints: Mapping[str, Float64Array]  # K each, per cent, NaN where not annotated
+    curves: Mapping[str, tuple[Float64Array, Float64Array]]
+    curve_axes: tuple[str, str]
+    person_quality: Float64Array  # P, OKS with the person's annotation, NaN where there is none
+    resampled: Resampled  # how often each picture is drawn -> the headline
+
+
+def scores_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> Scores:  # P x K x 3
+    """The figures of `persons` on `dataset`, both without pictures that could not be used."""
+    rows = truth_rows(dataset, persons)
+    quality = _quality(dataset, persons, rows)
+    if dataset.kind == "mpii":
+        return _mpii_scores(dataset, persons, rows, quality)
+    ap = _ap(dataset, persons, rules)
+    curves = {name: (np.linspace(0, 100, len(curve)), curve) for name, curve in ap.curves.items()}
+    similarity = _joint_similarity(dataset, persons, rows)
+    joints = {"OKS of the joint": similarity}
+    if dataset.kind in ("coco", "crowdpose") or dataset.boxes == "detected":
+        axes = ("recall, %", "precision, %")
+        return Scores("AP", ap.figures, joints, curves, axes, quality, lambda n: resampled_ap(ap.matches, n))
+    return _pck_scores(dataset, persons, rows, quality, ap, joints)
+
+
+def results_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> list[dict[str, Any]]:  # P x K x 3
+    """COCO results after scoring and OKS-NMS: image_id, category_id, keypoints, score."""
+    scores = person_scores(persons[..., 2], dataset.box_scores, rules.joint_threshold)
+    areas = _crop_areas(dataset, rules.recipe)
+    results = []
+    for position, picture in enumerate(dataset.pictures):
+        first, last = np.searchsorted(dataset.picture, [position, position + 1])
+        for row in first + np.array(_kept(persons[first:last], scores[first:last], areas[first:last], rules), int):
+            results.append(
+                {
+                    "image_id": picture.id,
+                    "category_id": 1,
+                    "keypoints": [float(value) for value in persons[row].ravel()],
+                    "score": float(scores[row]),
+                }
+            )
+    return results
+
+
+def truth_rows(dataset: Dataset, persons: PersonArray) -> NDArray[np.intp]:  # P x K x 3 -> P
+    """Each person's row of the truth: its own, or for a detection the annotation it fits best by OKS; -1 for none."""
+    if dataset.boxes == "annotated":
+        return dataset.row
+    truth, rows = dataset.truth, np.full(len(dataset), -1, np.intp)
+    for person in range(len(dataset)):
+        there = np.flatnonzero((truth.picture == dataset.picture[person]) & ~truth.crowd)
+        fits = person_oks(
+            persons[person][None], truth.keypoints[there], truth.areas_px2[there], dataset.skeleton.sigmas
+        )
+        if np.isfinite(fits).any():
+            rows[person] = there[np.nanargmax(fits)]
+    return rows
+
+
+def _kept(persons: PersonArray, scores: Float64Array, areas: Float64Array, rules: Rules) -> list[int]:
+    if rules.nms == "none" or not len(persons):
+        return list(range(len(persons)))
+    thin = nms_keep if rules.nms == "hard" else soft_nms_keep
+    return thin(persons[..., :2], scores, areas, rules.recipe.skeleton.sigmas, rules.oks_threshold)
+
+
+def _crop_areas(dataset: Dataset, recipe: Recipe) -> Float64Array:  # P
+    """The area of each crop in frame pixels: the box widened to the aspect and padded, as both codes take it."""
+    height, width = recipe.input.size_hw
+    affines = crop_affines(dataset.boxes_xyxy.astype(np.float32), (height, width), recipe.input.box_padding)
+    area: Float64Array = affines[:, 0, 0].astype(np.float64) ** 2 * height * width
+    return area
+
+
+def _ap(dataset: Dataset, persons: PersonArray, rules: Rules) -> Ap:
+    truth, sigmas = dataset.truth, dataset.skeleton.sigmas
+    records = [
+        {
+            "image_id": dataset.pictures[truth.picture[row]].id,
+            "bbox": [*truth.boxes_xyxy[row, :2], *(truth.boxes_xyxy[row, 2:] - truth.boxes_xyxy[row, :2])],
+            "area": float(truth.areas_px2[row]),
+            "iscrowd": int(truth.crowd[row]),
+            "keypoints": truth.keypoints[row].astype(np.float64).ravel().tolist(),
+        }
+        for row in range(len(truth.names))
+    ]
+    results = results_of(dataset, persons, rules)
+    if dataset.kind == "crowdpose":
+        index = {picture.id: float(picture.crowd_index or 0.0) for picture in dataset.pictures}
+        return crowdpose_ap(records, results, index, sigmas)
+    return coco_ap(records, results, [picture.id for picture in dataset.pictures], sigmas)
+
+
+def _quality(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> Float64Array:
+    quality = np.full(len(dataset), np.nan)
+    known, truth = rows >= 0, dataset.truth
+    quality[known] = person_oks(
+        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.sigmas
+    )
+    return quality
+
+
+def _joint_similarity(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> Float64Array:  # K, per cent
+    known, truth = rows >= 0, dataset.truth
+    similarity = joint_oks(
+        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.sigmas
+    )
+    counted = np.isfinite(similarity).sum(axis=0)
+    share: Float64Array = np.where(counted > 0, np.nansum(similarity, axis=0) / np.maximum(counted, 1), np.nan)
+    return 100 * share
+
+
+def _pck_scores(
+    dataset: Dataset,
+    persons: PersonArray,
+    rows: NDArray[np.intp],
+    quality: Float64Array,
+    ap: Ap,
+    joints: dict[str, Float64Array],
+) -> Scores:
+    truth = dataset.truth.keypoints[rows]
+    torsos = torso_px(truth, dataset.truth.boxes_xyxy[rows], dataset.skeleton)
+
+    def share(threshold: float) -> Pck:
+        return pck(persons[..., :2], truth, torsos, threshold)
+
+    shares = {f"PCK@{threshold}": share(threshold) for threshold in THRESHOLDS}
+    figures = {**{name: each.mean for name, each in shares.items()}, **ap.figures}
+    curve = np.array([share(threshold).mean for threshold in CURVE])
+    return Scores(
+        "PCK@0.2",
+        figures,
+        {**{name: each.per_joint for name, each in shares.items()}, **joints},
+        {"PCK": (CURVE, curve)},
+        ("distance, torsos", "joints within, %"),
+        quality,
+        _resampled_share(lambda of: pck(persons[of, :, :2], truth[of], torsos[of], THRESHOLDS[0]), dataset, len(rows)),
+    )
+
+
+def _mpii_scores(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp], quality: Float64Array) -> Scores:
+    assert dataset.truth.head_px is not None, "MPII is always loaded with head sizes"
+    truth, heads, skeleton = dataset.truth.keypoints[rows], dataset.truth.head_px[rows], dataset.skeleton
+
+    def share(threshold: float) -> Pck:
+        return pckh(persons[..., :2], truth, heads, threshold, skeleton)
+
+    shares = {f"PCKh@{threshold}": share(threshold) for threshold in HEAD_THRESHOLDS}
+    figures = {name: each.mean for name, each in shares.items()}
+    for group, names in MPII_GROUPS.items():
+        members = [skeleton.joints.index(name) for name in names]
+        figures[f"PCKh@0.5 {group}"] = float(np.mean(shares["PCKh@0.5"].per_joint[members]))
+    curve = np.array([share(threshold).mean for threshold in CURVE])
+    return Scores(
+        "PCKh@0.5",
+        figures,
+        {name: each.per_joint for name, each in shares.items()},
+        {"PCKh": (CURVE, curve)},
+        ("distance, heads", "joints within, %"),
+        quality,
+        _resampled_share(
+            lambda of: pckh(persons[of, :, :2], truth[of], heads[of], HEAD_THRESHOLDS[0], skeleton), dataset, len(rows)
+        ),
+    )
+
+
+def _resampled_share(share: Callable[[NDArray[np.intp]], Pck], dataset: Dataset, count: int) -> Resampled:
+    """The micro-average with pictures drawn again: from each person's right and annotated joints, summed once."""
+    single = [share(np.array([person])) for person in range(count)]
+    annotated = np.array([_included(each)[1] for each in single])
+    right = np.array([_included(each)[0] for each in single])
+
+    def resampled(counts: NDArray[np.integer]) -> float:
+        weights = counts[dataset.picture]
+        total = float((weights * annotated).sum())
+        return 100 * float((weights * right).sum()) / total if total else float("nan")
+
+    return resampled
+
+
+def _included(one: Pck) -> tuple[float, float]:
+    """(right, annotated) joints of one person that enter the mean."""
+    return (0.0, 0.0) if np.isnan(one.mean) else (one.mean / 100, 1.0)
