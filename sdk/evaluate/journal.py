@@ -40,15 +40,15 @@ class Journal:
         header = json.dumps(key, sort_keys=True).encode() + b"\n"
         if path.exists() and not restart:
             done, end = _read(path, header, record_shape)
-            file = path.open("r+b")
-            file.truncate(end)
-            file.seek(end)
-            return cls(file, done)
+            resumed = path.open("r+b")
+            resumed.truncate(end)
+            resumed.seek(end)
+            return cls(resumed, done)
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb")
-        file.write(header)
-        file.flush()
-        return cls(file, np.zeros((0, *record_shape), np.float32))
+        fresh = path.open("wb")
+        fresh.write(header)
+        fresh.flush()
+        return cls(fresh, np.zeros((0, *record_shape), np.float32))
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sdk.skeletons import Skeleton
 
-__all__ = ["MPII_GROUPS", "Pck", "head_size_px", "pck", "pckh", "torso_px"]
+__all__ = ["MPII_GROUPS", "MPII_LEFT_OUT", "Pck", "head_size_px", "joint_hits", "pck", "pckh", "torso_px"]
 
 FloatArray = NDArray[np.floating]
 
@@ -55,7 +55,7 @@ def pck(
     threshold: float,
 ) -> Pck:
     """The share of annotated joints closer than `threshold` torsos, over all persons and joints together."""
-    near = _distances(predicted, truth) < threshold * np.asarray(torso_px, np.float64)[:, None]
+    near = joint_hits(predicted, truth, threshold * np.asarray(torso_px, np.float64), strict=True)
     return _shares(near, truth[..., 2] > 0)
 
 
@@ -67,7 +67,7 @@ def pckh(
     skeleton: Skeleton,
 ) -> Pck:
     """The share of annotated joints within `threshold` heads; the mean leaves out pelvis and thorax."""
-    near = _distances(predicted, truth) <= threshold * np.asarray(head_px, np.float64)[:, None]
+    near = joint_hits(predicted, truth, threshold * np.asarray(head_px, np.float64), strict=False)
     annotated = truth[..., 2] > 0
     result = _shares(near, annotated)
     counts = np.array([name not in MPII_LEFT_OUT for name in skeleton.joints])
@@ -98,15 +98,23 @@ def head_size_px(head_boxes_xyxy: FloatArray) -> NDArray[np.float64]:  # N x 4 -
     return size
 
 
-def _distances(predicted: FloatArray, truth: FloatArray) -> NDArray[np.float64]:  # N x K
+def joint_hits(
+    predicted: FloatArray,  # N x K x 2, frame pixels
+    truth: FloatArray,  # N x K x 3: x, y, visibility
+    reach_px: FloatArray,  # N
+    *,
+    strict: bool,
+) -> NDArray[np.bool_]:  # N x K
+    """Annotated joints whose prediction lies closer than `reach_px`, or, unless `strict`, just as close."""
     offsets = np.asarray(predicted, np.float64)[..., :2] - np.asarray(truth, np.float64)[..., :2]
-    distances: NDArray[np.float64] = np.linalg.norm(offsets, axis=2)
-    return distances
+    distances, reach = np.linalg.norm(offsets, axis=2), np.asarray(reach_px, np.float64)[:, None]
+    hits: NDArray[np.bool_] = (distances < reach if strict else distances <= reach) & (truth[..., 2] > 0)
+    return hits
 
 
-def _shares(near: NDArray[np.bool_], annotated: NDArray[np.bool_]) -> Pck:  # both N x K
+def _shares(near: NDArray[np.bool_], annotated: NDArray[np.bool_]) -> Pck:  # both N x K; near only where annotated
     counted = annotated.sum(axis=0)
-    right = (near & annotated).sum(axis=0)
+    right = near.sum(axis=0)
     with np.errstate(invalid="ignore"):
         per_joint = 100.0 * right / np.where(counted > 0, counted, np.nan)
     mean = 100.0 * float(right.sum()) / int(counted.sum()) if counted.sum() else float("nan")

@@ -27,7 +27,7 @@ from sdk.evaluate.journal import Journal
 from sdk.geometry import crop_affines
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
-from sdk.runtime.pipeline import CpuPipeline, Pipeline, open_pipeline
+from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine, open_pipeline
 
 __all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runner", "predict", "read_picture"]
 
@@ -143,7 +143,7 @@ class PictureRunner:
 
 
 def open_runner(
-    engine: Engine, device: str = "auto", *, flip: bool, refine: str = "none", threads: int | None = None
+    engine: Engine, device: str = "auto", *, flip: bool, refine: Refine = "none", threads: int | None = None
 ) -> Runner:
     """The runner that suits `engine` on `device`."""
     pipeline = open_pipeline(engine, device, refine=refine, threads=threads)
@@ -205,7 +205,8 @@ def _batches(
     dataset: Dataset, runners: Sequence[Runner], skip: int, timing: Timing, unusable: dict[int, str]
 ) -> Iterator[Float32Array]:
     """Records of consecutive persons, a batch at a time."""
-    joints, waiting, count = len(dataset.skeleton.joints), [], 0
+    joints, count = len(dataset.skeleton.joints), 0
+    waiting: list[_Prepared] = []
     largest = min(runner.batch for runner in runners)
     for item in _prepared(dataset, runners[0], skip, timing):
         timing.seconds["read"] += item.read_seconds

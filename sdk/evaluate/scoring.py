@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sdk.evaluate.average_precision import Ap, coco_ap, crowdpose_ap, resampled_ap
 from sdk.evaluate.datasets import Dataset
 from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
-from sdk.evaluate.pck import MPII_GROUPS, Pck, pck, pckh, torso_px
+from sdk.evaluate.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
 
@@ -183,6 +183,7 @@ def _pck_scores(
     shares = {f"PCK@{threshold}": share(threshold) for threshold in THRESHOLDS}
     figures = {**{name: each.mean for name, each in shares.items()}, **ap.figures}
     curve = np.array([share(threshold).mean for threshold in CURVE])
+    hits = joint_hits(persons[..., :2], truth, THRESHOLDS[0] * torsos, strict=True)
     return Scores(
         "PCK@0.2",
         figures,
@@ -190,7 +191,7 @@ def _pck_scores(
         {"PCK": (CURVE, curve)},
         ("distance, torsos", "joints within, %"),
         quality,
-        _resampled_share(lambda of: pck(persons[of, :, :2], truth[of], torsos[of], THRESHOLDS[0]), dataset, len(rows)),
+        _resampled_share(hits, truth[..., 2] > 0, dataset),
     )
 
 
@@ -207,6 +208,8 @@ def _mpii_scores(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp],
         members = [skeleton.joints.index(name) for name in names]
         figures[f"PCKh@0.5 {group}"] = float(np.mean(shares["PCKh@0.5"].per_joint[members]))
     curve = np.array([share(threshold).mean for threshold in CURVE])
+    hits = joint_hits(persons[..., :2], truth, HEAD_THRESHOLDS[0] * heads, strict=False)
+    counts = np.array([name not in MPII_LEFT_OUT for name in skeleton.joints])
     return Scores(
         "PCKh@0.5",
         figures,
@@ -214,26 +217,17 @@ def _mpii_scores(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp],
         {"PCKh": (CURVE, curve)},
         ("distance, heads", "joints within, %"),
         quality,
-        _resampled_share(
-            lambda of: pckh(persons[of, :, :2], truth[of], heads[of], HEAD_THRESHOLDS[0], skeleton), dataset, len(rows)
-        ),
+        _resampled_share(hits & counts, (truth[..., 2] > 0) & counts, dataset),
     )
 
 
-def _resampled_share(share: Callable[[NDArray[np.intp]], Pck], dataset: Dataset, count: int) -> Resampled:
-    """The micro-average with pictures drawn again: from each person's right and annotated joints, summed once."""
-    single = [share(np.array([person])) for person in range(count)]
-    annotated = np.array([_included(each)[1] for each in single])
-    right = np.array([_included(each)[0] for each in single])
+def _resampled_share(hits: NDArray[np.bool_], annotated: NDArray[np.bool_], dataset: Dataset) -> Resampled:
+    """The micro-average with pictures drawn again, from each person's right and annotated joints (both P x K)."""
+    right, wanted = hits.sum(axis=1), annotated.sum(axis=1)
 
     def resampled(counts: NDArray[np.integer]) -> float:
         weights = counts[dataset.picture]
-        total = float((weights * annotated).sum())
+        total = float((weights * wanted).sum())
         return 100 * float((weights * right).sum()) / total if total else float("nan")
 
     return resampled
-
-
-def _included(one: Pck) -> tuple[float, float]:
-    """(right, annotated) joints of one person that enter the mean."""
-    return (0.0, 0.0) if np.isnan(one.mean) else (one.mean / 100, 1.0)
