@@ -400,7 +400,7 @@ def _logger(compiler: CompilerName) -> Any:
         base.VERBOSE: TRACE,
     }
 
-    class Logger(base, _Collector):  # type: ignore[misc]
+    class Logger(base, _Collector):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             base.__init__(self)
             _Collector.__init__(self)
@@ -420,7 +420,7 @@ def _progress(compiler: CompilerName) -> Any:
     """The IProgressMonitor class that hands on to a `Monitor`."""
     base = _module(compiler).IProgressMonitor
 
-    class Progress(base):  # type: ignore[misc]
+    class Progress(base):  # type: ignore[misc, valid-type]
         def __init__(self, monitor: Monitor) -> None:
             base.__init__(self)
             self.monitor = monitor

@@ -31,8 +31,8 @@ from sdk.toolchain.graphs import (
 
 __all__ = ["OPSET", "OPSETS", "graph_from_file", "slim"]
 
-OPSET = 17  # LayerNormalization, and within what TensorRT 10.3 parses
-OPSETS = range(13, 21)  # per-channel Q/DQ needs 13; TensorRT 10.3 ends at 20
+OPSET = 19  # the first with FP16 scales in Q/DQ; TensorRT 10.3 parses up to 20
+OPSETS = range(OPSET, 21)
 LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
 ONNX_DOMAINS = {"", "ai.onnx"}
 
