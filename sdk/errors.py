@@ -25,6 +25,7 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "OutOfMemoryError",
+    "OutputError",
     "RecipeError",
     "SdkError",
     "TrainingError",
@@ -67,6 +68,10 @@ class InputError(SdkError, ValueError):
     """A frame, a box or an option given to a call is not what the call takes."""
 
 
+class OutputError(SdkError):
+    """A result cannot be written: no room, no right, or something else is there."""
+
+
 class DatasetError(SdkError):
     """Images or annotations for training or verification cannot be used."""
 
@@ -85,6 +90,9 @@ class DeviceError(SdkError):
 
 class OutOfMemoryError(DeviceError):
     """The device has too little free memory; the estimator works again once memory is free."""
+
+    needed_bytes: int | None = None  # None: the library that asked did not say
+    free_bytes: int | None = None
 
 
 class DeviceLostError(DeviceError):

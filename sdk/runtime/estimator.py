@@ -127,6 +127,13 @@ class PoseEstimator:
             for future in pending:
                 future.cancel()
 
+    def reset_tracks(self) -> None:
+        """Forget the persons of the frames so far, as before another video. Nothing happens without a tracker."""
+        with self._tracking:
+            self._frames_seen = 0
+            if self._tracker is not None:
+                self._tracker.reset()
+
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
         if self._closed:

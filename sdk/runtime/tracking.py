@@ -85,8 +85,9 @@ class Tracker:
         return _without_doubles(boxes[inside & np.isfinite(boxes).all(axis=1)])
 
     def reset(self) -> None:
-        """Forget all tracks, as at the start of another video; ids go on counting."""
+        """Forget all tracks, as at the start of another video; ids count from 1 again."""
         self._tracks = []
+        self._next_id = 1
 
     def _pairs(
         self,

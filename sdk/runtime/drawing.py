@@ -1,0 +1,172 @@
+"""Poses drawn on a frame: limbs coloured by side, opacity and joint size by confidence, thickness by size. cv2 draws.
+
+Left is orange, right is blue, the trunk's middle is white; a dark rim keeps all three visible on any ground. A joint
+below the threshold is not drawn, nor is a limb that ends in one. What a score means comes with the poses.
+
+    cv2.imwrite("out.png", draw_poses(frame_bgr, poses))
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.poses import Poses, ScoreScale
+from sdk.runtime.frames import check_frame
+from sdk.skeletons import Skeleton
+
+__all__ = ["confidences", "draw_poses"]
+
+Frame = NDArray[np.uint8]
+Float32Array = NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+SIDE_COLOURS: dict[str, Colour] = {  # BGR, of equal lightness; apart for the usual kinds of colour blindness
+    "left": (46, 139, 255),
+    "right": (255, 156, 56),
+    "middle": (235, 235, 235),
+}
+RIM: Colour = (28, 24, 22)
+SUBPIXEL_BITS = 4
+FRAME_PART, PERSON_PART = 1 / 260, 1 / 52  # limb thickness as part of the frame's and of the person's diagonal
+FAINTEST = 0.35  # opacity at the threshold
+
+
+def draw_poses(frame: Frame, poses: Poses, threshold: float | None = None) -> Frame:
+    """A copy of the BGR `frame` (H x W x 3) with the poses on it; joints scoring below `threshold` are left out."""
+    picture = check_frame(frame).copy()
+    certain = confidences(poses.scores, poses.score_scale, threshold)
+    order = np.argsort(poses.keypoints[..., 1].max(axis=1, initial=-np.inf), kind="stable")  # nearer persons last
+    for row in order.tolist():
+        unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row])
+        _draw_person(picture, poses.keypoints[row], certain[row], poses.skeleton, unit)
+        if poses.track_ids is not None:
+            _draw_label(picture, f"{int(poses.track_ids[row])}", poses.keypoints[row], certain[row], unit)
+    return picture
+
+
+def confidences(
+    scores: Float32Array,  # N x K
+    scale: ScoreScale,
+    threshold: float | None = None,
+) -> Float32Array:
+    """N x K in 0..1: 0 below the threshold (the scale's `fair` by default), rising to 1 at `sure` and above."""
+    low = scale.fair if threshold is None else threshold
+    span = max(scale.sure - low, 1e-6)
+    rising = FAINTEST + (1 - FAINTEST) * np.clip((scores - low) / span, 0, 1)
+    certain: Float32Array = np.where(scores >= low, rising, 0).astype(np.float32)
+    return certain
+
+
+def _unit_px(frame: Frame, box: Float32Array, keypoints: Float32Array) -> float:
+    """Thickness of a limb in pixels: by the frame's size, thinner on small persons. `box` 4, `keypoints` K x 2."""
+    extent = np.minimum(keypoints.max(axis=0) - keypoints.min(axis=0), np.maximum(box[2:] - box[:2], 1) * 2)
+    by_frame = float(np.hypot(*frame.shape[:2])) * FRAME_PART
+    by_person = float(np.hypot(*extent)) * PERSON_PART
+    return max(1.0, min(by_frame, by_person))
+
+
+def _draw_person(
+    frame: Frame,
+    keypoints: Float32Array,  # K x 2
+    certain: Float32Array,  # K
+    skeleton: Skeleton,
+    unit: float,
+) -> None:
+    for a, b in sorted(skeleton.limbs, key=lambda limb: min(certain[limb[0]], certain[limb[1]])):
+        strength = float(min(certain[a], certain[b]))
+        if strength > 0:
+            _draw_limb(frame, keypoints[[a, b]], SIDE_COLOURS[_side_of_limb(skeleton, a, b)], strength, unit)
+    for joint in np.argsort(certain, kind="stable").tolist():
+        if certain[joint] > 0:
+            _draw_joint(frame, keypoints[joint], SIDE_COLOURS[skeleton.side(joint)], float(certain[joint]), unit)
+
+
+def _side_of_limb(skeleton: Skeleton, a: int, b: int) -> str:
+    """The side both ends have, or the one end has whose other end is in the middle; else the middle."""
+    sides = {skeleton.side(a), skeleton.side(b)} - {"middle"}
+    return sides.pop() if len(sides) == 1 else "middle"
+
+
+def _draw_limb(frame: Frame, ends: Float32Array, colour: Colour, strength: float, unit: float) -> None:
+    import cv2
+
+    start, end = (_fixed_point(frame, point) for point in ends)
+    reach = unit * 2 + 2
+    low, high = ends.min(axis=0) - reach, ends.max(axis=0) + reach
+    with_limb = _Region(frame, low, high)
+    if with_limb.empty:
+        return
+    a, b = with_limb.shifted(start), with_limb.shifted(end)
+    thickness = max(1, round(unit))
+    rim = thickness + 2 * max(1, round(0.25 * unit))
+    cv2.line(with_limb.pixels, a, b, RIM, rim, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.line(with_limb.pixels, a, b, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    with_limb.blend(strength)
+
+
+def _draw_joint(frame: Frame, point: Float32Array, colour: Colour, strength: float, unit: float) -> None:
+    import cv2
+
+    radius = unit * (0.55 + 0.65 * strength)
+    with_joint = _Region(frame, point - radius - unit - 2, point + radius + unit + 2)
+    if with_joint.empty:
+        return
+    centre = with_joint.shifted(_fixed_point(frame, point))
+    scale = 1 << SUBPIXEL_BITS
+    rim = radius + max(0.8, 0.28 * unit)
+    cv2.circle(with_joint.pixels, centre, round(rim * scale), RIM, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.circle(with_joint.pixels, centre, round(radius * scale), colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    with_joint.blend(strength)
+
+
+def _draw_label(
+    frame: Frame,
+    text: str,
+    keypoints: Float32Array,  # K x 2
+    certain: Float32Array,  # K
+    unit: float,
+) -> None:
+    import cv2
+
+    seen = keypoints[certain > 0]
+    if not len(seen):
+        return
+    scale, weight = max(0.35, 0.16 * unit), max(1, round(0.3 * unit))
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
+    x = float(np.clip(seen[:, 0].mean() - width / 2, 0, max(0, frame.shape[1] - width)))
+    y = float(np.clip(seen[:, 1].min() - 5 * unit, height + 1, frame.shape[0]))
+    for colour, extra in ((RIM, 2 + weight), (SIDE_COLOURS["middle"], 0)):
+        cv2.putText(
+            frame, text, (round(x), round(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, weight + extra, cv2.LINE_AA
+        )
+
+
+class _Region:
+    """A copy of a part of the frame to draw on, then blended back: opacity without a copy of the whole frame."""
+
+    def __init__(self, frame: Frame, low: Float32Array, high: Float32Array) -> None:
+        height, width = frame.shape[:2]
+        finite = bool(np.isfinite(low).all() and np.isfinite(high).all())
+        bounds = np.concatenate([low, high]) if finite else np.zeros(4)
+        x1, y1, x2, y2 = np.clip(bounds, 0, [width, height, width, height])
+        self._origin = int(x1), int(y1)
+        self._target = frame[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
+        self.pixels = self._target.copy()
+        self.empty = self.pixels.size == 0
+
+    def shifted(self, point: tuple[int, int]) -> tuple[int, int]:
+        """A fixed-point position of the frame, in the region."""
+        return point[0] - (self._origin[0] << SUBPIXEL_BITS), point[1] - (self._origin[1] << SUBPIXEL_BITS)
+
+    def blend(self, strength: float) -> None:
+        import cv2
+
+        self._target[:] = cv2.addWeighted(self.pixels, strength, self._target, 1 - strength, 0)
+
+
+def _fixed_point(frame: Frame, point: Float32Array) -> tuple[int, int]:
+    """`point` (2) with SUBPIXEL_BITS fraction bits, kept within four frames so that cv2's integers suffice."""
+    limit = 4 * max(frame.shape[:2])
+    x, y = (round(float(np.clip(value, -limit, limit)) * (1 << SUBPIXEL_BITS)) for value in point)
+    return x, y
