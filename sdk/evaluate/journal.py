@@ -28,15 +28,20 @@ Float32Array = NDArray[np.float32]
 class Journal:
     """Predictions on disk, persons 0 .. len - 1. `append` writes at once."""
 
-    def __init__(self, file: IO[bytes], done: Float32Array) -> None:
+    def __init__(self, file: IO[bytes] | None, done: Float32Array) -> None:
         self._file = file
         self._parts = [done]
 
     @classmethod
     def open(
-        cls, path: Path, key: Mapping[str, Any], record_shape: tuple[int, ...], *, restart: bool = False
+        cls, path: Path | None, key: Mapping[str, Any], record_shape: tuple[int, ...], *, restart: bool = False
     ) -> Journal:
-        """The journal of the run `key` in `path`, with what it already holds; new where there is none."""
+        """The journal of the run `key` in `path`, with what it already holds; new where there is none.
+
+        Without a path it is kept in memory only.
+        """
+        if path is None:
+            return cls(None, np.zeros((0, *record_shape), np.float32))
         header = json.dumps(key, sort_keys=True).encode() + b"\n"
         if path.exists() and not restart:
             done, end = _read(path, header, record_shape)
@@ -62,8 +67,9 @@ class Journal:
     def append(self, records: Float32Array) -> None:
         """Add the next persons' records and hand them to the operating system."""
         whole = np.ascontiguousarray(records, np.float32)
-        self._file.write(whole.tobytes())
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(whole.tobytes())
+            self._file.flush()
         self._parts.append(whole)
 
     def __enter__(self) -> Journal:
@@ -72,7 +78,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _read(path: Path, header: bytes, record_shape: tuple[int, ...]) -> tuple[Float32Array, int]:

@@ -1,0 +1,211 @@
+"""A verification as one HTML page: tables, charts, and pictures of the best, median and worst persons.
+
+    html = html_page(verification, report_table(verification))
+
+Everything is inline; the page loads nothing. What the numbers mean is said beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.evaluate.charts import bar_chart, histogram, line_chart
+from sdk.evaluate.pictures import data_uri, person_picture
+from sdk.evaluate.scoring import truth_rows
+from sdk.evaluate.verifying import Verification
+
+__all__ = ["STYLE", "document", "figure", "html_page", "rows_table"]
+
+SHOWN = 6  # persons a row of pictures
+
+STYLE = """
+:root{color-scheme:light dark}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;border-bottom:1px solid #8884}
+table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
+td.number{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid #8883}
+.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts figure,.people figure{margin:0}
+figcaption{font-size:.85rem;color:#777}.people{display:flex;flex-wrap:wrap;gap:.6rem}.people img{height:220px}
+.big{font-size:2.2rem;font-weight:600}.fail{color:#c0392b}.pass{color:#1e8449}svg{max-width:100%;height:auto}
+"""
+
+
+def html_page(verification: Verification, table: Mapping[str, Any]) -> str:
+    """The whole page."""
+    engine, dataset = table["engine"], table["dataset"]
+    body = [
+        f"<h1>{escape(engine['name'])} on {escape(dataset['kind'])}</h1>",
+        f"<p>{dataset['persons']} persons in {dataset['pictures']} pictures · {dataset['boxes']} boxes "
+        f"({escape(dataset['box_convention'])}) · {engine['precision']} on {escape(engine['device'])} · flip test "
+        f"{'on' if table['protocol']['flip_test'] else 'off'}</p>",
+        f'<p class="big">{escape(table["headline"])} {_shown(table["figures"][table["headline"]])}</p>',
+        *_comparison_part(verification, table),
+        "<h2>Figures</h2>",
+        rows_table([(name, _shown(value)) for name, value in table["figures"].items()]),
+        *_chart_part(verification, table),
+        *_people_part(verification),
+        *_detail_part(table),
+    ]
+    return document(f"{engine['name']} on {dataset['kind']}", "\n".join(body))
+
+
+def document(title: str, body: str) -> str:
+    """A page of its own around `body`."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def rows_table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
+    """Rows of text; the first cell names the row."""
+    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"] if head else []
+    for first, *cells in rows:
+        numbers = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        lines.append(f"<tr><td>{escape(first)}</td>{numbers}</tr>")
+    return "<table>" + "".join(lines) + "</table>"
+
+
+def figure(svg: str, caption: str) -> str:
+    """A chart with its caption."""
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
+    if verification.comparison is None:
+        return []
+    comparison, found = verification.comparison, table["comparison"]
+    low, high = comparison.interval
+    verdict = ("pass", "within") if verification.passed else ("fail", "above")
+    rows = [
+        (f"{found['headline']} of this engine", _shown(found["ours"])),
+        (f"{found['headline']} of {found['reference']}", _shown(found["reference_value"])),
+        ("joints that moved by more than one bin", f"{found['moved_share']:.2f} %"),
+        *[(f"joint distance, {name}", f"{value:.2f} px") for name, value in found["distance_px"].items()],
+    ]
+    charts = [
+        figure(
+            histogram(comparison.moved_bins.ravel(), "movement, bins", "joints"),
+            "How far joints moved between the engines, the larger of both axes.",
+        ),
+        figure(
+            bar_chart(
+                verification.recipe.skeleton.joints,
+                {"moved by more than a bin, %": np.array(list(found["moved_share_by_joint"].values()), float)},
+                "joints, %",
+                y_top=max(1.0, *(value or 0.0 for value in found["moved_share_by_joint"].values())),
+            ),
+            "Which joints moved.",
+        ),
+    ]
+    pairs = "".join(_pair(verification, int(row)) for row in comparison.worst[:SHOWN])
+    return [
+        f"<h2>Against {escape(found['reference'])}</h2>",
+        f'<p class="{verdict[0]}">The figure fell by {comparison.drop:.2f} points (95 % of {comparison.samples} '
+        f"bootstrap samples over pictures: {low:.2f} to {high:.2f}), {verdict[1]} the allowed "
+        f"{verification.options.max_drop:g}.</p>",
+        rows_table(rows),
+        '<div class="charts">' + "".join(charts) + "</div>",
+        "<p>Persons whose joints moved most: this engine left, the reference right.</p>",
+        f'<div class="people">{pairs}</div>',
+    ]
+
+
+def _chart_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
+    scores = verification.scores[0]
+    runs = verification.timing.network_ms
+    a_person = np.array([milliseconds / max(1, persons) for milliseconds, persons in runs])
+    x_label, y_label = scores.curve_axes
+    charts = [
+        figure(
+            line_chart(scores.curves, x_label, y_label, y_top=100.0), "How the figure comes about; higher is better."
+        ),
+        figure(
+            bar_chart(verification.recipe.skeleton.joints, scores.joints, "per cent"),
+            "Each joint over all persons in whom it is annotated.",
+        ),
+        figure(
+            histogram(a_person, "network, ms a person", "runs"),
+            f"Time of the network in this verification, {len(runs)} runs; `sdk benchmark` measures latency.",
+        ),
+    ]
+    return ["<h2>Curves, joints, time</h2>", '<div class="charts">' + "".join(charts) + "</div>", _spent(table)]
+
+
+def _spent(table: Mapping[str, Any]) -> str:
+    timing = table["timing"]
+    if not timing["persons_per_second"]:
+        return "<p>All persons came from the journal of an earlier run.</p>"
+    rows = [(f"{name} (main thread)", f"{value} s") for name, value in timing["main_thread_seconds"].items()]
+    rows += [(f"{name} (sum of {timing['workers']} workers)", f"{v} s") for name, v in timing["worker_seconds"].items()]
+    rows += [("whole", f"{timing['wall_seconds']} s"), ("scoring, afterwards", f"{timing['scoring_seconds']} s")]
+    return f"<p>{timing['persons_per_second']} persons a second.</p>" + rows_table(rows)
+
+
+def _people_part(verification: Verification) -> list[str]:
+    quality = verification.scores[0].person_quality
+    known = np.flatnonzero(np.isfinite(quality))
+    if not len(known):
+        return []
+    order = known[np.argsort(-quality[known], kind="stable")]
+    middle = max(0, len(order) // 2 - SHOWN // 2)
+    chosen = {"Best": order[:SHOWN], "Median": order[middle : middle + SHOWN], "Worst": order[-SHOWN:][::-1]}
+    parts = ["<h2>Persons</h2><p>By OKS with their annotation; white rings are annotated joints.</p>"]
+    rows = truth_rows(verification.dataset, verification.persons[:, 0])
+    for name, persons in chosen.items():
+        pictures = "".join(_portrait(verification, int(row), int(rows[row]), quality) for row in persons)
+        parts.append(f'<h3>{name}</h3><div class="people">{pictures}</div>')
+    return parts
+
+
+def _portrait(verification: Verification, row: int, truth_row: int, quality: NDArray[np.float64]) -> str:
+    dataset = verification.dataset
+    truth = dataset.truth.keypoints[truth_row] if truth_row >= 0 else None
+    jpeg = person_picture(dataset, row, verification.persons[row, 0], truth)
+    name = dataset.pictures[dataset.picture[row]].path.name
+    if jpeg is None:
+        return f"<figure><figcaption>{escape(name)} cannot be read any more</figcaption></figure>"
+    caption = f"{name}, OKS {quality[row]:.2f}"
+    image = f'<img src="{data_uri(jpeg)}" alt="{escape(caption)}">'
+    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _pair(verification: Verification, row: int) -> str:
+    dataset, comparison = verification.dataset, verification.comparison
+    assert comparison is not None, "pairs are drawn only with a reference"
+    pictures = [person_picture(dataset, row, verification.persons[row, n]) for n in (0, 1)]
+    images = "".join(f'<img src="{data_uri(jpeg)}" alt="">' for jpeg in pictures if jpeg is not None)
+    name = dataset.pictures[dataset.picture[row]].path.name
+    moved = float(np.median(comparison.moved_bins[row]))
+    return f"<figure>{images}<figcaption>{escape(name)}, median movement {moved:.1f} bins</figcaption></figure>"
+
+
+def _detail_part(table: Mapping[str, Any]) -> list[str]:
+    dataset = table["dataset"]
+    remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
+    remarks += [*dataset["notes"], *table["notes"]]
+    parts = ["<h2>What this rests on</h2>"]
+    if remarks:
+        parts.append("<ul>" + "".join(f"<li>{escape(remark)}</li>" for remark in remarks) + "</ul>")
+    machine = {key: value for key, value in table["machine"].items() if key != "packages"}
+    for facts in (table["engine"], table["protocol"], machine, table["machine"]["packages"]):
+        parts.append(
+            rows_table([(str(key), str(value)) for key, value in facts.items() if not isinstance(value, dict)])
+        )
+    if table["published"]:
+        rows = [
+            (f"{p['dataset']} {p['metric']} {p['value']:.2f}", f"{p['boxes']}; {p['source']}")
+            for p in table["published"]
+        ]
+        parts.append("<p>Published for this network:</p>" + rows_table(rows))
+    return parts
+
+
+def _shown(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"

@@ -1,0 +1,232 @@
+"""The report of a verification: `report.json` for machines, `report.md` for a change request, one `report.html`.
+
+    folder = write_report(verification, Path("verify-out"))
+    table = report_table(verification)                    # what report.json holds
+
+The page is one file: charts are inline SVG, photographs inline JPEG, nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.evaluate.machine import machine_facts
+from sdk.evaluate.page import html_page
+from sdk.evaluate.scoring import Rules, Scores, results_of
+from sdk.evaluate.verifying import Verification
+from sdk.manifest import Engine, sha256_of_file
+
+__all__ = ["markdown", "report_table", "timing_table", "write_report", "write_text"]
+
+FORMAT = 1
+RESULTS_NAME = "keypoints.json"
+
+
+def write_report(verification: Verification, folder: Path) -> Path:
+    """Write the three reports and the COCO results into `folder`; the folder. Each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = report_table(verification)
+    rules = Rules(verification.recipe, verification.options.nms)
+    results = results_of(verification.dataset, verification.persons[:, 0], rules)
+    write_text(folder / RESULTS_NAME, json.dumps(results))
+    write_text(folder / "report.json", json.dumps(table, indent=2) + "\n")
+    write_text(folder / "report.md", markdown(table))
+    write_text(folder / "report.html", html_page(verification, table))
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary file, so that a reader never sees half of it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def report_table(verification: Verification) -> dict[str, Any]:
+    """The report as plain tables; a figure that does not exist is null."""
+    options, dataset, recipe = verification.options, verification.dataset, verification.recipe
+    table: dict[str, Any] = {
+        "format": FORMAT,
+        "engine": _engine_table(verification.engines[0], verification.devices[0]),
+        "dataset": {
+            "kind": dataset.kind,
+            "annotations": options.dataset.annotations.name,
+            "annotations_sha256": sha256_of_file(options.dataset.annotations),
+            "boxes": dataset.boxes,
+            "box_convention": dataset.convention if dataset.boxes == "annotated" else "as detected",
+            "pictures": len(dataset.pictures),
+            "persons": len(dataset),
+            "left_out": dict(dataset.problems.counts),
+            "left_out_examples": dict(dataset.problems.examples),
+            "notes": list(dataset.notes),
+        },
+        "protocol": {
+            "flip_test": options.flip_test,
+            "flip_shift": recipe.protocol.flip_shift,
+            "score": recipe.output.score or "heatmap maximum",
+            "refine": options.refine,
+            "box_padding": recipe.input.box_padding,
+            "oks_nms": options.nms,
+            "oks_threshold": recipe.protocol.oks_threshold,
+            "joint_threshold": recipe.protocol.joint_threshold,
+        },
+        "headline": verification.scores[0].headline,
+        "figures": _numbers(verification.scores[0].figures),
+        "joints": _joint_table(verification.scores[0], recipe.skeleton.joints),
+        "published": [asdict(figure) for figure in recipe.published],
+        "timing": timing_table(verification),
+        "notes": list(verification.notes),
+        "machine": machine_facts(),
+    }
+    if verification.comparison is not None:
+        table["comparison"] = _comparison_table(verification)
+    return table
+
+
+def timing_table(verification: Verification) -> dict[str, Any]:
+    """Persons a second and where the time went. Shares are of the main thread's time; workers run beside it."""
+    timing = verification.timing
+    wall = timing.wall_seconds
+    batches = np.array([milliseconds for milliseconds, _ in timing.network_ms])
+    persons = np.array([count for _, count in timing.network_ms])
+    table: dict[str, Any] = {
+        "persons": timing.persons,
+        "resumed_persons": verification.resumed,
+        "wall_seconds": round(wall, 3),
+        "persons_per_second": round(timing.persons / wall, 2) if wall > 0 and timing.persons else None,
+        "main_thread_seconds": {
+            name: round(timing.seconds[name], 3) for name in ("wait", "network", "decode", "journal")
+        },
+        "worker_seconds": {name: round(timing.seconds[name], 3) for name in ("read", "crop")},
+        "workers": timing.workers,
+        "scoring_seconds": round(verification.scoring_seconds, 3),
+    }
+    if len(batches):
+        table["network_ms_a_run"] = {f"p{at}": round(float(np.percentile(batches, at)), 3) for at in (50, 90, 99)}
+        table["persons_a_run"] = round(float(persons.mean()), 2)
+    return table
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """The report in short."""
+    dataset, engine = table["dataset"], table["engine"]
+    lines = [
+        f"# {engine['name']} on {dataset['kind']}",
+        "",
+        f"{dataset['persons']} persons in {dataset['pictures']} pictures, {dataset['boxes']} boxes "
+        f"({dataset['box_convention']}); {engine['precision']} on {engine['device']}; flip test "
+        f"{'on' if table['protocol']['flip_test'] else 'off'}.",
+        "",
+        *_markdown_rows(("figure", "value"), [(name, _shown(value)) for name, value in table["figures"].items()]),
+    ]
+    if "comparison" in table:
+        lines += _markdown_comparison(table["comparison"])
+    if table["published"]:
+        head = ("published", "value", "boxes", "source")
+        rows = [
+            (f"{p['dataset']} {p['metric']}", _shown(p["value"]), p["boxes"], p["source"]) for p in table["published"]
+        ]
+        lines += ["", *_markdown_rows(head, rows)]
+    remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
+    remarks += [*dataset["notes"], *table["notes"]]
+    if remarks:
+        lines += ["", "Remarks", "", *[f"- {remark}" for remark in remarks]]
+    names = table["joints"]
+    joints = [(joint, *(_shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
+    lines += ["", *_markdown_rows(("joint", *names), joints)]
+    timing = table["timing"]
+    if timing["persons_per_second"]:
+        spent = {**timing["main_thread_seconds"], **{f"{k} (workers)": v for k, v in timing["worker_seconds"].items()}}
+        seconds = ", ".join(f"{name} {value} s" for name, value in spent.items())
+        lines += [
+            "",
+            f"{timing['persons_per_second']} persons a second; {seconds}; scoring {timing['scoring_seconds']} s.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_comparison(comparison: Mapping[str, Any]) -> list[str]:
+    low, high = comparison["drop_interval_95"]
+    rows = [
+        (comparison["headline"], _shown(comparison["ours"])),
+        (f"{comparison['headline']} of {comparison['reference']}", _shown(comparison["reference_value"])),
+        ("drop", f"{comparison['drop']:.2f} (95 %: {low:.2f} to {high:.2f})"),
+        ("allowed drop", f"{comparison['max_drop']:g}: {'kept' if comparison['passed'] else 'EXCEEDED'}"),
+        ("joints moved by more than a bin", f"{comparison['moved_share']:.2f} %"),
+        ("joint distance, px", ", ".join(f"{k} {v:.2f}" for k, v in comparison["distance_px"].items())),
+    ]
+    return ["", *_markdown_rows(("comparison", "value"), rows)]
+
+
+def _markdown_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, tuple("---" for _ in head), *rows)]
+
+
+def _engine_table(engine: Engine, device: str) -> dict[str, Any]:
+    manifest = engine.manifest
+    return {
+        "name": engine.folder.name,
+        "recipe": manifest.recipe.name,
+        "precision": manifest.precision,
+        "weights": f"{manifest.weights.kind}: {manifest.weights.source}",
+        "compiler": None if manifest.compiler is None else f"{manifest.compiler.name} {manifest.compiler.version}",
+        "device": device,
+        "files_sha256": dict(manifest.files),
+    }
+
+
+def _comparison_table(verification: Verification) -> dict[str, Any]:
+    comparison = verification.comparison
+    assert comparison is not None, "asked for only with a reference"
+    joints = verification.recipe.skeleton.joints
+    moved = 100 * (comparison.moved_bins > 1 + 1e-3).mean(axis=0)
+    return {
+        "reference": verification.engines[1].folder.name,
+        "reference_engine": _engine_table(verification.engines[1], verification.devices[1]),
+        "headline": comparison.headline,
+        "ours": _number(comparison.ours),
+        "reference_value": _number(comparison.reference),
+        "reference_figures": _numbers(verification.scores[1].figures),
+        "drop": _number(comparison.drop),
+        "drop_interval_95": [_number(end) for end in comparison.interval],
+        "bootstrap_samples": comparison.samples,
+        "max_drop": verification.options.max_drop,
+        "passed": verification.passed,
+        "moved_share": _number(comparison.moved_share),
+        "moved_share_by_joint": {name: _number(value) for name, value in zip(joints, moved, strict=True)},
+        "distance_px": _numbers(comparison.distance_quantiles_px),
+    }
+
+
+def _joint_table(scores: Scores, joints: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {joint: _number(value) for joint, value in zip(joints, values, strict=True)}
+        for name, values in scores.joints.items()
+    }
+
+
+def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in figures.items()}
+
+
+def _number(value: float | NDArray[np.float64]) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def _shown(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"

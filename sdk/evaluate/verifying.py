@@ -1,0 +1,200 @@
+"""`sdk verify` as a function: an engine's accuracy on annotated pictures, as deployed, and against another engine.
+
+    verification = verify(VerifyOptions(engine=Path("body.int8"), dataset=dataset_options, against=Path("body.fp32")))
+    verification.scores[0].figures, verification.comparison.drop, verification.passed
+
+The report of a verification is `sdk.evaluate.report`'s work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import DatasetError, InputError
+from sdk.evaluate.comparing import SAMPLES, Comparison, compare
+from sdk.evaluate.datasets import Dataset, DatasetOptions, limited
+from sdk.evaluate.journal import Journal
+from sdk.evaluate.loading import load_dataset
+from sdk.evaluate.machine import cores_allowed
+from sdk.evaluate.predicting import Runner, Timing, open_runner, predict
+from sdk.evaluate.scoring import Nms, Rules, Scores, scores_of
+from sdk.manifest import Engine, sha256_of_file
+from sdk.recipe import Recipe
+from sdk.runtime.pipeline import Refine
+from sdk.runtime.session import engine_from
+
+__all__ = ["Verification", "VerifyOptions", "verify"]
+
+log = logging.getLogger(__name__)
+
+JOURNAL_NAME = "predictions.journal"
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """One verification. `max_drop` is in points of the headline figure; `output` makes the run resumable."""
+
+    engine: Path | str
+    dataset: DatasetOptions
+    device: str = "auto"
+    flip_test: bool = False
+    refine: Refine = "none"
+    nms: Nms = "hard"
+    against: Path | str | None = None
+    max_drop: float = 0.5
+    output: Path | None = None
+    restart: bool = False
+    threads: int | None = None
+    workers: int | None = None
+    samples: int = SAMPLES
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("threads", self.threads), ("workers", self.workers), ("samples", self.samples)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1 (got {value})")
+        if self.max_drop < 0:
+            raise InputError(f"max_drop must not be negative: it is how far the figure may fall (got {self.max_drop})")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured. Engines, devices and scores: the verified one first, then the one it is held against."""
+
+    options: VerifyOptions
+    engines: tuple[Engine, ...]
+    devices: tuple[str, ...]
+    dataset: Dataset
+    persons: NDArray[np.float32]  # P x engines x K x 3
+    scores: tuple[Scores, ...]
+    comparison: Comparison | None
+    timing: Timing
+    scoring_seconds: float
+    resumed: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.engines[0].manifest.recipe
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure fell by no more than `max_drop`; True where there is nothing to hold it against."""
+        return self.comparison is None or bool(self.comparison.drop <= self.options.max_drop)
+
+
+def verify(options: VerifyOptions) -> Verification:
+    """Run the engine (and its reference) over the dataset and score it. DatasetError where nothing can be scored."""
+    names = [options.engine] if options.against is None else [options.engine, options.against]
+    engines = tuple(engine_from(name) for name in names)
+    recipe = engines[0].manifest.recipe
+    dataset = load_dataset(options.dataset, recipe)
+    runners: list[Runner] = []
+    try:
+        for engine in engines:
+            runners.append(
+                open_runner(
+                    engine, options.device, flip=options.flip_test, refine=options.refine, threads=options.threads
+                )
+            )
+        persons, timing, resumed = _predicted(options, engines, runners, dataset)
+        devices = tuple(runner.device for runner in runners)
+    finally:
+        for runner in runners:
+            runner.close()
+    dataset, persons = _usable(dataset, persons)
+    start = perf_counter()
+    scores = tuple(
+        scores_of(dataset, persons[:, n], Rules(e.manifest.recipe, options.nms)) for n, e in enumerate(engines)
+    )
+    comparison = None
+    if options.against is not None:
+        comparison = compare(
+            dataset, persons[:, 0], persons[:, 1], scores[0], scores[1], recipe, samples=options.samples
+        )
+    return Verification(
+        options,
+        engines,
+        devices,
+        dataset,
+        persons,
+        scores,
+        comparison,
+        timing,
+        perf_counter() - start,
+        resumed,
+        _notes(options, recipe, engines),
+    )
+
+
+def _predicted(
+    options: VerifyOptions, engines: tuple[Engine, ...], runners: list[Runner], dataset: Dataset
+) -> tuple[NDArray[np.float32], Timing, int]:
+    workers = options.workers or max(1, cores_allowed())
+    shape = (len(engines), len(dataset.skeleton.joints), 3)
+    folder = options.output
+    with Journal.open(
+        None if folder is None else folder / JOURNAL_NAME,
+        _run_key(options, engines, runners, dataset),
+        shape,
+        restart=options.restart,
+    ) as journal:
+        resumed = len(journal)
+        if resumed:
+            log.info("going on after %d of %d persons, from '%s'", resumed, len(dataset), folder)
+        persons, timing, unusable = predict(dataset, runners, journal, workers=workers, progress=options.progress)
+    lost = np.unique(dataset.picture[np.isnan(persons).all(axis=(1, 2, 3))])
+    for position in lost.tolist():
+        reason = unusable.get(position, "picture could not be used when the run began")
+        dataset.problems.add(f"{reason}, left out of every figure", dataset.pictures[position].path.name)
+    return persons, timing, resumed
+
+
+def _run_key(
+    options: VerifyOptions, engines: tuple[Engine, ...], runners: list[Runner], dataset: Dataset
+) -> Mapping[str, Any]:
+    """What must be the same for a journal to be gone on with."""
+    chosen = options.dataset
+    return {
+        "annotations": sha256_of_file(chosen.annotations),
+        "detections": None if chosen.detections is None else sha256_of_file(chosen.detections),
+        "dataset": chosen.kind,
+        "limit": chosen.limit,
+        "persons": len(dataset),
+        "pictures": len(dataset.pictures),
+        "engines": [dict(sorted(engine.manifest.files.items())) for engine in engines],
+        "recipes": [engine.manifest.recipe.name for engine in engines],
+        "devices": [runner.device for runner in runners],
+        "flip_test": options.flip_test,
+        "refine": options.refine,
+    }
+
+
+def _usable(dataset: Dataset, persons: NDArray[np.float32]) -> tuple[Dataset, NDArray[np.float32]]:
+    """Without pictures that could not be read: their persons are NaN, and their truth must not count as missed."""
+    lost = np.isnan(persons).all(axis=(1, 2, 3))
+    if lost.all():
+        reasons = "; ".join(dataset.problems.lines())
+        raise DatasetError(f"no picture of '{dataset.pictures[0].path.parent}' could be used ({reasons})")
+    keep = np.ones(len(dataset.pictures), bool)
+    keep[dataset.picture[lost]] = False
+    return limited(dataset, keep), persons[keep[dataset.picture]]
+
+
+def _notes(options: VerifyOptions, recipe: Recipe, engines: tuple[Engine, ...]) -> tuple[str, ...]:
+    notes = [
+        f"engine '{engine.folder.name}' has random weights: its accuracy means nothing"
+        for engine in engines
+        if engine.manifest.weights.kind == "random"
+    ]
+    if recipe.published and recipe.protocol.flip_test and not options.flip_test:
+        notes.append("the published figure was measured with the flip test, this one without (--flip-test)")
+    return tuple(notes)
