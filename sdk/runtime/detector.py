@@ -29,6 +29,7 @@ RTMDET_MEAN = np.array((103.53, 116.28, 123.675), np.float32)  # BGR
 RTMDET_STD = np.array((57.375, 57.12, 58.395), np.float32)
 YOLOX_STRIDES = (8, 16, 32)
 LETTERBOX_GREY = 114
+FREE_SIZE_HW = (320, 320)
 NMS_IOU = 0.65  # as both detectors' own test settings have it (RTMDet 0.6, YOLOX 0.65)
 
 
@@ -50,6 +51,7 @@ class Detector:
 
     `kind` 'auto' knows RTMDet (`dets` N x 5 and `labels`, its NMS inside) from YOLOX (one undecoded grid). A YOLOX
     exported with its NMS inside has RTMDet's outputs but takes grey levels as they are: name it 'yolox-nms'.
+    `size_hw` is for files of free input size; 320x320 is what the nano detectors are trained for.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Detector:
         kind: Kind = "auto",
         score_threshold: float = 0.3,
         person_class: int = 0,
+        size_hw: tuple[int, int] | None = None,
         threads: int | None = None,
     ) -> None:
         if not Path(path).is_file():
@@ -71,10 +74,10 @@ class Detector:
         self.score_threshold = score_threshold
         self.person_class = person_class
         self._session: Any = onnxruntime_session(path, threads)
-        self.kind = _kind_of(self._session, self.path) if kind == "auto" else kind
-        self._family = FAMILIES[self.kind]
         self._input = self._session.get_inputs()[0]
-        self.size_hw = _size_hw_of(self._input, self.path)
+        self.size_hw = _size_hw_of(self._input, size_hw, self.path)
+        self.kind = _kind_of(self._session, self.size_hw, self.path) if kind == "auto" else kind
+        self._family = FAMILIES[self.kind]
 
     def __call__(self, frame: object) -> tuple[Float32Array, Float32Array]:
         """Boxes N x 4 xyxy in frame pixels, clipped to the frame, and scores N; best first."""
@@ -148,21 +151,31 @@ def suppress(
     return boxes[keep], scores[keep]
 
 
-def _kind_of(session: Any, path: Path) -> str:
-    shapes = {output.name: output.shape for output in session.get_outputs()}
-    last = [shape[-1] if shape else None for shape in shapes.values()]
-    if 5 in last and len(last) >= 2:
+def _kind_of(session: Any, size_hw: tuple[int, int], path: Path) -> str:
+    """The family by the shapes of what a blank picture gives; what the file declares is often symbolic."""
+    names = [output.name for output in session.get_outputs()]
+    blank = np.zeros((1, 3, *size_hw), np.float32)
+    found = [output.shape for output in session.run(None, {session.get_inputs()[0].name: blank})]
+    last = [shape[-1] if shape else 0 for shape in found]
+    if len(found) == 2 and 5 in last:
         return "rtmdet"
-    if len(last) == 1 and isinstance(last[0], int) and last[0] > 5:
+    if len(found) == 1 and last[0] > 5:
         return "yolox"
     raise GraphError(
         f"detector '{path}' is neither RTMDet (outputs N x 5 and labels) nor YOLOX (one output M x (5 + classes)): "
-        f"its outputs are {shapes}"
+        f"its outputs are {', '.join(f'{name} {shape}' for name, shape in zip(names, found, strict=True))}"
     )
 
 
-def _size_hw_of(tensor: Any, path: Path) -> tuple[int, int]:
+def _size_hw_of(tensor: Any, size_hw: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    """The input size: the file's own, or for a file of free size the one asked for or FREE_SIZE_HW."""
     shape = tensor.shape
-    if len(shape) != 4 or shape[1] != 3 or not all(isinstance(side, int) for side in shape[2:]):
-        raise GraphError(f"detector '{path}' must take 1 x 3 x h x w of a fixed size (got '{tensor.name}' {shape})")
-    return shape[2], shape[3]
+    if len(shape) != 4 or shape[1] != 3:
+        raise GraphError(f"detector '{path}' must take 1 x 3 x h x w (got '{tensor.name}' {shape})")
+    wanted = FREE_SIZE_HW if size_hw is None else size_hw
+    sides = [side if isinstance(side, int) else want for side, want in zip(shape[2:], wanted, strict=True)]
+    if size_hw is not None and tuple(sides) != tuple(size_hw):
+        raise InputError(f"detector '{path}' takes {sides[0]}x{sides[1]} only (size_hw was {size_hw})")
+    if any(side <= 0 or side % 32 for side in sides):
+        raise InputError(f"detector '{path}': size_hw must be positive multiples of 32 (got {tuple(sides)})")
+    return sides[0], sides[1]

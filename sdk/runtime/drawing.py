@@ -36,9 +36,10 @@ def draw_poses(frame: Frame, poses: Poses, threshold: float | None = None) -> Fr
     """A copy of the BGR `frame` (H x W x 3) with the poses on it; joints scoring below `threshold` are left out."""
     picture = check_frame(frame).copy()
     certain = confidences(poses.scores, poses.score_scale, threshold)
+    certain[~np.isfinite(poses.keypoints).all(axis=2)] = 0
     order = np.argsort(poses.keypoints[..., 1].max(axis=1, initial=-np.inf), kind="stable")  # nearer persons last
     for row in order.tolist():
-        unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row])
+        unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row][certain[row] > 0])
         _draw_person(picture, poses.keypoints[row], certain[row], poses.skeleton, unit)
         if poses.track_ids is not None:
             _draw_label(picture, f"{int(poses.track_ids[row])}", poses.keypoints[row], certain[row], unit)
@@ -59,7 +60,9 @@ def confidences(
 
 
 def _unit_px(frame: Frame, box: Float32Array, keypoints: Float32Array) -> float:
-    """Thickness of a limb in pixels: by the frame's size, thinner on small persons. `box` 4, `keypoints` K x 2."""
+    """Thickness of a limb in pixels: by the frame's size, thinner on small persons. `box` 4, `keypoints` seen x 2."""
+    if not len(keypoints):
+        return 1.0
     extent = np.minimum(keypoints.max(axis=0) - keypoints.min(axis=0), np.maximum(box[2:] - box[:2], 1) * 2)
     by_frame = float(np.hypot(*frame.shape[:2])) * FRAME_PART
     by_person = float(np.hypot(*extent)) * PERSON_PART

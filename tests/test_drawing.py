@@ -1,0 +1,131 @@
+"""Drawing: what is on the picture, in which colour, how thick, and what is left out."""
+
+import numpy as np
+import pytest
+
+from sdk.errors import InputError
+from sdk.poses import Poses, ScoreScale
+from sdk.runtime.drawing import SIDE_COLOURS, confidences, draw_poses
+from sdk.skeletons import SKELETONS, skeleton_by_name
+
+pytest.importorskip("cv2")
+
+
+def grey(height=240, width=320):
+    return np.full((height, width, 3), 120, np.uint8)
+
+
+def poses_of(keypoints, scores=None, skeleton="coco17", **more):
+    keypoints = np.asarray(keypoints, np.float32)
+    count = len(keypoints)
+    scores = np.ones(keypoints.shape[:2], np.float32) if scores is None else np.asarray(scores, np.float32)
+    boxes = np.tile(np.array([[40, 20, 280, 220]], np.float32), (count, 1))
+    return Poses(keypoints, scores, boxes, np.ones(count, np.float32), skeleton_by_name(skeleton), **more)
+
+
+def spread(count=1, joints=17, seed=0):
+    """Joints far from one another, so that colours can be looked up."""
+    rng = np.random.default_rng(seed)
+    places = np.stack(np.meshgrid(np.linspace(50, 270, 6), np.linspace(30, 210, 5)), axis=2).reshape(-1, 2)
+    return np.stack([rng.permutation(places)[:joints] for _ in range(count)])
+
+
+def changed(before, after):
+    return int((before != after).any(axis=2).sum())
+
+
+@pytest.mark.parametrize("name", SKELETONS)
+def test_joints_have_the_colour_of_their_side(name):
+    skeleton = skeleton_by_name(name)
+    keypoints = spread(joints=len(skeleton.joints))
+    picture = draw_poses(grey(), poses_of(keypoints, skeleton=name))
+    for joint, (x, y) in enumerate(keypoints[0].astype(int)):
+        assert tuple(picture[y, x].tolist()) == SIDE_COLOURS[skeleton.side(joint)], skeleton.joints[joint]
+
+
+def test_the_frame_is_left_as_it_was():
+    frame = grey()
+    picture = draw_poses(frame, poses_of(spread()))
+    assert (frame == 120).all() and picture is not frame and changed(frame, picture) > 500
+
+
+def test_a_read_only_frame_is_drawn_on_a_copy():
+    frame = grey()
+    frame.setflags(write=False)
+    assert changed(frame, draw_poses(frame, poses_of(spread()))) > 500
+
+
+def test_nobody_leaves_the_picture_as_it_is():
+    empty = poses_of(np.zeros((0, 17, 2)))
+    np.testing.assert_array_equal(draw_poses(grey(), empty), grey())
+
+
+def test_a_joint_below_the_threshold_and_its_limbs_are_left_out():
+    keypoints, scores = spread(), np.ones((1, 17))
+    scores[0, 9] = 0.29
+    x, y = keypoints[0, 9].astype(int)
+    picture = draw_poses(grey(), poses_of(keypoints, scores))
+    np.testing.assert_array_equal(picture[y - 3 : y + 4, x - 3 : x + 4], 120)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_confidence_shows(seed):
+    """A surer person changes the picture more, in area and in contrast."""
+    marks = []
+    for score in (0.31, 0.5, 0.8):
+        picture = draw_poses(grey(), poses_of(spread(seed=seed), np.full((1, 17), score)))
+        marks.append(np.abs(picture.astype(int) - 120).sum())
+    assert marks[0] < 0.8 * marks[1] < 0.8 * marks[2]
+
+
+def test_lines_grow_with_the_picture():
+    shares = []
+    for factor in (1, 2, 4):
+        frame = grey(240 * factor, 320 * factor)
+        poses = poses_of(spread() * factor)
+        poses.boxes[:] *= factor
+        shares.append(changed(frame, draw_poses(frame, poses)) / frame[..., 0].size)
+    assert max(shares) < 2 * min(shares)  # lines of one width would make it 4
+
+
+def test_a_small_person_gets_thin_lines():
+    big, small = poses_of(spread()), poses_of(spread() / 8)
+    small.boxes[:] /= 8
+    frame = grey()
+    assert changed(frame, draw_poses(frame, small)) < 0.1 * changed(frame, draw_poses(frame, big))
+
+
+def test_ids_are_written():
+    plain, named = poses_of(spread()), poses_of(spread(), track_ids=np.array([7], np.int64))
+    assert changed(draw_poses(grey(), plain), draw_poses(grey(), named)) > 10
+
+
+ODD = {
+    "wholly outside": [[-500, -500]] * 17,
+    "far away": [[1e30, -1e30]] * 17,
+    "not a number": [[np.nan, 10]] * 17,
+    "infinite": [[np.inf, -np.inf]] * 17,
+    "one point": [[30, 30]] * 17,
+    "across": [[-1e4, 100], [1e4, 100]] * 8 + [[100, 1e5]],
+}
+
+
+@pytest.mark.parametrize("points", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("size_hw", [(240, 320), (1, 1)])
+@pytest.mark.parametrize("ids", [None, np.array([12345], np.int64)], ids=["no ids", "ids"])
+def test_odd_joints_do_not_break_it(points, size_hw, ids):
+    picture = draw_poses(grey(*size_hw), poses_of([points], track_ids=ids))
+    assert picture.shape == (*size_hw, 3)
+
+
+def test_confidences_follow_the_scale():
+    scores = np.array([[-1, 0.29, 0.3, 0.55, 0.8, 7]], np.float32)
+    np.testing.assert_allclose(confidences(scores, ScoreScale(0.3, 0.8)), [[0, 0, 0.35, 0.675, 1, 1]], rtol=1e-5)
+    softmax = np.array([[0.01, 0.02, 0.05]], np.float32)
+    np.testing.assert_allclose(confidences(softmax, ScoreScale(0.02, 0.05)), [[0, 0.35, 1]], rtol=1e-5)
+    assert (confidences(scores, ScoreScale(0.3, 0.8), threshold=-2) > 0).all()
+
+
+def test_a_frame_that_is_none_is_refused():
+    with pytest.raises(InputError, match="frame is None"):
+        draw_poses(None, poses_of(spread()))

@@ -1,0 +1,170 @@
+"""The tracker: ids aligned with rows over births, deaths, permutations; next boxes; likeness by definition."""
+
+import numpy as np
+import pytest
+
+from sdk.errors import InputError
+from sdk.runtime.tracking import Tracker, box_iou, keypoint_oks
+from sdk.skeletons import skeleton_by_name
+
+SIGMAS = skeleton_by_name("crowdpose14").sigmas
+SHAPE = np.random.default_rng(0).uniform(0, 1, (14, 2))
+
+
+def person(x, y, size=100.0, shape=SHAPE):
+    """Box 4, keypoints 14 x 2 and scores 14 of one person at (x, y)."""
+    keypoints = (np.array([x, y]) + shape * [size / 2, size]).astype(np.float32)
+    return np.array([x, y, x + size / 2, y + size], np.float32), keypoints, np.ones(14, np.float32)
+
+
+def rows_of(persons):
+    if not persons:
+        return np.zeros((0, 4), np.float32), np.zeros((0, 14, 2), np.float32), np.zeros((0, 14), np.float32)
+    boxes, keypoints, scores = zip(*persons, strict=True)
+    return np.stack(boxes), np.stack(keypoints), np.stack(scores)
+
+
+def update(tracker, persons):
+    return tracker.update(*rows_of(persons), SIGMAS, 0.3).tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_identities_hold_over_births_deaths_and_permutations(seed):
+    """Twelve walkers on their own lanes come and go, in random order of rows: one id a walker, while it is there."""
+    rng = np.random.default_rng(seed)
+    tracker = Tracker(patience=0)
+    present, ids_of, used = {}, {}, set()
+    for _ in range(60):
+        for lane in range(12):
+            if rng.random() < 0.15:
+                if lane in present:
+                    del present[lane], ids_of[lane]
+                else:
+                    present[lane] = rng.uniform(0, 500)
+        lanes = rng.permutation(sorted(present)).tolist()
+        for lane in lanes:
+            present[lane] += rng.uniform(-6, 6)
+        ids = update(tracker, [person(present[lane], lane * 150, 90) for lane in lanes])
+        assert len(ids) == len(lanes) == len(set(ids))
+        for lane, number in zip(lanes, ids, strict=True):
+            if lane in ids_of:
+                assert ids_of[lane] == number
+            else:
+                assert number not in used
+            ids_of[lane] = number
+        used.update(ids)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_input_breaks_the_alignment(seed):
+    """Crowds of chance, collapsed and repeated persons, off-frame, NaN-free but wild: ids are unique, one a row."""
+    rng = np.random.default_rng(seed)
+    tracker = Tracker(patience=int(rng.integers(0, 4)))
+    for _ in range(15):
+        count = int(rng.integers(0, 9))
+        persons = [person(*rng.uniform(-200, 200, 2), rng.choice([1e-3, 1.0, 100.0, 1e5])) for _ in range(count)]
+        if count and rng.random() < 0.5:
+            persons += [persons[0]] * 2
+        ids = update(tracker, persons)
+        assert len(ids) == len(persons) == len(set(ids)) and all(number > 0 for number in ids)
+        for size_hw in ((1, 1), (200, 200)):
+            boxes = tracker.next_boxes(0.3, size_hw)
+            assert boxes.shape[1:] == (4,) and np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_the_order_of_rows_does_not_matter():
+    persons = [person(i * 120, 30 * i) for i in range(6)]
+    first, second = Tracker(), Tracker()
+    assert update(first, persons) == update(second, persons) == [1, 2, 3, 4, 5, 6]
+    order = [4, 2, 0, 5, 1, 3]
+    assert update(first, [persons[i] for i in order]) == [i + 1 for i in order]
+
+
+def test_an_id_outlives_a_gap_as_long_as_patience():
+    for gap, same in ((3, True), (4, False)):
+        tracker = Tracker(patience=3)
+        assert update(tracker, [person(0, 0)]) == [1]
+        for _ in range(gap):
+            assert update(tracker, []) == []
+        assert update(tracker, [person(2, 0)]) == ([1] if same else [2])
+
+
+def test_two_persons_in_like_boxes_are_told_apart_by_their_joints():
+    other = np.random.default_rng(9).uniform(0, 1, (14, 2))
+    tracker = Tracker()
+    assert update(tracker, [person(0, 0), person(0, 0, shape=other)]) == [1, 2]
+    assert update(tracker, [person(1, 1, shape=other), person(1, 1)]) == [2, 1]
+
+
+def test_reset_starts_another_video():
+    tracker = Tracker()
+    assert update(tracker, [person(0, 0)]) == [1]
+    tracker.reset()
+    assert tracker.next_boxes(0.3, (100, 100)).shape == (0, 4)
+    assert update(tracker, [person(300, 0)]) == [1]
+
+
+def test_next_boxes_surround_the_joints():
+    tracker = Tracker()
+    one = person(10, 20)
+    update(tracker, [one])
+    (box,) = tracker.next_boxes(0.3, (480, 640))
+    low, high = one[1].min(axis=0), one[1].max(axis=0)
+    np.testing.assert_allclose(box, [*(low - 0.15 * (high - low)), *(high + 0.15 * (high - low))], rtol=1e-5)
+
+
+GONE = {
+    "scores fell": lambda: (person(0, 0)[0], person(0, 0)[1], np.full(14, 0.1, np.float32)),
+    "left the frame": lambda: person(700, 0),
+    "collapsed to a point": lambda: person(5, 5, 0.0),
+}
+
+
+@pytest.mark.parametrize("make", GONE.values(), ids=GONE)
+def test_who_is_gone_has_no_next_box(make):
+    tracker = Tracker()
+    update(tracker, [person(100, 100), make()])
+    assert len(tracker.next_boxes(0.3, (480, 640))) == 1
+
+
+def test_two_tracks_on_one_person_get_one_next_box():
+    tracker = Tracker()
+    update(tracker, [person(100, 100), person(101, 100), person(400, 100)])
+    assert len(tracker.next_boxes(0.3, (480, 640))) == 2
+
+
+def test_a_person_missing_now_has_no_next_box():
+    tracker = Tracker()
+    update(tracker, [person(100, 100), person(400, 100)])
+    update(tracker, [person(100, 100)])
+    assert len(tracker.next_boxes(0.3, (480, 640))) == 1
+
+
+def test_iou_and_oks_by_their_definitions():
+    rng = np.random.default_rng(1)
+    a, b = (np.sort(rng.uniform(0, 9, (n, 2, 2)), axis=1).reshape(n, 4).astype(np.float32) for n in (5, 4))
+    keypoints = [rng.uniform(0, 50, (n, 14, 2)).astype(np.float32) for n in (5, 4)]
+    counted, areas = rng.random((5, 4, 14)) < 0.7, rng.uniform(100, 4000, 4)
+    iou, oks = box_iou(a, b), keypoint_oks(*keypoints, counted, areas, np.array(SIGMAS))
+    for i in range(5):
+        for j in range(4):
+            w = max(0, min(a[i, 2], b[j, 2]) - max(a[i, 0], b[j, 0]))
+            h = max(0, min(a[i, 3], b[j, 3]) - max(a[i, 1], b[j, 1]))
+            union = sum((x[2] - x[0]) * (x[3] - x[1]) for x in (a[i], b[j])) - w * h
+            assert iou[i, j] == pytest.approx(w * h / union, abs=1e-5)
+            terms = [
+                np.exp(-((keypoints[0][i, k] - keypoints[1][j, k]) ** 2).sum() / (2 * areas[j] * 0.53 * (2 * s) ** 2))
+                for k, s in enumerate(SIGMAS)
+                if counted[i, j, k]
+            ]
+            assert oks[i, j] == pytest.approx(np.mean(terms), abs=1e-5)
+
+
+def test_empty_sides_give_empty_tables():
+    assert box_iou(np.zeros((0, 4), np.float32), np.zeros((3, 4), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("options", [{"min_likeness": 0}, {"min_likeness": 1.5}, {"patience": -1}])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(InputError, match=r"min_likeness must be in \(0, 1\] and patience not negative"):
+        Tracker(**options)
