@@ -11,12 +11,15 @@ import hashlib
 import logging
 import resource
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdk import __version__
-from sdk.errors import InputError
+from sdk.errors import GraphError, InputError
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
@@ -26,14 +29,16 @@ from sdk.manifest import (
     Manifest,
     Precision,
     WeightsNote,
+    open_engine,
     sha256_of_file,
 )
 from sdk.recipe import Recipe
 from sdk.strict import table_from
 from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note, plan_from_graph
 from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine
+from sdk.trt import CompilerName
 
-__all__ = ["BuildOptions", "build_engine"]
+__all__ = ["BuildOptions", "build_engine", "rebuild_engine"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class BuildOptions:
     onnx: Path | None = None
     images: Path | None = None  # photographs for the comparison of graph and network
     compile: CompileOptions = field(default_factory=CompileOptions)
+    keep_float: tuple[str, ...] = ()  # patterns of node names that stay one precision higher
     output: Path | None = None
     force: bool = False
 
@@ -65,8 +71,10 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class _Typed:
-    """A typed graph's bytes and what the manifest says of their making."""
+    """A typed graph's bytes, and what the manifest says of its making."""
 
+    recipe: Recipe
+    precision: Precision
     graph: bytes
     opset: int
     weights: WeightsNote
@@ -76,73 +84,130 @@ class _Typed:
 
 def build_engine(options: BuildOptions) -> Engine:
     """The engine, built or reused. Nothing is left behind when it fails or is interrupted."""
-    started = time.perf_counter()
     check_output(options.folder)
+    started = time.perf_counter()
     compiler = choose_compiler(options.compile)
-    note = None if compiler is None else compiler_note(compiler, options.compile)
-    typed = _typed_graph(options)
-    key = content_key(_facts(options, typed, note))
-    with engine_lock(options.folder):
-        engine = None if options.force else reusable_engine(options.folder, key)
-        if engine is not None:
-            log.info("engine '%s' is there already, built of the same content; --force rebuilds it", options.folder)
-            return engine
-        files = {GRAPH_NAME: typed.graph}
-        if note is not None:
-            log.info("compiling with %s %s for target %s", note.name, note.version, note.target)
-            files[note.plan] = plan_from_graph(typed.graph, note.name, options.compile)
-        engine = _written(options, typed, note, key, files)
+    engine = _engine_from_typed(_typed_graph(options), compiler, options.compile, options.folder, options.force)
     _report(engine, time.perf_counter() - started)
     return engine
 
 
+def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False) -> Engine:
+    """The engine in `folder`, its typed graph compiled anew for this machine, in place or in `output`."""
+    started = time.perf_counter()
+    source = open_engine(folder)
+    manifest = source.manifest
+    compiler = choose_compiler(options)
+    typed = _Typed(
+        manifest.recipe,
+        manifest.precision,
+        source.graph_path.read_bytes(),
+        manifest.opset,
+        manifest.weights,
+        manifest.calibration,
+        manifest.notes,
+    )
+    engine = _engine_from_typed(typed, compiler, options, output or folder, force)
+    _report(engine, time.perf_counter() - started)
+    return engine
+
+
+def _engine_from_typed(
+    typed: _Typed, compiler: CompilerName | None, options: CompileOptions, folder: Path, force: bool
+) -> Engine:
+    note = None if compiler is None else compiler_note(compiler, options)
+    key = content_key(_facts(typed, note, options))
+    with engine_lock(folder):
+        engine = None if force else reusable_engine(folder, key)
+        if engine is not None:
+            log.info("engine '%s' is there already, built of the same content; --force rebuilds it", folder)
+            return engine
+        files = {GRAPH_NAME: typed.graph}
+        if note is not None:
+            log.info("compiling with %s %s for target %s", note.name, note.version, note.target)
+            files[note.plan] = plan_from_graph(typed.graph, note.name, options)
+        return write_engine(folder, files, lambda hashes: _manifest(typed, note, options, key, hashes))
+
+
 def _typed_graph(options: BuildOptions) -> _Typed:
     from sdk.toolchain.graphs import opset_of, serialized
+    from sdk.toolchain.precision import fp16_graph_from_graph
 
     model, weights = _float_graph(options)
-    return _Typed(serialized(model), opset_of(model), weights)
+    if options.precision == "fp32":
+        return _Typed(options.recipe, "fp32", serialized(model), opset_of(model), weights)
+    typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
+    _check_stored(model, typed, options)
+    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights)
 
 
 def _float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:
     from sdk.toolchain.foreign import graph_from_file
 
-    assert options.onnx is not None
+    if options.onnx is None:
+        from sdk.toolchain.export import graph_from_recipe
+
+        return graph_from_recipe(
+            options.recipe, weights=options.weights, random_seed=options.random_seed, images=options.images
+        )
     model = graph_from_file(options.onnx, options.recipe)
     return model, WeightsNote("onnx", options.onnx.name, sha256_of_file(options.onnx))
 
 
-def _facts(options: BuildOptions, typed: _Typed, note: CompilerNote | None) -> dict[str, Any]:
+def _check_stored(model: Any, typed: Any, options: BuildOptions) -> None:
+    """GraphError when FP16 storage turns an output into inf or NaN; the log tells how far the keypoints moved."""
+    from sdk.toolchain.comparison import comparison_crops, keypoint_distance
+    from sdk.toolchain.graphs import graph_session
+    from sdk.toolchain.precision import stored_graph_from_graph
+
+    recipe = options.recipe
+    crops = comparison_crops(recipe, options.images)
+    feed = {recipe.input.name: crops.crops}
+    exact = graph_session(model).run(None, feed)
+    stored = graph_session(stored_graph_from_graph(typed)).run(None, feed)
+    if not all(np.isfinite(array).all() for array in stored):
+        raise GraphError(
+            f"'{recipe.name}' overflows in FP16 on {crops.source}: its outputs hold inf or NaN; build it in fp32, or "
+            "keep the layers that overflow in FP32 with --keep-float PATTERN"
+        )
+    if options.random_seed is not None:  # bins of random weights tie nearly: a distance would mean nothing
+        return
+    distance_px = keypoint_distance(stored, exact, recipe)
+    log.info("FP16 moves keypoints by %.4f px on average on %s", distance_px, crops.source)
+
+
+def _facts(typed: _Typed, note: CompilerNote | None, options: CompileOptions) -> dict[str, Any]:
+    """Everything that decides the engine's bytes."""
     return {
         "format": FORMAT,
         "sdk": __version__,
         "graph": hashlib.sha256(typed.graph).hexdigest(),
-        "recipe": options.recipe.to_table(),
-        "precision": options.precision,
-        "batch": table_from(options.compile.batch),
+        "recipe": typed.recipe.to_table(),
+        "precision": typed.precision,
+        "batch": table_from(options.batch),
         "weights": table_from(typed.weights),
         "calibration": table_from(typed.calibration),
         "compiler": table_from(note),
     }
 
 
-def _written(
-    options: BuildOptions, typed: _Typed, note: CompilerNote | None, key: str, files: dict[str, bytes]
-) -> Engine:
-    draft = Manifest(
+def _manifest(
+    typed: _Typed, note: CompilerNote | None, options: CompileOptions, key: str, hashes: Mapping[str, str]
+) -> Manifest:
+    return Manifest(
         format=FORMAT,
-        recipe=options.recipe,
-        precision=options.precision,
+        recipe=typed.recipe,
+        precision=typed.precision,
         opset=typed.opset,
-        batch=options.compile.batch,
+        batch=options.batch,
         weights=typed.weights,
-        files={},
+        files=dict(hashes),
         key=key,
         created_by=f"simcc-edge-sdk {__version__}",
         compiler=note,
         calibration=typed.calibration,
         notes=typed.notes,
     )
-    return write_engine(options.folder, files, lambda hashes: replace(draft, files=dict(hashes)))
 
 
 def _report(engine: Engine, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Typed graphs: precision written into the types of an ONNX graph, so that no builder flag decides it.
 
-FP16: the whole interior in float16, weights included; input and output tensors stay float32; what FP16 cannot hold stays
-FP32 (`sdk.toolchain.islands`). A graph with Q/DQ may be given too: its float part becomes FP16. INT8 itself is
+FP16: the whole interior in float16, weights included; input and output tensors stay float32; what FP16 cannot hold
+stays FP32 (`sdk.toolchain.islands`). A graph with Q/DQ may be given too: its float part becomes FP16. INT8 itself is
 `sdk.toolchain.quantize`'s work.
 
     typed = fp16_graph_from_graph(model)
@@ -71,8 +71,8 @@ def layer_precisions(model: onnx.ModelProto) -> dict[str, str]:
 def stored_graph_from_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to FP16 wherever a typed graph stores FP16: what a GPU's memory would hold.
 
-    ONNX Runtime on the CPU computes FP16 nodes in float32 and may skip the rounding between them, so it does not show an
-    overflow. This graph does: ReduceL2 is taken apart as TensorRT takes it apart, then every FP16 tensor is rounded.
+    ONNX Runtime on the CPU computes FP16 nodes in float32 and may skip the rounding between them, so it need not show
+    an overflow. This graph does: ReduceL2 is taken apart as TensorRT takes it apart, then every FP16 tensor is rounded.
     """
     typed = with_constants_named(model)
     _take_reductions_apart(typed)
@@ -80,7 +80,7 @@ def stored_graph_from_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in typed.graph.initializer:
         if tensor.data_type == HALF:
             tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in typed.graph.node:
         nodes.extend(_rounded(node, types))
     del typed.graph.node[:]

@@ -1,0 +1,118 @@
+"""`sdk build-engine`: a recipe and weights, or an ONNX file, to an engine folder; or an engine compiled anew here.
+
+sdk build-engine rtmpose-s-256x192 --precision fp16
+sdk build-engine rtmpose-s-256x192 --onnx end2end.onnx --precision fp16 --compiler tensorrt-rtx
+sdk build-engine --rebuild rtmpose-s-256x192.fp16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdk.cli._recipes import add_recipe_arguments, add_weights_arguments, recipe_from, weights_from
+from sdk.errors import InputError
+from sdk.manifest import BatchRange, Engine
+
+if TYPE_CHECKING:
+    from sdk.toolchain.compile import CompileOptions
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(parser)
+    add_weights_arguments(parser)
+    parser.add_argument("--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file or a deploy zip")
+    parser.add_argument(
+        "--rebuild", type=Path, metavar="ENGINE", help="compile an engine's own typed graph for this machine"
+    )
+    parser.add_argument("--precision", choices=("fp32", "fp16"), help="default fp16")
+    parser.add_argument("--keep-float", action="append", default=[], metavar="PATTERN", help="nodes that stay FP32")
+    _add_compiler_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the engine folder; default ./RECIPE.PRECISION")
+    parser.add_argument("--force", action="store_true", help="build even if the same engine is there")
+    parser.add_argument("--json", action="store_true", help="the engine's manifest on stdout")
+
+
+def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--compiler", choices=("auto", "tensorrt", "tensorrt-rtx", "none"), default="auto")
+    for name in ("min", "opt", "max"):
+        parser.add_argument(
+            f"--{name}-batch", type=int, metavar="N", help=f"default {getattr(BatchRange(1, 4, 16), name)}"
+        )
+    parser.add_argument("--workspace", type=int, metavar="MiB", help="most scratch memory a layer may use")
+    parser.add_argument("--optimization-level", type=int, metavar="0..5", help="how long the compiler searches")
+    parser.add_argument("--timing-cache", type=Path, metavar="F", help="tactic timings kept between builds (tensorrt)")
+    parser.add_argument(
+        "--compute-capability",
+        nargs="+",
+        default=[],
+        metavar="X.Y",
+        help="targets of tensorrt-rtx; default: all it has",
+    )
+    parser.add_argument("--dla-core", type=int, metavar="N", help="run what the DLA can on this core (tensorrt)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    engine = _rebuilt(arguments) if arguments.rebuild is not None else _built(arguments)
+    if arguments.json:
+        print(json.dumps({"folder": str(engine.folder), **engine.manifest.to_table()}, indent=1))
+    else:
+        print(engine.folder)
+    return 0
+
+
+def _built(arguments: argparse.Namespace) -> Engine:
+    from sdk.toolchain.build import BuildOptions, build_engine
+
+    weights, seed = weights_from(arguments)
+    return build_engine(
+        BuildOptions(
+            recipe=recipe_from(arguments, arguments.onnx),
+            precision=arguments.precision or "fp16",
+            weights=weights,
+            random_seed=seed,
+            onnx=arguments.onnx,
+            images=arguments.images,
+            keep_float=tuple(arguments.keep_float),
+            compile=_compile_options(arguments, BatchRange(1, 4, 16)),
+            output=arguments.output,
+            force=arguments.force,
+        )
+    )
+
+
+def _rebuilt(arguments: argparse.Namespace) -> Engine:
+    from sdk.manifest import open_engine
+    from sdk.toolchain.build import rebuild_engine
+
+    for name in ("recipe", "recipe_file", "weights", "onnx", "precision"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
+    options = _compile_options(arguments, open_engine(arguments.rebuild).manifest.batch)
+    return rebuild_engine(arguments.rebuild, options, arguments.output, force=arguments.force)
+
+
+def _compile_options(arguments: argparse.Namespace, batch: BatchRange) -> CompileOptions:
+    from sdk.toolchain.compile import CompileOptions
+
+    return CompileOptions(
+        compiler=arguments.compiler,
+        batch=_batch(arguments, batch),
+        workspace_mib=arguments.workspace,
+        optimization_level=arguments.optimization_level,
+        timing_cache=arguments.timing_cache,
+        compute_capabilities=tuple(arguments.compute_capability),
+        dla_core=arguments.dla_core,
+    )
+
+
+def _batch(arguments: argparse.Namespace, default: BatchRange) -> BatchRange:
+    """What is given, and defaults moved so that the range holds together."""
+    low = default.min if arguments.min_batch is None else arguments.min_batch
+    high = max(default.max, low) if arguments.max_batch is None else arguments.max_batch
+    best = min(max(default.opt, low), high) if arguments.opt_batch is None else arguments.opt_batch
+    return BatchRange(low, best, high)
