@@ -20,54 +20,68 @@ constexpr auto SPIN_NS = std::chrono::nanoseconds(50000);  // a sleeping thread 
 struct Job {
     Part part;
     void* context;
-    int64_t parts;
+    uint32_t parts;
     int helpers;  // workers that may join
 };
 
 class Pool {
   public:
     void run(const Job& job) {
-        while (static_cast<int>(workers_.size()) < job.helpers)
-            workers_.emplace_back(&Pool::work, this, static_cast<int>(workers_.size()), generation_.load());
+        while (static_cast<int>(workers_.size()) < job.helpers) add_worker();
+        uint32_t generation;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             job_ = job;
-            next_.store(0);
-            busy_.store(static_cast<int>(workers_.size()));
-            generation_.fetch_add(1);
+            done_.store(0);
+            generation = generation_of(ticket_.load()) + 1;
+            ticket_.store(static_cast<uint64_t>(generation) << 32);
         }
         wake_.notify_all();
-        take_parts(job);
-        while (busy_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
+        take_parts(job, generation);
+        while (done_.load(std::memory_order_acquire) < job.parts) std::this_thread::yield();
     }
 
     std::mutex callers;
 
   private:
-    void take_parts(const Job& job) {
-        for (int64_t i = next_.fetch_add(1); i < job.parts; i = next_.fetch_add(1)) job.part(job.context, i);
+    static uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+
+    void add_worker() {
+        const int index = static_cast<int>(workers_.size());
+        workers_.emplace_back(&Pool::work, this, index, generation_of(ticket_.load()));
     }
 
-    void wait_for(uint64_t seen) {
+    // A ticket is (generation, next part): a worker that comes late finds another generation and takes nothing.
+    void take_parts(const Job& job, uint32_t generation) {
+        uint64_t ticket = ticket_.load();
+        while (generation_of(ticket) == generation && static_cast<uint32_t>(ticket) < job.parts) {
+            if (!ticket_.compare_exchange_weak(ticket, ticket + 1)) continue;
+            job.part(job.context, static_cast<uint32_t>(ticket));
+            done_.fetch_add(1, std::memory_order_release);
+            ticket = ticket_.load();
+        }
+    }
+
+    void wait_for_job(uint32_t seen) {
+        const auto changed = [&] { return generation_of(ticket_.load()) != seen; };
         const auto until = std::chrono::steady_clock::now() + SPIN_NS;
         while (std::chrono::steady_clock::now() < until)
             for (int i = 0; i < 64; i++)
-                if (generation_.load(std::memory_order_acquire) != seen) return;
+                if (changed()) return;
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        wake_.wait(lock, changed);
     }
 
-    void work(int index, uint64_t seen) {
+    void work(int index, uint32_t seen) {
         for (;;) {
-            wait_for(seen);
+            wait_for_job(seen);
             Job job;
             {
                 std::lock_guard<std::mutex> lock(mutex_);
-                seen = generation_.load();
+                seen = generation_of(ticket_.load());
                 job = job_;
             }
-            if (index < job.helpers) take_parts(job);
-            busy_.fetch_sub(1, std::memory_order_release);
+            if (index < job.helpers) take_parts(job, seen);
         }
     }
 
@@ -75,9 +89,8 @@ class Pool {
     std::condition_variable wake_;
     std::vector<std::thread> workers_;
     Job job_ = {};
-    std::atomic<int64_t> next_{0};
-    std::atomic<int> busy_{0};
-    std::atomic<uint64_t> generation_{0};
+    std::atomic<uint64_t> ticket_{0};
+    std::atomic<uint32_t> done_{0};
 };
 
 std::atomic<Pool*> shared_pool{nullptr};
@@ -99,10 +112,10 @@ Pool& pool() {
 
 void run_parts(Part part, void* context, int64_t parts, int threads) {
     if (threads > parts) threads = static_cast<int>(parts);
-    if (threads > 1) {
+    if (threads > 1 && parts < UINT32_MAX) {
         Pool& workers = pool();
         std::unique_lock<std::mutex> free(workers.callers, std::try_to_lock);
-        if (free.owns_lock()) return workers.run({part, context, parts, threads - 1});
+        if (free.owns_lock()) return workers.run({part, context, static_cast<uint32_t>(parts), threads - 1});
     }
     for (int64_t i = 0; i < parts; i++) part(context, i);
 }

@@ -1,8 +1,9 @@
 // cpu/pool.h: a small pool that runs the parts of one op on several threads.
 //
-// Parts are handed out one by one, the caller takes its share, and a call returns when all parts are done. A call that
-// finds the pool busy with another thread's op runs its parts itself, so callers never wait for one another. Workers
-// spin for SPIN_NS after a job, for the next call of the same frame, then sleep. A forked child starts a pool anew.
+// Parts are handed out one by one; the caller takes its share and returns when all parts are done, whether or not a
+// worker came in time. A call that finds the pool busy with another thread's op runs its parts itself, so callers never
+// wait for one another. Workers spin for SPIN_NS after a job, for the next call of the same frame, then sleep. A forked
+// child starts a pool anew.
 
 #pragma once
 

@@ -36,9 +36,17 @@ struct YuvToRgb {
     float gain, black, rv, gu, gv, bu;
 };
 
+// value * 2^32 to the nearest integer, halves away from zero, for |value| <= 2^30; integers alone, as many GPUs have
+// next to no double arithmetic.
 SDK_FN int64_t fixed_from_float(float value) {
-    const double scaled = static_cast<double>(value) * 4294967296.0;
-    return static_cast<int64_t>(scaled + (scaled < 0 ? -0.5 : 0.5));
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const int32_t exponent = static_cast<int32_t>(bits >> 23 & 0xffu), shift = exponent - 118;  // of mantissa * 2^(e - 150)
+    const int64_t mantissa = (bits & 0x7fffffu) | (exponent ? 0x800000u : 0u);
+    int64_t magnitude = 0;
+    if (shift >= 0) magnitude = mantissa << shift;
+    else if (shift > -25) magnitude = (mantissa + (int64_t{1} << (-shift - 1))) >> -shift;
+    return bits >> 31 ? -magnitude : magnitude;
 }
 
 SDK_FN bool within(float value, float limit) { return value >= -limit && value <= limit; }

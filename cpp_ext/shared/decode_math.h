@@ -39,7 +39,7 @@ template <class F> SDK_FN F exp_nonpositive(F x) {
     return select(below, F{}, p * power_of_two(n));
 }
 
-SDK_FN Peak no_peak() { return {-__builtin_huge_valf(), NO_BIN, 0.0f}; }
+SDK_FN Peak no_peak() { return {float_from_bits(0xff800000u), NO_BIN, 0.0f}; }
 
 SDK_FN Peak peak_of(float value, int32_t bin) {
     if (!is_finite(value)) return no_peak();
@@ -50,12 +50,15 @@ SDK_FN bool beats(float value, int32_t bin, float other_value, int32_t other_bin
     return value > other_value || (value == other_value && bin < other_bin);
 }
 
-SDK_FN Peak merge(Peak a, Peak b) {
+// Without `with_sum` the sum is left as the winner's, for the rules that do not ask for it.
+template <bool with_sum = true> SDK_FN Peak merge(Peak a, Peak b) {
     if (b.bin == NO_BIN) return a;
     if (a.bin == NO_BIN) return b;
     const bool second = beats(b.value, b.bin, a.value, a.bin);
-    const Peak win = second ? b : a, lose = second ? a : b;
-    return {win.value, win.bin, win.sum + lose.sum * exp_nonpositive(lose.value - win.value)};
+    Peak win = second ? b : a;
+    const Peak lose = second ? a : b;
+    if (with_sum) win.sum += lose.sum * exp_nonpositive(lose.value - win.value);
+    return win;
 }
 
 // One row of logits, or the mean of a row and the mirrored crop's row. Position i of the row belongs to position
