@@ -120,21 +120,19 @@ def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> li
 def _chart_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
     scores = verification.scores[0]
     runs = verification.timing.network_ms
-    a_person = np.array([milliseconds / max(1, persons) for milliseconds, persons in runs])
-    x_label, y_label = scores.curve_axes
     charts = [
-        figure(
-            line_chart(scores.curves, x_label, y_label, y_top=100.0), "How the figure comes about; higher is better."
-        ),
+        figure(line_chart(scores.curves, *scores.curve_axes, y_top=100.0), "How the figure comes about."),
         figure(
             bar_chart(verification.recipe.skeleton.joints, scores.joints, "per cent"),
             "Each joint over all persons in whom it is annotated.",
         ),
-        figure(
-            histogram(a_person, "network, ms a person", "runs"),
-            f"Time of the network in this verification, {len(runs)} runs; `sdk benchmark` measures latency.",
-        ),
     ]
+    if runs:
+        a_person = np.array([milliseconds / max(1, persons) for milliseconds, persons in runs])
+        caption = (
+            f"Time of the network here, {len(runs)} runs side by side with reading; `sdk benchmark` measures latency."
+        )
+        charts.insert(1, figure(histogram(a_person, "network, ms a person", "runs"), caption))
     return ["<h2>Curves, joints, time</h2>", '<div class="charts">' + "".join(charts) + "</div>", _spent(table)]
 
 

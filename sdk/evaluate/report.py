@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,14 +46,12 @@ def write_report(verification: Verification, folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write through a temporary file, so that a reader never sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def report_table(verification: Verification) -> dict[str, Any]:
@@ -149,15 +146,16 @@ def markdown(table: Mapping[str, Any]) -> str:
     names = table["joints"]
     joints = [(joint, *(_shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
     lines += ["", *_markdown_rows(("joint", *names), joints)]
-    timing = table["timing"]
-    if timing["persons_per_second"]:
-        spent = {**timing["main_thread_seconds"], **{f"{k} (workers)": v for k, v in timing["worker_seconds"].items()}}
-        seconds = ", ".join(f"{name} {value} s" for name, value in spent.items())
-        lines += [
-            "",
-            f"{timing['persons_per_second']} persons a second; {seconds}; scoring {timing['scoring_seconds']} s.",
-        ]
+    lines += _markdown_timing(table["timing"])
     return "\n".join(lines) + "\n"
+
+
+def _markdown_timing(timing: Mapping[str, Any]) -> list[str]:
+    if not timing["persons_per_second"]:
+        return []
+    spent = {**timing["main_thread_seconds"], **{f"{k} (workers)": v for k, v in timing["worker_seconds"].items()}}
+    seconds = ", ".join(f"{name} {value} s" for name, value in spent.items())
+    return ["", f"{timing['persons_per_second']} persons a second; {seconds}; scoring {timing['scoring_seconds']} s."]
 
 
 def _markdown_comparison(comparison: Mapping[str, Any]) -> list[str]:
@@ -173,7 +171,7 @@ def _markdown_comparison(comparison: Mapping[str, Any]) -> list[str]:
     return ["", *_markdown_rows(("comparison", "value"), rows)]
 
 
-def _markdown_rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _markdown_rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, tuple("---" for _ in head), *rows)]
 
 

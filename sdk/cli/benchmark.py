@@ -1,0 +1,109 @@
+"""`sdk benchmark`: an engine's latency and throughput, stage by stage, beside a peer, or two runs side by side.
+
+sdk benchmark body.fp16 --persons 1,8 --seconds 10 --json fp16.json --html fp16.html
+sdk benchmark --compare fp32.json fp16.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdk.evaluate.benchmarking import BenchmarkOptions
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("engine", nargs="?", help="an engine folder, or the name of a bundled engine")
+    parser.add_argument(
+        "--batch", type=_numbers, default=(1,), metavar="N,...", help="the network alone (1); '' for none"
+    )
+    parser.add_argument("--persons", type=_numbers, default=(1, 8), metavar="N,...", help="the whole call (1,8)")
+    parser.add_argument(
+        "--frame", type=_size, default=(1920, 1080), metavar="WxH", help="of the noise frame (1920x1080)"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="per case, after the warm-up (10)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU's work; all cores")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--flip-test", action="store_true", help="with the mirrored crop")
+    parser.add_argument("--peer", choices=("rtmlib",), help="time this library on the same graph, frame and boxes")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, to FILE or stdout")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="plots on one self-contained page")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="table two results of --json")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Time an engine, or compare two results."""
+    from sdk.errors import InputError
+    from sdk.evaluate.benchmark_report import comparison_text, read_benchmark
+
+    if arguments.compare is not None:
+        print(comparison_text(*(read_benchmark(path) for path in arguments.compare)), end="")
+        return 0
+    if arguments.engine is None:
+        raise InputError("name an engine to time, or two results to --compare")
+    _report(_timed(_options(arguments), show=not arguments.quiet), arguments)
+    return 0
+
+
+def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from sdk.evaluate.benchmarking import benchmark
+
+    with tqdm(total=100, unit="%", disable=not show, bar_format="{l_bar}{bar}| {elapsed}") as bar:
+
+        def on_progress(share: float) -> None:
+            bar.update(100 * share - bar.n)
+
+        return benchmark(options, on_progress)
+
+
+def _report(table: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text
+    from sdk.evaluate.report import write_text
+
+    text = json.dumps(table, indent=2) + "\n"
+    print(text if arguments.json == "-" else benchmark_text(table), end="")
+    if arguments.json not in (None, "-"):
+        write_text(Path(arguments.json), text)
+        print(f"result: {arguments.json}", file=sys.stderr)
+    if arguments.html is not None:
+        write_text(arguments.html, benchmark_page(table))
+        print(f"plots: {arguments.html}", file=sys.stderr)
+
+
+def _options(arguments: argparse.Namespace) -> BenchmarkOptions:
+    from sdk.evaluate.benchmarking import BenchmarkOptions
+
+    return BenchmarkOptions(
+        engine=arguments.engine,
+        device=arguments.device,
+        batches=arguments.batch,
+        persons=arguments.persons,
+        frame_wh=arguments.frame,
+        seconds=arguments.seconds,
+        threads=arguments.threads,
+        flip_test=arguments.flip_test,
+        peer=arguments.peer,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"(\d+(,\d+)*)?", text):
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, as in 1,4,16 (got '{text}')")
+    return tuple(int(word) for word in text.split(",") if word)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be width x height, as in 1920x1080 (got '{text}')")
+    return int(match[1]), int(match[2])

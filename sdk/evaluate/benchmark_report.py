@@ -1,0 +1,168 @@
+"""A benchmark as text and as a page: the cases, two runs side by side, latency by persons and over time.
+
+text = benchmark_text(table)                       # `table` as `sdk.evaluate.benchmarking.benchmark` gives it
+text = comparison_text(read_benchmark(a), read_benchmark(b))
+page = benchmark_page(table)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdk.errors import InputError
+from sdk.evaluate.benchmarking import FORMAT
+from sdk.evaluate.charts import line_chart, scatter_chart
+from sdk.evaluate.page import document, figure, rows_table
+
+__all__ = ["benchmark_page", "benchmark_text", "comparison_text", "read_benchmark"]
+
+Table = Mapping[str, Any]
+
+
+def read_benchmark(path: Path) -> dict[str, Any]:
+    """A file of `sdk benchmark --json`."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"benchmark '{path}' cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"benchmark '{path}' is not JSON: {error}; write one with `sdk benchmark --json`") from error
+    if not isinstance(table, dict) or table.get("format") != FORMAT or not isinstance(table.get("cases"), list):
+        raise InputError(f"'{path}' is not a benchmark of format {FORMAT}; write one with `sdk benchmark --json`")
+    return table
+
+
+def benchmark_text(table: Table) -> str:
+    """The run in short, for a terminal."""
+    engine, machine, options = table["engine"], table["machine"], table["options"]
+    lines = [
+        f"{engine['name']}: {engine['precision']} on {table['device']}, frame {options['frame']}, "
+        f"{options['threads']} threads, flip test {'on' if options['flip_test'] else 'off'}",
+        f"{machine['processor']}, {machine['cores']} cores, {_clock(machine)}, load {machine['load_1_minute']}",
+        f"GPU {_joined(machine['gpus'])}; power mode {machine['power_mode']}; power {table['power']}",
+        "",
+    ]
+    if engine["weights"] == "random":
+        lines.insert(1, "random weights: timing is real, poses are not")
+    head = ("case", "p50 ms", "p90 ms", "p99 ms", "mean ms", "persons/s", "J/person")
+    lines += _aligned([head, *[_row(case) for case in table["cases"]]])
+    staged = [case for case in table["cases"] if case["stages_ms"]]
+    if staged:
+        names = list(dict.fromkeys(name for case in staged for name in case["stages_ms"]))
+        rows = [(case["name"], *(_stage(case["stages_ms"].get(name)) for name in names)) for case in staged]
+        lines += ["", *_aligned([("stages, p50 ms", *names), *rows])]
+    if "peer" in table:
+        lines += ["", *_peer_lines(table["peer"])]
+    unsteady = [case["name"] for case in table["cases"] if not case["steady"]]
+    if unsteady:
+        lines += ["", f"never steady while warming up, so judge with care: {', '.join(unsteady)}"]
+    return "\n".join(lines) + "\n"
+
+
+def comparison_text(a: Table, b: Table) -> str:
+    """Cases of both runs side by side; a ratio above 1 says that B is faster."""
+    first, second = ({case["name"]: case for case in table["cases"]} for table in (a, b))
+    both = [name for name in first if name in second]
+    if not both:
+        raise InputError(f"the two benchmarks have no case in common (got {list(first)} and {list(second)})")
+    lines = [f"{key}: {_label(table)}" for key, table in (("A", a), ("B", b))]
+    rows = [("case", "A p50", "B p50", "A/B p50", "A p99", "B p99", "A/B p99")]
+    for name in both:
+        cells: list[str] = [name]
+        for at in ("p50", "p99"):
+            ours, theirs = first[name]["latency_ms"][at], second[name]["latency_ms"][at]
+            cells += [f"{ours:.3f}", f"{theirs:.3f}", f"{ours / theirs:.3f}"]
+        rows.append(tuple(cells))  # type: ignore[arg-type]
+    alone = [f"only in {key}: {', '.join(names)}" for key, names in _alone(first, second) if names]
+    return "\n".join([*lines, "", *_aligned(rows), *alone]) + "\n"
+
+
+def benchmark_page(table: Table) -> str:
+    """One self-contained page: latency by persons, and over time."""
+    parts = [f"<h1>{escape(table['engine']['name'])}</h1>", f"<pre>{escape(benchmark_text(table))}</pre>"]
+    charts = []
+    by_persons = _by_persons(table["cases"])
+    if by_persons:
+        chart = line_chart(by_persons, "persons in the frame", "latency, ms", markers=True)
+        charts.append(figure(chart, "Latency of a whole call by persons; p99 is the dearest call in a hundred."))
+    for kind, words in (("estimate", "the whole call"), ("network", "the network alone"), ("peer", "the peer")):
+        course = {
+            case["name"]: (np.array(case["over_time"]["seconds"]), np.array(case["over_time"]["ms"]))
+            for case in table["cases"]
+            if case["kind"] == kind
+        }
+        if course:
+            chart = scatter_chart(course, "seconds since the first call", "latency, ms")
+            charts.append(figure(chart, f"Each call of {words} over time: drift, steps and stragglers."))
+    parts.append('<div class="charts">' + "".join(charts) + "</div>")
+    machine = [(str(key), str(value)) for key, value in table["machine"].items()]
+    return document(f"Benchmark of {table['engine']['name']}", "\n".join([*parts, rows_table(machine)]))
+
+
+def _by_persons(cases: Sequence[Table]) -> dict[str, tuple[Any, Any]]:
+    series = {}
+    for kind, label in (("estimate", ""), ("peer", "peer ")):
+        chosen = sorted((case for case in cases if case["kind"] == kind), key=lambda case: int(case["size"]))
+        sizes = np.array([case["size"] for case in chosen], np.float64)
+        for at in ("p50", "p99") if chosen else ():
+            series[f"{label}{at}"] = (sizes, np.array([case["latency_ms"][at] for case in chosen], np.float64))
+    return series
+
+
+def _row(case: Table) -> tuple[str, ...]:
+    latency, joules = case["latency_ms"], case["joules_a_person"]
+    return (
+        case["name"],
+        *(f"{latency[at]:.3f}" for at in ("p50", "p90", "p99", "mean")),
+        f"{case['throughput_a_second']:.1f}",
+        joules if isinstance(joules, str) else f"{joules:.4f}",
+    )
+
+
+def _clock(machine: Table) -> str:
+    clock = machine["clock_mhz"]
+    return f"clock {clock}" if isinstance(clock, str) else f"clock {clock['now']:.0f} MHz"
+
+
+def _joined(words: Any) -> str:
+    return words if isinstance(words, str) else ", ".join(words)
+
+
+def _stage(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value['p50']:.3f}"
+
+
+def _peer_lines(peer: Table) -> list[str]:
+    lines = [f"{peer['name']} {peer['version']} ({peer['note']}), its latency over ours:"]
+    lines += [
+        f"  {each['persons']} persons: p50 {each['ratio_p50']:.2f}x, p99 {each['ratio_p99']:.2f}x"
+        for each in peer["ratios"]
+    ]
+    return [*lines, f"  joints of both lie {peer['median_distance_px']} px apart in the middle"]
+
+
+def _alone(first: Table, second: Table) -> list[tuple[str, list[str]]]:
+    return [("A", [n for n in first if n not in second]), ("B", [n for n in second if n not in first])]
+
+
+def _label(table: Table) -> str:
+    engine = table["engine"]
+    return f"{engine['name']} ({engine['precision']}) on {table['device']}, {table['machine']['processor']}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
