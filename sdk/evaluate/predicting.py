@@ -91,13 +91,7 @@ class BatchRunner:
 
     def prepare(self, frame: Frame, affines: Float32Array) -> Float32Array:
         """N x 3 x h x w crops."""
-        from sdk import ops
-
-        source = self.recipe.input
-        crops: Float32Array = ops.crop(
-            frame, affines, source.size_hw, mean=source.mean, std=source.std, channel_order=source.colour
-        )
-        return crops
+        return self._pipeline.crop(frame, affines)
 
     def infer(self, prepared: Float32Array, affines: Float32Array, timing: Timing) -> Float32Array:
         """N x K x 3 float32."""
@@ -106,7 +100,7 @@ class BatchRunner:
         mirrored = self._pipeline.session.run(np.ascontiguousarray(prepared[..., ::-1])) if self._flip else None
         ran = timing.add("network", start)
         timing.network_ms.append((1e3 * (ran - start), len(prepared)))
-        persons = self._pipeline._decode(outputs, mirrored, affines)
+        persons = self._pipeline.decode(outputs, mirrored, affines)
         timing.add("decode", ran)
         return persons
 

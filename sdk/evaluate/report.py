@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from sdk.evaluate.page import html_page
 from sdk.evaluate.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import Verification
 from sdk.manifest import Engine, sha256_of_file
+from sdk.runtime.outputs import whole_file
 
 __all__ = ["markdown", "report_table", "timing_table", "write_report", "write_text"]
 
@@ -46,12 +46,8 @@ def write_report(verification: Verification, folder: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write through a temporary file, so that a reader never sees half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def report_table(verification: Verification) -> dict[str, Any]:

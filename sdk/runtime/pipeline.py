@@ -129,8 +129,24 @@ class CpuPipeline:
     ) -> tuple[Float32Array, Timings]:
         """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
         start = perf_counter()
+        crops = self.crop(frame, affines)
+        cropped = perf_counter()
+        outputs = self.session.run(crops)
+        mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
+        ran = perf_counter()
+        persons = self.decode(outputs, mirrored, affines)
+        decoded = perf_counter()
+        timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
+        return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
+
+    def crop(
+        self,
+        frame: NDArray[np.uint8],  # as check_frame gives it
+        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
+    ) -> Float32Array:  # N x 3 x h x w
+        """What the network takes; verification puts the crops of many frames into one batch."""
         source = self.recipe.input
-        crops = self._ops.crop(
+        crops: Float32Array = self._ops.crop(
             frame,
             affines,
             source.size_hw,
@@ -139,14 +155,7 @@ class CpuPipeline:
             channel_order=source.colour,
             **crop_options(self.pixel_format),
         )
-        cropped = perf_counter()
-        outputs = self.session.run(crops)
-        mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
-        ran = perf_counter()
-        persons = self._decode(outputs, mirrored, affines)
-        decoded = perf_counter()
-        timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
-        return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
+        return crops
 
     def close(self) -> None:
         self.session.close()
@@ -159,9 +168,13 @@ class CpuPipeline:
     ) -> None:
         self.close()
 
-    def _decode(
-        self, outputs: tuple[Float32Array, ...], mirrored: tuple[Float32Array, ...] | None, affines: Float32Array
-    ) -> Float32Array:
+    def decode(
+        self,
+        outputs: tuple[Float32Array, ...],  # of `session.run`
+        mirrored: tuple[Float32Array, ...] | None,  # of the mirrored crops
+        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
+    ) -> Float32Array:  # N x K x 3
+        """What the network gave, as joints in frame pixels with their scores."""
         output, skeleton = self.recipe.output, self.recipe.skeleton
         shift = self.recipe.protocol.flip_shift
         if output.kind == "heatmap":
