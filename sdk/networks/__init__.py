@@ -3,9 +3,12 @@
     network = network_from_recipe(recipe)
     load_checkpoint(network, recipe, weights_file(recipe))
 
-torch is imported when a network is first built, not here.
+torch is imported when a network is first built or a checkpoint first read, not here.
 """
 
-from sdk.networks.build import network_from_recipe, random_weights
+from sdk.networks.build import network_from_recipe
+from sdk.networks.checkpoints import load_checkpoint
+from sdk.networks.cost import Cost, cost_of
+from sdk.networks.randomness import random_weights
 
-__all__ = ["network_from_recipe", "random_weights"]
+__all__ = ["Cost", "cost_of", "load_checkpoint", "network_from_recipe", "random_weights"]

@@ -1,20 +1,15 @@
-"""From a recipe to a torch module. No weights here (`checkpoints`), no graph (`sdk.toolchain.export`).
+"""From a recipe to a torch module. No weights here (`checkpoints`, `randomness`), no graph (`sdk.toolchain.export`).
 
-torch is imported inside the functions, so that the catalogue can be listed without it.
+torch is imported inside the functions, so that this can be imported without it.
 
     network = network_from_recipe(recipe_by_name("rtmpose-s-256x192"))
-    random_weights(network, seed=0)
     simcc_x, simcc_y = network(crops)          # crops: N x 3 x 256 x 192
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sdk import recipe as words
 from sdk.errors import MissingDependencyError, RecipeError
@@ -22,7 +17,7 @@ from sdk.errors import MissingDependencyError, RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["OLDEST_TORCH", "check_torch", "network_from_recipe", "random_value", "random_weights"]
+__all__ = ["OLDEST_TORCH", "check_torch", "network_from_recipe"]
 
 OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made to run code (CVE-2025-32434)
 
@@ -30,40 +25,10 @@ OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made 
 def network_from_recipe(recipe: words.Recipe) -> nn.Module:
     """The recipe's network in eval mode: N x 3 x h x w -> (simcc_x, simcc_y), or one heatmap N x K x h/4 x w/4."""
     check_torch()
-    from torch import nn
+    from sdk.networks.pose import PoseNetwork
 
     backbone = _backbone(recipe)
-    network = nn.Sequential()
-    network.add_module("backbone", backbone)
-    network.add_module("head", _head(recipe, backbone))
-    return network.eval()
-
-
-def random_weights(network: nn.Module, seed: int) -> None:
-    """Fill every parameter and buffer from its name, its shape and `seed`: sane activations, the same everywhere."""
-    import torch
-
-    for key, tensor in network.state_dict().items():
-        value = random_value(key, tuple(tensor.shape), seed=seed)
-        tensor.copy_(torch.from_numpy(value))
-
-
-def random_value(key: str, shape: tuple[int, ...], *, seed: int | None = None) -> NDArray[np.float32]:
-    """One tensor of random weights. Variances and gains lie near 1, so activations neither die nor explode."""
-    crc = zlib.crc32(key.encode())
-    noise = np.random.default_rng(crc if seed is None else [seed, crc]).standard_normal(shape)
-    leaf = key.rsplit(".", 1)[-1]
-    if leaf == "num_batches_tracked":
-        value = np.zeros(shape)
-    elif leaf == "running_var":
-        value = 1 + 0.2 * np.abs(noise)
-    elif leaf in ("running_mean", "bias", "beta"):
-        value = 0.1 * noise
-    elif len(shape) >= 2:
-        value = noise * np.sqrt(0.5 / np.prod(shape[1:]))
-    else:
-        value = 1 + 0.1 * noise
-    return np.asarray(value, np.float32)
+    return PoseNetwork(backbone, _head(recipe, backbone), recipe.input.size_hw).eval()
 
 
 def check_torch() -> None:

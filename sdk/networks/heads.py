@@ -70,7 +70,8 @@ class ScaleNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # N x K x dim
         norm = torch.linalg.vector_norm(x, dim=2, keepdim=True) * self.scale
-        return x / norm.clamp(min=self.eps) * self.g
+        normalised: Tensor = x / norm.clamp(min=self.eps) * self.g
+        return normalised
 
 
 class GatedAttention(nn.Module):
@@ -88,11 +89,11 @@ class GatedAttention(nn.Module):
         self.sqrt_attention = attention**0.5
 
     def forward(self, x: Tensor) -> Tensor:  # N x K x dim
-        u, v, base = F.silu(self.uv(self.ln(x))).split(self.widths, dim=2)
+        u, v, base = torch.split(F.silu(self.uv(self.ln(x))), self.widths, dim=2)
         query, key = (base * self.gamma[i] + self.beta[i] for i in range(2))
         weights = torch.relu(query @ key.transpose(1, 2) / self.sqrt_attention).square()
-        result: Tensor = self.o(u * (weights @ v))
-        return result + x * self.res_scale["scale"]
+        result: Tensor = self.o(u * (weights @ v)) + x * self.res_scale["scale"]
+        return result
 
 
 class GauHead(nn.Module):

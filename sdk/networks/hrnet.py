@@ -53,7 +53,8 @@ class HRNet(nn.Module):
             (self.transition3, self.stage4),
         ):
             branches = stage(_crossed(transition, branches))
-        return branches[0]
+        features: Tensor = branches[0]
+        return features
 
 
 class _Exchange(nn.Module):
@@ -68,12 +69,12 @@ class _Exchange(nn.Module):
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         branches = [blocks(x) for blocks, x in zip(self.branches, branches, strict=True)]
-        return [torch.relu(_sum_of_paths(paths, branches)) for paths in self.fuse_layers]
+        return [torch.relu(_sum_of_paths(list(paths.children()), branches)) for paths in self.fuse_layers]
 
 
-def _sum_of_paths(paths: nn.ModuleList, branches: Sequence[Tensor]) -> Tensor:
+def _sum_of_paths(paths: Sequence[nn.Module], branches: Sequence[Tensor]) -> Tensor:
     total: Tensor = paths[0](branches[0])
-    for path, x in zip(list(paths)[1:], branches[1:], strict=True):
+    for path, x in zip(paths[1:], branches[1:], strict=True):
         total = total + path(x)
     return total
 

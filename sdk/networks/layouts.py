@@ -24,10 +24,7 @@ LAYOUTS: dict[str, Table] = {
     ),
     # leeyegy/TokenPose
     "tokenpose": (
-        (r"features\.mlp_head\.0\.", "head.norm."),
-        (r"features\.mlp_head\.1\.", "head.expand."),
-        (r"features\.mlp_head\.2\.", "head.expand_norm."),
-        (r"features\.mlp_head\.3\.", "head.draw."),
+        (r"features\.mlp_head\.", "head.layers."),
         (r"features\.mlp_head_(x|y)\.", r"head.classify_\1."),
         (r"features\.transformer\.layers\.(\d+)\.0\.fn\.norm\.", r"backbone.layers.\1.attention_norm."),
         (r"features\.transformer\.layers\.(\d+)\.0\.fn\.fn\.to_qkv\.", r"backbone.layers.\1.to_qkv."),

@@ -62,22 +62,25 @@ class TokenPose(nn.Module):
         positions = F.pad(self.pos_embedding, (0, 0, self.joints, 0))  # keypoint tokens have none
         for layer in self.layers:
             tokens = layer(tokens + positions)
-        return tokens[:, : self.joints]
+        keypoint_tokens: Tensor = tokens[:, : self.joints]
+        return keypoint_tokens
 
 
 class TokenHeatmapHead(nn.Module):
-    """TokenPose's own head: each keypoint token, normalised, through two linear layers to a heatmap at stride 4."""
+    """TokenPose's own head: each keypoint token, normalised, to a heatmap at stride 4.
+
+    By one linear layer, or by two with `hidden` values between them (0: by one).
+    """
 
     def __init__(self, dim: int, *, hidden: int, heatmap_hw: tuple[int, int]) -> None:
         super().__init__()
         self.heatmap_hw = heatmap_hw
-        self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, hidden)
-        self.expand_norm = nn.LayerNorm(hidden)
-        self.draw = nn.Linear(hidden, heatmap_hw[0] * heatmap_hw[1])
+        between: list[nn.Module] = [nn.Linear(dim, hidden), nn.LayerNorm(hidden)] if hidden else []
+        last = nn.Linear(hidden or dim, heatmap_hw[0] * heatmap_hw[1])
+        self.layers = nn.Sequential(nn.LayerNorm(dim), *between, last)
 
     def forward(self, tokens: Tensor) -> Tensor:  # N x K x dim
-        maps = self.draw(self.expand_norm(self.expand(self.norm(tokens))))
+        maps: Tensor = self.layers(tokens)
         return maps.reshape(-1, tokens.shape[1], *self.heatmap_hw)
 
 
@@ -119,7 +122,8 @@ class _Layer(nn.Module):
             for part in self.to_qkv(tokens).chunk(3, dim=-1)
         )
         weights = torch.softmax(query @ key.transpose(2, 3) * self.scale, dim=-1)
-        return (weights @ value).transpose(1, 2).reshape(-1, count, dim)
+        attended: Tensor = (weights @ value).transpose(1, 2).reshape(-1, count, dim)
+        return attended
 
 
 def _patches(features: Tensor, patch_hw: tuple[int, int]) -> Tensor:  # N x C x h x w

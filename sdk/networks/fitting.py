@@ -1,0 +1,261 @@
+"""What network a checkpoint's keys and shapes belong to: kind, depth, width, head, joints, bins, input size.
+
+It reads names and shapes, never values; it builds nothing and loads nothing. A mismatch's error uses it to name the
+recipe that would fit.
+
+    found = found_in_shapes({key: tuple(tensor.shape) for key, tensor in state.items()})
+    found.network, found.joints, found.bins_xy, found.size_hw
+    nearest_recipe(found)                     # ('rtmpose-s-256x192', ())
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sdk.networks.layouts import sdk_key
+from sdk.recipe import (
+    Backbone,
+    CSPNeXt,
+    GauHead,
+    Head,
+    HeatmapHead,
+    HRNet,
+    LinearSimccHead,
+    MobileNetV2,
+    Network,
+    Recipe,
+    ResNet,
+    TokenHeatmapHead,
+    TokenPose,
+    TokenSimccHead,
+)
+
+__all__ = ["Found", "found_in_shapes", "layout_of_keys", "nearest_recipe"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+JOINT_COUNTS = (17, 14, 16, 26)  # likely ones, likeliest first, for heads whose maps do not say
+CSPNEXT_SIZES = ((0.167, 0.375), (0.33, 0.5), (0.67, 0.75), (1.0, 1.0), (1.33, 1.25))
+MOBILENET_WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.4)
+TOKENPOSE_HEADS = 8  # not in the shapes; TokenPose-S has eight
+
+
+@dataclass(frozen=True)
+class Found:
+    """`size_hw` and `bins_xy` are None where the shapes do not say (fully convolutional heatmap networks)."""
+
+    layout: str
+    network: Network
+    joints: int
+    bins_xy: tuple[int, int] | None
+    size_hw: tuple[int, int] | None
+
+    @property
+    def split_ratio(self) -> float | None:
+        if self.bins_xy is None or self.size_hw is None:
+            return None
+        return self.bins_xy[0] / self.size_hw[1]
+
+    def __str__(self) -> str:
+        backbone = ", ".join(f"{key} {value}" for key, value in vars(self.network.backbone).items() if key != "kind")
+        parts = [
+            f"{self.network.backbone.kind} ({backbone})",
+            f"head {self.network.head.kind}",
+            f"{self.joints} joints",
+        ]
+        if self.bins_xy is not None:
+            parts.append(f"{self.bins_xy[0]} x {self.bins_xy[1]} bins")
+        if self.size_hw is not None:
+            parts.append(f"input {self.size_hw[0]}x{self.size_hw[1]}")
+        return ", ".join(parts)
+
+
+def layout_of_keys(shapes: Shapes) -> str:
+    """The layout whose naming these keys have."""
+    if any(key.startswith("features.") for key in shapes):
+        return "tokenpose"
+    if any(key.startswith(("head.final.", "head.layers.", "head.classify_")) for key in shapes):
+        return "sdk"
+    return "mmpose" if any(key.startswith(("backbone.", "head.")) for key in shapes) else "simcc"
+
+
+def found_in_shapes(shapes: Shapes, size_hw: tuple[int, int] | None = None) -> Found | None:
+    """The network these keys belong to, or None. `size_hw`, where known, settles what the shapes leave open."""
+    layout = layout_of_keys(shapes)
+    ours = {sdk_key(key, layout): shape for key, shape in shapes.items()}
+    try:
+        return _found(ours, layout, size_hw)
+    except (KeyError, IndexError, ZeroDivisionError):  # keys of a network we know, but not all of them
+        return None
+
+
+def nearest_recipe(found: Found, recipes: Mapping[str, Recipe]) -> tuple[str, tuple[str, ...]] | None:
+    """The recipe that agrees with `found` in most, and in what it differs; None if no recipe has its backbone."""
+    same_kind = {
+        name: _differences(found, recipe)
+        for name, recipe in recipes.items()
+        if recipe.network.backbone.kind == found.network.backbone.kind
+    }
+    if not same_kind:
+        return None
+    best = min(same_kind, key=lambda name: (len(same_kind[name]), recipes[name].layout != found.layout, name))
+    return best, same_kind[best]
+
+
+def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:
+    network = recipe.network
+    bins_xy = recipe.bins_xy if recipe.output.kind == "simcc" else None
+    agreed = {
+        "backbone": found.network.backbone == network.backbone,
+        "head": found.network.head == network.head,
+        "joints": found.joints == recipe.joints,
+        "bins": found.bins_xy == bins_xy,
+        "input size": found.size_hw in (None, recipe.input.size_hw),
+    }
+    return tuple(name for name, same in agreed.items() if not same)
+
+
+def _found(ours: Shapes, layout: str, size_hw: tuple[int, int] | None) -> Found | None:
+    backbone = _backbone(ours, size_hw)
+    if backbone is None:
+        return None
+    classified = {"head.classify_x.weight", "head.classify_y.weight"} <= set(ours)
+    bins_xy = (ours["head.classify_x.weight"][0], ours["head.classify_y.weight"][0]) if classified else None
+    head = _head(ours, backbone, bins_xy, size_hw)
+    if head is None:
+        return None
+    size_hw = size_hw or _size(ours, backbone, head, bins_xy)
+    return Found(layout, Network(backbone, head), _joints(ours, backbone, head), bins_xy, size_hw)
+
+
+def _backbone(ours: Shapes, size_hw: tuple[int, int] | None) -> Backbone | None:
+    if "backbone.keypoint_token" in ours:
+        return _tokenpose(ours, size_hw)
+    if "backbone.transition1.0.0.weight" in ours:
+        return HRNet("hrnet", ours["backbone.transition1.0.0.weight"][0])
+    if "backbone.stem.2.conv.weight" in ours:
+        return _cspnext(ours)
+    if "backbone.layer7.0.conv.0.conv.weight" in ours:
+        widths = (w for w in MOBILENET_WIDTHS if ours["backbone.layer7.0.conv.2.conv.weight"][0] == round(40 * w) * 8)
+        return MobileNetV2("mobilenetv2", next(widths, 1.0))
+    if "backbone.layer4.0.conv1.weight" in ours:
+        return _resnet(ours)
+    return None
+
+
+def _resnet(ours: Shapes) -> ResNet | None:
+    counts = tuple(_count(ours, f"backbone.layer{stage}.{{}}.conv1.weight") for stage in range(1, 5))
+    bottleneck = "backbone.layer1.0.conv3.weight" in ours
+    known: dict[tuple[tuple[int, ...], bool], int] = {
+        ((2, 2, 2, 2), False): 18,
+        ((3, 4, 6, 3), False): 34,
+        ((3, 4, 6, 3), True): 50,
+        ((3, 4, 23, 3), True): 101,
+        ((3, 8, 36, 3), True): 152,
+    }
+    depth = known.get((counts, bottleneck))
+    return None if depth is None else ResNet("resnet", depth)
+
+
+def _cspnext(ours: Shapes) -> CSPNeXt:
+    widen = ours["backbone.stem.2.conv.weight"][0] / 64
+    blocks = _count(ours, "backbone.stage2.1.blocks.{}.conv1.conv.weight")
+    deepen = next((d for d, _ in CSPNEXT_SIZES if max(round(6 * d), 1) == blocks), blocks / 6)
+    return CSPNeXt("cspnext", deepen, widen)
+
+
+def _tokenpose(ours: Shapes, size_hw: tuple[int, int] | None) -> TokenPose:
+    dim = ours["backbone.keypoint_token"][2]
+    area = ours["backbone.patch_to_embedding.weight"][1] // 256
+    patches = ours["backbone.pos_embedding"][1]
+    return TokenPose(
+        kind="tokenpose",
+        patch_hw=_patch(area, patches, size_hw),
+        dim=dim,
+        depth=_count(ours, "backbone.layers.{}.to_qkv.weight"),
+        heads=TOKENPOSE_HEADS,
+        mlp_ratio=ours["backbone.layers.0.mlp_in.weight"][0] // dim,
+    )
+
+
+def _patch(area: int, patches: int, size_hw: tuple[int, int] | None) -> tuple[int, int]:
+    """The patch of `area` cells that tiles the features into `patches`, the grid of patches as square as may be."""
+    height, width = (size // 4 for size in size_hw) if size_hw else (4.0, 3.0)
+    pairs = [(h, area // h) for h in range(1, area + 1) if area % h == 0]
+    if size_hw is not None:
+        pairs = [(h, w) for h, w in pairs if (height // h) * (width // w) == patches] or pairs
+    return min(pairs, key=lambda pair: abs(math.log((height / pair[0]) / (width / pair[1]))))
+
+
+def _head(
+    ours: Shapes, backbone: Backbone, bins_xy: tuple[int, int] | None, size_hw: tuple[int, int] | None
+) -> Head | None:
+    if isinstance(backbone, TokenPose):
+        hidden = ours["head.layers.1.weight"][0] if "head.layers.3.weight" in ours else 0
+        return TokenSimccHead("token-simcc") if bins_xy else TokenHeatmapHead("token-heatmap", hidden)
+    if "head.final.weight" not in ours:
+        return None
+    if "head.gau.uv.weight" in ours:
+        width, hidden = ours["head.gau.uv.weight"]
+        attention = ours["head.gau.gamma"][1]
+        kernel = ours["head.final.weight"][2]
+        return GauHead("gau", kernel, hidden, attention, (width - attention) // (2 * hidden))
+    deconv = tuple(
+        ours[f"head.deconv.{index}.weight"][1] for index in (0, 3, 6, 9) if f"head.deconv.{index}.weight" in ours
+    )
+    if bins_xy is None:
+        return HeatmapHead("heatmap", deconv)
+    maps = _maps_per_joint(ours, _stride(backbone) // 2 ** len(deconv), bins_xy, size_hw)
+    return LinearSimccHead("simcc", deconv, maps)
+
+
+def _maps_per_joint(ours: Shapes, stride: int, bins_xy: tuple[int, int], size_hw: tuple[int, int] | None) -> int:
+    """Maps per joint: from the input's size where it is known, else the choice that gives a plausible split ratio."""
+    maps, values = ours["head.final.weight"][0], ours["head.classify_x.weight"][1]
+    if size_hw is not None:
+        return values // (math.ceil(size_hw[0] / stride) * math.ceil(size_hw[1] / stride))
+    for joints in JOINT_COUNTS:
+        per_joint = maps // joints
+        if maps % joints == 0 and values % per_joint == 0:
+            ratio = math.sqrt(bins_xy[0] * bins_xy[1] / (values / per_joint)) / stride
+            if 1 <= ratio <= 4:
+                return per_joint
+    return 1
+
+
+def _joints(ours: Shapes, backbone: Backbone, head: Head) -> int:
+    if isinstance(backbone, TokenPose):
+        return ours["backbone.keypoint_token"][1]
+    per_joint = head.maps_per_joint if isinstance(head, LinearSimccHead) else 1
+    return ours["head.final.weight"][0] // per_joint
+
+
+def _size(ours: Shapes, backbone: Backbone, head: Head, bins_xy: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The input's size from the number of cells a classifier sees and the ratio of its bins, where they say it."""
+    if bins_xy is None:
+        return None
+    if isinstance(backbone, TokenPose):
+        cells, stride = ours["backbone.pos_embedding"][1] * math.prod(backbone.patch_hw), 4
+    elif isinstance(head, GauHead):
+        cells, stride = ours["head.reduce.weight"][1], _stride(backbone)
+    elif isinstance(head, LinearSimccHead):
+        cells = ours["head.classify_x.weight"][1] // head.maps_per_joint
+        stride = _stride(backbone) // 2 ** len(head.deconv)
+    else:
+        return None
+    across = round(math.sqrt(cells * bins_xy[0] / bins_xy[1]))
+    down = cells // max(across, 1)
+    return (down * stride, across * stride) if across * down == cells else None
+
+
+def _stride(backbone: Backbone) -> int:
+    return 4 if isinstance(backbone, HRNet | TokenPose) else 32
+
+
+def _count(ours: Shapes, pattern: str) -> int:
+    count = 0
+    while pattern.format(count) in ours:
+        count += 1
+    return count

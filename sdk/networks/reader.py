@@ -1,0 +1,168 @@
+"""The tensors of a checkpoint file, by key. No network here (`checkpoints`); no code of the file ever runs.
+
+Reads safetensors and both of torch's formats, the latter with `torch.load(weights_only=True)` alone. Foreign objects
+that training frameworks leave beside the weights (numpy arrays, mmengine's log buffers) are read as inert stand-ins
+and dropped; any other class or function in the file is refused.
+
+    state = state_from_file(Path("rtmpose-s.pth"))        # {'backbone.stem.0.conv.weight': tensor, ...}
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdk.errors import CheckpointError, MissingDependencyError
+from sdk.networks.build import check_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["state_from_file"]
+
+# Where training code keeps the weights, the best first. In mmengine's files `state_dict` already is the average.
+WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "ema_state_dict",
+    "ema",
+    "network",
+)
+PREFIXES = ("module.", "_orig_mod.", "model.")
+# Tensors that training code leaves among the weights and that no network has.
+BOOKKEEPING = re.compile(r"steps|n_averaged|ema_.*|data_preprocessor\..*")
+
+# Names in files of OpenMMLab and of others that stand for data beside the weights. None of them is ever called: each
+# is read as an object that takes everything and does nothing.
+INERT = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    "numpy.ndarray",
+    "numpy.dtype",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",  # as which methods are pickled, in HistoryBuffer
+    "__builtin__.getattr",
+    "pathlib.PosixPath",
+    "yacs.config.CfgNode",
+)
+
+
+class _Inert:
+    """Takes the place of a foreign object: keeps nothing, does nothing."""
+
+    def __new__(cls, *_arguments: object, **_named: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_arguments: object, **_named: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
+
+
+def state_from_file(path: Path) -> dict[str, Tensor]:
+    """The network's tensors by key: unwrapped, without a common prefix, without what belongs to training only."""
+    check_torch()
+    _check_file(path)
+    content = _from_safetensors(path) if _is_safetensors(path) else _from_torch(path)
+    return _weights(content, path)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint '{path}' is a folder; give the file inside it")
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint '{path}' is empty; fetch it again")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: eight bytes of length, then a JSON object. By name too, so that a broken one is named as such."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and head[:2] != b"PK")
+
+
+def _from_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"checkpoint '{path}' needs safetensors, which is not installed; pip install 'simcc-edge-sdk[build]'"
+        ) from error
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint '{path}' is truncated or not safetensors ({error}); fetch it again"
+        ) from error
+
+
+def _from_torch(path: Path) -> object:
+    import torch
+
+    with torch.serialization.safe_globals([_stand_in(name) for name in INERT]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(_refused(path, str(error))) from error
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, struct.error) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"checkpoint '{path}' is truncated or not a torch file ({reason}); fetch it again"
+            ) from error
+
+
+def _stand_in(full_name: str) -> type[_Inert]:
+    module, _, name = full_name.rpartition(".")
+    return type(name, (_Inert,), {"__module__": module, "__qualname__": name})
+
+
+def _refused(path: Path, reason: str) -> str:
+    """What the unpickler would not load, in one line."""
+    found = re.search(r"(?:GLOBAL|unsupported GLOBAL|Unsupported (?:class|global)[:]?)\s+([\w.]+)", reason)
+    if found is None:
+        return f"checkpoint '{path}' is truncated or not a torch file; fetch it again"
+    return (
+        f"checkpoint '{path}' holds '{found.group(1)}', which is code, not weights: it was not run; "
+        "save its state_dict alone, or as safetensors, where you trust the file"
+    )
+
+
+def _weights(content: object, path: Path) -> dict[str, Tensor]:
+    import torch
+
+    state = _unwrapped(content)
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {key: value for key, value in tensors.items() if not BOOKKEEPING.fullmatch(key)}
+    if not tensors:
+        kind = f"keys {', '.join(map(str, list(state)[:10]))}" if state else type(content).__name__
+        raise CheckpointError(
+            f"checkpoint '{path}' holds no weights (got {kind}); give a state_dict, bare or under one of the keys "
+            f"{', '.join(WRAPPERS)}"
+        )
+    return _without_prefix(tensors)
+
+
+def _unwrapped(content: object) -> Mapping[Any, Any]:
+    """The mapping of keys to tensors inside `content`; empty if there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for name in WRAPPERS:
+        inner = content.get(name)
+        if isinstance(inner, Mapping) and inner:
+            return _unwrapped(inner)
+    return content
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in tensors):
+            return _without_prefix({key[len(prefix) :]: value for key, value in tensors.items()})
+    return tensors
