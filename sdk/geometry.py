@@ -23,7 +23,8 @@ Float32Array = NDArray[np.float32]
 def check_boxes(boxes_xyxy: object) -> Float32Array:
     """Boxes as N x 4 float32 xyxy in frame pixels. InputError names the first box that is not a box."""
     try:
-        boxes = np.asarray(boxes_xyxy, dtype=np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
+            boxes = np.asarray(boxes_xyxy, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"boxes must be an N x 4 array of numbers, xyxy in pixels ({error})") from error
     if boxes.size == 0:

@@ -49,7 +49,8 @@ class Poses:
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score."""
-        flat = np.concatenate([self.keypoints, self.scores[..., None]], axis=2).reshape(len(self), -1)
+        triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+        flat = triples.reshape(len(self), 3 * self.scores.shape[1])
         person = self.box_scores * self.scores.mean(axis=1) if len(self) else self.box_scores
         return [
             {

@@ -56,6 +56,7 @@ def check_frame(frame: object, pixel_format: str = "bgr") -> Frame:
         _check_packed_shape(frame)
     if max(frame.shape[:2]) > MAX_SIDE:
         raise InputError(f"frame must be at most {MAX_SIDE} pixels a side (got {frame.shape}); scale it down")
+    frame = np.asarray(frame)  # of a subclass, the plain array
     whole_rows = frame.strides[1:] == ((3, 1) if frame.ndim == 3 else (1,))
     return frame if whole_rows else np.ascontiguousarray(frame)
 

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,12 @@ def open_pipeline(
     threads: int | None = None,
 ) -> Pipeline:
     """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
+    crop_options(pixel_format)  # refuses an unknown format
+    if refine not in get_args(Refine):
+        raise InputError(f"refine must be one of {', '.join(get_args(Refine))} (got {refine!r})")
     opened = engine_from(engine)
+    if refine != "none" and opened.manifest.recipe.output.kind == "heatmap":
+        raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
     chosen, reason = choose_device(opened, device)
     if device == "auto":
         log.info("engine '%s' runs on %s: %s", opened.folder.name, chosen, reason)
@@ -96,9 +101,6 @@ class CpuPipeline:
     def __init__(
         self, session: Session, *, refine: Refine = "none", pixel_format: str = "bgr", threads: int | None = None
     ) -> None:
-        if refine != "none" and session.recipe.output.kind == "heatmap":
-            raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
-        crop_options(pixel_format)  # refuses an unknown format
         from sdk import ops
 
         if threads is not None:

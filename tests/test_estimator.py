@@ -1,0 +1,506 @@
+"""PoseEstimator: exactness against the authors' outputs, boxes and their absence, chunks, flip, streams, life cycle."""
+
+import os
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sdk import PoseEstimator
+from sdk.errors import ClosedError, EngineError, InputError
+from sdk.geometry import crop_affines
+from sdk.runtime import estimator as estimator_module
+from sdk.runtime.pipeline import CpuPipeline
+from sdk.runtime.session import engine_from
+from sdk.runtime.tracking import Tracker
+from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+
+pytestmark = pytest.mark.native
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+cv2 = pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("estimator")
+    return engine_from(wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL))
+
+
+@pytest.fixture(scope="module")
+def heatmap_engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heatmap")
+    graph = pooled_heatmap_graph(folder / "g.onnx", SMALL_HEATMAP)
+    return engine_from(wrapped_engine(graph, folder / "e", SMALL_HEATMAP))
+
+
+def noise(seed=0, size_hw=(120, 160)):
+    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), np.uint8)
+
+
+def random_boxes(count, seed=0, size_hw=(120, 160)):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-20, 100, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(4, 90, (count, 2))], axis=1).astype(np.float32)
+
+
+class Recorder:
+    """A session that keeps the crops it is given, and answers with the outputs it was made with."""
+
+    device, max_batch = "cpu", 64
+
+    def __init__(self, engine, outputs):
+        self.engine, self.outputs, self.crops = engine, outputs, []
+
+    @property
+    def recipe(self):
+        return self.engine.manifest.recipe
+
+    def run(self, crops):
+        self.crops.append(crops)
+        return tuple(output[: len(crops)] for output in self.outputs)
+
+    def close(self):
+        pass
+
+
+def recorded(monkeypatch, engine, recipe, outputs):
+    """An estimator of `recipe` around a Recorder."""
+    session = Recorder(replace(engine, manifest=replace(engine.manifest, recipe=recipe)), outputs)
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: CpuPipeline(session))
+    return PoseEstimator("any"), session
+
+
+def sized(height, width, split_ratio, score, **changes):
+    source = replace(SMALL.input, height=height, width=width, **changes)
+    output = replace(SMALL.output, split_ratio=split_ratio, score=score)
+    return replace(SMALL, name=f"sized-{height}x{width}", input=source, output=output)
+
+
+# --- exactness -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size_hw", [(256, 192), (64, 64), (128, 128)], ids=str)
+def test_crops_are_the_authors(monkeypatch, engine, parity, lspet, size_hw):
+    """Within one grey level of cv2.warpAffine's crop by mmpose's matrix, and within a quarter on average."""
+    height, width = size_hw
+    recipe = sized(height, width, 2.0, "min_logit", mean=(0.0,) * 3, std=(1.0,) * 3, colour="bgr")
+    bins = [np.zeros((1, 14, side * 2), np.float32) for side in (width, height)]
+    estimate, session = recorded(monkeypatch, engine, recipe, bins)
+    table = np.load(parity / "preprocess.npz")
+    names = sorted({key.rsplit(".", 1)[0] for key in table if f"_{height}x{width}." in key})
+    assert len(names) >= 4
+    for name in names:
+        frame = cv2.imread(str(lspet / "images" / f"{name.split('_')[0]}.jpg"))
+        estimate(frame, table[f"{name}.box_xyxy"][None])
+        ours = session.crops[-1][0].transpose(1, 2, 0)
+        difference = np.abs(ours - table[f"{name}.crop"])
+        assert difference.max() <= 1.0 + 1e-4 and difference.mean() <= 0.25, name
+
+
+DECODINGS = {"256x192_k2": 2.0, "64x64_k3": 3.0, "384x288_k1.5": 1.5, "128x128_k2": 2.0}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("case", "k"), DECODINGS.items(), ids=DECODINGS)
+@pytest.mark.parametrize("rule", ["min_logit", "min_softmax"])
+def test_decoding_is_the_authors(monkeypatch, engine, parity, case, k, rule):
+    """Keypoints and scores of mmpose (min_logit) and of the paper (min_softmax), for four persons in one batch."""
+    table = np.load(parity / "decode.npz")
+    height, width = map(int, case.split("_")[0].split("x"))
+    recipe = replace(sized(height, width, k, rule, box_padding=1.0), skeleton=replace_joints(17))
+    outputs = table[f"{case}.simcc_x"], table[f"{case}.simcc_y"]
+    estimate, _ = recorded(monkeypatch, engine, recipe, outputs)
+    keypoints, scores = estimate(noise(), np.tile([0, 0, width, height], (4, 1)))  # the crop is the frame's corner
+    if rule == "min_logit":
+        bins, expected_scores = table[f"{case}.mmpose_bins"], table[f"{case}.mmpose_scores"]
+        judged = expected_scores > 0  # mmpose gives -1 where the score is not positive
+        np.testing.assert_allclose(keypoints[judged], (bins / k)[judged], atol=1e-3)
+        np.testing.assert_allclose(
+            keypoints[:1][judged[:1]], table[f"{case}.mmpose_codec_keypoints_0"][judged[:1]], atol=1e-3
+        )
+    else:
+        expected_scores = table[f"{case}.paper_scores"]
+        np.testing.assert_allclose(keypoints, table[f"{case}.paper_keypoints"], atol=1e-3)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
+
+
+def replace_joints(count):
+    from sdk.skeletons import skeleton_by_name
+
+    skeleton = skeleton_by_name("coco17")
+    assert len(skeleton.joints) == count
+    return skeleton
+
+
+def reference_persons(engine, frame, boxes, *, flip=False):
+    """The definition in float64, from cv2 crops: N x K x 3, and each row's margin between best and second bin."""
+    recipe = engine.manifest.recipe
+    height, width = recipe.input.size_hw
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(engine.graph_path), providers=["CPUExecutionProvider"])
+    persons = []
+    for affine in crop_affines(boxes, (height, width), recipe.input.box_padding):
+        crop = cv2.warpAffine(frame, affine, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)[
+            ..., ::-1
+        ].astype(np.float64)
+        crop = ((crop - recipe.input.mean) / recipe.input.std).transpose(2, 0, 1)[None].astype(np.float32)
+        axes = [axis[0].astype(np.float64) for axis in session.run(None, {"input": crop})]
+        if flip:
+            mirrored = [axis[0] for axis in session.run(None, {"input": crop[..., ::-1].copy()})]
+            order = list(recipe.skeleton.flip_order)
+            turned = [mirrored[0][order][:, ::-1], mirrored[1][order]]
+            axes = [(a + b) / 2 for a, b in zip(axes, turned, strict=True)]
+        xy = np.stack([axis.argmax(axis=1) for axis in axes], axis=1) / recipe.output.split_ratio
+        score = np.minimum(axes[0].max(axis=1), axes[1].max(axis=1))
+        persons.append(np.concatenate([xy @ affine[:, :2].T + affine[:, 2], score[:, None]], axis=1))
+    return np.array(persons)
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
+def test_the_whole_way_follows_its_definition(engine, flip):
+    frame, boxes = noise(1), random_boxes(6, 1)
+    expected = reference_persons(engine, frame, boxes, flip=flip)
+    with PoseEstimator(engine, device="cpu", flip_test=flip) as estimate:
+        poses = estimate(frame, boxes)
+    bin_px = crop_affines(boxes, (64, 48), 1.25)[:, :1, 0] / 2
+    near = np.abs(poses.keypoints - expected[..., :2]).max(axis=2) <= bin_px  # crops differ by a grey level
+    assert near.mean() > 0.95
+    np.testing.assert_allclose(poses.scores, expected[..., 2], atol=0.05)
+
+
+@pytest.mark.parametrize("refine", ["parabola", "dark", "expectation"])
+def test_refinement_stays_within_half_a_bin(engine, refine):
+    frame, boxes = noise(2), random_boxes(5, 2)
+    with PoseEstimator(engine, device="cpu") as plain, PoseEstimator(engine, device="cpu", refine=refine) as refined:
+        moved = np.abs(refined(frame, boxes).keypoints - plain(frame, boxes).keypoints)
+    half_bin_px = crop_affines(boxes, (64, 48), 1.25)[:, 0, 0] / 4
+    assert (moved <= half_bin_px[:, None, None] + 1e-3).all() and moved.max() > 0
+
+
+# --- boxes and their absence -----------------------------------------------------------------------------------------
+
+
+def test_without_boxes_the_frame_is_one_person(engine):
+    frame = noise()
+    with PoseEstimator(engine, device="cpu") as estimate:
+        alone, framed = estimate(frame), estimate(frame, [[0, 0, 160, 120]])
+    np.testing.assert_array_equal(alone.keypoints, framed.keypoints)
+    np.testing.assert_array_equal(alone.boxes, [[0, 0, 160, 120]])
+    assert alone.track_ids is None and alone.box_scores.tolist() == [1.0]
+
+
+def test_a_detector_gives_boxes_and_scores(engine):
+    seen = []
+
+    def detector(frame):
+        seen.append(frame.shape)
+        return [[10, 10, 60, 100], [50, 5, 120, 110]], [0.9, 0.4]
+
+    with PoseEstimator(engine, device="cpu", detector=detector) as estimate:
+        poses = estimate(noise())
+        assert len(poses) == 2 and seen == [(120, 160, 3)]
+        np.testing.assert_allclose(poses.box_scores, [0.9, 0.4])
+        assert poses.timings_ms["detect"] >= 0
+        assert len(estimate(noise(), random_boxes(3))) == 3 and len(seen) == 1  # given boxes come first
+
+
+def test_a_detector_that_finds_nobody_gives_nobody(engine):
+    with PoseEstimator(engine, device="cpu", detector=lambda _: (np.zeros((0, 4)), np.zeros(0))) as estimate:
+        assert estimate(noise()).keypoints.shape == (0, 14, 2)
+
+
+def test_a_detector_that_answers_nonsense_is_named(engine):
+    with (
+        PoseEstimator(engine, device="cpu", detector=lambda _: ([[9, 9, 1, 1]], [1])) as estimate,
+        pytest.raises(InputError, match="box 0 has no area"),
+    ):
+        estimate(noise())
+
+
+def test_nobody_costs_nothing(engine):
+    with PoseEstimator(engine, device="cpu", tracker=True) as estimate:
+        poses = estimate(noise(), [])
+        assert set(poses.timings_ms) == {"total", "track"}  # neither crop nor network nor decode ran
+    assert poses.keypoints.shape == (0, 14, 2) and poses.scores.shape == (0, 14)
+    assert poses.boxes.shape == (0, 4) and poses.box_scores.shape == (0,) and poses.track_ids.shape == (0,)
+    assert poses.to_coco(1) == []
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 40])
+def test_chunks_drop_nobody_and_keep_the_order(engine, count):
+    frame, boxes = noise(count), random_boxes(count, count)
+    with PoseEstimator(engine, device="cpu") as estimate:
+        together = estimate(frame, boxes)
+        assert len(together) == count
+        for row in range(count):
+            alone = estimate(frame, boxes[row : row + 1])
+            np.testing.assert_array_equal(alone.keypoints[0], together.keypoints[row])
+            np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
+    np.testing.assert_array_equal(together.boxes, boxes)
+
+
+def test_box_scores_are_kept_and_checked(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        poses = estimate(noise(), random_boxes(2), box_scores=[0.25, 0.5])
+        assert poses.box_scores.tolist() == [0.25, 0.5] and poses.box_scores.dtype == np.float32
+        for wrong in ([1.0], [1.0, np.nan], ["a", "b"]):
+            with pytest.raises(InputError, match="box_scores must be 2"):
+                estimate(noise(), random_boxes(2), box_scores=wrong)
+
+
+def test_shapes_types_and_unpacking(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        poses = estimate(noise(), random_boxes(3))
+    keypoints, scores = poses
+    assert keypoints.shape == (3, 14, 2) and scores.shape == (3, 14)
+    for array in (keypoints, scores, poses.boxes, poses.box_scores):
+        assert array.dtype == np.float32 and array.flags.c_contiguous
+    assert {"crop", "network", "decode", "total"} == set(poses.timings_ms)
+    assert poses.timings_ms["total"] >= poses.timings_ms["network"] > 0
+
+
+# --- tracking --------------------------------------------------------------------------------------------------------
+
+
+class Follower(CpuPipeline):
+    """A pipeline whose joints lie where a walker is, if the crop's centre is near; else they score nothing."""
+
+    walker_xy = np.array([60.0, 60.0])
+
+    def run(self, frame, affines, *, flip=False):
+        rng = np.random.default_rng(0)
+        shape = rng.uniform(-18, 18, (14, 2))
+        centres = affines[:, :, 2] + affines[:, [0, 1], [0, 1]] * [24, 32]
+        persons = np.zeros((len(affines), 14, 3), np.float32)
+        persons[..., :2] = self.walker_xy + shape
+        persons[..., 2] = (np.abs(centres - self.walker_xy).max(axis=1) < 40)[:, None]
+        return persons, {}
+
+
+@pytest.fixture
+def follower(engine, monkeypatch):
+    from sdk.runtime.ort_session import OrtSession
+
+    pipeline = Follower(OrtSession(engine))
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: pipeline)
+    return pipeline
+
+
+def test_previous_joints_give_the_next_box(follower):
+    follower.walker_xy = np.array([80.0, 60.0])
+    with PoseEstimator(tracker=True) as estimate:
+        first = estimate(noise())
+        np.testing.assert_array_equal(first.boxes, [[0, 0, 160, 120]])
+        for step in range(5):
+            follower.walker_xy = np.array([80.0 + 4 * step, 60.0])
+            poses = estimate(noise())
+            assert poses.track_ids.tolist() == [1] and poses.boxes[0, 2] - poses.boxes[0, 0] < 60
+        follower.walker_xy = np.array([900.0, 900.0])  # gone: the next frame is looked at as a whole
+        estimate(noise())
+        np.testing.assert_array_equal(estimate(noise()).boxes, [[0, 0, 160, 120]])
+        estimate.reset_tracks()
+        follower.walker_xy = np.array([80.0, 60.0])
+        assert estimate(noise()).track_ids.tolist() == [1]
+
+
+def test_between_detections_boxes_come_from_the_joints(follower):
+    calls = []
+
+    def detector(frame):
+        calls.append(1)
+        return [[40, 40, 80, 80]], [0.7]
+
+    with PoseEstimator(detector=detector, tracker=Tracker(), detect_every=3) as estimate:
+        scores = [float(estimate(noise()).box_scores[0]) for _ in range(7)]
+    assert len(calls) == 3 and scores == pytest.approx([0.7, 1, 1, 0.7, 1, 1, 0.7])
+
+
+# --- heatmaps --------------------------------------------------------------------------------------------------------
+
+
+def test_a_heatmap_engine_gives_poses(heatmap_engine):
+    frame, boxes = noise(5), random_boxes(11, 5)
+    with PoseEstimator(heatmap_engine, device="cpu", flip_test=True) as estimate:
+        poses = estimate(frame, boxes)
+    assert poses.keypoints.shape == (11, 14, 2) and np.isfinite(poses.keypoints).all()
+
+
+def test_a_heatmap_engine_has_its_own_refinement(heatmap_engine):
+    with pytest.raises(InputError, match="refine must be 'none' for a heatmap engine"):
+        PoseEstimator(heatmap_engine, device="cpu", refine="dark")
+
+
+# --- streams and futures ---------------------------------------------------------------------------------------------
+
+
+def test_futures_come_in_order_and_equal_calls(engine):
+    frames, boxes = [noise(i) for i in range(8)], random_boxes(2)
+    with PoseEstimator(engine, device="cpu") as estimate:
+        futures = [estimate.submit(frame, boxes) for frame in frames]
+        for frame, future in zip(frames, futures, strict=True):
+            np.testing.assert_array_equal(future.result().keypoints, estimate(frame, boxes).keypoints)
+
+
+def test_a_failed_future_raises_and_the_next_is_served(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        broken, whole = estimate.submit(None), estimate.submit(noise())
+        with pytest.raises(InputError, match="frame is None"):
+            broken.result()
+        assert len(whole.result()) == 1
+
+
+def test_close_finishes_what_was_submitted(engine):
+    estimate = PoseEstimator(engine, device="cpu")
+    futures = [estimate.submit(noise(i)) for i in range(5)]
+    estimate.close()
+    assert [len(future.result()) for future in futures] == [1] * 5
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_stream_keeps_order_and_looks_ahead_no_further_than_told(engine, depth):
+    taken, given = [], 0
+
+    def camera():
+        for index in range(9):
+            taken.append(index)
+            assert len(taken) - given <= depth
+            yield noise(index), random_boxes(index % 3, index)
+
+    with PoseEstimator(engine, device="cpu") as estimate:
+        for index, poses in enumerate(estimate.stream(camera(), depth=depth)):
+            given += 1
+            expected = estimate(noise(index), random_boxes(index % 3, index))
+            np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
+    assert given == 9
+
+
+def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        stream = estimate.stream(noise(i) for i in range(100))
+        assert len(next(stream)) == 1
+        stream.close()
+        assert len(estimate(noise())) == 1
+        with pytest.raises(InputError, match="depth must be a whole number"):
+            next(estimate.stream([], depth=0))
+
+
+def test_a_fault_of_the_camera_comes_through(engine):
+    def camera():
+        yield noise()
+        raise OSError("unplugged")
+
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(OSError, match="unplugged"):
+        list(estimate.stream(camera()))
+
+
+def test_threads_share_an_estimator(engine):
+    frames = [noise(i) for i in range(6)]
+    boxes = random_boxes(9)
+    with PoseEstimator(engine, device="cpu", threads=1) as estimate:
+        expected = [estimate(frame, boxes).keypoints for frame in frames]
+        wrong = []
+
+        def work():
+            for frame, keypoints in zip(frames, expected, strict=True):
+                if not np.array_equal(estimate(frame, boxes).keypoints, keypoints):
+                    wrong.append(1)
+
+        workers = [threading.Thread(target=work) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert not wrong
+
+
+# --- life cycle and options ------------------------------------------------------------------------------------------
+
+
+def test_after_close_every_entry_says_so(engine):
+    estimate = PoseEstimator(engine, device="cpu")
+    estimate.close()
+    estimate.close()
+    for call in (lambda: estimate(noise()), lambda: estimate.submit(noise()), lambda: next(estimate.stream([noise()]))):
+        with pytest.raises(ClosedError, match="the estimator is closed; make a new PoseEstimator"):
+            call()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_told(engine):
+    """In a real child: the call must end in words, not in a hang."""
+    estimate = PoseEstimator(engine, device="cpu")
+    estimate(noise())
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            estimate(noise())
+            message = "no error"
+        except ClosedError as error:
+            message = str(error)
+        os.write(writer, message.encode())
+        os._exit(0)
+    os.close(writer)
+    assert b"before a fork; make a PoseEstimator in the child" in os.read(reader, 1000)
+    os.waitpid(child, 0)
+
+
+def test_the_frame_is_only_read(engine):
+    frame = noise()
+    before = frame.copy()
+    with PoseEstimator(engine, device="cpu") as estimate:
+        estimate(frame, random_boxes(4))
+    np.testing.assert_array_equal(frame, before)
+
+
+def test_nv12_frames_give_nearly_the_poses_of_bgr(engine):
+    smooth = cv2.GaussianBlur(noise(3), (0, 0), 9)
+    smooth = cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX)
+    i420 = cv2.cvtColor(smooth, cv2.COLOR_BGR2YUV_I420)
+    luma, chroma = i420[:120], i420[120:].reshape(2, 60, 80)
+    nv12 = np.concatenate([luma, chroma.transpose(1, 2, 0).reshape(60, 160)])
+    boxes = random_boxes(6)
+    with PoseEstimator(engine, device="cpu") as plain, PoseEstimator(engine, device="cpu", pixel_format="nv12") as yuv:
+        a, b = plain(smooth, boxes), yuv(nv12, boxes)
+        assert yuv(nv12).boxes.tolist() == [[0, 0, 160, 120]]
+    assert np.median(np.abs(a.keypoints - b.keypoints)) < 1 and np.abs(a.scores - b.scores).max() < 0.2
+
+
+OPTIONS = {
+    "unknown device": ({"device": "tpu"}, "device must be 'auto', 'cpu', 'cuda'"),
+    "unknown pixel format": ({"pixel_format": "yuyv"}, "pixel_format must be one of bgr, rgb, nv12"),
+    "unknown refinement": ({"refine": "guess"}, "refine must be one of none, parabola, dark, expectation"),
+    "no threads": ({"threads": 0}, "threads must be a whole number of at least 1"),
+    "missing detector": ({"detector": "none.onnx"}, r"detector 'none\.onnx' does not exist"),
+    "seldom without tracker": ({"detect_every": 2}, "detect_every .* needs a tracker above 1"),
+    "never": ({"detect_every": 0, "tracker": True}, "detect_every must be a whole number of at least 1"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), OPTIONS.values(), ids=OPTIONS)
+def test_options_are_refused_when_it_is_made(engine, options, message):
+    from sdk.errors import SdkError
+
+    with pytest.raises(SdkError, match=message):
+        PoseEstimator(engine, **{"device": "cpu", **options})
+
+
+def test_a_recipe_that_was_not_built_names_the_command():
+    from sdk.recipe import catalogue
+
+    name = next(iter(catalogue()))
+    with pytest.raises(EngineError, match=f"'{name}' is a recipe: build it first with `sdk build-engine {name}"):
+        PoseEstimator(name, device="cpu")
+
+
+def test_the_scale_of_scores_follows_the_rule(engine):
+    from sdk.runtime.confidence import scale_from_recipe
+
+    assert scale_from_recipe(SMALL).fair == 0.3
+    softmax = scale_from_recipe(BODY14)
+    assert 1 / 256 < softmax.fair < softmax.sure < 0.1
+    assert scale_from_recipe(SMALL_HEATMAP).fair == 0.2
