@@ -38,9 +38,9 @@ class Augmentation:
     """Probabilities (0..1) and ranges. `scale` is in powers of e, `shift` in parts of the crop's side."""
 
     flip: float = 0.5
-    half_body: float = 0.15
+    half_body: float = 0.1
     rotate: float = 0.7
-    rotation_deg: float = 80.0
+    rotation_deg: float = 60.0
     scale: float = 0.3
     shift: float = 0.08
     colour: float = 0.7

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from sdk.errors import DatasetError
 from sdk.recipe import Recipe
+from sdk.runtime.figures import rendered_figure
+from sdk.skeletons import skeleton_by_name
 from sdk.training.augment import Augmentation, Person, augmented_crop
 
-__all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches"]
+__all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches", "rendered_person"]
 
 logger = logging.getLogger(__name__)
 REACH = 1.25  # region kept about a box, in longer sides of the box either way: enough for scale, shift and rotation
@@ -72,20 +74,25 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
 
 
 class PersonDataset:
-    """Persons in memory up to `cache_gib`; those beyond it are read from their file each time."""
+    """Persons in memory up to `cache_gib`, the rest read from their file each time; then `figures` rendered ones."""
 
-    def __init__(self, path: Path, images: Path, recipe: Recipe, *, seed: int = 0, cache_gib: float = 4.0) -> None:
+    def __init__(
+        self, path: Path, images: Path, recipe: Recipe, *, seed: int = 0, cache_gib: float = 4.0, figures: int = 0
+    ) -> None:
         self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)
         self.recipe = recipe
         self.seed = seed
         self._cache: dict[int, Person] = {}
         self._fill(cache_gib * 2**30)
+        self._figures = [rendered_person(recipe, seed, index) for index in range(figures)]
 
     def __len__(self) -> int:
-        return len(self.annotations)
+        return len(self.annotations) + len(self._figures)
 
     def person(self, index: int) -> Person:
         """Person `index`, cut from its photograph."""
+        if index >= len(self.annotations):
+            return self._figures[index - len(self.annotations)]
         if index in self._cache:
             return self._cache[index]
         person = _person_from_file(self.annotations[index], self.recipe.input.size_hw)
@@ -130,6 +137,21 @@ class PersonDataset:
         if len(self._cache) < len(kept):
             logger.info("%d of %d persons fit into the cache", len(self._cache), len(kept))
         self.annotations = kept
+
+
+def rendered_person(recipe: Recipe, seed: int, index: int) -> Person:
+    """Rendered figure `index` as a person; its box is the joints' extent and 15 % a side, as in the photographs."""
+    drawn = skeleton_by_name("crowdpose14").joints
+    missing = set(recipe.skeleton.joints) - set(drawn)
+    if missing:
+        raise DatasetError(f"rendered figures have no joint '{min(missing)}'; set figures = 0 for this recipe")
+    order = [drawn.index(name) for name in recipe.skeleton.joints]
+    side = round(1.6 * max(recipe.input.size_hw))
+    frame, joints = rendered_figure(np.random.default_rng((seed, index)), (side, side))
+    keypoints = np.column_stack([joints[order], np.full(len(order), 2, np.float32)])
+    low, high = joints.min(axis=0), joints.max(axis=0)
+    margin = 0.15 * (high - low)
+    return Person(frame, keypoints, np.concatenate([low - margin, high + margin]))
 
 
 def _joint_order(path: Path, listed: Any, joints: tuple[str, ...]) -> list[int]:

@@ -74,3 +74,10 @@ class Processes:
             import torch
 
             torch.distributed.barrier()
+
+    def leave(self) -> None:
+        """Leave the group, at the end of a run."""
+        if self.world > 1:
+            import torch
+
+            torch.distributed.destroy_process_group()

@@ -39,9 +39,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Settings:
-    """A training run. `batch` is per process; `ema` is the average's decay a step; `figures` a part of each batch."""
+    """A training run. `batch` is per process; `ema` is the average's decay a step."""
 
-    epochs: int = 60
+    epochs: int = 110
     batch: int = 64
     learning_rate: float = 2e-3
     final_rate: float = 0.01  # of learning_rate, at the end of the cosine
@@ -54,11 +54,11 @@ class Settings:
     soften_targets: bool = False
     stages: tuple[Stage, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
-    plain_epochs: int = 0  # the last ones, without cut-out, half body and colour
-    figures: float = 0.0
+    plain_epochs: int = 8  # the last ones, without cut-out, half body and colour
+    figures: int = 0  # rendered figures added to the persons
     precision: Precision = "float32"
     workers: int = 1
-    validate_every: int = 5
+    validate_every: int = 10
     cache_gib: float = 4.0
     seed: int = 0
 
@@ -69,10 +69,10 @@ class Settings:
         for name in ("learning_rate", "clip_norm", "beta", "cache_gib"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"setting '{name}' must be positive (got {getattr(self, name)})")
-        for name in ("weight_decay", "warmup_steps", "workers", "seed", "plain_epochs"):
+        for name in ("weight_decay", "warmup_steps", "workers", "seed", "plain_epochs", "figures"):
             if getattr(self, name) < 0:
                 raise TrainingError(f"setting '{name}' must not be negative (got {getattr(self, name)})")
-        for name in ("final_rate", "ema", "figures"):
+        for name in ("final_rate", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"setting '{name}' must be at least 0 and below 1 (got {getattr(self, name)})")
         ends = [stage.until for stage in self.stages]

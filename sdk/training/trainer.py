@@ -132,9 +132,7 @@ class Trainer:
         settings, processes = self.settings, self.processes
         batches = epoch_batches(self.train.order(epoch), settings.batch, processes.rank, processes.world)
         size_hw = self._size_hw(epoch)
-        loader = batch_loader(
-            self.train, batches, epoch, self._augmentation(epoch), settings.workers, size_hw, settings.figures
-        )
+        loader = batch_loader(self.train, batches, epoch, self._augmentation(epoch), settings.workers, size_hw)
         self.module.train()
         losses = []
         title = f"epoch {epoch + 1}/{settings.epochs}"

@@ -1,0 +1,221 @@
+"""The trainer on rendered figures: it learns, resumes exactly after a kill, agrees between processes, refuses misuse."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdk.errors import DeviceError, TrainingError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("matplotlib")
+pytest.importorskip("pycocotools")
+
+from safetensors.torch import load_file  # noqa: E402
+from support.training import tiny_recipe, write_data  # noqa: E402
+
+from sdk.training.augment import Augmentation  # noqa: E402
+from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.settings import Settings, Stage  # noqa: E402
+from sdk.training.trainer import Trainer  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = Settings(epochs=3, batch=4, warmup_steps=2, workers=0, validate_every=2, cache_gib=0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    return folder, write_data(folder, 17), write_data(folder, 6, seed=1)
+
+
+def trainer(data, output, settings=SETTINGS, recipe=None, **options):
+    recipe = recipe or tiny_recipe()
+    folder, train, val = data
+    sets = PersonDataset(train, folder, recipe, seed=settings.seed), PersonDataset(val, folder, recipe)
+    return Trainer(recipe, settings, *sets, output, **options)
+
+
+def log_of(output):
+    with (output / "log.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def weights_of(output):
+    return torch.load(output / "last.pt", weights_only=True)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    trainer(data, output).fit()
+    return output
+
+
+def test_a_run_leaves_its_files(finished):
+    assert sorted(path.name for path in finished.iterdir()) == ["best.safetensors", "curves.png", "last.pt", "log.csv"]
+    rows = log_of(finished)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["step"] for row in rows] == ["4", "8", "12"]
+    assert [bool(row["pck_0.2"]) for row in rows] == [False, True, True]
+
+
+def test_the_same_seed_is_the_same_run(data, finished, tmp_path):
+    trainer(data, tmp_path / "again").fit()
+    assert same(weights_of(finished)["network"], weights_of(tmp_path / "again")["network"])
+    trainer(data, tmp_path / "other", Settings(**{**vars(SETTINGS), "seed": 1})).fit()
+    assert not same(weights_of(finished)["network"], weights_of(tmp_path / "other")["network"])
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+import test_training as t
+run = t.trainer((Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])), Path(sys.argv[5]))
+step = run._step
+def dying_step(*values):
+    if run.step == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*values)
+run._step = dying_step
+run.fit()
+"""
+
+
+def test_a_killed_run_resumes_exactly(data, finished, tmp_path):
+    output = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(ROOT / "tests"), *map(str, data), str(output)]
+    died = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert weights_of(output)["epoch"] == 2
+    run = trainer(data, output, resume=True)
+    run.fit()
+    for part in ("network", "average"):
+        assert same(weights_of(finished)[part], weights_of(output)[part])
+    assert log_of(output) == log_of(finished)
+    assert same(load_file(output / "best.safetensors"), load_file(finished / "best.safetensors"))
+
+
+def test_workers_change_nothing(data, finished, tmp_path):
+    trainer(data, tmp_path / "workers", Settings(**{**vars(SETTINGS), "workers": 2})).fit()
+    assert same(weights_of(finished)["network"], weights_of(tmp_path / "workers")["network"])
+
+
+def test_it_learns(data, tmp_path):
+    settings = Settings(epochs=30, batch=8, warmup_steps=5, workers=0, validate_every=30, augmentation=Augmentation.none())
+    run = trainer(data, tmp_path / "learns", settings)
+    run.fit()
+    losses = [row["loss"] for row in run.rows]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_stages_and_heatmaps_train(data, tmp_path):
+    staged = Settings(**{**vars(SETTINGS), "stages": (Stage(0.5, 32, 32),), "plain_epochs": 1, "figures": 0})
+    run = trainer(data, tmp_path / "stages", staged, tiny_recipe(size=64))
+    assert [run._size_hw(epoch) for epoch in range(3)] == [(32, 32), (32, 32), (64, 64)]
+    assert run.fit()["step"] == 12
+    heatmap = trainer(data, tmp_path / "heatmap", SETTINGS, tiny_recipe("heatmap"))
+    assert 0 <= heatmap.fit()["pck_0.2"] <= 100
+
+
+def test_fine_tuning_starts_from_the_weights(data, finished, tmp_path):
+    run = trainer(data, tmp_path / "tuned", weights=finished / "best.safetensors")
+    assert same(load_file(finished / "best.safetensors"), run.network.state_dict())
+    with pytest.raises(TrainingError, match="do not fit"):
+        trainer(data, tmp_path / "tuned", recipe=tiny_recipe("heatmap"), weights=finished / "best.safetensors")
+
+
+def test_rendered_figures_join_the_persons(data):
+    folder, train, _ = data
+    recipe = tiny_recipe()
+    dataset = PersonDataset(train, folder, recipe, figures=5)
+    assert len(dataset) == 22
+    crop, keypoints = dataset.sample(21, 0, Augmentation.none())
+    assert crop.shape == (32, 32, 3)
+    assert (keypoints[:, 2] == 2).all()
+    assert (keypoints[:, :2] > -1).all() and (keypoints[:, :2] < 33).all()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_each_batch(world):
+    order = np.random.default_rng(0).permutation(50)
+    shares = [epoch_batches(order, 4, rank, world) for rank in range(world)]
+    steps = 50 // (4 * world)
+    assert [len(share) for share in shares] == [steps] * world
+    joined = [index for step in zip(*shares, strict=True) for batch in step for index in batch]
+    assert joined == order[: steps * 4 * world].tolist()
+
+
+DDP = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+import test_training as t
+run = t.trainer((Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])), Path(sys.argv[5]))
+run.fit()
+torch.save(run.network.state_dict(), Path(sys.argv[5]) / f"rank{run.processes.rank}.pt")
+run.processes.leave()
+"""
+
+
+def test_two_processes_train_one_network(data, finished, tmp_path):
+    script = tmp_path / "ddp.py"
+    script.write_text(DDP)
+    output = tmp_path / "ddp"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    arguments = [str(ROOT / "tests"), *map(str, data), str(output)]
+    subprocess.run(
+        [*command, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=True
+    )
+    ranks = [torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    learned = {key for key in ranks[0] if "running" not in key}  # statistics are each process's own until the next step
+    assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in learned)
+    assert [row["step"] for row in log_of(output)] == ["2", "4", "6"]
+    assert not same(weights_of(output)["network"], weights_of(finished)["network"])
+    with pytest.raises(TrainingError, match="made with another processes"):
+        trainer(data, output, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (lambda d, f, t: trainer(d, f), TrainingError, "already holds a run; resume it with --resume"),
+        (lambda d, f, t: trainer(d, t, Settings(batch=64)), TrainingError, "do not fill one batch of 64 x 1"),
+        (
+            lambda d, f, t: trainer(d, f, Settings(epochs=9), resume=True),
+            TrainingError,
+            "was made with another settings",
+        ),
+        (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu or cuda (got 'tpu')"),
+        (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), TrainingError, "cannot be read"),
+        (lambda d, f, t: Settings(epochs=0), TrainingError, "setting 'epochs' must be at least 1 (got 0)"),
+        (lambda d, f, t: Settings(ema=1.0), TrainingError, "setting 'ema' must be at least 0 and below 1"),
+        (lambda d, f, t: Settings(stages=(Stage(2.0, 8, 8),)), TrainingError, "'until' must rise within 0..1"),
+    ],
+    ids=["used-folder", "few-persons", "other-settings", "device", "weights", "epochs", "ema", "stages"],
+)
+def test_misuse_is_refused(data, finished, tmp_path, act, error, message):
+    with pytest.raises(error) as raised:
+        act(data, finished, tmp_path)
+    assert message in str(raised.value)
