@@ -131,14 +131,15 @@ def _engine_from_typed(
 
 def _typed_graph(options: BuildOptions) -> _Typed:
     from sdk.toolchain.graphs import opset_of, serialized
-    from sdk.toolchain.precision import fp16_graph_from_graph
+    from sdk.toolchain.precision import fp16_graph_from_graph, island_notes
 
     model, weights = _float_graph(options)
     if options.precision == "fp32":
         return _Typed(options.recipe, "fp32", serialized(model), opset_of(model), weights)
     typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
     _check_stored(model, typed, options)
-    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights)
+    notes = island_notes(model)
+    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights, notes=notes)
 
 
 def _float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:

@@ -23,7 +23,13 @@ from sdk.errors import GraphError
 from sdk.toolchain.graphs import array_of, name_nodes, opset_of
 from sdk.toolchain.islands import find_islands
 
-__all__ = ["fp16_graph_from_graph", "layer_precisions", "stored_graph_from_graph", "with_constants_named"]
+__all__ = [
+    "fp16_graph_from_graph",
+    "island_notes",
+    "layer_precisions",
+    "stored_graph_from_graph",
+    "with_constants_named",
+]
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 FREE = {"Shape", "Size"}  # read no values: any type will do
@@ -47,8 +53,14 @@ def fp16_graph_from_graph(
         kept |= dict.fromkeys(matches, f"asked for by '{pattern}'")
     typed = _Converter(source, kept).convert()
     onnx.checker.check_model(typed, full_check=True)
-    _tell(kept)
+    for note in _told(kept):
+        log.info("%s", note)
     return typed
+
+
+def island_notes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What `fp16_graph_from_graph` leaves in FP32, one sentence a reason."""
+    return tuple(_told(find_islands(with_constants_named(model))))
 
 
 def layer_precisions(model: onnx.ModelProto) -> dict[str, str]:
@@ -268,6 +280,5 @@ def _rounded(node: onnx.NodeProto, types: Mapping[str, int]) -> Iterator[onnx.No
         yield helper.make_node("Cast", [f"{name}_half"], [name], name=f"/back/{name}", to=FLOAT)
 
 
-def _tell(kept: Mapping[str, str]) -> None:
-    for reason, count in Counter(kept.values()).items():
-        log.info("%d nodes stay FP32: %s", count, reason)
+def _told(kept: Mapping[str, str]) -> list[str]:
+    return [f"{count} layers stay FP32: {reason}" for reason, count in Counter(kept.values()).items()]
