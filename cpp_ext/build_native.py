@@ -1,38 +1,81 @@
 """Builds `sdk/_native`: one object per C++ file, the CPU kernels once per instruction set, nvcc where it is found.
 
-setup.py is its only caller. Needs a C++17 compiler (GCC or Clang) and nanobind; nothing else is asked for.
+setup.py is its only caller. Needs a C++17 compiler (GCC or Clang) and nanobind; without nvcc the CUDA half is left out.
 
     CUDA_HOME=/usr/local/cuda SDK_CUDA_ARCHITECTURES="87 90" pip install .
 
-`SDK_CUDA_ARCHITECTURES` narrows the GPUs, "none" leaves the CUDA half out.
+`SDK_CUDA_ARCHITECTURES` narrows the GPUs; "none" leaves the CUDA half out although nvcc is there.
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import nanobind
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 __all__ = ["NativeBuild", "native_extension"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("bindings.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
-COMMON_FLAGS = ("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG")
-KERNEL_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu")
+FLAGS = ("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG")
+KERNEL_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
 INSTRUCTION_SETS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mf16c"),
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mf16c", "-mprefer-vector-width=512"),
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mf16c"),
 }
+DEFAULT_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 110, 120)  # 87: Orin, 110: Thor
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """An nvcc, the folder it belongs to, and the architectures to compile for, ascending."""
+
+    nvcc: Path
+    home: Path
+    architectures: tuple[int, ...]
 
 
 def native_extension() -> Extension:
     """The one extension module, with every file whose change must rebuild it."""
-    depends = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "cpp_ext").rglob("*")) if p.suffix in {".h", ".cu", ".cpp", ".py"}]
+    suffixes = {".h", ".cu", ".cpp", ".py"}
+    depends = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "cpp_ext").rglob("*")) if p.suffix in suffixes]
     return Extension("sdk._native", sources=[f"cpp_ext/{name}" for name in SOURCES], depends=depends, language="c++")
+
+
+def find_toolkit() -> Toolkit | None:
+    """The CUDA toolkit of CUDA_HOME or of PATH, or None; an error when it is asked for and unusable."""
+    wanted = os.environ.get("SDK_CUDA_ARCHITECTURES", "").replace(",", " ").split()
+    if wanted == ["none"]:
+        return None
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc", path=str(Path(home) / "bin") if home else None)
+    if found is None:
+        if home or wanted:
+            raise CompileError(f"nvcc was not found (CUDA_HOME={home}, SDK_CUDA_ARCHITECTURES={' '.join(wanted)})")
+        return None
+    known = {int(number) for number in re.findall(r"compute_(\d+)\b", _said_by(found, "--list-gpu-arch"))}
+    unknown = [name for name in wanted if not name.isdigit() or int(name) not in known]
+    if unknown:
+        raise CompileError(f"SDK_CUDA_ARCHITECTURES names {unknown}; this nvcc knows {sorted(known)}")
+    architectures = sorted(known & set(map(int, wanted) if wanted else DEFAULT_ARCHITECTURES))
+    top = re.search(r"TOP=(.+)", _said_by(found, "--dryrun", "-x", "cu", os.devnull))  # nvcc itself may be a link or a script
+    toolkit_home = Path(top.group(1).strip()).resolve() if top else Path(found).resolve().parent.parent
+    return Toolkit(Path(found), toolkit_home, tuple(architectures))
+
+
+def _said_by(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 class NativeBuild(build_ext):
@@ -40,20 +83,60 @@ class NativeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile, link, and say in one line what was built."""
-        folder = Path(nanobind.include_dir()).parent
-        includes = [str(folder / "include"), str(folder / "ext/robin_map/include"), *self.compiler.include_dirs]
-        objects = self._compile("base", [*ext.sources], includes, COMMON_FLAGS)
-        objects += self._compile("nanobind", [str(Path(nanobind.source_dir()) / "nb_combined.cpp")], includes, (*COMMON_FLAGS, "-fno-strict-aliasing"))
+        package = Path(nanobind.include_dir()).parent
+        self.includes = [str(package / "include"), str(package / "ext/robin_map/include")]
+        toolkit = find_toolkit()
         sets = list(INSTRUCTION_SETS) if platform.machine() in {"x86_64", "AMD64"} else ["baseline"]
-        for name in sets:
-            flags = (*COMMON_FLAGS, *KERNEL_FLAGS, *INSTRUCTION_SETS[name], f"-DSDK_KERNELS={name}_kernels")
-            objects += self._compile(name, ["cpp_ext/cpu/kernels.cpp"], includes, flags)
+        objects = self._host_objects(ext, sets, ("-DSDK_WITH_CUDA",) if toolkit else ())
+        libraries: list[str] = []
+        if toolkit:
+            objects += self._cuda_objects(toolkit)
+            libraries = [f"-L{folder}" for folder in self._library_folders(toolkit)] + ["-lcudart_static", "-ldl", "-lrt"]
         self.compiler.link_shared_object(
-            objects, self.get_ext_fullpath(ext.name), extra_postargs=["-Wl,--gc-sections", "-Wl,-s", "-pthread"], target_lang="c++",
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=[*libraries, "-Wl,--gc-sections", "-Wl,-s", "-Wl,--exclude-libs,ALL", "-pthread"],
+            target_lang="c++",
         )
-        self.announce(f"sdk._native: CPU ({', '.join(sets)})", level=2)
+        gpus = f"CUDA ({' '.join(map(str, toolkit.architectures))}, PTX)" if toolkit else "no CUDA (nvcc not found or not wanted)"
+        print(f"sdk._native: CPU ({' '.join(sets)}), {gpus}")
 
-    def _compile(self, folder: str, sources: list[str], includes: list[str], flags: tuple[str, ...]) -> list[str]:
+    def _host_objects(self, ext: Extension, sets: list[str], defines: tuple[str, ...]) -> list[str]:
+        nanobind_source = str(Path(nanobind.source_dir()) / "nb_combined.cpp")
+        objects = self._compile("base", ext.sources, (*FLAGS, *defines))
+        objects += self._compile("nanobind", [nanobind_source], (*FLAGS, "-fno-strict-aliasing"))
+        for name in sets:
+            flags = (*FLAGS, *KERNEL_FLAGS, *INSTRUCTION_SETS[name], f"-DSDK_KERNELS={name}_kernels")
+            objects += self._compile(name, ["cpp_ext/cpu/kernels.cpp"], flags)
+        return objects
+
+    def _cuda_objects(self, toolkit: Toolkit) -> list[str]:
+        self.includes.append(str(toolkit.home / "include"))
+        names = " ".join(map(str, toolkit.architectures))
+        objects = self._compile("cuda", ["cpp_ext/cuda/bindings_cuda.cpp"], (*FLAGS, "-DSDK_WITH_CUDA", f'-DSDK_CUDA_ARCHITECTURES="{names}"'))
+        for source in CUDA_SOURCES:
+            target = Path(self.build_temp) / "cuda" / f"{Path(source).stem}.cu.o"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.spawn([str(toolkit.nvcc), *nvcc_flags(toolkit.architectures), "-c", f"cpp_ext/{source}", "-o", str(target)])
+            objects.append(str(target))
+        return objects
+
+    def _library_folders(self, toolkit: Toolkit) -> list[Path]:
+        folders = [toolkit.home / "lib64", *toolkit.home.glob("targets/*/lib"), toolkit.home / "lib"]
+        return [folder for folder in folders if (folder / "libcudart_static.a").is_file()]
+
+    def _compile(self, folder: str, sources: list[str], flags: tuple[str, ...]) -> list[str]:
         return self.compiler.compile(
-            sources, output_dir=str(Path(self.build_temp) / folder), include_dirs=includes, extra_postargs=list(flags)
+            sources,
+            output_dir=str(Path(self.build_temp) / folder),
+            include_dirs=[*self.includes, *self.compiler.include_dirs],
+            extra_postargs=list(flags),
         )
+
+
+def nvcc_flags(architectures: tuple[int, ...]) -> list[str]:
+    """Machine code for each architecture, PTX of the newest; no fused multiply-add, as on the CPU."""
+    codes = [f"arch=compute_{a},code=sm_{a}" for a in architectures]
+    codes.append(f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
+    flags = ["-std=c++17", "-O3", "-fmad=false", "--threads", "2", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    return flags + [part for code in codes for part in ("-gencode", code)]

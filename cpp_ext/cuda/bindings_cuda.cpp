@@ -1,0 +1,213 @@
+// cuda/bindings_cuda.cpp: the submodule _native.cuda: both ops on raw device pointers, and what PyCUDA lacks to replay a
+// frame as one CUDA graph. Pointers and streams are integers. Nothing allocates device memory or synchronises.
+//
+// The CUDA runtime is linked statically and works in the context that is current, i.e. the primary one that the run
+// time pushes.
+
+#include "bindings_cuda.h"
+
+#include <cuda_runtime.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "../sdk_ops.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Address = uint64_t;
+using Triple = std::array<float, 3>;
+
+template <class T> T* pointer(Address address) { return reinterpret_cast<T*>(static_cast<uintptr_t>(address)); }
+cudaStream_t stream_of(Address stream) { return pointer<CUstream_st>(stream); }
+
+void require(bool holds, const char* rule) {
+    if (!holds) throw std::invalid_argument(rule);
+}
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    cudaGetLastError();  // an error that was reported is not to be found again by the next launch
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
+}
+
+void check_launch(const char* problem, const char* op) {
+    if (problem) throw std::runtime_error(std::string(op) + " could not be launched: " + problem);
+}
+
+// ---- ops -------------------------------------------------------------------------------------------------------
+
+sdk::CropSpec crop_spec(int32_t height, int32_t width, const Triple& scale, const Triple& bias, bool swap, bool half,
+                        const std::array<float, 6>& yuv) {
+    require(height >= 0 && width >= 0 && height <= sdk::MAX_CROP_SIDE && width <= sdk::MAX_CROP_SIDE, "crop sides must be 0 to 16384");
+    sdk::CropSpec spec = {};
+    spec.height = height;
+    spec.width = width;
+    spec.half = half;
+    spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
+    for (int channel = 0; channel < 3; channel++) {
+        spec.plane[channel] = swap ? 2 - channel : channel;
+        spec.scale[channel] = scale[spec.plane[channel]];
+        spec.bias[channel] = bias[spec.plane[channel]];
+    }
+    return spec;
+}
+
+void launch_crop(Address out, const sdk::Frame& frame, const sdk::Frame* record, bool nv12, Address affines, int32_t count,
+                 const sdk::CropSpec& spec, Address stream) {
+    require(count >= 0, "the number of crops must not be negative");
+    require(count == 0 || (out && affines), "out and affines must not be null");
+    require(out % (spec.half ? 2 : 4) == 0 && affines % 4 == 0, "out and affines must be aligned to their dtype");
+    nb::gil_scoped_release released;
+    check_launch(sdk::cuda::crop(pointer<void>(out), frame, record, nv12, pointer<const float>(affines), count, spec,
+                                 stream_of(stream)), "crop");
+}
+
+void crop(Address out, Address frame, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
+          Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
+    require(frame && frame % 8 == 0, "frame must be the address of a frame record, aligned to 8 bytes");
+    launch_crop(out, {}, pointer<const sdk::Frame>(frame), nv12, affines, count,
+                crop_spec(height, width, scale, bias, swap, half, yuv), stream);
+}
+
+using FrameValues = std::tuple<Address, Address, int64_t, int64_t, int32_t, int32_t>;
+
+void crop_frame(Address out, FrameValues frame, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
+                Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
+    const auto [data, chroma, stride, chroma_stride, frame_height, frame_width] = frame;
+    require(frame_height >= 0 && frame_width >= 0 && frame_height <= 16384 && frame_width <= 16384, "frame sides must be at most 16384");
+    require(!nv12 || (chroma && frame_height % 2 == 0 && frame_width % 2 == 0), "an NV12 frame must have a chroma plane and even sides");
+    const sdk::Frame value = {pointer<const uint8_t>(data), pointer<const uint8_t>(chroma), stride, chroma_stride, frame_height, frame_width};
+    launch_crop(out, value, nullptr, nv12, affines, count, crop_spec(height, width, scale, bias, swap, half, yuv), stream);
+}
+
+void decode(Address out, Address x, Address y, Address affines, int32_t count, int32_t joints, int32_t x_bins, int32_t y_bins,
+            double split_ratio, int score, int refine, bool half, Address stream, Address mirrored_x, Address mirrored_y,
+            Address partner, int32_t flip_shift) {
+    require(count >= 0 && joints >= 0 && x_bins >= 0 && y_bins >= 0, "sizes must not be negative");
+    require(static_cast<int64_t>(count) * joints <= INT32_MAX / 4, "too many joints");
+    require(score >= 0 && score <= 2 && refine >= 0 && refine <= 3, "unknown score rule or refinement");
+    require(split_ratio > 0 && (flip_shift == 0 || flip_shift == 1), "split ratio or flip shift out of range");
+    require(!mirrored_x == !mirrored_y && !mirrored_x == !partner, "mirrored_x, mirrored_y and partner go together");
+    const sdk::DecodeSpec spec = {joints, x_bins, y_bins, split_ratio, static_cast<sdk::Score>(score),
+                                  static_cast<sdk::Refine>(refine), half, flip_shift};
+    const sdk::Logits logits = {pointer<const void>(x), pointer<const void>(y), pointer<const void>(mirrored_x),
+                                pointer<const void>(mirrored_y), pointer<const int32_t>(partner)};
+    nb::gil_scoped_release released;
+    check_launch(sdk::cuda::decode(pointer<float>(out), logits, pointer<const float>(affines), count, spec, stream_of(stream)), "decode");
+}
+
+// ---- graphs ----------------------------------------------------------------------------------------------------
+
+// An executable graph. destroy() may be called early and more than once; a destroyed graph cannot be launched.
+class Graph {
+  public:
+    explicit Graph(cudaGraphExec_t executable) : executable_(executable) {}
+    Graph(Graph&& other) noexcept : executable_(std::exchange(other.executable_, nullptr)) {}
+    Graph& operator=(Graph&&) = delete;
+    ~Graph() { destroy(); }
+
+    void launch(Address stream) const {
+        require(executable_, "this graph has been destroyed");
+        nb::gil_scoped_release released;
+        check(cudaGraphLaunch(executable_, stream_of(stream)), "the graph could not be launched");
+    }
+    void destroy() {
+        if (executable_) cudaGraphExecDestroy(std::exchange(executable_, nullptr));
+    }
+
+  private:
+    cudaGraphExec_t executable_;
+};
+
+void graph_begin(Address stream) {
+    check(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal), "the capture could not begin");
+}
+
+Graph graph_end(Address stream) {
+    nb::gil_scoped_release released;
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamEndCapture(stream_of(stream), &graph), "the capture broke");
+    require(graph, "the capture broke: it holds no graph");
+    cudaGraphExec_t executable = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    check(error, "the captured graph could not be made executable");
+    return Graph(executable);
+}
+
+// For the way out of an error: ends a capture whatever its state, and keeps nothing.
+void graph_abort(Address stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(stream_of(stream), &status) == cudaSuccess && status != cudaStreamCaptureStatusNone) {
+        cudaGraph_t graph = nullptr;
+        cudaStreamEndCapture(stream_of(stream), &graph);
+        if (graph) cudaGraphDestroy(graph);
+    }
+    cudaGetLastError();
+}
+
+void wait_for_stream(Address stream, Address producer) {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "no event could be made");
+    cudaError_t error = cudaEventRecord(event, stream_of(producer));
+    if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(stream), event, 0);
+    cudaEventDestroy(event);
+    check(error, "one stream cannot wait for the other");
+}
+
+// ---- arrays ----------------------------------------------------------------------------------------------------
+
+using Description = std::tuple<Address, std::vector<size_t>, std::vector<int64_t>, std::string, int, int>;
+
+// Address, shape, strides in elements, dtype as numpy writes it, DLPack device type and number.
+Description describe(nb::ndarray<nb::ro> array) {
+    const nb::dlpack::dtype type = array.dtype();
+    const char* kinds = "iuf";
+    require(type.code <= 2 && type.lanes == 1, "the dtype must be an integer or a float");
+    std::vector<size_t> shape;
+    std::vector<int64_t> strides;
+    for (size_t axis = 0; axis < array.ndim(); axis++) {
+        shape.push_back(array.shape(axis));
+        strides.push_back(array.stride(axis));
+    }
+    return {reinterpret_cast<uintptr_t>(array.data()), shape, strides, kinds[type.code] + std::to_string(type.bits / 8),
+            array.device_type(), array.device_id()};
+}
+
+}  // namespace
+
+void bind_cuda(nb::module_& parent) {
+    nb::module_ m = parent.def_submodule("cuda", "The CUDA half, on raw pointers.");
+    m.attr("ARCHITECTURES") = SDK_CUDA_ARCHITECTURES;
+    m.attr("TOOLKIT") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+
+    m.def("crop", &crop, "out"_a, "frame"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a, "swap"_a,
+          "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
+    m.def("crop_frame", &crop_frame, "out"_a, "frame"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a,
+          "swap"_a, "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
+    m.def("decode", &decode, "out"_a, "x"_a, "y"_a, "affines"_a, "count"_a, "joints"_a, "x_bins"_a, "y_bins"_a,
+          "split_ratio"_a, "score"_a, "refine"_a, "half"_a, "stream"_a, "mirrored_x"_a = 0, "mirrored_y"_a = 0,
+          "partner"_a = 0, "flip_shift"_a = 0);
+
+    nb::class_<Graph>(m, "Graph")
+        .def("launch", &Graph::launch, "stream"_a)
+        .def("destroy", &Graph::destroy);
+    m.def("graph_begin", &graph_begin, "stream"_a);
+    m.def("graph_end", &graph_end, "stream"_a);
+    m.def("graph_abort", &graph_abort, "stream"_a);
+    m.def("wait_for_stream", &wait_for_stream, "stream"_a, "producer"_a);
+    m.def("describe", &describe, "array"_a);
+}
