@@ -3,8 +3,8 @@
 FP16 ends at 65,504. What passes it in pose networks, and how far its FP32 island reaches:
 - a sum of squares (ScaleNorm, RMSNorm, a decomposed LayerNorm): with 48 features it overflows above RMS 37. From the
   square to the division (or product) that applies the norm to the data;
-- a power of two or more (GAU's relu(q k)^2, GELU's x^3): overflows above 256 (40). From the matrix product that feeds
-  it to the next bounded or normalising operator, a convolution, or the output;
+- a power of two or more (GAU's relu(q k)^2, GELU's x^3): overflows above 256 (40). From the product of two activations
+  that feeds it, if one does, to the next bounded or normalising operator, a convolution, or the output;
 - a constant that FP16 cannot hold: its consumers;
 - numbers made from shapes: they address, and addresses must be exact.
 
@@ -105,7 +105,8 @@ class _Finder:
                 return
             passed.append(node)
             if node.op_type not in SCALING:
-                yield from passed
+                if not self._constants.keys() & set(node.input):
+                    yield from passed
                 return
 
     def _after(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:

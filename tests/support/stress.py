@@ -1,4 +1,4 @@
-"""A network that overflows FP16 where the design says SimCC networks do: ScaleNorm over 64 RMS, attention logits over 300.
+"""A network that overflows FP16 where SimCC networks do: ScaleNorm above 64 RMS, attention logits above 300.
 
 Its classifiers answer smooth curves over the bins, so that a keypoint's distance measures precision, not near ties.
 
