@@ -47,7 +47,7 @@ def rtmlib_peer(engine: Engine, threads: int | None = None) -> Peer:
     if recipe.output.split_ratio != RTMLIB_SPLIT_RATIO or recipe.input.box_padding != RTMLIB_PADDING:
         raise InputError(
             "rtmlib decodes with 2 bins a pixel and pads boxes by 1.25, fixed in its code; engine "
-            f"'{engine.folder.name}' has {recipe.output.split_ratio} and {recipe.input.box_padding}; compare another one"
+            f"'{engine.folder.name}' has {recipe.output.split_ratio} and {recipe.input.box_padding}; compare another"
         )
     try:
         from rtmlib import RTMPose
