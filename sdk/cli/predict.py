@@ -169,7 +169,8 @@ class _Job:
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
-            self._results += poses.to_coco(self._ids[source.path] + index)
+            records = poses.to_coco(self._ids[source.path] + index)
+            self._results += [{**record, "file_name": source.path.name} for record in records]
         self._print(line, poses)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:

@@ -1,0 +1,414 @@
+"""`sdk predict`: sources, boxes, results on disk and on stdout, and what is left when something goes wrong."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdk import PoseEstimator
+from sdk.cli import main
+from sdk.errors import InputError
+from sdk.runtime import outputs
+from sdk.runtime.boxfile import boxes_from_file
+from sdk.runtime.sources import Unreadable, frames_of, read_image, sources_from
+from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+
+pytestmark = pytest.mark.native
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+cv2 = pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict")
+    return wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL)
+
+
+def noise(seed, size_hw=(90, 120)):
+    small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), np.uint8)
+    return cv2.resize(small, size_hw[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), noise(index))
+    return folder
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (120, 90))
+    for index in range(5):
+        writer.write(noise(index))
+    writer.release()
+    return path
+
+
+def predict(engine, *words):
+    return main(["predict", str(engine), "--device", "cpu", "--threads", "1", *map(str, words)])
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file()) if folder.exists() else []
+
+
+# --- the good way ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_lines_results_and_pictures(engine, photos, tmp_path):
+    out, lines, coco = tmp_path / "out", tmp_path / "p.jsonl", tmp_path / "deep" / "r.json"
+    assert predict(engine, photos, "--save", out, "--jsonl", lines, "--coco", coco, "--threshold", "-99") == 0
+    assert names_in(out) == ["0.png", "1.png", "2.png"]
+    found = lines_of(lines)
+    assert [Path(line["source"]).name for line in found] == ["0.png", "1.png", "2.png"]
+    with PoseEstimator(engine, device="cpu", threads=1) as estimate:
+        for index, (line, record) in enumerate(zip(found, json.loads(coco.read_text()), strict=True)):
+            poses = estimate(noise(index))
+            np.testing.assert_allclose(line["keypoints"], poses.keypoints, atol=1e-4)
+            np.testing.assert_allclose(line["scores"], poses.scores, atol=1e-5)
+            assert (line["width"], line["height"], line["frame"]) == (120, 90, 0) and line["track_ids"] is None
+            assert record["image_id"] == index and record["file_name"] == f"{index}.png"
+            np.testing.assert_allclose(np.reshape(record["keypoints"], (-1, 3))[:, :2], poses.keypoints[0], atol=1e-3)
+            assert (cv2.imread(str(out / f"{index}.png")) != noise(index)).any()
+
+
+def test_a_video_gives_a_video_and_ids(engine, clip, tmp_path):
+    out, lines = tmp_path / "out", tmp_path / "p.jsonl"
+    assert predict(engine, clip, "--save", out, "--jsonl", lines) == 0
+    found = lines_of(lines)
+    assert [line["frame"] for line in found] == list(range(5))
+    assert all(len(line["track_ids"]) == len(line["keypoints"]) for line in found)
+    capture = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 5 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert names_in(out) == ["clip.mp4"]
+
+
+def test_without_tracking_a_video_has_no_ids(engine, clip, tmp_path):
+    assert predict(engine, clip, "--no-track", "--jsonl", tmp_path / "p.jsonl") == 0
+    found = lines_of(tmp_path / "p.jsonl")
+    assert all(line["track_ids"] is None and line["boxes"] == [[0, 0, 120, 90]] for line in found)
+
+
+def test_json_on_stdout_is_the_lines_of_the_file(engine, photos, tmp_path, capsys):
+    assert predict(engine, photos / "1.png", "--json", "--jsonl", tmp_path / "p.jsonl") == 0
+    (printed,) = map(json.loads, capsys.readouterr().out.splitlines())
+    (written,) = lines_of(tmp_path / "p.jsonl")
+    assert printed == written
+
+
+def test_the_summary_is_one_line_a_frame(engine, photos, capsys):
+    assert predict(engine, photos) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 3 and "0.png:0  1 person, " in printed[0]
+
+
+@pytest.mark.data
+def test_a_detector_finds_the_persons(engine, shared, tmp_path):
+    photo = shared / "data" / "samples" / "coco" / "000000000785.jpg"
+    detector = shared / "models" / "rtmdet-nano-person.onnx"
+    assert predict(engine, photo, "--detector", detector, "--coco", tmp_path / "r.json") == 0
+    (record,) = json.loads((tmp_path / "r.json").read_text())
+    assert record["image_id"] == 785
+
+
+# --- boxes from files ------------------------------------------------------------------------------------------------
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+ANNOTATIONS = {
+    "images": [
+        {"id": 70, "file_name": "0.png"},
+        {"id": 71, "file_name": "sub/1.png"},
+        {"id": 72, "file_name": "2.png"},
+    ],
+    "annotations": [
+        {"image_id": 70, "bbox": [1, 2, 30, 40], "category_id": 4},
+        {"image_id": 70, "bbox": [5, 6, 30, 40], "category_id": 4, "iscrowd": 1},
+        {"image_id": 71, "bbox": [7, 8, 9, 10], "category_id": 4},
+        {"image_id": 70, "bbox": [0, 0, 9, 10], "category_id": 9},
+    ],
+    "categories": [{"id": 4, "name": "person"}, {"id": 9, "name": "dog"}],
+}
+RESULTS = [
+    {"image_id": 0, "bbox": [1, 2, 30, 40], "score": 0.9, "category_id": 1},
+    {"image_id": 0, "bbox": [3, 4, 30, 40], "score": 0.1, "category_id": 1},
+    {"image_id": 1, "bbox": [7, 8, 9, 10], "score": 0.8, "category_id": 2},
+    {"image_id": 2, "bbox": [7, 8, 9, 10], "score": 0.7, "category_id": 1},
+]
+CSV = "file,x1,y1,x2,y2,score\n0.png,1,2,31,42,0.9\n0.png,3,4,33,44,0.1\nsub/1.png,7,8,16,18,\n"
+
+
+def test_annotations_give_boxes_and_ids(engine, photos, tmp_path):
+    boxes = write(tmp_path / "a.json", ANNOTATIONS)
+    (photos / "sub").mkdir()
+    (photos / "1.png").rename(photos / "sub" / "1.png")
+    sources = [photos / "0.png", photos / "sub" / "1.png", photos / "2.png"]
+    assert predict(engine, *sources, "--boxes", boxes, "--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json") == 0
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[[1, 2, 31, 42]], [[7, 8, 16, 18]], []]
+    assert [record["image_id"] for record in json.loads((tmp_path / "r.json").read_text())] == [70, 71]
+
+
+def test_results_are_matched_by_number_and_score(engine, photos, tmp_path, caplog):
+    boxes = write(tmp_path / "d.json", RESULTS)
+    assert predict(engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    found = lines_of(tmp_path / "p")
+    assert [line["boxes"] for line in found] == [[[1, 2, 31, 42]], [], [[7, 8, 16, 18]]]
+    assert found[0]["box_scores"] == pytest.approx([0.9])
+    assert predict(engine, photos, "--boxes", boxes, "--box-threshold", "0.05", "--jsonl", tmp_path / "p") == 0
+    assert len(lines_of(tmp_path / "p")[0]["boxes"]) == 2
+
+
+def test_csv_gives_boxes_and_unknown_images_are_told(engine, photos, tmp_path, caplog):
+    boxes = write(tmp_path / "b.csv", CSV)
+    assert predict(engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [len(line["boxes"]) for line in lines_of(tmp_path / "p")] == [1, 0, 0]
+    assert "2 of 3 frames are not in" in caplog.text
+
+
+def test_csv_gives_boxes_by_frame(engine, clip, tmp_path):
+    boxes = write(tmp_path / "b.csv", "frame,file,x1,y1,x2,y2\n0,clip.avi,1,2,31,42\n2,clip.avi,5,6,35,46\n")
+    assert predict(engine, clip, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[[1, 2, 31, 42]], [], [[5, 6, 35, 46]], [], []]
+
+
+BAD_BOX_FILES = {
+    "empty": ("b.json", "", r"b\.json' is neither JSON nor named \.csv"),
+    "a number": ("b.json", 3, r"must be COCO annotations .* \(got int\)"),
+    "no annotations": ("b.json", {"images": []}, "key 'annotations' is missing"),
+    "image without a name": (
+        "b.json",
+        {"images": [{"id": 1}]},
+        r"images\[0\]: key 'file_name' must be str \(got None\)",
+    ),
+    "result without image": ("b.json", [{"bbox": [0, 0, 1, 1]}], r"\[0\]: key 'image_id' must be int \(got None\)"),
+    "three numbers": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1]}], r"'bbox' must be x, y, width, height"),
+    "texts": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, "2"]}], r"'bbox' must be x, y, width, height"),
+    "not a table": ("b.json", [7], r"\[0\]: key 'image_id' must be int"),
+    "unlisted image": (
+        "b.json",
+        {"images": [], "annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]},
+        r"annotations\[0\] is of image 9, which 'images' does not list",
+    ),
+    "csv without header": (
+        "b.csv",
+        "0.png,1,2,3,4\n",
+        "header line must name file, x1, y1, x2, y2 .* missing: file, x1",
+    ),
+    "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
+    "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_BOX_FILES.values(), ids=BAD_BOX_FILES)
+def test_a_boxes_file_of_another_kind_is_refused(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        boxes_from_file(write(tmp_path / name, content))
+
+
+def test_a_missing_boxes_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json' cannot be read"):
+        boxes_from_file(tmp_path / "none.json")
+
+
+def test_a_box_without_area_names_the_file_and_the_image(engine, photos, tmp_path, capsys):
+    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n")
+    lines = tmp_path / "p.jsonl"
+    assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines, "--save", tmp_path / "out") == 1
+    assert "b.csv: " in (told := capsys.readouterr().err) and "1.png', frame 0: box 0 has no area" in told
+    assert not lines.exists() and names_in(tmp_path / "out") == ["0.png"]  # what was whole stays
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_sources_are_listed_once_and_in_order(photos, clip, monkeypatch):
+    monkeypatch.chdir(photos)
+    found = sources_from([str(clip), "*.png", "1.png", str(photos / "0.png"), "."])
+    assert [source.path.name for source in found[:4]] == ["clip.avi", "0.png", "1.png", "2.png"]
+    assert found[0].kind == "video" and found[0].frames == 5 and found[0].fps == pytest.approx(10)
+
+
+NO_SOURCES = {
+    "nothing there": ("none.png", r"source '.*none\.png' does not exist"),
+    "pattern without match": ("*.gif", "matches no file"),
+    "unknown ending": ("notes.txt", r"unknown ending; known endings: \.avi"),
+    "empty folder": ("empty", "holds no image and no video"),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), NO_SOURCES.values(), ids=NO_SOURCES)
+def test_sources_that_are_none_are_refused(tmp_path, name, message):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        sources_from([str(tmp_path / name)])
+
+
+def test_an_image_is_turned_as_its_exif_says(tmp_path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn right
+    jpeg = cv2.imencode(".jpg", noise(0))[1].tobytes()
+    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
+    assert read_image(tmp_path / "turned.jpg").shape == (120, 90, 3)
+
+
+def damage_photos(folder):
+    data = (folder / "0.png").read_bytes()
+    (folder / "0b-cut.png").write_bytes(data[:40])
+    (folder / "1b-empty.jpg").write_bytes(b"")
+    (folder / "1c-text.jpg").write_text("not a photograph")
+
+
+def test_unreadable_images_are_counted_reported_and_passed_over(engine, photos, tmp_path, caplog):
+    damage_photos(photos)
+    out, lines = tmp_path / "out", tmp_path / "p.jsonl"
+    assert predict(engine, photos, "--save", out, "--jsonl", lines) == 1
+    assert [Path(line["source"]).name for line in lines_of(lines)] == ["0.png", "1.png", "2.png"]
+    assert names_in(out) == ["0.png", "1.png", "2.png"]
+    for name in ("0b-cut.png", "1b-empty.jpg' cannot be read: the file is empty", "1c-text.jpg"):
+        assert name in caplog.text
+    assert "3 of 6 sources could not be read" in caplog.text
+
+
+def test_a_video_that_is_none_is_reported(engine, photos, tmp_path, caplog):
+    (photos / "broken.mp4").write_bytes(b"no video")
+    assert predict(engine, photos, "--jsonl", tmp_path / "p") == 1
+    assert "broken.mp4' cannot be read: not a video that OpenCV opens" in caplog.text
+    assert len(lines_of(tmp_path / "p")) == 3
+
+
+def test_a_video_that_ends_early_is_reported(clip):
+    (source,) = sources_from([str(clip)])
+    *frames, last = frames_of(source.__class__(source.path, "video", frames=9, fps=10))
+    assert len(frames) == 5 and last == Unreadable("the video ends after frame 5 of 9")
+
+
+# --- nothing half-written --------------------------------------------------------------------------------------------
+
+
+def test_sources_are_never_overwritten(engine, photos, capsys):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    assert predict(engine, photos, "--save", photos) == 1
+    assert "--save would overwrite the source" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in photos.iterdir()}
+
+
+def test_two_sources_of_one_name_are_refused(engine, photos, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "1.png"), noise(9))
+    assert predict(engine, photos, other, "--save", tmp_path / "out") == 1
+    assert "would both be saved as" in capsys.readouterr().err and names_in(tmp_path / "out") == []
+
+
+def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(engine, photos, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def interrupted(self, frame, *rest, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, frame, *rest, **options)
+
+    real = PoseEstimator.__call__
+    monkeypatch.setattr(PoseEstimator, "__call__", interrupted)
+    out = tmp_path / "out"
+    assert predict(engine, photos, "--save", out, "--jsonl", out / "p.jsonl", "--coco", out / "r.json") == 1
+    assert "interrupted; nothing half-written was left" in capsys.readouterr().err
+    assert names_in(out) == ["0.png"]
+
+
+def test_ctrl_c_in_a_video_leaves_no_video(engine, clip, tmp_path, monkeypatch):
+    real = outputs.VideoFile.write
+
+    def interrupted(self, picture):
+        real(self, picture)
+        if self._count == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.VideoFile, "write", interrupted)
+    assert predict(engine, clip, "--save", tmp_path / "out") == 1
+    assert names_in(tmp_path / "out") == []
+
+
+class FullDisk:
+    """`Path.open('w')` and `write_bytes` on a disk that takes 64 bytes more."""
+
+    def __init__(self, monkeypatch):
+        real = Path.open
+
+        def open_full(path, mode="r", *rest, **options):
+            file = real(path, mode, *rest, **options)
+            if "w" in mode:
+                file.write = self.refuse
+            return file
+
+        monkeypatch.setattr(Path, "open", open_full)
+
+    @staticmethod
+    def refuse(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("what", ["--save", "--jsonl", "--coco"])
+def test_a_full_disk_leaves_nothing(engine, photos, tmp_path, monkeypatch, capsys, what):
+    target = tmp_path / "out"
+    real_bytes = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: real_bytes(path, data[:64]) and FullDisk.refuse(data))
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: FullDisk.refuse(""))
+    FullDisk(monkeypatch)
+    assert predict(engine, photos, what, target if what == "--save" else target / "file") == 1
+    assert "cannot be written (No space left on device); make room" in capsys.readouterr().err
+    assert names_in(target) == []
+
+
+def test_a_video_that_lost_frames_is_no_video(tmp_path):
+    with (
+        pytest.raises(outputs.OutputError, match="only 2 of 3 frames arrived"),
+        outputs.VideoFile(tmp_path / "v.mp4", 25) as video,
+    ):
+        for index in range(2):
+            video.write(noise(index))
+        video._count += 1  # as if the disk had swallowed one
+    assert names_in(tmp_path) == []
+
+
+def test_an_old_result_outlives_a_failed_run(engine, photos, tmp_path):
+    lines = write(tmp_path / "p.jsonl", "old\n")
+    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n")
+    assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines) == 1
+    assert lines.read_text() == "old\n"
+
+
+USAGE = {
+    "boxes and detector": (["--boxes", "b.csv", "--detector", "d.onnx"], "--boxes and --detector exclude each other"),
+    "missing detector": (["--detector", "none.onnx"], r"detector 'none.onnx' does not exist"),
+    "another device": (["--device", "gpu"], "device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
+def test_options_that_cannot_be_are_told_on_stderr(engine, photos, capsys, words, message):
+    assert predict(engine, photos, *words) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.out == ""
+
+
+def test_a_verb_without_its_words_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict"])
+    assert ended.value.code == 2
