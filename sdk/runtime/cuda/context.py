@@ -1,0 +1,198 @@
+"""One CUDA device of this process: its primary context, pushed and popped at each entry, and its health.
+
+PyCUDA's context stack is per thread, its destructors free things in whatever thread they run, and it aborts the process
+when a thread ends with a context pushed. So: one retained primary context a device (the one torch and CuPy share), the
+caller's context restored at every exit, and a device once lost is never touched again. Nothing happens at import.
+
+    device = device_context(0)
+    with device.entered("upload the frame"):
+        pycuda.driver.memcpy_htod_async(pointer, pixels, stream)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from types import TracebackType
+from typing import Any
+
+from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError, SdkError
+from sdk.runtime.cuda.watchdog import TIME_OUT_S, wait_until
+from sdk.runtime.device import cuda_problem
+
+__all__ = ["DeviceContext", "device_context", "never_freed", "out_of_memory"]
+
+log = logging.getLogger(__name__)
+
+_devices: dict[int, DeviceContext] = {}
+_devices_lock = threading.Lock()
+MIB = 1 << 20
+
+
+def device_context(index: int) -> DeviceContext:
+    """The process's one `DeviceContext` for this index. DeviceError says why there is none."""
+    with _devices_lock:
+        known = _devices.get(index)
+        if known is None:
+            problem = cuda_problem(index)
+            if problem:
+                raise DeviceError(f"device 'cuda:{index}' cannot be used: {problem}; see `sdk doctor`")
+            known = _devices[index] = DeviceContext(import_module("pycuda.driver"), index)
+    known.check_usable()
+    return known
+
+
+def never_freed(thing: object) -> None:
+    """Keep `thing` for the life of the process, so that its destructor never calls a driver that may not answer."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+class DeviceContext:
+    """A device and its primary context. `lost` is None, or why nothing may be asked of the device any more."""
+
+    def __init__(self, driver: Any, index: int) -> None:
+        self.driver = driver
+        self.index = index
+        self.lost: str | None = None
+        self._pid = os.getpid()
+        self._local = threading.local()
+        self._deferred: list[Callable[[], None]] = []
+        handle = driver.Device(index)
+        attributes = driver.device_attribute
+        self.name = str(handle.name())
+        self.compute_capability = "{}.{}".format(*handle.compute_capability())
+        self.integrated = bool(handle.get_attribute(attributes.INTEGRATED))  # a Jetson: the host's memory is its own
+        try:
+            self._context = handle.retain_primary_context()
+        except driver.Error as error:
+            raise DeviceError(f"device 'cuda:{index}' ({self.name}) gives no context: {error}") from error
+        never_freed(self._context)  # PyCUDA would release it in a destructor, in any thread, after everything else
+        with self.entered("open the device"):
+            self._probe = driver.Stream(1)
+        never_freed(self._probe)
+
+    def entered(self, deed: str) -> _Entry:
+        """A `with` block with the primary context current. CUDA's errors leave it as the SDK's, naming `deed`."""
+        return _Entry(self, deed)
+
+    def check_usable(self) -> None:
+        """DeviceLostError after a loss, ClosedError in a forked child. Costs well under a microsecond."""
+        if self.lost is not None:
+            raise DeviceLostError(self.lost)
+        if os.getpid() != self._pid:
+            raise ClosedError(
+                f"device 'cuda:{self.index}' was opened before a fork, which CUDA does not survive; start the process "
+                "with multiprocessing's 'spawn' method and open the estimator there"
+            )
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child forked after the device was opened: no CUDA call may be made in it."""
+        return os.getpid() != self._pid
+
+    def lose(self, reason: str) -> DeviceLostError:
+        """Mark the device as lost for good; the error to raise."""
+        if self.lost is None:
+            self.lost = (
+                f"device 'cuda:{self.index}' ({self.name}) is lost: {reason}; every estimator on it in this process is "
+                "dead: leave the process and start a new one"
+            )
+            log.error("%s", self.lost)
+        return DeviceLostError(self.lost)
+
+    def free_bytes(self) -> int:
+        """Free device memory now; the context must be entered."""
+        free, _ = self.driver.mem_get_info()
+        return int(free)
+
+    def wait(self, done: Callable[[], bool], deed: str, time_out_s: float = TIME_OUT_S) -> None:
+        """Wait until `done()`. A device that does not finish in time is lost: a hung GPU does not come back."""
+        if not wait_until(done, time_out_s):
+            raise self.lose(f"it did not {deed} within {time_out_s:g} s")
+
+    def capturing(self, active: bool) -> None:
+        """Say that this thread begins or ends a capture; releases asked for meanwhile are done at its end."""
+        self._local.capturing = active
+        while not active and self._deferred:
+            self._deferred.pop()()
+
+    def release(self, free: Callable[[], None]) -> None:
+        """Call `free` with the context entered; at the end of the capture when this thread is in one.
+
+        Freeing memory breaks a capture, and Python may collect garbage, hence free, at any line.
+        """
+        if self.lost is not None or self.forked:
+            raise AssertionError("nothing is freed on a lost device or in a forked child")
+        if getattr(self._local, "capturing", False):
+            self._deferred.append(lambda: self.release(free))
+            return
+        with self.entered("free memory"):
+            free()
+
+    def translated(self, error: BaseException, deed: str) -> SdkError | None:
+        """The SDK's error for one of CUDA's, or for TensorRT's refusal when the device is lost; else None."""
+        of_cuda = isinstance(error, self.driver.Error)
+        if (of_cuda or isinstance(error, DeviceError)) and self._sticky():
+            return self.lose(f"it could not {deed} ({error})")
+        if isinstance(error, self.driver.MemoryError):
+            return out_of_memory(deed, None, self.free_bytes())
+        return DeviceError(f"device 'cuda:{self.index}' cannot {deed}: {error}") if of_cuda else None
+
+    def _sticky(self) -> bool:
+        """Whether the device fails whatever it is asked: what CUDA calls a sticky error. Does not wait."""
+        try:
+            self._probe.is_done()
+        except self.driver.Error:
+            return True
+        return False
+
+    def _push(self) -> None:
+        depth = getattr(self._local, "depth", 0)
+        if depth == 0:
+            self._context.push()
+        self._local.depth = depth + 1
+
+    def _pop(self) -> None:
+        self._local.depth -= 1
+        if self._local.depth == 0:
+            self._context.pop()
+
+
+class _Entry:
+    """What `DeviceContext.entered` gives. A class, not a generator: it is entered on every frame."""
+
+    def __init__(self, device: DeviceContext, deed: str) -> None:
+        self._device = device
+        self._deed = deed
+
+    def __enter__(self) -> DeviceContext:
+        self._device.check_usable()
+        self._device._push()
+        return self._device
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        translated = None
+        try:
+            if error is not None and self._device.lost is None:
+                translated = self._device.translated(error, self._deed)
+        finally:
+            self._device._pop()
+        if translated is not None:
+            raise translated from error
+
+
+def out_of_memory(what: str, needed_bytes: int | None, free_bytes: int) -> OutOfMemoryError:
+    """The error for an allocation the device has no room for."""
+    needed = "more than that" if needed_bytes is None else f"{needed_bytes} bytes ({needed_bytes / MIB:.1f} MiB)"
+    error = OutOfMemoryError(
+        f"the device has no memory to {what}: needed {needed}, free {free_bytes} bytes ({free_bytes / MIB:.1f} MiB); "
+        "close other estimators or use a smaller batch or frame, then call again"
+    )
+    error.needed_bytes, error.free_bytes = needed_bytes, free_bytes
+    return error

@@ -1,0 +1,192 @@
+"""The pipeline on a GPU: frame and affines in, joints out; one CUDA graph launch a call.
+
+Several threads may call `run` at once: each takes a lane (`sdk.runtime.cuda.lanes`), so that one frame uploads while
+another computes. Opening loads the plan and allocates the first lane; a batch bucket's graph is made at its first use.
+
+    with GpuPipeline(engine, index=0) as pipeline:
+        persons, timings_ms = pipeline.run(frame, affines)      # N x K x 3: x, y in frame pixels, score
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import InputError, SdkError
+from sdk.heatmap import decode_heatmaps, merge_flipped
+from sdk.manifest import Engine
+from sdk.recipe import Recipe
+from sdk.runtime.cuda.closing import close_lanes
+from sdk.runtime.cuda.context import device_context
+from sdk.runtime.cuda.frame_lane import FrameLane, Program, Timings, frame_lane
+from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
+from sdk.runtime.cuda.lanes import LanePool
+from sdk.runtime.cuda.loaded_plan import loaded_plan
+from sdk.runtime.cuda.planner import buckets, off_frame_affines
+from sdk.runtime.cuda.watchdog import TIME_OUT_S
+
+__all__ = ["GpuPipeline", "program_of"]
+
+Float32Array = NDArray[np.float32]
+LANES = 3  # one uploads, one computes, one downloads
+
+
+class GpuPipeline:
+    """An engine's plan between the fused ops, on one CUDA device.
+
+    `lanes`: frames in flight at once. `graphs`: False enqueues step by step. `time_out_s`: a device silent for longer
+    is lost. It may be dropped without `close`: what it holds is then freed in the right order, or left alone where
+    freeing could hang.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        index: int = 0,
+        refine: str = "none",
+        pixel_format: str = "bgr",
+        lanes: int = LANES,
+        graphs: bool = True,
+        time_out_s: float = TIME_OUT_S,
+        kernels: Kernels | None = None,
+    ) -> None:
+        if type(lanes) is not int or lanes < 1:
+            raise InputError(f"lanes must be a whole number of at least 1 (got {lanes!r})")
+        if not time_out_s > 0:
+            raise InputError(f"time_out_s must be positive seconds (got {time_out_s!r})")
+        self.engine = engine
+        self.lanes = lanes
+        self.device = f"cuda:{index}"
+        device = self._device = device_context(index)
+        program = program_of(
+            engine,
+            NativeKernels() if kernels is None else kernels,
+            refine,
+            pixel_format,
+            graphs=graphs,
+            time_out_s=time_out_s,
+        )
+        with device.entered(f"open engine '{engine.folder.name}'"):
+            loaded = loaded_plan(engine, device)
+            program = self._program = program.for_plan(loaded.plan)
+            self._pool = LanePool(lambda: frame_lane(device, loaded, program), lanes, time_out_s)
+            self._closer = weakref.finalize(self, close_lanes, device, loaded, self._pool)
+            try:
+                with self._pool.lent():
+                    pass  # the first lane: what does not fit is said at opening
+            except SdkError:
+                self._closer()
+                raise
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.engine.manifest.recipe
+
+    @property
+    def max_batch(self) -> int:
+        return self._program.max_batch
+
+    def run(
+        self,
+        frame: Any,  # H x W x 3 uint8 or NV12: numpy, pinned numpy, or a device array
+        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels, N <= max_batch
+        *,
+        flip: bool = False,
+    ) -> tuple[Float32Array, Timings]:
+        """N x K x 3 float32 (x, y in frame pixels, score), and milliseconds of each stage."""
+        if len(affines) == 0:
+            return np.zeros((0, self.recipe.joints, 3), np.float32), {}
+        with self._device.entered("run a frame"), self._pool.lent() as lane:
+            results, timings = lane.run(frame, affines, flip=flip)
+        if self._program.decode is None:
+            return self._decoded(results, affines), timings
+        return results[0], timings
+
+    def warm(self, *, flip: bool = False) -> None:
+        """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
+        black = np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
+        with self._device.entered("warm up"):
+            for lane in self._all_lanes():
+                for bucket in self._program.buckets:
+                    lane.run(black, off_frame_affines(bucket), flip=flip)
+
+    def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
+        """Device milliseconds of upload, crop, network and decode (with the download), each run apart."""
+        with self._device.entered("time the stages"), self._pool.lent() as lane:
+            return lane.stages(frame, affines, flip=flip)
+
+    def network_ms(self, count: int, repeats: int = 100) -> list[float]:
+        """Device milliseconds of the plan alone for `count` persons, as a graph: what a call is held to."""
+        with self._device.entered("time the network"), self._pool.lent() as lane:
+            return lane.network_ms(count, repeats)
+
+    def close(self) -> None:
+        """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""
+        self._closer()
+
+    def __enter__(self) -> GpuPipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _all_lanes(self) -> list[FrameLane]:
+        """Every lane, made now where it was not; each settled."""
+        from contextlib import ExitStack
+
+        with ExitStack() as stack:
+            return [stack.enter_context(self._pool.lent()) for _ in range(self.lanes)]
+
+    def _decoded(self, results: tuple[NDArray[Any], ...], affines: Float32Array) -> Float32Array:
+        heatmaps = results[0].astype(np.float32)
+        if len(results) == 2:
+            skeleton, shift = self.recipe.skeleton, self.recipe.protocol.flip_shift
+            heatmaps = merge_flipped(heatmaps, results[1].astype(np.float32), skeleton.flip_order, shift)
+        return decode_heatmaps(heatmaps, affines, self.recipe.input.size_hw)
+
+
+def program_of(
+    engine: Engine, kernels: Kernels, refine: str, pixel_format: str, *, graphs: bool, time_out_s: float
+) -> Program:
+    """An engine's recipe as work for the kernels."""
+    from sdk import ops
+
+    recipe, batch = engine.manifest.recipe, engine.manifest.batch
+    source, output = recipe.input, recipe.output
+    nv12 = pixel_format.startswith("nv12")
+    if pixel_format not in ("bgr", "rgb", "nv12"):
+        raise InputError(f"pixel_format must be 'bgr', 'rgb' or 'nv12' (got {pixel_format!r})")
+    if refine not in ops.REFINEMENTS or (refine != "none" and output.kind == "heatmap"):
+        raise InputError(f"refine must be one of {', '.join(ops.REFINEMENTS)}, 'none' for heatmaps (got {refine!r})")
+    std = source.std
+    crop = CropWork(
+        height=source.height,
+        width=source.width,
+        scale=(1 / std[0], 1 / std[1], 1 / std[2]),
+        bias=(-source.mean[0] / std[0], -source.mean[1] / std[1], -source.mean[2] / std[2]),
+        swap_channels=source.colour == "bgr" if nv12 else source.colour != pixel_format,
+        half=False,
+        nv12=nv12,
+        yuv=ops._yuv_coefficients("bt601", "limited") if nv12 else (0.0,) * 6,
+    )
+    decode = None
+    if output.kind == "simcc" and output.score is not None and output.split_ratio is not None:
+        decode = DecodeWork(
+            joints=recipe.joints,
+            x_bins=recipe.bins_xy[0],
+            y_bins=recipe.bins_xy[1],
+            split_ratio=output.split_ratio,
+            score=ops.SCORES[output.score],
+            refine=ops.REFINEMENTS[refine],
+            half=False,
+            flip_shift=recipe.protocol.flip_shift,
+        )
+    partner = np.array(recipe.skeleton.flip_order, np.int32)
+    return Program(recipe, kernels, crop, decode, partner, buckets(batch.min, batch.max), graphs, time_out_s)

@@ -1,0 +1,156 @@
+"""What the GPU run time asks of the native extension: the two fused ops on raw pointers, and graph capture.
+
+`NativeKernels` is the only implementation that runs on a GPU. Pointers and streams are plain integers; nothing here
+allocates, synchronises or checks memory. Callers have the device's context entered.
+
+    kernels = NativeKernels()
+    kernels.begin_capture(stream); kernels.crop(...); kernels.end_capture(stream).launch(stream)
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from sdk.errors import DeviceError, MissingDependencyError
+
+__all__ = ["FRAME_BYTES", "CropWork", "DecodeWork", "Graph", "Kernels", "NativeKernels", "frame_record"]
+
+FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
+_FRAME = struct.Struct("<QQqqii")
+
+
+def frame_record(data: int, chroma: int, stride: int, chroma_stride: int, height: int, width: int) -> bytes:
+    """A `sdk::Frame` as it lies in device memory: plane addresses, bytes from row to row, size in pixels."""
+    return _FRAME.pack(data, chroma, stride, chroma_stride, height, width)
+
+
+@dataclass(frozen=True)
+class CropWork:
+    """What every crop of an engine has in common. `yuv` is read for NV12 frames alone."""
+
+    height: int
+    width: int
+    scale: tuple[float, float, float]
+    bias: tuple[float, float, float]
+    swap_channels: bool
+    half: bool
+    nv12: bool
+    yuv: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class DecodeWork:
+    """What every decode of an engine has in common."""
+
+    joints: int
+    x_bins: int
+    y_bins: int
+    split_ratio: float
+    score: int
+    refine: int
+    half: bool
+    flip_shift: bool
+
+
+class Graph(Protocol):
+    """An executable CUDA graph."""
+
+    def launch(self, stream: int) -> None: ...
+
+    def destroy(self) -> None:
+        """Free it; more than once is allowed."""
+        ...
+
+
+class Kernels(Protocol):
+    """The device's side of a frame besides the plan."""
+
+    def crop(self, out: int, frame: int, affines: int, count: int, work: CropWork, stream: int) -> None:
+        """Crops into `out` (N x 3 x h x w). `frame` is the address of a frame record in memory the device can read."""
+        ...
+
+    def decode(
+        self,
+        out: int,  # N x K x 3 float32
+        logits: tuple[int, int],  # N x K x Wx, N x K x Hy
+        mirrored: tuple[int, int] | None,
+        partner: int,  # K int32
+        affines: int,  # N x 2 x 3 float32
+        count: int,
+        work: DecodeWork,
+        stream: int,
+    ) -> None:
+        """Joints in frame pixels."""
+        ...
+
+    def wait_for_stream(self, stream: int, producer: int) -> None:
+        """Let `stream` wait, on the device, for what `producer` was given so far."""
+        ...
+
+    def begin_capture(self, stream: int) -> None: ...
+
+    def end_capture(self, stream: int) -> Graph:
+        """What was put on `stream` since, as an executable graph. DeviceError when the capture broke."""
+        ...
+
+    def abort_capture(self, stream: int) -> None:
+        """End a capture and throw it away, whatever its state."""
+        ...
+
+
+class NativeKernels:
+    """The CUDA half of `sdk._native`. MissingDependencyError says how to get it where it was not built."""
+
+    def __init__(self) -> None:
+        import_module("sdk.ops")  # says what is wrong when the whole extension is missing
+        half = getattr(import_module("sdk._native"), "cuda", None)
+        if half is None:
+            raise MissingDependencyError(
+                "the native extension has no CUDA half: install a CUDA toolkit (nvcc on the PATH, or CUDA_HOME), then "
+                "install the package again, or run `python setup.py build_ext --inplace --force` in a checkout"
+            )
+        self._cuda: Any = half
+
+    def crop(self, out: int, frame: int, affines: int, count: int, work: CropWork, stream: int) -> None:
+        size_hw, normal = (work.height, work.width), (work.scale, work.bias)
+        flags = (work.swap_channels, work.half, work.nv12)
+        self._call(self._cuda.crop, out, frame, affines, count, *size_hw, *normal, *flags, work.yuv, stream)
+
+    def decode(
+        self,
+        out: int,
+        logits: tuple[int, int],
+        mirrored: tuple[int, int] | None,
+        partner: int,
+        affines: int,
+        count: int,
+        work: DecodeWork,
+        stream: int,
+    ) -> None:
+        sizes = (count, work.joints, work.x_bins, work.y_bins, work.split_ratio)
+        rules = (work.score, work.refine, work.half)
+        flip = () if mirrored is None else (*mirrored, partner, int(work.flip_shift))
+        self._call(self._cuda.decode, out, *logits, affines, *sizes, *rules, stream, *flip)
+
+    def wait_for_stream(self, stream: int, producer: int) -> None:
+        self._call(self._cuda.wait_for_stream, stream, producer)
+
+    def begin_capture(self, stream: int) -> None:
+        self._call(self._cuda.graph_begin, stream)
+
+    def end_capture(self, stream: int) -> Graph:
+        graph: Graph = self._call(self._cuda.graph_end, stream)
+        return graph
+
+    def abort_capture(self, stream: int) -> None:
+        self._call(self._cuda.graph_abort, stream)
+
+    @staticmethod
+    def _call(call: Any, *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except RuntimeError as error:  # how the extension tells what CUDA answered
+            raise DeviceError(str(error)) from error

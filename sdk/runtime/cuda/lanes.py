@@ -1,0 +1,162 @@
+"""Lanes: everything one frame in flight needs (a stream, buffers, execution contexts), and the pool that lends them.
+
+A lane serves one call at a time. Threads, and the frames of a stream, each take their own, so that one uploads while
+another computes; all share the loaded plan. A lane whose work was cut off by an exception is waited for before its
+buffers are used again.
+
+    pool = LanePool(make_lane, limit=3, time_out_s=5.0)
+    with pool.lent() as lane: ...
+    pool.close()
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+from sdk import trt
+from sdk.errors import ClosedError, OutOfMemoryError
+from sdk.runtime.cuda.context import DeviceContext, never_freed
+from sdk.runtime.cuda.loaded_plan import LoadedPlan
+from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
+from sdk.runtime.cuda.planner import BufferLayout
+
+__all__ = ["Lane", "LanePool", "Resource"]
+
+
+class Resource(Protocol):
+    """Memory that is either freed with the context entered, or left to the end of the process."""
+
+    def free(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Lane:
+    """A stream, one device allocation cut into named buffers, and an execution context for each batch size used.
+
+    The contexts share the lane's activation memory: they run one after the other on one stream.
+    """
+
+    def __init__(self, device: DeviceContext, loaded: LoadedPlan, layout: BufferLayout, time_out_s: float) -> None:
+        self.device = device
+        self.loaded = loaded
+        self.layout = layout
+        self.time_out_s = time_out_s
+        self.resources: list[Resource] = []
+        self._contexts: dict[int, trt.Context] = {}
+        self.memory = DeviceMemory(device, layout.total_bytes, "hold the buffers of one frame in flight")
+        self.resources.append(self.memory)
+        self.stream = device.driver.Stream(1)  # non-blocking: it does not wait for the legacy default stream
+        self.stream_handle = int(self.stream.handle)
+
+    def address(self, buffer: str) -> int:
+        """Where a named buffer lies on the device."""
+        return self.memory.pointer + self.layout.offsets[buffer]
+
+    def context_for(self, batch: int, addresses: dict[str, int]) -> trt.Context:
+        """The execution context for `batch` crops, its shapes, tensors and activation memory set."""
+        context = self._contexts.get(batch)
+        if context is None:
+            context = self.loaded.create_context()
+            context.set_memory(self.address("activations"), self.loaded.plan.activation_bytes)
+            for tensor in self.loaded.plan.tensors:
+                if tensor.is_input:
+                    context.set_shape(tensor.name, (batch, *tensor.shape[1:]))
+            self._contexts[batch] = context
+        for name, address in addresses.items():
+            context.set_address(name, address)
+        return context
+
+    def pinned(self, shape: tuple[int, ...], dtype: str, purpose: str) -> PinnedArray:
+        """Pinned memory that lives as long as the lane."""
+        array = PinnedArray(self.device, shape, dtype, purpose)
+        self.resources.append(array)
+        return array
+
+    def settle(self, deed: str = "finish a frame") -> None:
+        """Wait until the lane's stream is empty; a device that takes longer than the time-out is lost."""
+        self.device.wait(self.stream.is_done, deed, self.time_out_s)
+
+    def free(self) -> None:
+        """Free everything, in the order contexts, memory, stream; the device's context must be entered."""
+        self.settle("finish its work before closing")
+        self._contexts.clear()
+        for resource in self.resources:
+            resource.free()
+        del self.stream
+
+    def abandon(self) -> None:
+        """Touch nothing: the device is lost, or this is a forked child."""
+        for resource in self.resources:
+            resource.abandon()
+        for thing in (self.stream, self._contexts, self.loaded.plan):
+            never_freed(thing)
+
+
+L = TypeVar("L", bound=Lane)
+
+
+class LanePool(Generic[L]):
+    """Lends lanes, made when first needed, up to `limit`; more callers wait. The device's context must be entered."""
+
+    def __init__(self, make: Callable[[], L], limit: int, time_out_s: float) -> None:
+        self._make = make
+        self._limit = limit
+        self._time_out_s = time_out_s
+        self._free: list[L] = []
+        self._made: list[L] = []
+        self._turn = threading.Condition()
+        self._closed = False
+
+    @contextmanager
+    def lent(self) -> Iterator[L]:
+        """A lane whose stream is empty."""
+        lane = self._take()
+        try:
+            lane.settle()
+            yield lane
+        finally:
+            with self._turn:
+                self._free.append(lane)
+                self._turn.notify()
+
+    def close(self) -> tuple[list[L], list[L]]:
+        """Refuse new loans and wait for those out. The lanes to free, and those a stuck thread still holds."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: len(self._free) == len(self._made), timeout=2 * self._time_out_s)
+            stuck = [lane for lane in self._made if lane not in self._free]
+            idle, self._free, self._made = self._free, [], []
+            return idle, stuck
+
+    def every(self) -> list[L]:
+        """Every lane, lent or not, without the lock: for a forked child, in which a lock may be held for ever."""
+        return list(self._made)
+
+    def _take(self) -> L:
+        with self._turn:
+            while not self._closed:
+                if self._free:
+                    return self._free.pop()
+                if len(self._made) < self._limit:
+                    lane = self._new()
+                    if lane is not None:
+                        return lane
+                self._turn.wait()
+            raise ClosedError("the estimator is closed; make a new PoseEstimator")
+
+    def _new(self) -> L | None:
+        """A new lane. Where memory lacks for one more, those there are go on: the call waits for one."""
+        try:
+            lane = self._make()
+        except OutOfMemoryError:
+            if not self._made:
+                raise
+            self._limit = len(self._made)
+            return None
+        self._made.append(lane)
+        return lane

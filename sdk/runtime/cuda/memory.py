@@ -1,0 +1,90 @@
+"""Device memory and pinned host memory, freed when told to be and never by a destructor on a lost device.
+
+memory = DeviceMemory(device, layout.total_bytes, "hold a lane's buffers")
+params = PinnedArray(device, (432,), np.uint8, "hold a frame's parameters")
+params.array[:] = 0; params.device_pointer
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
+
+__all__ = ["DeviceMemory", "PinnedArray", "is_pinned", "pinned_array"]
+
+
+class DeviceMemory:
+    """One zeroed allocation on a device. The context must be entered to make one."""
+
+    def __init__(self, device: DeviceContext, size_bytes: int, purpose: str) -> None:
+        self.size_bytes = size_bytes
+        self._device = device
+        driver = device.driver
+        try:
+            self._allocation: Any = driver.mem_alloc(size_bytes)
+        except driver.MemoryError as error:
+            raise out_of_memory(purpose, size_bytes, device.free_bytes()) from error
+        self.pointer = int(self._allocation)
+        driver.memset_d8(self.pointer, 0, size_bytes)
+
+    def free(self) -> None:
+        """Give the memory back; the context must be entered. Twice is allowed."""
+        allocation, self._allocation = self._allocation, None
+        if allocation is not None:
+            allocation.free()
+
+    def abandon(self) -> None:
+        """Leave the memory to the end of the process: the device is lost, or this is a forked child."""
+        never_freed(self._allocation)
+
+
+class PinnedArray:
+    """A numpy array in page-locked host memory that the device can also address. The context must be entered."""
+
+    def __init__(self, device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> None:
+        array = pinned_array(device, shape, dtype, purpose)
+        array[...] = 0
+        self._array: NDArray[Any] | None = array
+        allocation: Any = array.base
+        self._allocation = allocation
+        self.device_pointer = int(allocation.get_device_pointer())
+
+    @property
+    def array(self) -> NDArray[Any]:
+        if self._array is None:
+            raise AssertionError("pinned memory is used after it was freed")
+        return self._array
+
+    def free(self) -> None:
+        """Give the memory back; the context must be entered. No view of the array may be used afterwards."""
+        allocation, self._allocation, self._array = self._allocation, None, None
+        if allocation is not None:
+            allocation.free()
+
+    def abandon(self) -> None:
+        """Leave the memory to the end of the process."""
+        never_freed(self._allocation)
+
+
+def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
+    """An uninitialised page-locked, mapped array, usable from every context. The context must be entered."""
+    driver = device.driver
+    flags = driver.host_alloc_flags.PORTABLE | driver.host_alloc_flags.DEVICEMAP
+    try:
+        array: NDArray[Any] = driver.pagelocked_empty(shape, np.dtype(dtype), mem_flags=flags)
+    except driver.MemoryError as error:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raise out_of_memory(f"{purpose} in pinned host memory", size, device.free_bytes()) from error
+    return array
+
+
+def is_pinned(array: NDArray[Any], driver: Any) -> bool:
+    """Whether an array, or what it is a view of, lies in page-locked memory that PyCUDA gave or registered."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return isinstance(owner, driver.HostPointer)
