@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sdk.errors import EngineError
+from sdk.errors import EngineError, RecipeError
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.strict import strict_from_table, table_from
 
@@ -149,7 +149,10 @@ def manifest_from_table(table: Any, where: str) -> Manifest:
     recipe = table.get("recipe")
     if not isinstance(recipe, dict):
         raise EngineError(f"{where}: key 'recipe' is missing; build the engine again")
-    checked = dict(table, recipe=table_from(recipe_from_table(recipe, f"{where}: recipe")))
+    try:
+        checked = dict(table, recipe=table_from(recipe_from_table(recipe, f"{where}: recipe")))
+    except RecipeError as error:
+        raise EngineError(f"{error}; build the engine again") from error
     return strict_from_table(Manifest, checked, where=where, error=EngineError)
 
 

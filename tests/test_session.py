@@ -229,7 +229,7 @@ def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
 
 def test_an_engine_without_a_plan_names_the_build_command(folder, two_gpus):
     with pytest.raises(
-        EngineError, match="it has no plan, only its graph; rebuild it here.*`sdk build-engine small-64x48 "
+        EngineError, match="it has no plan, only its graph; rebuild it here.*`sdk build-engine --rebuild "
     ):
         choose_device(engine_from(folder), "cuda")
     device, reason = choose_device(engine_from(folder), "auto")

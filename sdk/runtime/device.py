@@ -119,8 +119,4 @@ def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: s
 
 
 def _rebuild(engine: Engine, compiler: str) -> str:
-    manifest = engine.manifest
-    return (
-        f"rebuild it here from its own graph: `sdk build-engine {manifest.recipe.name} --onnx {engine.graph_path} "
-        f"--precision {manifest.precision} --compiler {compiler} --output {engine.folder} --force`"
-    )
+    return f"rebuild it here from its own graph: `sdk build-engine --rebuild {engine.folder} --compiler {compiler}`"

@@ -1,0 +1,272 @@
+"""The engine folder: written whole or not at all, reused by content, verified on opening, one builder at a time."""
+
+import errno
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx")
+
+from sdk.errors import EngineError  # noqa: E402
+from sdk.manifest import (  # noqa: E402
+    FORMAT,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    BatchRange,
+    CompilerNote,
+    Manifest,
+    WeightsNote,
+    open_engine,
+)
+from sdk.toolchain import engine as engine_module  # noqa: E402
+from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine  # noqa: E402
+from tests.support.engines import SMALL  # noqa: E402
+
+PLAN = "tensorrt-rtx.plan"
+FILES = {GRAPH_NAME: b"graph" * 1000, PLAN: b"plan" * 1000}
+
+
+def manifest(hashes, key="k1"):
+    return Manifest(
+        format=FORMAT,
+        recipe=SMALL,
+        precision="fp16",
+        opset=19,
+        batch=BatchRange(1, 4, 16),
+        weights=WeightsNote("random", "seed 0"),
+        files=dict(hashes),
+        key=key,
+        created_by="tests",
+        compiler=CompilerNote("tensorrt-rtx", "1.7.1", "portable", PLAN, {"workspace_mib": 64}),
+        notes=("a note",),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "small.fp16"
+
+
+def written(folder, key="k1", files=FILES):
+    return write_engine(folder, files, lambda hashes: manifest(hashes, key))
+
+
+def left_beside(folder):
+    return sorted(path.name for path in folder.parent.iterdir() if path != folder)
+
+
+def test_what_is_written_is_read_back(folder):
+    engine = written(folder)
+    assert engine.folder == folder
+    assert engine.manifest == manifest(engine.manifest.files)
+    assert engine.graph_path.read_bytes() == FILES[GRAPH_NAME]
+    assert engine.plan_path.read_bytes() == FILES[PLAN]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([MANIFEST_NAME, *FILES])
+    assert left_beside(folder) == []
+
+
+def test_the_folder_is_readable_by_others(folder):
+    assert written(folder).folder.stat().st_mode & 0o755 == 0o755
+
+
+def test_a_new_engine_takes_the_place_of_the_old(folder):
+    written(folder)
+    engine = written(folder, "k2", {GRAPH_NAME: b"other", PLAN: b"p"})
+    assert engine.manifest.key == "k2"
+    assert open_engine(folder).graph_path.read_bytes() == b"other"
+    assert left_beside(folder) == []
+
+
+def test_an_engine_is_reused_by_its_key(folder):
+    assert reusable_engine(folder, "k1") is None
+    written(folder)
+    assert reusable_engine(folder, "k1") is not None
+    assert reusable_engine(folder, "k2") is None
+
+
+def test_a_damaged_engine_is_not_reused_and_the_log_says_why(folder, caplog):
+    written(folder)
+    (folder / PLAN).write_bytes(b"x")
+    assert reusable_engine(folder, "k1") is None
+    assert "was altered" in caplog.text
+
+
+def flip_a_byte(folder):
+    data = bytearray((folder / PLAN).read_bytes())
+    data[17] ^= 1
+    (folder / PLAN).write_bytes(data)
+
+
+def edit(**changes):
+    def change(folder):
+        table = json.loads((folder / MANIFEST_NAME).read_text())
+        for path, value in changes.items():
+            at = table
+            *parents, key = path.split("__")
+            for parent in parents:
+                at = at[parent]
+            if value is None:
+                del at[key]
+            else:
+                at[key] = value
+        (folder / MANIFEST_NAME).write_text(json.dumps(table))
+
+    return change
+
+
+DAMAGE = {
+    "a flipped byte": (flip_a_byte, r"file 'tensorrt-rtx.plan' was altered \(sha256 .*rebuild the engine"),
+    "a missing file": (lambda f: (f / GRAPH_NAME).unlink(), "file 'network.onnx' is missing"),
+    "no manifest": (lambda f: (f / MANIFEST_NAME).unlink(), "is not an engine folder: it has no engine.json"),
+    "a truncated manifest": (lambda f: (f / MANIFEST_NAME).write_text('{"format": 1,'), "not a readable manifest"),
+    "a manifest that is a list": (lambda f: (f / MANIFEST_NAME).write_text("[]"), "key 'format' must be 1"),
+    "a newer format": (edit(format=2, extra=1), r"key 'format' must be 1 \(got 2\).*SDK that built it"),
+    "an unknown key": (edit(colour="red"), "unknown key 'colour'"),
+    "a missing key": (edit(opset=None), "key 'opset' is missing"),
+    "a wrong type": (edit(opset="19"), "key 'opset' must be a whole number"),
+    "an unknown precision": (edit(precision="fp8"), "key 'precision' must be one of fp32, fp16, int8"),
+    "a recipe with a wrong key": (edit(recipe__sise=1), "unknown key 'sise'"),
+    "a file outside the folder": (edit(files={"../x": "0", GRAPH_NAME: "0", PLAN: "0"}), "must not leave the folder"),
+    "a plan without a hash": (edit(files={GRAPH_NAME: "0"}), "no sha256 for 'tensorrt-rtx.plan'"),
+    "a plan outside the folder": (edit(compiler__plan="../../x"), "no sha256 for '../../x'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_engine_is_refused(folder, damage, message):
+    written(folder)
+    damage(folder)
+    with pytest.raises(EngineError, match=message):
+        open_engine(folder)
+
+
+def test_an_existing_folder_that_is_no_engine_is_left_alone(folder):
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    for call in (check_output, written):
+        with pytest.raises(EngineError, match=r"exists and is not an engine folder; choose another --output"):
+            call(folder)
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_foreign_file_in_an_engine_folder_is_not_lost(folder):
+    written(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(EngineError, match=r"holds 'notes.txt', which is not the engine's"):
+        written(folder, "k2")
+    assert open_engine(folder).manifest.key == "k1"
+
+
+def test_a_file_in_the_way_is_an_error(folder):
+    folder.write_text("x")
+    with pytest.raises(EngineError, match="exists and is not an engine folder"):
+        written(folder)
+
+
+def test_an_empty_folder_is_filled(folder):
+    folder.mkdir()
+    assert written(folder).manifest.key == "k1"
+
+
+@pytest.mark.parametrize("fails_on", [GRAPH_NAME, PLAN, MANIFEST_NAME])
+@pytest.mark.parametrize("before", [None, "k0"], ids=["nothing there", "an engine there"])
+def test_a_full_disk_leaves_what_was_there(folder, monkeypatch, fails_on, before):
+    if before:
+        written(folder, before)
+    real = engine_module._write_durably
+
+    def full(path, data):
+        real(path, data[: len(data) // 2] if path.name == fails_on else data)
+        if path.name == fails_on:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(engine_module, "_write_durably", full)
+    with pytest.raises(EngineError, match=r"cannot be written \(No space left on device\); free some space"):
+        written(folder)
+    assert left_beside(folder) == []
+    assert open_engine(folder).manifest.key == before if before else not folder.exists()
+
+
+def test_an_engine_that_cannot_be_moved_into_place_leaves_the_old_one(folder, monkeypatch):
+    written(folder, "k0")
+    real = Path.rename
+
+    def refuse(self, target):
+        if Path(target) == folder and ".old." not in self.name:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(EngineError, match="Permission denied"):
+        written(folder)
+    assert open_engine(folder).manifest.key == "k0"
+    assert left_beside(folder) == []
+
+
+def test_a_parent_that_is_a_file_is_an_error_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EngineError, match="cannot be written"), engine_lock(tmp_path / "file" / "engine"):
+        pass
+
+
+def hold(folder, log, name, seconds):
+    with engine_lock(folder):
+        with log.open("a") as file:
+            file.write(f"{name} in\n")
+        time.sleep(seconds)
+        with log.open("a") as file:
+            file.write(f"{name} out\n")
+
+
+def hold_forever(folder, held):
+    with engine_lock(folder):
+        held.set()
+        time.sleep(600)
+
+
+def test_builders_of_one_engine_take_turns(folder):
+    log = folder.parent / "log"
+    spawn = multiprocessing.get_context("spawn")
+    builders = [spawn.Process(target=hold, args=(folder, log, name, 0.2)) for name in "abc"]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join(60)
+        assert builder.exitcode == 0
+    lines = log.read_text().split("\n")[:-1]
+    assert [line.split()[1] for line in lines] == ["in", "out"] * 3
+    assert all(lines[i].split()[0] == lines[i + 1].split()[0] for i in (0, 2, 4))
+    assert left_beside(folder) == ["log"]
+
+
+def test_a_killed_builder_holds_nobody_up(folder):
+    spawn = multiprocessing.get_context("spawn")
+    held = spawn.Event()
+    builder = spawn.Process(target=hold_forever, args=(folder, held))
+    builder.start()
+    assert held.wait(60)
+    builder.kill()
+    builder.join()
+    with engine_lock(folder):
+        pass
+    assert left_beside(folder) == []
+
+
+def test_the_key_follows_from_content_alone():
+    facts = {"graph": "a", "batch": {"min": 1, "max": 4}}
+    assert content_key(facts) == content_key({"batch": {"max": 4, "min": 1}, "graph": "a"})
+    assert content_key(facts) != content_key({**facts, "graph": "b"})
+
+
+def test_a_graph_alone_is_an_engine_too(folder):
+    def without_compiler(hashes):
+        return replace(manifest(hashes), compiler=None)
+
+    engine = write_engine(folder, {GRAPH_NAME: b"graph"}, without_compiler)
+    assert engine.plan_path is None
+    assert open_engine(folder).manifest.compiler is None
