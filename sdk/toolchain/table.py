@@ -1,0 +1,217 @@
+"""The calibration table: activation ranges of one graph, with where they come from. Neutral JSON, read strictly.
+
+It belongs to one float graph, by hash; `check_graph` refuses any other and names both hashes. Collecting the ranges is
+`sdk.toolchain.calibrate`'s work, choosing what to quantise with them `sdk.toolchain.quantize`'s.
+
+    table = table_from_file(Path("calibration/body14-nano-128x128.json"))
+    check_graph(table, model, "calibration/body14-nano-128x128.json")
+    table.tensors["conv2_input"].amax
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from sdk.errors import CalibrationError
+from sdk.strict import strict_from_table, table_from
+
+__all__ = [
+    "TABLE_FORMAT",
+    "BudgetPoint",
+    "CalibrationTable",
+    "DataNote",
+    "GroupCost",
+    "Sensitivity",
+    "TensorRange",
+    "check_graph",
+    "graph_sha256",
+    "table_from_file",
+    "tensors_within",
+    "write_table",
+]
+
+TABLE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TensorRange:
+    """One activation tensor: INT8 spans [-amax, amax]. `error`: noise over signal power on held-out crops, by method."""
+
+    amax: float
+    method: str
+    candidates: Mapping[str, float]  # method -> amax
+    error: Mapping[str, float]
+    quantiles: Mapping[str, float]  # share of the magnitudes -> magnitude: the histogram in brief
+    channel_mean: tuple[float, ...]  # over crops and pixels; bias correction uses it
+
+
+@dataclass(frozen=True)
+class DataNote:
+    """The crops the ranges come from."""
+
+    source: str  # file or folder name
+    persons: int  # usable persons found
+    images: int  # crops used, held-out ones included
+    held_out: int
+    seed: int
+    jitter: float
+    sha256: str  # of every crop used, in order
+
+
+@dataclass(frozen=True)
+class GroupCost:
+    """What quantising one tensor and the nodes that read it costs, everything else float."""
+
+    tensor: str
+    nodes: tuple[str, ...]
+    macs: int
+    distance_px: float  # mean keypoint distance to the float network, crop pixels
+    oks_loss: float  # 100 x (1 - mean OKS with the float network's keypoints)
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """The `groups` cheapest groups quantised together."""
+
+    groups: int
+    int8_share: float  # of the multiply-accumulates
+    distance_px: float
+    oks_loss: float
+    ap_loss: float | None = None  # points; None without ground truth
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Groups from cheapest to dearest, and what whole prefixes of that order cost."""
+
+    crops: int
+    seed: int
+    groups: tuple[GroupCost, ...]
+    curve: tuple[BudgetPoint, ...]
+    float_ap: float | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """`calibration/<name>.json`."""
+
+    format: int
+    recipe: str
+    graph_sha256: str
+    method: str
+    data: DataNote
+    tensors: Mapping[str, TensorRange]
+    versions: Mapping[str, str]
+    equalisation: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # tensor -> factor a channel
+    warnings: tuple[str, ...] = ()
+    sensitivity: Sensitivity | None = None
+
+
+def table_from_file(path: Path) -> CalibrationTable:
+    """The table in `path`. CalibrationError names file and key."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CalibrationError(
+            f"calibration table '{path}' cannot be read ({error.strerror}); make one with `sdk calibrate`"
+        ) from error
+    except ValueError as error:
+        raise CalibrationError(
+            f"calibration table '{path}' is not JSON ({error}); make it again with `sdk calibrate`"
+        ) from error
+    version = document.get("format") if isinstance(document, dict) else None
+    if type(version) is not int or version != TABLE_FORMAT:
+        raise CalibrationError(
+            f"{path.name}: key 'format' must be {TABLE_FORMAT} (got {version!r}); make the table with this SDK"
+        )
+    table = strict_from_table(CalibrationTable, document, where=path.name, error=CalibrationError)
+    for name, tensor in table.tensors.items():
+        if not (np.isfinite(tensor.amax) and tensor.amax > 0):
+            raise CalibrationError(
+                f"{path.name}: key 'tensors.{name}.amax' must be a positive number (got {tensor.amax}); calibrate again"
+            )
+    return table
+
+
+def tensors_within(table: CalibrationTable, max_drop: float) -> frozenset[str]:
+    """The tensors of the largest measured INT8 set that costs at most `max_drop` points: of AP, or, where the crops had
+    no ground truth, of OKS agreement with the float network."""
+    if table.sensitivity is None:
+        raise CalibrationError(
+            f"calibration table of '{table.recipe}' has no sensitivity, so a budget of {max_drop} points cannot be "
+            "kept; calibrate with --sensitivity, or leave --max-drop out"
+        )
+    inside = [p for p in table.sensitivity.curve if (p.oks_loss if p.ap_loss is None else p.ap_loss) <= max_drop]
+    groups = max((point.groups for point in inside), default=0)
+    return frozenset(group.tensor for group in table.sensitivity.groups[:groups])
+
+
+def write_table(table: CalibrationTable, path: Path) -> None:
+    """Write the table whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(_rounded(table_from(table)), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str) -> None:
+    """CalibrationError unless the table was made for exactly this float graph."""
+    found = graph_sha256(model)
+    if found != table.graph_sha256:
+        raise CalibrationError(
+            f"calibration table '{where}' was made for another graph (table: {table.graph_sha256}, this graph: "
+            f"{found}); calibrate this one with `sdk calibrate {table.recipe} --data ... --output {Path(where).name}`"
+        )
+
+
+def graph_sha256(model: onnx.ModelProto) -> str:
+    """Digest of what a graph computes and how its tensors are named; not of producer, documentation or storage form."""
+    digest = hashlib.sha256()
+    for opset in sorted(model.opset_import, key=lambda o: str(o.domain)):
+        digest.update(f"opset {opset.domain or 'ai.onnx'} {opset.version};".encode())
+    for value in [*model.graph.input, *model.graph.output]:
+        digest.update(f"value {value.name} {value.type.tensor_type.elem_type};".encode())
+    for tensor in sorted(model.graph.initializer, key=lambda t: str(t.name)):
+        digest.update(f"constant {tensor.name};".encode())
+        _update_with_tensor(digest, tensor)
+    for node in model.graph.node:
+        digest.update(f"node {node.domain}/{node.op_type} {list(node.input)} {list(node.output)};".encode())
+        for attribute in sorted(node.attribute, key=lambda a: str(a.name)):
+            digest.update(f"attribute {attribute.name};".encode())
+            _update_with_attribute(digest, attribute)
+    return digest.hexdigest()
+
+
+def _update_with_attribute(digest: Any, attribute: onnx.AttributeProto) -> None:
+    if attribute.HasField("t"):
+        _update_with_tensor(digest, attribute.t)
+    else:
+        plain = type(attribute)()
+        plain.CopyFrom(attribute)
+        plain.ClearField("doc_string")
+        digest.update(plain.SerializeToString(deterministic=True))
+
+
+def _update_with_tensor(digest: Any, tensor: onnx.TensorProto) -> None:
+    array: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
+    digest.update(f"{array.dtype} {array.shape};".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to seven significant digits: what float32 holds, in a file that reads and diffs well."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
