@@ -220,11 +220,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Weights:
-    """A released checkpoint. `sha256` is the whole digest or its first eight or more digits; none: not published."""
+    """A released checkpoint. `sha256` is the whole digest, or its first eight or more digits where only they are known."""
 
     url: str
-    layout: Literal["simcc", "tokenpose", "mmpose", "sdk"]
-    sha256: str | None = None
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ class Recipe:
             digest = self.weights.sha256
             yield (
                 f"weights.sha256 must be 8 to 64 lower-case hex digits (got '{digest}')",
-                digest is None or re.fullmatch(r"[0-9a-f]{8,64}", digest) is not None,
+                re.fullmatch(r"[0-9a-f]{8,64}", digest) is not None,
             )
 
 

@@ -8,11 +8,10 @@ Multiply-adds of convolutions and linear layers only, of one crop: what pose pap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sdk.networks.build import check_torch, network_from_recipe
-from sdk.recipe import Recipe
+from sdk.recipe import Input, Network, Output, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,9 +27,18 @@ class Cost:
     macs: int
 
 
-@cache
+_known: dict[tuple[Network, int, Input, Output], Cost] = {}  # recipes that differ in weights alone cost the same
+
+
 def cost_of(recipe: Recipe) -> Cost:
     """The cost of one forward pass of one crop."""
+    key = (recipe.network, recipe.joints, recipe.input, recipe.output)
+    if key not in _known:
+        _known[key] = _counted(recipe)
+    return _known[key]
+
+
+def _counted(recipe: Recipe) -> Cost:
     check_torch()
     import torch
     from torch import nn
@@ -38,14 +46,20 @@ def cost_of(recipe: Recipe) -> Cost:
     with torch.device("meta"):
         network = network_from_recipe(recipe)
         crop = torch.empty(1, 3, *recipe.input.size_hw)
-    counted: list[int] = []
-    weighted = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    for module in weighted:
-        module.register_forward_hook(lambda m, i, o: counted.append(_macs(m, i, o)))
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    macs: list[int] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            module.register_forward_hook(lambda m, i, o: macs.append(_macs(m, i, o)))
+        elif isinstance(module, nn.BatchNorm2d):
+            module.forward = _unchanged  # no weighted layer, and slow on the meta device
     with torch.inference_mode():
         network(crop)
-    learned = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return Cost(learned, sum(counted))
+    return Cost(parameters, sum(macs))
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> int:
