@@ -7,6 +7,6 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "cpp_ext"))
 
-from build_native import NativeBuild, native_extension  # noqa: E402
+from build_native import NativeBuild, native_extension
 
 setup(ext_modules=[native_extension()], cmdclass={"build_ext": NativeBuild})

@@ -10,10 +10,13 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 
 #include <array>
 #include <atomic>
 #include <stdexcept>
+#include <string>
+#include <tuple>
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -129,6 +132,15 @@ void decode_flipped(JointsOut out, Rows x, Rows y, Affines affines, double split
     run_decode(out, {x.data(), y.data(), mirrored_x.data(), mirrored_y.data(), partner.data()}, affines, spec);
 }
 
+using PeakTuple = std::tuple<float, int32_t, float>;
+
+// The reduction operator itself, for the property tests.
+PeakTuple merge_peaks(PeakTuple a, PeakTuple b) {
+    const auto peak = [](const PeakTuple& t) { return sdk::Peak{std::get<0>(t), std::get<1>(t), std::get<2>(t)}; };
+    const sdk::Peak win = sdk::merge(peak(a), peak(b));
+    return {win.value, win.bin, win.sum};
+}
+
 void set_threads(int count) {
     require(count >= 1 && count <= 256, "the number of threads must be 1 to 256");
     thread_count.store(count);
@@ -152,6 +164,7 @@ NB_MODULE(_native, m) {
           "affines"_a.noconvert(), "split_ratio"_a, "score"_a, "refine"_a, "mirrored_x"_a.noconvert(),
           "mirrored_y"_a.noconvert(), "partner"_a.noconvert(), "flip_shift"_a);
 
+    m.def("merge_peaks", &merge_peaks, "a"_a, "b"_a);
     m.def("threads", [] { return thread_count.load(); });
     m.def("set_threads", &set_threads, "count"_a);
     m.def("instruction_set", &sdk::cpu::instruction_set);

@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("bindings.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
 CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu")
 FLAGS = ("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG")
-KERNEL_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
+KERNEL_FLAGS = (
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+)
 INSTRUCTION_SETS = {
     "baseline": (),
     "avx2": ("-mavx2", "-mf16c"),
@@ -69,7 +76,9 @@ def find_toolkit() -> Toolkit | None:
     if unknown:
         raise CompileError(f"SDK_CUDA_ARCHITECTURES names {unknown}; this nvcc knows {sorted(known)}")
     architectures = sorted(known & set(map(int, wanted) if wanted else DEFAULT_ARCHITECTURES))
-    top = re.search(r"TOP=(.+)", _said_by(found, "--dryrun", "-x", "cu", os.devnull))  # nvcc itself may be a link or a script
+    top = re.search(
+        r"TOP=(.+)", _said_by(found, "--dryrun", "-x", "cu", os.devnull)
+    )  # nvcc itself may be a link or a script
     toolkit_home = Path(top.group(1).strip()).resolve() if top else Path(found).resolve().parent.parent
     return Toolkit(Path(found), toolkit_home, tuple(architectures))
 
@@ -91,15 +100,23 @@ class NativeBuild(build_ext):
         libraries: list[str] = []
         if toolkit:
             objects += self._cuda_objects(toolkit)
-            libraries = [f"-L{folder}" for folder in self._library_folders(toolkit)] + ["-lcudart_static", "-ldl", "-lrt"]
+            libraries = [f"-L{folder}" for folder in self._library_folders(toolkit)] + [
+                "-lcudart_static",
+                "-ldl",
+                "-lrt",
+            ]
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
             extra_postargs=[*libraries, "-Wl,--gc-sections", "-Wl,-s", "-Wl,--exclude-libs,ALL", "-pthread"],
             target_lang="c++",
         )
-        gpus = f"CUDA ({' '.join(map(str, toolkit.architectures))}, PTX)" if toolkit else "no CUDA (nvcc not found or not wanted)"
-        print(f"sdk._native: CPU ({' '.join(sets)}), {gpus}")
+        gpus = (
+            f"CUDA ({' '.join(map(str, toolkit.architectures))}, PTX)"
+            if toolkit
+            else "no CUDA (nvcc not found or not wanted)"
+        )
+        sys.stdout.write(f"sdk._native: CPU ({' '.join(sets)}), {gpus}\n")
 
     def _host_objects(self, ext: Extension, sets: list[str], defines: tuple[str, ...]) -> list[str]:
         nanobind_source = str(Path(nanobind.source_dir()) / "nb_combined.cpp")
@@ -113,11 +130,17 @@ class NativeBuild(build_ext):
     def _cuda_objects(self, toolkit: Toolkit) -> list[str]:
         self.includes.append(str(toolkit.home / "include"))
         names = " ".join(map(str, toolkit.architectures))
-        objects = self._compile("cuda", ["cpp_ext/cuda/bindings_cuda.cpp"], (*FLAGS, "-DSDK_WITH_CUDA", f'-DSDK_CUDA_ARCHITECTURES="{names}"'))
+        objects = self._compile(
+            "cuda",
+            ["cpp_ext/cuda/bindings_cuda.cpp"],
+            (*FLAGS, "-DSDK_WITH_CUDA", f'-DSDK_CUDA_ARCHITECTURES="{names}"'),
+        )
         for source in CUDA_SOURCES:
             target = Path(self.build_temp) / "cuda" / f"{Path(source).stem}.cu.o"
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.spawn([str(toolkit.nvcc), *nvcc_flags(toolkit.architectures), "-c", f"cpp_ext/{source}", "-o", str(target)])
+            self.spawn(
+                [str(toolkit.nvcc), *nvcc_flags(toolkit.architectures), "-c", f"cpp_ext/{source}", "-o", str(target)]
+            )
             objects.append(str(target))
         return objects
 

@@ -1,13 +1,15 @@
 """The fused ops on either side of the network: `crop` before it, `decode` after it. Their code is in `cpp_ext/`.
 
 What the ops compute is defined in `cpp_ext/shared/crop_math.h` and `decode_math.h`; `docs/kernels.md` explains it.
-This module checks arguments, in words, and passes pointers on. It neither reads images nor knows recipes or networks.
+This module checks arguments, in words, and passes addresses on. It neither reads images nor knows recipes or networks.
 
     from sdk import ops
     inputs = ops.crop(frame_bgr, affines, (256, 192), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     joints = ops.decode(simcc_x, simcc_y, affines, split_ratio=2.0)      # N x K x 3: x, y in frame pixels, score
 
-Arrays are numpy's, or anything with DLPack or `__cuda_array_interface__` (PyCUDA, CuPy, torch).
+Arrays are numpy's, or anything with DLPack or `__cuda_array_interface__` (PyCUDA, CuPy, torch). All arrays of a call
+lie in one place: the CPU's memory, or one GPU's. On a GPU `out` is required, and the call returns at once: the result
+is there when `stream` has come to it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sdk.errors import InputError, MissingDependencyError
+from sdk.errors import DeviceError, InputError, MissingDependencyError
+from sdk.ops_arrays import Array, DeviceArray, array_from, cuda_half, described, is_contiguous, stream_address
 
-__all__ = ["crop", "decode", "instruction_set", "set_threads", "threads"]
+__all__ = [
+    "crop",
+    "cuda_half",
+    "decode",
+    "instruction_set",
+    "normalisation",
+    "partners",
+    "set_threads",
+    "threads",
+    "yuv_to_rgb",
+]
 
 try:
     from sdk import _native
@@ -37,13 +50,14 @@ YuvMatrix = Literal["bt601", "bt709"]
 YuvRange = Literal["limited", "full"]
 Score = Literal["min_logit", "mean_logit", "min_softmax"]
 Refine = Literal["none", "parabola", "dark", "expectation"]
+Triple = tuple[float, float, float]
 
 SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
-LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and blue
+LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
 MAX_SIDE = 16384
+UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
-Triple = tuple[float, float, float]
 
 
 def threads() -> int:
@@ -68,7 +82,7 @@ def crop(
     affines: Any,  # N x 2 x 3 float32, crop -> frame pixels
     size_hw: tuple[int, int],
     *,
-    mean: Sequence[float],  # grey levels, in the network's channel order
+    mean: Sequence[float],  # grey levels, in `channel_order`
     std: Sequence[float],
     channel_order: ChannelOrder = "rgb",
     dtype: DTypeLike = FLOAT32,
@@ -76,35 +90,35 @@ def crop(
     yuv_matrix: YuvMatrix = "bt601",
     yuv_range: YuvRange = "limited",
     out: Any = None,  # N x 3 x h x w
-    stream: int | None = None,
+    stream: Any = None,
 ) -> Any:
-    """N x 3 x h x w of `dtype`: each person's crop, bilinear, normalised, in the network's channel order.
+    """N x 3 x h x w of `dtype`: each person's crop, bilinear, normalised; black outside the frame.
 
-    `channel_order` is the order of the network's input, `pixel_format` that of the frame. Outside the frame is black.
+    `channel_order` is the order of the network's input, `pixel_format` that of the frame.
     """
-    if type(affines) is not np.ndarray or affines.dtype != FLOAT32 or affines.shape[1:] != (2, 3) or affines.ndim != 3:
-        raise InputError(f"affines must be an N x 2 x 3 float32 array, crop -> frame pixels (got {_describe(affines)})")
-    scale, bias = _normalisation(tuple(mean), tuple(std))
-    if not affines.flags.c_contiguous:
-        affines = np.ascontiguousarray(affines)
-    shape = (len(affines), 3, *_checked_size(size_hw))
-    out = _checked_out(out, shape, np.dtype(dtype))
+    scale, bias = normalisation(tuple(mean), tuple(std))
+    placed: Any = _checked_affines(affines)
+    shape = (placed.shape[0], 3, *_checked_size(size_hw))
+    on_device = isinstance(placed, DeviceArray)
+    target: Any = _checked_out(out, shape, dtype if type(dtype) is np.dtype else np.dtype(dtype), on_device)
+    yuv = yuv_to_rgb(yuv_matrix, yuv_range)
     if pixel_format == "nv12":
-        luma, chroma = _nv12_planes(frame)
-        coefficients = _yuv_coefficients(yuv_matrix, yuv_range)
-        _native.crop_nv12(out, luma, chroma, affines, scale, bias, channel_order == "bgr", coefficients)
-        return out
-    if type(frame) is not np.ndarray or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise InputError(f"frame must be an H x W x 3 uint8 array (got {_describe(frame)})")
-    if max(frame.shape) > MAX_SIDE:
-        raise InputError(f"frame sides must be at most {MAX_SIDE} pixels (got {frame.shape[0]} x {frame.shape[1]})")
-    if frame.strides[2] != 1 or frame.strides[1] != 3:
-        raise InputError(
-            "frame rows must be contiguous pixels; rows may have any stride "
-            f"(got strides {frame.strides}); use numpy.ascontiguousarray(frame)"
-        )
-    _native.crop(out, frame, affines, scale, bias, channel_order != pixel_format)
-    return out
+        planes: tuple[Any, ...] = _nv12_planes(frame)
+    elif pixel_format in ("bgr", "rgb"):
+        planes = (_packed_frame(frame),)
+    else:
+        raise InputError(f"pixel_format must be bgr, rgb or nv12 (got '{pixel_format}')")
+    if channel_order not in ("rgb", "bgr"):
+        raise InputError(f"channel_order must be rgb or bgr (got '{channel_order}')")
+    _same_place(placed, frame=planes[0], out=target)
+    swap = channel_order != ("rgb" if pixel_format == "nv12" else pixel_format)
+    if on_device:
+        _crop_on_device(target, planes, placed, (scale, bias, swap), yuv, stream)
+    elif len(planes) == 2:
+        _native.crop_nv12(target, planes[0], planes[1], placed, scale, bias, swap, yuv)
+    else:
+        _native.crop(target, planes[0], placed, scale, bias, swap)
+    return target if out is None else out
 
 
 def decode(
@@ -119,89 +133,51 @@ def decode(
     flip_pairs: Sequence[tuple[int, int]] | None = None,
     flip_shift: bool = False,
     out: Any = None,  # N x K x 3 float32
-    stream: int | None = None,
+    stream: Any = None,
 ) -> Any:
     """N x K x 3 float32: x and y in frame pixels, and the score by the rule `score`.
 
     The first largest finite logit wins; a row without one gives the crop's middle and the score 0. With `flipped` the
     logits of the mirrored crops are averaged in: x reversed (and moved by one bin with `flip_shift`), joints swapped
-    by `flip_pairs`.
+    by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
     """
-    for name, logits in (("simcc_x", simcc_x), ("simcc_y", simcc_y)):
-        if type(logits) is not np.ndarray or logits.ndim != 3 or logits.dtype not in (FLOAT32, FLOAT16):
-            raise InputError(f"{name} must be an N x K x bins array of float32 or float16 (got {_describe(logits)})")
-    if score not in SCORES:
-        raise InputError(f"score must be one of {', '.join(SCORES)} (got '{score}')")
-    if refine not in REFINEMENTS:
-        raise InputError(f"refine must be one of {', '.join(REFINEMENTS)} (got '{refine}')")
+    rule, mode = _code("score", score, SCORES), _code("refine", refine, REFINEMENTS)
     if not 0 < split_ratio < float("inf"):
         raise InputError(f"split_ratio must be a positive number of bins per pixel (got {split_ratio})")
-    count, joints, _ = simcc_x.shape
-    out = _checked_out(out, (count, joints, 3), FLOAT32)
-    rule, mode = SCORES[score], REFINEMENTS[refine]
-    simcc_x, simcc_y = np.ascontiguousarray(simcc_x), np.ascontiguousarray(simcc_y)
-    affines = np.ascontiguousarray(affines)
-    if flipped is None:
-        _native.decode(out, simcc_x, simcc_y, affines, split_ratio, rule, mode)
-        return out
-    if flip_pairs is None:
-        raise InputError("flip_pairs must be given with flipped: the pairs of joints that change places when mirrored")
-    mirrored_x, mirrored_y = (np.ascontiguousarray(each) for each in flipped)
-    partner = _partners(tuple(map(tuple, flip_pairs)), joints)
-    _native.decode_flipped(
-        out, simcc_x, simcc_y, affines, split_ratio, rule, mode, mirrored_x, mirrored_y, partner, int(flip_shift)
-    )
-    return out
-
-
-def _describe(array: object) -> str:
-    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
-    return type(array).__name__ if shape is None else f"{' x '.join(map(str, shape))} {dtype}"
+    x: Any = _checked_logits("simcc_x", simcc_x, None)
+    y: Any = _checked_logits("simcc_y", simcc_y, x)
+    placed: Any = _checked_affines(affines, x.shape[0])
+    on_device = isinstance(x, DeviceArray)
+    target: Any = _checked_out(out, (x.shape[0], x.shape[1], 3), FLOAT32, on_device)
+    _same_place(x, simcc_y=y, affines=placed, out=target)
+    mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, x, y) if flipped is not None else ()
+    if on_device:
+        _decode_on_device(target, x, y, placed, (split_ratio, rule, mode), mirror, int(flip_shift), stream)
+    elif mirror:
+        other_x, other_y, partner = mirror
+        _native.decode_flipped(
+            target, x, y, placed, split_ratio, rule, mode, other_x, other_y, partner, int(flip_shift)
+        )
+    else:
+        _native.decode(target, x, y, placed, split_ratio, rule, mode)
+    return target if out is None else out
 
 
 @lru_cache(maxsize=64)
-def _normalisation(mean: Triple, std: Triple) -> tuple[Triple, Triple]:
+def normalisation(mean: Triple, std: Triple) -> tuple[Triple, Triple]:
+    """(scale, bias) per channel, so that scale * grey + bias is (grey - mean) / std."""
     if len(mean) != 3 or len(std) != 3 or not all(np.isfinite(mean)) or not all(0 < s < float("inf") for s in std):
         raise InputError(f"mean and std must be 3 finite grey levels each, std positive (got mean {mean}, std {std})")
-    return tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True))  # type: ignore[return-value]
-
-
-def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
-    height, width = size_hw
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise InputError(f"size_hw must be the crop's height and width, 1 to {MAX_SIDE} pixels (got {size_hw})")
-    return height, width
-
-
-def _checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if out is None:
-        return np.empty(shape, dtype)
-    if out.shape != shape or out.dtype != dtype or not out.flags.c_contiguous:
-        raise InputError(
-            f"out must be a contiguous {' x '.join(map(str, shape))} {dtype} array (got {_describe(out)})"
-        )
-    return out  # type: ignore[no-any-return]
-
-
-def _nv12_planes(frame: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    if isinstance(frame, tuple):
-        luma, chroma = frame
-    else:
-        height = frame.shape[0] * 2 // 3
-        luma, chroma = frame[:height], frame[height:]
-    if luma.shape[0] % 2 or luma.shape[1] % 2 or chroma.shape != (luma.shape[0] // 2, luma.shape[1]):
-        raise InputError(
-            "an NV12 frame must be 3H/2 x W uint8, or the planes H x W and H/2 x W, with even sides "
-            f"(got {_describe(luma)} and {_describe(chroma)})"
-        )
-    return luma, chroma
+    red, green, blue = (1 / s for s in std)
+    return (red, green, blue), (-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2])
 
 
 @lru_cache(maxsize=4)
-def _yuv_coefficients(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, ...]:
+def yuv_to_rgb(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, float, float, float, float, float]:
+    """(gain, black, rv, gu, gv, bu): l = gain (Y - black), R = l + rv V, G = l + gu U + gv V, B = l + bu U."""
     if matrix not in LUMA_WEIGHTS or value_range not in ("limited", "full"):
         raise InputError(
-            f"yuv_matrix must be bt601 or bt709 and yuv_range limited or full (got '{matrix}', '{value_range}')"
+            f"yuv_matrix must be bt601 or bt709, yuv_range limited or full (got '{matrix}' and '{value_range}')"
         )
     red, blue = LUMA_WEIGHTS[matrix]
     green = 1 - red - blue
@@ -211,10 +187,180 @@ def _yuv_coefficients(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, 
 
 
 @lru_cache(maxsize=64)
-def _partners(flip_pairs: tuple[tuple[int, ...], ...], joints: int) -> NDArray[np.int32]:
+def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np.int32]:
+    """K int32: the joint that each joint becomes when mirrored. Read-only, as it is shared by all callers."""
     partner = np.arange(joints, dtype=np.int32)
     for a, b in flip_pairs:
         if not (0 <= a < joints and 0 <= b < joints):
             raise InputError(f"flip_pairs must join joints of 0..{joints - 1} (got [{a}, {b}])")
         partner[a], partner[b] = b, a
+    partner.flags.writeable = False
     return partner
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _code(name: str, value: str, codes: dict[str, int]) -> int:
+    if value not in codes:
+        raise InputError(f"{name} must be one of {', '.join(codes)} (got '{value}')")
+    return codes[value]
+
+
+def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
+    height, width = size_hw
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise InputError(f"size_hw must be the crop's height and width, 1 to {MAX_SIDE} pixels (got {size_hw})")
+    return height, width
+
+
+def _checked_affines(affines: Any, count: int | None = None) -> Array:
+    array = affines if type(affines) is np.ndarray else array_from("affines", affines)
+    if array.dtype != FLOAT32 or array.ndim != 3 or array.shape[1:] != (2, 3) or count not in (None, array.shape[0]):
+        rows = "N" if count is None else count
+        raise InputError(f"affines must be {rows} x 2 x 3 float32, crop -> frame pixels (got {described(array)})")
+    return _contiguous("affines", array)
+
+
+def _contiguous(name: str, array: Array) -> Array:
+    if not is_contiguous(array):
+        raise InputError(f"{name} must be contiguous (got strides {array.strides}); use numpy.ascontiguousarray")
+    return array
+
+
+def _checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], on_device: bool) -> Array:
+    if dtype not in (FLOAT32, FLOAT16):
+        raise InputError(f"dtype must be float32 or float16 (got {dtype})")
+    if out is None:
+        if on_device:
+            raise InputError("out must be given for arrays on a GPU: the ops allocate no device memory")
+        return np.empty(shape, dtype)
+    array = array_from("out", out)
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(f"out must be {' x '.join(map(str, shape))} {dtype} (got {described(array)})")
+    if isinstance(array, np.ndarray) and isinstance(out, np.ndarray) and not array.flags.writeable:
+        raise InputError("out must be writable (got a read-only array)")
+    return _contiguous("out", array)
+
+
+def _same_place(first: Array, **others: Array) -> None:
+    for name, other in others.items():
+        if isinstance(other, DeviceArray) != isinstance(first, DeviceArray):
+            raise InputError(
+                f"all arrays of a call must lie in one place, the CPU's memory or one GPU's (got {described(first)} "
+                f"and {name} {described(other)})"
+            )
+
+
+def _check_frame_size(array: Array) -> None:
+    if max(array.shape[:2]) > MAX_SIDE:
+        raise InputError(f"frame sides must be at most {MAX_SIDE} pixels (got {array.shape[0]} x {array.shape[1]})")
+
+
+def _packed_frame(frame: Any) -> Array:
+    array = frame if type(frame) is np.ndarray else array_from("frame", frame)
+    if array.dtype != UINT8 or array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(f"frame must be H x W x 3 uint8 (got {described(array)})")
+    _check_frame_size(array)
+    if array.strides[1:] != (3, 1) and array.shape[0] and array.shape[1]:
+        raise InputError(
+            "frame must have contiguous pixels in each row; rows may have any stride "
+            f"(got strides {array.strides}); use numpy.ascontiguousarray(frame)"
+        )
+    return array
+
+
+def _nv12_planes(frame: Any) -> tuple[Array, Array]:
+    if isinstance(frame, tuple):
+        luma, chroma = (array_from("frame", plane) for plane in frame)
+    else:
+        luma, chroma = _split_nv12(array_from("frame", frame))
+    for plane in (luma, chroma):
+        if plane.dtype != UINT8 or plane.ndim != 2 or plane.strides[1] != 1:
+            raise InputError(f"planes of an NV12 frame must be rows of contiguous uint8 (got {described(plane)})")
+    height, width = luma.shape
+    if height % 2 or width % 2 or chroma.shape != (height // 2, width):
+        raise InputError(
+            "an NV12 frame must be 3H/2 x W, or the planes H x W and H/2 x W, with even sides "
+            f"(got {described(luma)} and {described(chroma)})"
+        )
+    _check_frame_size(luma)
+    _same_place(luma, chroma=chroma)
+    return luma, chroma
+
+
+def _split_nv12(array: Array) -> tuple[Array, Array]:
+    if array.ndim != 2 or array.shape[0] % 3:
+        raise InputError(f"an NV12 frame must be 3H/2 x W uint8 (got {described(array)})")
+    height, width = array.shape[0] * 2 // 3, array.shape[1]
+    if isinstance(array, np.ndarray):
+        return array[:height], array[height:]
+    chroma = array.address + height * array.strides[0]
+    return (
+        DeviceArray(array.address, (height, width), array.strides, array.dtype),
+        DeviceArray(chroma, (height // 2, width), array.strides, array.dtype),
+    )
+
+
+def _checked_logits(name: str, logits: Any, like: Array | None) -> Array:
+    array = logits if type(logits) is np.ndarray else array_from(name, logits)
+    if array.ndim != 3 or array.dtype not in (FLOAT32, FLOAT16):
+        raise InputError(f"{name} must be N x K x bins, float32 or float16 (got {described(array)})")
+    if like is not None and (array.shape[:2] != like.shape[:2] or array.dtype != like.dtype):
+        raise InputError(
+            f"{name} must agree with simcc_x in persons, joints and dtype (got {described(array)}, {described(like)})"
+        )
+    return _contiguous(name, array)
+
+
+def _checked_mirror(flipped: tuple[Any, Any], flip_pairs: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    mirrored = []
+    for name, logits, like in (("flipped[0]", flipped[0], x), ("flipped[1]", flipped[1], y)):
+        array = _checked_logits(name, logits, like)
+        if array.shape != like.shape:
+            raise InputError(f"{name} must have the shape {like.shape} of the other crops' logits (got {array.shape})")
+        _same_place(x, **{name: array})
+        mirrored.append(array)
+    if flip_pairs is None:
+        raise InputError("flip_pairs must be given with flipped: the pairs of joints that change places when mirrored")
+    if isinstance(x, np.ndarray):
+        return mirrored[0], mirrored[1], partners(tuple((a, b) for a, b in flip_pairs), x.shape[1])
+    partner = array_from("flip_pairs", flip_pairs)
+    if partner.dtype != INT32 or partner.shape != (x.shape[1],) or not isinstance(partner, DeviceArray):
+        raise InputError(
+            f"flip_pairs must be ops.partners(pairs, {x.shape[1]}) copied to the GPU (got {described(partner)})"
+        )
+    return mirrored[0], mirrored[1], partner
+
+
+# ---- the CUDA half ---------------------------------------------------------------------------------------------------
+
+
+def _crop_on_device(
+    out: Any, planes: Any, affines: Any, colours: tuple[Triple, Triple, bool], yuv: Any, stream: Any
+) -> None:
+    luma, chroma = planes[0], planes[1] if len(planes) == 2 else DeviceArray(0, (), (0,), UINT8)
+    frame = (luma.address, chroma.address, luma.strides[0], chroma.strides[0], *luma.shape[:2])
+    scale, bias, swap = colours
+    count, _, height, width = out.shape
+    try:
+        cuda_half().crop_frame(
+            out.address, frame, affines.address, count, height, width, scale, bias, swap, out.dtype == FLOAT16,
+            len(planes) == 2, yuv, stream_address(stream),
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise DeviceError(str(error)) from error
+
+
+def _decode_on_device(
+    out: Any, x: Any, y: Any, affines: Any, rules: tuple[float, int, int], mirror: Any, flip_shift: int, stream: Any
+) -> None:
+    mirrored = [each.address for each in mirror] or [0, 0, 0]
+    sizes = (out.shape[0], out.shape[1], x.shape[2], y.shape[2])
+    try:
+        cuda_half().decode(
+            out.address, x.address, y.address, affines.address, *sizes, *rules, x.dtype == FLOAT16,
+            stream_address(stream), *mirrored, flip_shift,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise DeviceError(str(error)) from error

@@ -15,7 +15,7 @@ namespace sdk {
 constexpr float LOWEST = -3.402823466e+38f, HIGHEST = 3.402823466e+38f;
 constexpr int32_t NO_BIN = 0x7fffffff;
 
-struct Peak {
+struct Peak {  // bin NO_BIN: none
     float value;  // largest finite logit, -infinity when there is none
     int32_t bin;  // its first position, NO_BIN when there is none
     float sum;    // softmax denominator relative to value, 0 when there is none

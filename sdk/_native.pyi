@@ -1,0 +1,126 @@
+"""Stub of the native extension (cpp_ext/). `sdk.ops` is its face; tests/test_ops_stub.py holds the two together."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Triple = tuple[float, float, float]
+_Yuv = tuple[float, float, float, float, float, float]
+
+def crop(
+    out: NDArray[Any],  # N x 3 x h x w, float32 or float16
+    frame: NDArray[np.uint8],  # H x W x 3
+    affines: NDArray[np.float32],  # N x 2 x 3
+    scale: _Triple,
+    bias: _Triple,
+    swap: bool,
+) -> None: ...
+def crop_nv12(
+    out: NDArray[Any],  # N x 3 x h x w, float32 or float16
+    luma: NDArray[np.uint8],  # H x W
+    chroma: NDArray[np.uint8],  # H/2 x W
+    affines: NDArray[np.float32],  # N x 2 x 3
+    scale: _Triple,
+    bias: _Triple,
+    swap: bool,
+    yuv: _Yuv,
+) -> None: ...
+def decode(
+    out: NDArray[np.float32],  # N x K x 3
+    x: NDArray[Any],  # N x K x Wx
+    y: NDArray[Any],  # N x K x Hy
+    affines: NDArray[np.float32],  # N x 2 x 3
+    split_ratio: float,
+    score: int,
+    refine: int,
+) -> None: ...
+def decode_flipped(
+    out: NDArray[np.float32],  # N x K x 3
+    x: NDArray[Any],  # N x K x Wx
+    y: NDArray[Any],  # N x K x Hy
+    affines: NDArray[np.float32],  # N x 2 x 3
+    split_ratio: float,
+    score: int,
+    refine: int,
+    mirrored_x: NDArray[Any],  # N x K x Wx
+    mirrored_y: NDArray[Any],  # N x K x Hy
+    partner: NDArray[np.int32],  # K
+    flip_shift: int,
+) -> None: ...
+def merge_peaks(a: tuple[float, int, float], b: tuple[float, int, float]) -> tuple[float, int, float]: ...
+def threads() -> int: ...
+def set_threads(count: int) -> None: ...
+def instruction_set() -> str: ...
+def set_instruction_set(name: str) -> None: ...
+
+class _Graph:
+    def launch(self, stream: int) -> None: ...
+    def destroy(self) -> None: ...
+
+class _Cuda:
+    """The submodule `cuda`. Addresses and streams are integers."""
+
+    ARCHITECTURES: str
+    TOOLKIT: str
+    Graph: type[_Graph]
+
+    def crop(
+        self,
+        out: int,
+        frame: int,
+        affines: int,
+        count: int,
+        height: int,
+        width: int,
+        scale: _Triple,
+        bias: _Triple,
+        swap: bool,
+        half: bool,
+        nv12: bool,
+        yuv: _Yuv,
+        stream: int,
+    ) -> None: ...
+    def crop_frame(
+        self,
+        out: int,
+        frame: tuple[int, int, int, int, int, int],  # data, chroma, stride, chroma stride, height, width
+        affines: int,
+        count: int,
+        height: int,
+        width: int,
+        scale: _Triple,
+        bias: _Triple,
+        swap: bool,
+        half: bool,
+        nv12: bool,
+        yuv: _Yuv,
+        stream: int,
+    ) -> None: ...
+    def decode(
+        self,
+        out: int,
+        x: int,
+        y: int,
+        affines: int,
+        count: int,
+        joints: int,
+        x_bins: int,
+        y_bins: int,
+        split_ratio: float,
+        score: int,
+        refine: int,
+        half: bool,
+        stream: int,
+        mirrored_x: int = 0,
+        mirrored_y: int = 0,
+        partner: int = 0,
+        flip_shift: int = 0,
+    ) -> None: ...
+    def graph_begin(self, stream: int) -> None: ...
+    def graph_end(self, stream: int) -> _Graph: ...
+    def graph_abort(self, stream: int) -> None: ...
+    def wait_for_stream(self, stream: int, producer: int) -> None: ...
+    def describe(self, array: Any) -> tuple[int, list[int], list[int], str, int, int]: ...
+
+cuda: _Cuda | None

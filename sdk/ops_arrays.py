@@ -1,0 +1,122 @@
+"""What `sdk.ops` accepts as an array, and where it lies. No op is here, and no copy is made.
+
+    array = array_from("frame", value)            # numpy's own, or a DeviceArray for memory of a GPU
+    if isinstance(array, DeviceArray): ...
+
+Accepted: numpy arrays, `__cuda_array_interface__` (PyCUDA, CuPy, Numba, torch) and DLPack (all of them, and more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.errors import InputError, MissingDependencyError
+
+__all__ = ["Array", "DeviceArray", "array_from", "cuda_half", "described", "is_contiguous", "stream_address"]
+
+DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_HOST, DLPACK_CUDA_MANAGED = 1, 2, 3, 13
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """Memory of a GPU, owned by someone else. `strides` are in bytes, as numpy's."""
+
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+Array = NDArray[Any] | DeviceArray
+
+
+def cuda_half() -> Any:
+    """The submodule `sdk._native.cuda`; MissingDependencyError says how to get it."""
+    from sdk import _native
+
+    if _native.cuda is None:
+        raise MissingDependencyError(
+            "this build of sdk._native has no CUDA half, as nvcc was not found when it was built: "
+            "install a CUDA toolkit, set CUDA_HOME (or put nvcc on PATH) and install sdk again from source"
+        )
+    return _native.cuda
+
+
+def array_from(name: str, value: Any) -> Array:
+    """`value` as numpy's array or as a DeviceArray; InputError names what is accepted."""
+    if isinstance(value, np.ndarray):
+        return value
+    interface = getattr(value, "__cuda_array_interface__", None)
+    if interface is not None:
+        return _from_cuda_interface(interface)
+    if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
+        return _from_dlpack(name, value)
+    raise InputError(
+        f"{name} must be a numpy array, or have DLPack or __cuda_array_interface__ (got {type(value).__name__})"
+    )
+
+
+def _from_cuda_interface(interface: dict[str, Any]) -> DeviceArray:
+    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+    strides = interface.get("strides") or _contiguous_strides(shape, dtype.itemsize)
+    return DeviceArray(interface["data"][0] or 0, shape, tuple(strides), dtype)
+
+
+def _from_dlpack(name: str, value: Any) -> Array:
+    device_type = int(value.__dlpack_device__()[0])
+    if device_type in (DLPACK_CPU, DLPACK_CUDA_HOST):
+        return np.from_dlpack(value)
+    if device_type not in (DLPACK_CUDA, DLPACK_CUDA_MANAGED):
+        raise InputError(
+            f"{name} must be in memory of the CPU or of a CUDA device (got DLPack device type {device_type})"
+        )
+    address, shape, strides, kind, _, _ = cuda_half().describe(value)
+    dtype = np.dtype(kind)
+    return DeviceArray(address, tuple(shape), tuple(stride * dtype.itemsize for stride in strides), dtype)
+
+
+def _contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    strides = [itemsize]
+    for length in shape[:0:-1]:
+        strides.append(strides[-1] * length)
+    return tuple(reversed(strides))
+
+
+def is_contiguous(array: Array) -> bool:
+    """Whether elements follow one another in C order."""
+    if isinstance(array, np.ndarray):
+        return array.flags.c_contiguous
+    wanted = _contiguous_strides(array.shape, array.dtype.itemsize)
+    held = zip(array.shape, array.strides, wanted, strict=True)
+    return 0 in array.shape or all(length == 1 or stride == want for length, stride, want in held)
+
+
+def described(array: object) -> str:
+    """Shape, dtype and place, for messages."""
+    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
+    if shape is None:
+        return type(array).__name__
+    place = " on a GPU" if isinstance(array, DeviceArray) else ""
+    return f"{' x '.join(map(str, shape)) or 'scalar'} {dtype}{place}"
+
+
+def stream_address(stream: Any) -> int:
+    """The CUDA stream as a number; None is the default stream. Takes integers and PyCUDA, CuPy and torch streams."""
+    if stream is None:
+        return 0
+    if isinstance(stream, int):
+        return stream
+    if hasattr(stream, "__cuda_stream__"):
+        return int(stream.__cuda_stream__()[1])
+    for attribute in ("handle", "cuda_stream", "ptr"):
+        if hasattr(stream, attribute):
+            return int(getattr(stream, attribute))
+    raise InputError(f"stream must be a CUDA stream or its address (got {type(stream).__name__})")
