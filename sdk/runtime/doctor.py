@@ -1,0 +1,300 @@
+"""What this machine has, what is missing, what that disables, and the command that mends it. It changes nothing.
+
+Everything is probed by trying it, so that a broken installation shows as what it is. Works with numpy alone.
+
+    findings = examine()
+    runnable_devices(findings)              # ('cpu', 'cuda')
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from sdk import __version__, trt
+from sdk.cuda_devices import cuda_devices, driver_version
+from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
+
+__all__ = ["Finding", "examine", "jetpack_from_release", "runnable_devices", "table_from_findings"]
+
+Status = Literal["ok", "missing", "warning"]
+PYTHONS = ((3, 10), (3, 13))  # lowest and highest that is tested
+PROBE_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing asked of the machine. `disables` and `mend` are empty where all is well."""
+
+    name: str
+    status: Status
+    found: str
+    disables: str = ""
+    mend: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A Python package: what it is for, and how it comes."""
+
+    name: str
+    module: str
+    disables: str
+    mend: str
+
+
+PACKAGES = (
+    _Package("OpenCV", "cv2", "`sdk predict`, detectors, drawing", "pip install opencv-python"),
+    _Package("tqdm", "tqdm", "progress bars and `sdk predict`", "pip install tqdm"),
+    _Package(
+        "torch", "torch", "`sdk export`, `sdk train`, building from checkpoints", "pip install 'simcc-edge-sdk[build]'"
+    ),
+    _Package("onnx", "onnx", "`sdk export`, `sdk build-engine`", "pip install 'simcc-edge-sdk[build]'"),
+    _Package("onnxslim", "onnxslim", "`sdk export`, `sdk build-engine`", "pip install 'simcc-edge-sdk[build]'"),
+    _Package("safetensors", "safetensors", "checkpoints in safetensors", "pip install 'simcc-edge-sdk[build]'"),
+    _Package("pycocotools", "pycocotools.cocoeval", "COCO AP in `sdk verify`", "pip install 'simcc-edge-sdk[eval]'"),
+    _Package(
+        "faster-coco-eval", "faster_coco_eval", "CrowdPose AP in `sdk verify`", "pip install 'simcc-edge-sdk[eval]'"
+    ),
+    _Package(
+        "matplotlib",
+        "matplotlib",
+        "plots of `sdk verify`, `benchmark` and `train`",
+        "pip install 'simcc-edge-sdk[eval]'",
+    ),
+)
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order in which one looks for a fault."""
+    probes: Sequence[Callable[[], Finding]] = (
+        _sdk, _python, _system, _jetson, _gpu, _driver, _toolkit, *(_flavour_probe(each) for each in trt.flavours()),
+        _pycuda, _native, _native_cuda, _onnxruntime, *(_package_probe(package) for package in PACKAGES), _cache,
+        _bundled,
+    )  # fmt: skip
+    return [probe() for probe in probes]
+
+
+def runnable_devices(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """The devices on which an engine can run here."""
+    well = {finding.name for finding in findings if finding.status == "ok"}
+    devices = []
+    if {"native extension", "ONNX Runtime"} <= well:
+        devices.append("cpu")
+    if {"GPU", "PyCUDA", "native extension, CUDA half"} <= well and well & {"tensorrt", "tensorrt-rtx"}:
+        devices.append("cuda")
+    return tuple(devices)
+
+
+def table_from_findings(findings: Sequence[Finding]) -> dict[str, Any]:
+    """Plain tables, for JSON."""
+    return {"devices": list(runnable_devices(findings)), "findings": [asdict(finding) for finding in findings]}
+
+
+def jetpack_from_release(text: str) -> tuple[str, str, bool] | None:
+    """(JetPack, L4T, supported) from the text of /etc/nv_tegra_release; None where it is something else."""
+    match = re.search(r"R(\d+)\s*\(release\),\s*REVISION:\s*(\d+)(?:\.(\d+))?", text)
+    if match is None:
+        return None
+    release, major, minor = int(match[1]), int(match[2]), int(match[3] or 0)
+    l4t = f"{release}.{major}.{minor}"
+    if release >= 38:
+        return "7", l4t, True
+    if release == 36:
+        if (major, minor) >= (4, 3):
+            return "6.2", l4t, True
+        return ("6.1", l4t, True) if major >= 4 else ("6.0", l4t, False)
+    return ("5" if release in (34, 35) else "4 or older"), l4t, False
+
+
+def _sdk() -> Finding:
+    return Finding("SDK", "ok", f"{__version__}, {Path(__file__).resolve().parents[1]}")
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    inside = "virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
+    found = f"{version}, {inside}"
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        return Finding("Python", "ok", found, details={"executable": sys.executable})
+    low, high = (".".join(map(str, each)) for each in PYTHONS)
+    return Finding("Python", "warning", found, "nothing for certain; it is untested", f"use Python {low} to {high}")
+
+
+def _system() -> Finding:
+    release = _text(Path("/etc/os-release"))
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', release, re.MULTILINE)
+    libc = " ".join(platform.libc_ver())
+    found = f"{name[1] if name else platform.system()}, {platform.machine()}, {platform.release()}, {libc}".rstrip(", ")
+    if platform.system() == "Linux" and platform.machine() in ("x86_64", "aarch64"):
+        return Finding("system", "ok", found, details={"cores": os.cpu_count()})
+    return Finding("system", "warning", found, "nothing for certain; it is untested", "use Linux on x86_64 or aarch64")
+
+
+def _jetson() -> Finding:
+    release = jetpack_from_release(_text(Path("/etc/nv_tegra_release")))
+    if release is None:
+        return Finding("Jetson", "ok", "not a Jetson")
+    jetpack, l4t, supported = release
+    board = _text(Path("/proc/device-tree/model")).strip("\0\n ") or "unknown board"
+    found = f"{board}, JetPack {jetpack} (L4T {l4t})"
+    if supported:
+        return Finding("Jetson", "ok", found)
+    return Finding("Jetson", "warning", found, "device 'cuda': TensorRT is below 10.3", "install JetPack 6.1 or newer")
+
+
+def _gpu() -> Finding:
+    devices = cuda_devices()
+    if not devices:
+        return Finding("GPU", "missing", "no CUDA device", "device 'cuda'", "none, on a machine without an NVIDIA GPU")
+    listed = "; ".join(f"{d.index}: {d.name}, compute capability {d.capability}, {d.memory_mib} MiB" for d in devices)
+    return Finding("GPU", "ok", listed, details={"devices": [asdict(device) for device in devices]})
+
+
+def _driver() -> Finding:
+    version = re.search(r"Kernel Module[^\n]*?\s(\d+\.\d[\d.]*)", _text(Path("/proc/driver/nvidia/version")))
+    serves = driver_version()
+    if serves is None:
+        mend = "install the NVIDIA driver, where there is a GPU; in a container, start it with --gpus all"
+        return Finding("driver", "missing", "libcuda.so.1 cannot be loaded or started", "device 'cuda'", mend)
+    return Finding("driver", "ok", f"{version[1] if version else 'unknown version'}, serves CUDA up to {serves}")
+
+
+def _toolkit() -> Finding:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
+    if nvcc is None:
+        disables = "compiling PyCUDA and the extension's CUDA half"
+        return Finding("CUDA toolkit", "missing", "no nvcc", disables, "install the CUDA toolkit, or set CUDA_HOME")
+    try:
+        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("CUDA toolkit", "warning", f"{nvcc} does not run ({error})", "compiling", "install it again")
+    release = re.search(r"release (\d+\.\d+)", told.stdout)
+    return Finding("CUDA toolkit", "ok", f"{release[1] if release else 'unknown version'}, {nvcc}")
+
+
+def _flavour_probe(flavour: trt.Flavour) -> Callable[[], Finding]:
+    def probe() -> Finding:
+        if flavour.version is not None:
+            return Finding(flavour.name, "ok", flavour.version)
+        problem, _, mend = (flavour.problem or "").partition("; ")
+        system = sorted(Path("/usr/lib").glob("python3*/dist-packages/tensorrt"))
+        if flavour.name == "tensorrt" and system and sys.prefix != sys.base_prefix:
+            mend = f"it is in {system[0].parent}: make the environment with `python3 -m venv --system-site-packages`"
+        status: Status = "missing" if problem.startswith("not installed") else "warning"
+        return Finding(flavour.name, status, problem, f"compiling and running plans of {flavour.name}", mend)
+
+    return probe
+
+
+def _pycuda() -> Finding:
+    found, problem = _imported("pycuda.driver", "pycuda")
+    if found is not None:
+        return Finding("PyCUDA", "ok", found)
+    mend = "pip install 'simcc-edge-sdk[cuda]' (it compiles against an installed CUDA toolkit)"
+    if "libcuda" in problem:
+        mend = "install the NVIDIA driver; PyCUDA itself is there"
+    return Finding("PyCUDA", "missing", problem, "device 'cuda'", mend)
+
+
+def _native() -> Finding:
+    try:
+        native = import_module("sdk._native")
+    except (ImportError, OSError) as error:
+        mend = "install the package again, or in a checkout: python setup.py build_ext --inplace"
+        return Finding("native extension", "missing", str(error), "crop and decode: every estimator", mend)
+    return Finding("native extension", "ok", f"CPU half, {native.instruction_set()} instructions")
+
+
+def _native_cuda() -> Finding:
+    name = "native extension, CUDA half"
+    try:
+        cuda = import_module("sdk._native").cuda
+    except (ImportError, OSError) as error:
+        return Finding(name, "missing", str(error), "device 'cuda'", "build the native extension first")
+    if cuda is None:
+        mend = "install the CUDA toolkit and install simcc-edge-sdk from source, so that nvcc is found"
+        return Finding(name, "missing", "built without nvcc", "device 'cuda'", mend)
+    built = f"architectures {cuda.ARCHITECTURES}, CUDA {cuda.TOOLKIT}"
+    return Finding(name, "ok", built, details={"architectures": str(cuda.ARCHITECTURES), "toolkit": cuda.TOOLKIT})
+
+
+def _onnxruntime() -> Finding:
+    found, problem = _imported("onnxruntime")
+    if found is None:
+        disables = "device 'cpu', detectors, comparing graphs"
+        return Finding("ONNX Runtime", "missing", problem, disables, "pip install onnxruntime")
+    providers = list(import_module("onnxruntime").get_available_providers())
+    return Finding("ONNX Runtime", "ok", f"{found}, {' '.join(providers)}", details={"providers": providers})
+
+
+def _package_probe(package: _Package) -> Callable[[], Finding]:
+    def probe() -> Finding:
+        found, problem = _imported(package.module)
+        if found is not None:
+            return Finding(package.name, "ok", found)
+        return Finding(package.name, "missing", problem, package.disables, package.mend)
+
+    return probe
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        mend = f"choose another folder with the environment variable {CACHE_VARIABLE}"
+        return Finding("cache folder", "warning", f"{folder}, not writable", "downloading weights", mend)
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()] if folder.exists() else []
+    free = shutil.disk_usage(existing).free
+    details = {"path": str(folder), "bytes": sum(sizes), "free_bytes": free}
+    found = f"{folder}, {len(sizes)} files, {sum(sizes) >> 20} MiB; {free >> 30} GiB free"
+    return Finding("cache folder", "ok", found, details=details)
+
+
+def _bundled() -> Finding:
+    names = list(bundled_engines())
+    if names:
+        return Finding("bundled engines", "ok", " ".join(names), details={"names": names})
+    disables = "PoseEstimator() without an engine's name"
+    return Finding("bundled engines", "missing", "none", disables, "build one: sdk build-engine")
+
+
+def _imported(module: str, package: str | None = None) -> tuple[str | None, str]:
+    """(version, '') of a module that imports, else (None, why not)."""
+    top = package or module.partition(".")[0]
+    try:
+        import_module(module)
+        version = getattr(import_module(top), "__version__", None) or _distribution_version(top)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == top:
+            return None, "not installed"
+        return None, f"installed but cannot be imported ({error})"
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # what half-installed packages raise
+        return None, f"installed but cannot be imported ({error})"
+    return str(version), ""
+
+
+def _distribution_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def _text(path: Path) -> str:
+    """The text of a system file, empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,189 @@
+"""`sdk doctor`: what it finds, what it says is missing, and that every missing thing comes with its mend."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sdk import trt
+from sdk.cli import main
+from sdk.cuda_devices import CudaDevice
+from sdk.runtime import doctor
+from sdk.runtime.doctor import Finding, examine, jetpack_from_release, runnable_devices
+
+
+def named(findings):
+    return {finding.name: finding for finding in findings}
+
+
+def test_every_fault_says_what_it_disables_and_how_to_mend_it():
+    findings = examine()
+    assert len({finding.name for finding in findings}) == len(findings) >= 20
+    for finding in findings:
+        assert finding.found
+        if finding.status != "ok":
+            assert finding.disables and finding.mend, finding
+
+
+def test_json_is_the_whole_report(capsys):
+    status = main(["doctor", "--json"])
+    table = json.loads(capsys.readouterr().out)
+    assert status == (0 if table["devices"] else 1)
+    names = [finding["name"] for finding in table["findings"]]
+    for name in (
+        "Python", "system", "Jetson", "GPU", "driver", "CUDA toolkit", "tensorrt", "tensorrt-rtx", "PyCUDA",
+        "native extension", "native extension, CUDA half", "ONNX Runtime", "OpenCV", "cache folder",
+    ):  # fmt: skip
+        assert name in names
+    for finding in table["findings"]:
+        assert set(finding) == {"name", "status", "found", "disables", "mend", "details"}
+
+
+def test_the_text_shows_each_finding_and_the_devices(capsys):
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    assert "engines run here on: " in printed
+    for finding in examine():
+        assert finding.name in printed
+        assert not finding.mend or finding.mend in printed
+
+
+RELEASES = {
+    "JetPack 6.2": (
+        "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
+        ("6.2", "36.4.3", True),
+    ),
+    "JetPack 6.1": (
+        "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64",
+        ("6.1", "36.4.0", True),
+    ),
+    "JetPack 6.0": (
+        "# R36 (release), REVISION: 3.0, GCID: 36191598, BOARD: generic, EABI: aarch64",
+        ("6.0", "36.3.0", False),
+    ),
+    "JetPack 5": (
+        "# R35 (release), REVISION: 5.0, GCID: 35550185, BOARD: t186ref, EABI: aarch64",
+        ("5", "35.5.0", False),
+    ),
+    "JetPack 4": ("# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref", ("4 or older", "32.7.1", False)),
+    "JetPack 7": ("# R38 (release), REVISION: 2.0, GCID: 41844464, BOARD: generic", ("7", "38.2.0", True)),
+    "no minor": ("# R38 (release), REVISION: 2, GCID: 1", ("7", "38.2.0", True)),
+    "something else": ("Debian", None),
+    "nothing": ("", None),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), RELEASES.values(), ids=RELEASES)
+def test_jetpack_is_read_from_the_release(text, expected):
+    assert jetpack_from_release(text) == expected
+
+
+def test_an_old_jetpack_is_told(monkeypatch):
+    files = {"/etc/nv_tegra_release": RELEASES["JetPack 5"][0], "/proc/device-tree/model": "NVIDIA Orin NX\0"}
+    monkeypatch.setattr(doctor, "_text", lambda path: files.get(str(path), ""))
+    finding = named(examine())["Jetson"]
+    assert finding.found == "NVIDIA Orin NX, JetPack 5 (L4T 35.5.0)" and finding.status == "warning"
+    assert finding.mend == "install JetPack 6.1 or newer"
+
+
+def test_a_gpu_is_listed(monkeypatch):
+    monkeypatch.setattr(doctor, "cuda_devices", lambda: (CudaDevice(0, "Orin", "8.7", 62841),))
+    finding = named(examine())["GPU"]
+    assert finding.found == "0: Orin, compute capability 8.7, 62841 MiB"
+    assert finding.details["devices"][0]["capability"] == "8.7"
+
+
+BROKEN = {
+    "missing": (ModuleNotFoundError("No module named 'cv2'", name="cv2"), "not installed"),
+    "a missing part": (ModuleNotFoundError("No module named 'x'", name="x"), "installed but cannot be imported"),
+    "a missing library": (ImportError("libGL.so.1: cannot open"), r"cannot be imported (libGL.so.1"),
+    "an unreadable library": (OSError("libcudart.so.13"), "cannot be imported (libcudart.so.13)"),
+}
+
+
+@pytest.mark.parametrize(("error", "told"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_package_is_told_from_a_missing_one(monkeypatch, error, told):
+    real = doctor.import_module
+
+    def broken(name):
+        if name == "cv2":
+            raise error
+        return real(name)
+
+    monkeypatch.setattr(doctor, "import_module", broken)
+    finding = named(examine())["OpenCV"]
+    assert finding.status == "missing" and told in finding.found and finding.mend == "pip install opencv-python"
+
+
+def test_without_the_extension_nothing_runs(monkeypatch, capsys):
+    real = doctor.import_module
+
+    def broken(name):
+        if name == "sdk._native":
+            raise ModuleNotFoundError("No module named 'sdk._native'", name="sdk._native")
+        return real(name)
+
+    monkeypatch.setattr(doctor, "import_module", broken)
+    assert runnable_devices(examine()) == ()
+    assert main(["doctor"]) == 1
+    assert "engines run here on: no device" in capsys.readouterr().out
+
+
+HALVES = {
+    "without nvcc": (None, "missing", "built without nvcc"),
+    "with nvcc": (SimpleNamespace(ARCHITECTURES="75 87", TOOLKIT="12.6"), "ok", "architectures 75 87, CUDA 12.6"),
+}
+
+
+@pytest.mark.parametrize(("cuda", "status", "found"), HALVES.values(), ids=HALVES)
+def test_the_cuda_half_is_told(monkeypatch, cuda, status, found):
+    real = doctor.import_module
+    native = SimpleNamespace(cuda=cuda, instruction_set=lambda: "baseline")
+    monkeypatch.setattr(doctor, "import_module", lambda name: native if name == "sdk._native" else real(name))
+    finding = named(examine())["native extension, CUDA half"]
+    assert (finding.status, finding.found) == (status, found)
+
+
+def test_tensorrt_of_the_system_is_shown_to_a_virtual_environment(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([Path("/usr/lib/python3.10/dist-packages/tensorrt")]))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sys, "prefix", "/venv")
+    finding = doctor._flavour_probe(trt.Flavour("tensorrt", None, "not installed; pip install x"))()
+    assert finding.status == "missing" and "--system-site-packages" in finding.mend
+
+
+def ok(*names):
+    return [Finding(name, "ok", "x") for name in names]
+
+
+DEVICES = {
+    "cpu": (ok("native extension", "ONNX Runtime"), ("cpu",)),
+    "cuda": (ok("GPU", "PyCUDA", "native extension, CUDA half", "tensorrt-rtx"), ("cuda",)),
+    "no runtime": (ok("native extension"), ()),
+    "no TensorRT": (ok("GPU", "PyCUDA", "native extension, CUDA half"), ()),
+    "a warning is not well": ([*ok("native extension"), Finding("ONNX Runtime", "warning", "x", "y", "z")], ()),
+}
+
+
+@pytest.mark.parametrize(("findings", "devices"), DEVICES.values(), ids=DEVICES)
+def test_devices_follow_from_the_findings(findings, devices):
+    assert runnable_devices(findings) == devices
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SIMCC_EDGE_SDK_CACHE", str(tmp_path / "file" / "cache"))
+    finding = named(examine())["cache folder"]
+    assert finding.status == "warning" and "SIMCC_EDGE_SDK_CACHE" in finding.mend
+
+
+def test_an_nvcc_that_hangs_is_told(monkeypatch):
+    def hang(*_, **__):
+        raise subprocess.TimeoutExpired("nvcc", 20)
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: "/opt/nvcc")
+    monkeypatch.setattr(doctor.subprocess, "run", hang)
+    assert named(examine())["CUDA toolkit"].found.startswith("/opt/nvcc does not run")
