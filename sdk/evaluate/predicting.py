@@ -66,7 +66,9 @@ class Runner(Protocol):
     def device(self) -> str: ...
 
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int | None:
+        """Persons a run; None where a picture is run as a whole."""
+        ...
 
     def prepare(self, frame: Frame, affines: Float32Array) -> Any:
         """What `infer` takes of one picture's persons; arrays of persons can be put one behind the other."""
@@ -111,7 +113,7 @@ class BatchRunner:
 class PictureRunner:
     """One picture at a time through the whole pipeline, as the estimator does: a GPU crops and decodes itself."""
 
-    batch = 1  # a picture, whatever its number of persons
+    batch = None
 
     def __init__(self, pipeline: Pipeline, *, flip: bool) -> None:
         self._pipeline = pipeline
@@ -198,43 +200,56 @@ class _Prepared:
 def _batches(
     dataset: Dataset, runners: Sequence[Runner], skip: int, timing: Timing, unusable: dict[int, str]
 ) -> Iterator[Float32Array]:
-    """Records of consecutive persons, a batch at a time."""
-    joints, count = len(dataset.skeleton.joints), 0
-    waiting: list[_Prepared] = []
-    largest = min(runner.batch for runner in runners)
+    """Records of consecutive persons: full batches across pictures, or a picture at a time where a runner wants it."""
+    sizes = [runner.batch for runner in runners if runner.batch is not None]
+    step = min(sizes) if len(sizes) == len(runners) else None
+    waiting = _Waiting()
     for item in _prepared(dataset, runners[0], skip, timing):
         timing.seconds["read"] += item.read_seconds
         timing.seconds["crop"] += item.crop_seconds
         if item.problem is not None:
             unusable[item.position] = item.problem
-            if waiting:
-                yield _run(waiting, runners, timing)
-            yield np.full((len(item.affines), len(runners), joints, 3), np.nan, np.float32)
-            waiting, count = [], 0
-            continue
-        waiting.append(item)
-        count += len(item.affines)
-        if count >= largest:
-            yield _run(waiting, runners, timing)
-            waiting, count = [], 0
-    if waiting:
-        yield _run(waiting, runners, timing)
+            if waiting.count:
+                yield _run(*waiting.take(waiting.count), runners, timing)
+            yield np.full((len(item.affines), len(runners), len(dataset.skeleton.joints), 3), np.nan, np.float32)
+        elif step is None:
+            yield _run(item.crops, item.affines, runners, timing)
+        else:
+            waiting.add(item)
+            while waiting.count >= step:
+                yield _run(*waiting.take(step), runners, timing)
+    if waiting.count:
+        yield _run(*waiting.take(waiting.count), runners, timing)
 
 
-def _run(items: list[_Prepared], runners: Sequence[Runner], timing: Timing) -> Float32Array:
-    """All persons of `items`, in full batches and one remainder."""
-    affines = np.concatenate([item.affines for item in items])
-    if runners[0].batch == 1:
-        assert len(items) == 1, "a picture runner takes one picture at a time"
-        found = [runner.infer(items[0].crops, affines, timing) for runner in runners]
-        return np.stack(found, axis=1)
-    crops = np.concatenate([item.crops for item in items])
-    step = min(runner.batch for runner in runners)
-    parts = []
-    for first in range(0, len(crops), step):
-        chunk = slice(first, first + step)
-        parts.append(np.stack([runner.infer(crops[chunk], affines[chunk], timing) for runner in runners], axis=1))
-    return np.concatenate(parts)
+class _Waiting:
+    """Crops of pictures, in order, until they fill a batch."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[Float32Array, Float32Array]] = deque()
+        self.count = 0
+
+    def add(self, item: _Prepared) -> None:
+        self._parts.append((item.crops, item.affines))
+        self.count += len(item.affines)
+
+    def take(self, count: int) -> tuple[Float32Array, Float32Array]:
+        """The first `count` crops and their affines."""
+        taken: list[tuple[Float32Array, Float32Array]] = []
+        missing = count
+        while missing:
+            crops, affines = self._parts.popleft()
+            if len(affines) > missing:
+                self._parts.appendleft((crops[missing:], affines[missing:]))
+            taken.append((crops[:missing], affines[:missing]))
+            missing -= len(taken[-1][1])
+        self.count -= count
+        return np.concatenate([part[0] for part in taken]), np.concatenate([part[1] for part in taken])
+
+
+def _run(prepared: Any, affines: Float32Array, runners: Sequence[Runner], timing: Timing) -> Float32Array:
+    """N x engines x K x 3."""
+    return np.stack([runner.infer(prepared, affines, timing) for runner in runners], axis=1)
 
 
 def _prepared(dataset: Dataset, runner: Runner, skip: int, timing: Timing) -> Iterator[_Prepared]:

@@ -1,0 +1,296 @@
+"""`sdk benchmark`: how samples become figures, power meters, the peer, two runs side by side, and the verb."""
+
+import json
+import re
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sdk.cli import main
+from sdk.errors import InputError
+from sdk.evaluate import latency
+from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text, comparison_text, read_benchmark
+from sdk.evaluate.benchmarking import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
+from sdk.evaluate.latency import Case, measure, warm_up
+from sdk.evaluate.machine import machine_facts
+from sdk.evaluate.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
+from sdk.recipe import Output
+from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+
+
+class Clock:
+    """A clock that only calls move."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(latency, "perf_counter", clock)
+    return clock
+
+
+def scripted(clock, times_ms, **stages):
+    """A call that takes these times, one after the other, then the last one for ever."""
+    left = list(times_ms)
+
+    def call():
+        clock.now += 1e-3 * (left.pop(0) if len(left) > 1 else left[0])
+        return stages
+
+    return call
+
+
+def test_percentiles_throughput_and_stages_of_known_times(clock):
+    case = Case("c", "estimate", 4, scripted(clock, range(1, 101), crop=0.25, network="in the CUDA graph"))
+    case.turn(5.0495)  # 1 + 2 + .. + 100 ms = 5.05 s
+    summary = case.summary()
+    assert summary["calls"] == 100
+    assert summary["latency_ms"] == pytest.approx(
+        {"p50": 50.5, "p90": 90.1, "p99": 99.01, "mean": 50.5, "min": 1, "max": 100}
+    )
+    assert summary["throughput_a_second"] == pytest.approx(4 * 100 / 5.05, abs=1e-3)
+    assert summary["stages_ms"]["crop"]["p50"] == 0.25
+    assert summary["stages_ms"]["network"] == "in the CUDA graph"
+    assert summary["joules_a_person"] == "unavailable"
+    assert len(summary["over_time"]["ms"]) == len(summary["over_time"]["seconds"]) == 100
+
+
+def test_the_warm_up_ends_when_two_windows_agree_and_leaves_nothing(clock):
+    slow_then_steady = [50.0] * 8 + [20.0] * 8 + [10.0] * 100
+    case = Case("c", "network", 1, scripted(clock, slow_then_steady))
+    warm_up(case, limit_seconds=100)
+    assert case.steady and case.warm_up_calls == 4 * latency.WINDOW  # 50, 20, 10, 10
+    assert case.samples_ms == [] and case.spans == []
+
+
+def test_a_warm_up_that_never_settles_is_said(clock):
+    case = Case("c", "network", 1, scripted(clock, [1.0 * 2 ** (n // 8) for n in range(64)]))
+    warm_up(case, limit_seconds=0.2)
+    assert not case.steady
+
+
+def test_turns_are_interleaved_until_each_case_was_busy_long_enough(clock):
+    order, shares = [], []
+
+    def named(name, ms):
+        def call():
+            order.append(name)
+            clock.now += 1e-3 * ms
+            return {}
+
+        return call
+
+    cases = [Case("a", "network", 1, named("a", 10)), Case("b", "network", 1, named("b", 100))]
+    measure(cases, 1.0, on_turn=shares.append)
+    assert all(case.busy_seconds >= 1.0 for case in cases)
+    timed = "".join(order[sum(case.warm_up_calls for case in cases) :])
+    assert re.fullmatch(r"(a+b+){4}", timed)  # turns of 0.25 s
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
+
+
+INA = {"in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "1500", "in2_label": "VDD_CPU", "in2_input": "900"}
+POWER = {
+    "input-rail": (INA, 7.5),
+    "another-rail-only": ({"in1_label": "VDD_CPU", "in1_input": "5000", "curr1_input": "100"}, None),
+    "no-current": ({"in1_label": "VDD_IN", "in1_input": "5000"}, None),
+    "nothing": ({}, None),
+}
+
+
+@pytest.mark.parametrize("case", POWER)
+def test_jetsons_input_rail_in_sysfs(tmp_path, case):
+    files, watts = POWER[case]
+    (tmp_path / "hwmon3").mkdir()
+    for name, text in files.items():
+        (tmp_path / "hwmon3" / name).write_text(text + "\n")
+    meter = sysfs_meter(tmp_path)
+    assert (None if meter is None else meter.watts()) == watts
+
+
+TEGRASTATS = {
+    "RAM 2903/7620MB CPU [10%@1510] GR3D_FREQ 0% VDD_IN 4513mW/4480mW VDD_CPU_GPU_CV 600mW/590mW": 4.513,
+    "RAM 1/2MB POM_5V_IN 2310/2310 POM_5V_GPU 80/80": 2.31,
+    "RAM 1/2MB CPU [1%@1]": None,
+}
+
+
+@pytest.mark.parametrize("line", TEGRASTATS)
+def test_tegrastats_lines(line):
+    assert watts_from_tegrastats(line) == TEGRASTATS[line]
+
+
+def test_energy_is_mean_power_within_the_spans_times_their_length():
+    readings = iter([2.0, 4.0, *[100.0] * 10_000])
+    with PowerLog(Meter("test", lambda: next(readings))) as log:
+        deadline = time.perf_counter() + 30
+        while len(log._samples) < 3 and time.perf_counter() < deadline:
+            time.sleep(0.02)
+    (first, _), (second, _) = log._samples[:2]
+    spans = [(first - 0.01, first + 0.01), (second - 0.02, second + 0.01)]
+    assert log.joules(spans) == pytest.approx(3.0 * 0.05)
+    assert log.joules([(0.0, 1e-6)]) is None
+
+
+def test_without_a_meter_the_reason_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    meter, reason = find_power_meter("cpu", tmp_path)
+    assert meter is None and reason.startswith("unavailable (")
+
+
+def test_machine_facts_are_plain_and_complete():
+    facts = json.loads(json.dumps(machine_facts()))
+    assert {"processor", "cores", "clock_mhz", "power_mode", "gpus", "packages", "python", "load_1_minute"} <= set(
+        facts
+    )
+    assert facts["cores"] >= 1 and facts["packages"]["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize("frame_wh", [(1920, 1080), (64, 48), (1080, 1920)], ids=str)
+@pytest.mark.parametrize("count", [1, 16])
+def test_boxes_lie_in_the_frame(frame_wh, count):
+    boxes = boxes_in_frame(count, frame_wh)
+    assert boxes.shape == (count, 4) and (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= np.array(frame_wh) + 1e-3).all()
+    assert noise_frame(frame_wh).shape == (frame_wh[1], frame_wh[0], 3)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("engine")
+    return wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "small.fp32", SMALL)
+
+
+QUICK = {"device": "cpu", "seconds": 0.05, "frame_wh": (320, 240)}
+
+
+@pytest.fixture(scope="module")
+def table(engine):
+    pytest.importorskip("rtmlib")
+    return benchmark(BenchmarkOptions(engine, batches=(1, 4), persons=(1, 3), peer="rtmlib", **QUICK))
+
+
+@pytest.mark.native
+def test_every_case_is_timed_and_stages_add_up(table):
+    assert [case["name"] for case in table["cases"]] == [
+        "network, batch 1", "network, batch 4", "estimate, 1 persons", "estimate, 3 persons", "rtmlib, 1 persons",
+        "rtmlib, 3 persons",
+    ]  # fmt: skip
+    for case in table["cases"]:
+        spread = case["latency_ms"]
+        assert 0 < spread["min"] <= spread["p50"] <= spread["p90"] <= spread["p99"] <= spread["max"]
+        if case["kind"] == "estimate":
+            assert set(case["stages_ms"]) == {"crop", "network", "decode", "host"}
+            assert sum(stage["mean"] for stage in case["stages_ms"].values()) <= spread["mean"] * 1.0001 + 1e-3
+    assert table["device"] == "cpu" and json.loads(json.dumps(table)) == table
+
+
+@pytest.mark.native
+def test_the_peer_computes_the_same_poses(table):
+    assert table["peer"]["median_distance_px"] < 0.05
+    assert [each["persons"] for each in table["peer"]["ratios"]] == [1, 3]
+    ours, theirs = (
+        next(c for c in table["cases"] if c["name"] == f"{who}, 3 persons") for who in ("estimate", "rtmlib")
+    )
+    expected = theirs["latency_ms"]["p50"] / ours["latency_ms"]["p50"]
+    assert table["peer"]["ratios"][1]["ratio_p50"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.native
+def test_the_text_and_the_page_hold_the_figures(table):
+    text, page = benchmark_text(table), benchmark_page(table)
+    for case in table["cases"]:
+        assert case["name"] in text and f"{case['latency_ms']['p50']:.3f}" in text
+    assert "its latency over ours" in text
+    assert page.count("<svg") == 4 and "<script" not in page and not re.search(r"(src|href)=\"http", page)
+
+
+@pytest.mark.native
+def test_two_runs_side_by_side(table):
+    slower = json.loads(json.dumps(table))
+    for case in slower["cases"]:
+        case["latency_ms"] = {name: 2 * value for name, value in case["latency_ms"].items()}
+    slower["cases"].append({**slower["cases"][0], "name": "network, batch 64"})
+    text = comparison_text(slower, table)
+    row = next(line for line in text.splitlines() if line.startswith("network, batch 4"))
+    assert row.split()[5] == "2.000" and row.split()[8] == "2.000"
+    assert "only in A: network, batch 64" in text
+    with pytest.raises(InputError, match="no case in common"):
+        comparison_text({**table, "cases": []}, table)
+
+
+REFUSED = {
+    "batch-above-the-engines": ({"batches": (64,)}, "at most the engine's largest, 8"),
+    "batch-0": ({"batches": (0,)}, "batch must be whole numbers"),
+    "nothing": ({"batches": (), "persons": ()}, "nothing to time"),
+    "no-time": ({"seconds": 0.0}, "seconds must be"),
+    "peer-without-persons": ({"persons": (), "peer": "rtmlib"}, "a peer is timed on persons"),
+}
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_timed(engine, case):
+    changes, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        benchmark(BenchmarkOptions(engine, **{**QUICK, **changes}))
+
+
+@pytest.mark.native
+def test_a_peer_with_other_rules_is_refused(tmp_path):
+    pytest.importorskip("onnx")
+    recipe = replace(SMALL, output=Output("simcc", 3.0, "min_logit"))
+    folder = wrapped_engine(pooled_simcc_graph(tmp_path / "g.onnx", recipe), tmp_path / "e", recipe)
+    with pytest.raises(InputError, match="2 bins a pixel"):
+        benchmark(BenchmarkOptions(folder, peer="rtmlib", **QUICK))
+
+
+@pytest.mark.native
+def test_the_verb(engine, tmp_path, capsys):
+    quick = ["--device", "cpu", "--seconds", "0.02", "--frame", "320x240", "-q"]
+    result, page = tmp_path / "a.json", tmp_path / "a.html"
+    more = ["--batch", "", "--persons", "2", "--json", str(result), "--html", str(page)]
+    assert main(["benchmark", str(engine), *quick, *more]) == 0
+    assert "estimate, 2 persons" in capsys.readouterr().out
+    assert [case["name"] for case in read_benchmark(result)["cases"]] == ["estimate, 2 persons"]
+    assert page.read_text().startswith("<!doctype html>")
+    assert main(["benchmark", "--compare", str(result), str(result)]) == 0
+    assert "A/B p50" in capsys.readouterr().out
+    assert main(["benchmark", str(engine), *quick, "--batch", "1", "--persons", "", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cases"][0]["name"] == "network, batch 1"
+
+
+BAD_FILES = {"missing": (None, "cannot be read"), "text": ("{", "is not JSON"), "other": ("{}", "not a benchmark of")}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_results_that_cannot_be_compared(tmp_path, capsys, case):
+    content, message = BAD_FILES[case]
+    path = tmp_path / "r.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["benchmark", "--compare", str(path), str(path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["e", "--batch", "1;2"], ["e", "--frame", "big"], ["e", "--compare", "one"]], ids=str
+)
+def test_usage_errors(words):
+    with pytest.raises(SystemExit) as usage:
+        main(["benchmark", *words])
+    assert usage.value.code == 2
+
+
+def test_an_engine_must_be_named(capsys):
+    assert main(["benchmark"]) == 1
+    assert "name an engine to time" in capsys.readouterr().err

@@ -1,0 +1,366 @@
+"""`sdk verify`: the loop across pictures, what is left out, resuming, comparing two engines, and the verb."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sdk.cli import main
+from sdk.errors import DatasetError, InputError
+from sdk.evaluate.comparing import bins_moved
+from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.journal import Journal
+from sdk.evaluate.loading import load_dataset
+from sdk.evaluate.predicting import BatchRunner, PictureRunner, open_runner, predict
+from sdk.evaluate.report import report_table
+from sdk.evaluate.verifying import VerifyOptions, verify
+from sdk.manifest import open_engine
+from sdk.runtime.estimator import PoseEstimator
+from sdk.runtime.pipeline import open_pipeline
+from tests.support.engines import (
+    BODY14,
+    SMALL,
+    SMALL_HEATMAP,
+    pooled_heatmap_graph,
+    pooled_simcc_graph,
+    wrapped_engine,
+)
+
+pytestmark = pytest.mark.native
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("pycocotools")
+
+PERSONS_IN = (1, 3, 0, 20, 2, 1, 5)  # per picture; 20 is more than a batch
+SIZE_WH = (160, 120)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        "simcc": pooled_simcc_graph(folder / "simcc.onnx", SMALL),
+        "other": pooled_simcc_graph(folder / "other.onnx", SMALL, seed=1),
+        "heatmap": pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP),
+    }
+
+
+@pytest.fixture(scope="module")
+def engine(graphs, tmp_path_factory):
+    return wrapped_engine(graphs["simcc"], tmp_path_factory.mktemp("engine") / "small.fp32", SMALL)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Pictures of noise, as PNG, and an annotation file with random poses."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(3)
+    images, annotations = [], []
+    for n, persons in enumerate(PERSONS_IN):
+        frame = rng.integers(0, 256, (SIZE_WH[1], SIZE_WH[0], 3), np.uint8)
+        cv2.imwrite(str(folder / f"{n}.png"), frame)
+        images.append({"id": 10 + n, "file_name": f"{n}.png", "width": SIZE_WH[0], "height": SIZE_WH[1]})
+        for _ in range(persons):
+            corner, extent = rng.uniform(0, 60, 2), rng.uniform(20, 60, 2)
+            points = np.concatenate([corner + rng.uniform(0, 1, (14, 2)) * extent, np.full((14, 1), 2)], axis=1)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": 10 + n, "category_id": 1, "iscrowd": 0,
+                    "bbox": [*corner.tolist(), *extent.tolist()], "area": float(extent.prod() * 0.5),
+                    "keypoints": points.ravel().tolist(),
+                }
+            )  # fmt: skip
+    table = {"images": images, "annotations": annotations, "categories": []}
+    (folder / "annotations.json").write_text(json.dumps(table))
+    return folder
+
+
+def options(engine, folder, annotations=None, **changes):
+    dataset = DatasetOptions("lsp", annotations or folder / "annotations.json", folder)
+    return VerifyOptions(engine, dataset, device="cpu", samples=20, workers=2, **changes)
+
+
+def estimated(engine, folder, **settings):
+    """The same persons through the estimator, picture by picture."""
+    dataset = load_dataset(DatasetOptions("lsp", folder / "annotations.json", folder), SMALL)
+    parts = []
+    with PoseEstimator(engine, device="cpu", **settings) as estimate:
+        for position, picture in enumerate(dataset.pictures):
+            boxes = dataset.boxes_xyxy[dataset.picture == position]
+            poses = estimate(cv2.imread(str(picture.path)), boxes)
+            parts.append(np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
+def test_batches_across_pictures_equal_the_estimator(engine, photographs, flip):
+    found = verify(options(engine, photographs, flip_test=flip))
+    assert found.persons.shape == (sum(PERSONS_IN), 1, 14, 3)
+    np.testing.assert_allclose(found.persons[:, 0], estimated(engine, photographs, flip_test=flip), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["simcc", "heatmap"])
+def test_a_picture_runner_gives_what_a_batch_runner_gives(graphs, photographs, tmp_path, kind):
+    recipe = SMALL if kind == "simcc" else SMALL_HEATMAP
+    folder = wrapped_engine(graphs[kind], tmp_path / kind, recipe)
+    dataset = load_dataset(DatasetOptions("lsp", photographs / "annotations.json", photographs), recipe)
+    found = []
+    for make in (BatchRunner, PictureRunner):
+        with open_pipeline(folder, "cpu") as pipeline, Journal.open(None, {}, (1, 14, 3)) as journal:
+            persons, timing, _ = predict(dataset, [make(pipeline, flip=False)], journal, workers=2)
+        found.append(persons)
+        assert timing.persons == len(dataset) and sum(count for _, count in timing.network_ms) == len(dataset)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+
+
+def test_batches_are_full_although_pictures_hold_few_persons(engine, photographs):
+    runs = verify(options(engine, photographs)).timing.network_ms
+    assert [count for _, count in runs] == [8, 8, 8, 8]  # the engine's largest batch; 32 persons in all
+
+
+@pytest.fixture
+def perfect(engine, photographs, tmp_path):
+    """Annotations that are the engine's own predictions."""
+    table = json.loads((photographs / "annotations.json").read_text())
+    for record, joints in zip(table["annotations"], estimated(engine, photographs), strict=True):
+        record["keypoints"] = [float(v) for x, y, _ in joints for v in (x, y, 2)]
+    path = tmp_path / "perfect.json"
+    path.write_text(json.dumps(table))
+    return path
+
+
+def test_perfect_predictions_give_100_in_every_figure(engine, photographs, perfect):
+    found = verify(options(engine, photographs, perfect, nms="none"))
+    known = {name: value for name, value in found.scores[0].figures.items() if not np.isnan(value)}
+    assert {"PCK@0.2", "PCK@0.1", "AP", "AR"} <= set(known)
+    assert all(value == pytest.approx(100, abs=1e-3) for value in known.values()), known
+    assert np.nanmin(found.scores[0].person_quality) > 0.999
+
+
+SPOILT = {
+    "no-picture": (b"this is no picture", "no picture that OpenCV reads"),
+    "empty": (b"", "picture is empty"),
+    "cut-off": (None, None),
+    "another-size": (np.zeros((50, 40, 3), np.uint8), "size is not the annotated one"),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_spoilt_picture_is_left_out_with_its_truth(engine, photographs, perfect, tmp_path, case):
+    content, reason = SPOILT[case]
+    for path in photographs.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / "4.png"
+    if isinstance(content, np.ndarray):
+        cv2.imwrite(str(victim), content)
+    else:
+        victim.write_bytes(victim.read_bytes()[:40] if content is None else content)
+    found = verify(options(engine, tmp_path, perfect, nms="none"))
+    assert len(found.persons) == sum(PERSONS_IN) - PERSONS_IN[4]
+    assert found.scores[0].figures["AP"] == pytest.approx(100, abs=1e-3)  # not counted as missed
+    [line] = found.dataset.problems.lines()
+    assert "left out of every figure: 1 (4.png)" in line and (reason or "") in line
+
+
+def test_no_readable_picture_is_refused(engine, photographs, tmp_path):
+    for n in range(len(PERSONS_IN)):
+        (tmp_path / f"{n}.png").write_bytes(b"no")
+    with pytest.raises(DatasetError, match=r"no picture of .* could be used"):
+        verify(options(engine, tmp_path, photographs / "annotations.json"))
+
+
+class StoppedError(Exception):
+    """The user's Ctrl-C, as a test can catch it."""
+
+
+class StoppingRunner(BatchRunner):
+    left = 0
+
+    def infer(self, prepared, affines, timing):
+        StoppingRunner.left -= 1
+        if StoppingRunner.left < 0:
+            raise StoppedError
+        return super().infer(prepared, affines, timing)
+
+
+def test_a_stopped_run_goes_on_where_it_was(engine, photographs, tmp_path, monkeypatch):
+    whole = verify(options(engine, photographs)).persons
+    monkeypatch.setattr("sdk.evaluate.predicting.BatchRunner", StoppingRunner)
+    StoppingRunner.left = 2
+    chosen = options(engine, photographs, output=tmp_path / "out")
+    with pytest.raises(StoppedError):
+        verify(chosen)
+    journal = tmp_path / "out" / "predictions.journal"
+    journal.write_bytes(journal.read_bytes() + b"\0" * 77)  # a record cut off by a kill
+    StoppingRunner.left = 1000
+    found = verify(chosen)
+    assert 0 < found.resumed < sum(PERSONS_IN) and found.timing.persons == sum(PERSONS_IN) - found.resumed
+    np.testing.assert_array_equal(found.persons[: found.resumed], whole[: found.resumed])
+    np.testing.assert_allclose(found.persons, whole, atol=1e-3)
+    again = verify(chosen)
+    assert again.resumed == sum(PERSONS_IN) and again.timing.persons == 0
+    np.testing.assert_array_equal(again.persons, found.persons)
+
+
+def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, photographs, tmp_path):
+    verify(options(engine, photographs, output=tmp_path))
+    with pytest.raises(DatasetError, match=r"journal of another run \(it differs in flip_test\)"):
+        verify(options(engine, photographs, output=tmp_path, flip_test=True))
+    assert verify(options(engine, photographs, output=tmp_path, flip_test=True, restart=True)).resumed == 0
+    (tmp_path / "predictions.journal").write_bytes(b"rubbish\nmore")
+    with pytest.raises(DatasetError, match="first line cannot be read"):
+        verify(options(engine, photographs, output=tmp_path))
+
+
+class CountingRunner(BatchRunner):
+    """Counts pictures that are prepared and not yet run."""
+
+    held = most = 0
+
+    def prepare(self, frame, affines):
+        CountingRunner.held += 1
+        CountingRunner.most = max(CountingRunner.most, CountingRunner.held)
+        return super().prepare(frame, affines)
+
+    def infer(self, prepared, affines, timing):
+        CountingRunner.held = 0
+        return super().infer(prepared, affines, timing)
+
+
+def test_few_pictures_are_in_memory(engine, photographs, tmp_path):
+    table = json.loads((photographs / "annotations.json").read_text())
+    one = next(a for a in table["annotations"] if a["image_id"] == 10)
+    images = [{"id": n, "file_name": "0.png"} for n in range(200)]
+    many = [{**one, "id": n + 1, "image_id": n} for n in range(200)]
+    path = tmp_path / "many.json"
+    path.write_text(json.dumps({"images": images, "annotations": many, "categories": []}))
+    dataset = load_dataset(DatasetOptions("lsp", path, photographs), SMALL)
+    with open_pipeline(engine, "cpu") as pipeline, Journal.open(None, {}, (1, 14, 3)) as journal:
+        runner = CountingRunner(pipeline, flip=False)
+        predict(dataset, [runner], journal, workers=2)
+    # a batch of pictures with one person each, 2 x workers + 1 submitted, one that is waited for
+    assert CountingRunner.most <= runner.batch + (2 * 2 + 1) + 1
+
+
+def test_an_engine_against_itself_moves_nothing(engine, photographs):
+    found = verify(options(engine, photographs, against=engine, max_drop=0.0))
+    assert found.passed and found.comparison.drop == 0 and found.comparison.interval == (0, 0)
+    assert found.comparison.moved_share == 0 and found.comparison.distance_quantiles_px["max"] == 0
+
+
+def test_a_worse_engine_falls_and_its_interval_holds_the_drop(engine, graphs, photographs, perfect, tmp_path):
+    worse = wrapped_engine(graphs["other"], tmp_path / "worse", SMALL)
+    found = verify(options(worse, photographs, perfect, against=engine, max_drop=0.5, nms="none"))
+    comparison = found.comparison
+    assert comparison.reference == pytest.approx(100, abs=1e-3) and comparison.drop > 20 and not found.passed
+    assert comparison.interval[0] - 1e-9 <= comparison.drop <= comparison.interval[1] + 1e-9
+    assert comparison.moved_share > 80
+    assert verify(options(engine, photographs, perfect, against=worse, nms="none")).passed  # better is never a drop
+    again = verify(options(worse, photographs, perfect, against=engine, nms="none"))
+    assert again.comparison.interval == comparison.interval
+
+
+def test_engines_with_other_crops_cannot_share_them(engine, graphs, photographs, tmp_path):
+    other = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
+    folder = wrapped_engine(graphs["simcc"], tmp_path / "padding", other)
+    with pytest.raises(InputError, match="compared on the same crops"):
+        verify(options(engine, photographs, against=folder))
+
+
+def test_movement_is_counted_in_bins(engine, photographs):
+    dataset = load_dataset(DatasetOptions("lsp", photographs / "annotations.json", photographs), SMALL)
+    ours = np.zeros((len(dataset), 14, 3), np.float32)
+    theirs = ours.copy()
+    theirs[0, 3, :2] = (3.0, -6.0)
+    moved = bins_moved(dataset, ours, theirs, SMALL)
+    width, height = (dataset.boxes_xyxy[0, 2:] - dataset.boxes_xyxy[0, :2]) * 1.25
+    frame_px_a_bin = max(width / 48, height / 64) / 2  # crops of 48 x 64, two bins a pixel
+    assert moved[0, 3] == pytest.approx(6.0 / frame_px_a_bin, rel=1e-5)
+    assert np.count_nonzero(moved) == 1
+
+
+def test_random_weights_and_a_missing_flip_test_are_said(graphs, photographs, tmp_path):
+    from sdk.manifest import WeightsNote
+    from sdk.recipe import Protocol, Published
+
+    published = (Published("coco-val2017", "AP", 70.0, "detected", "the paper"),)
+    recipe = replace(SMALL, protocol=Protocol(flip_test=True, flip_shift=False), published=published)
+    folder = wrapped_engine(graphs["simcc"], tmp_path / "r", recipe, weights=WeightsNote("random", "seed 0"))
+    notes = " ".join(verify(options(folder, photographs)).notes)
+    assert "random weights" in notes and "--flip-test" in notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"threads": 0}, "threads"), ({"samples": 0}, "samples"), ({"max_drop": -1.0}, "max_drop")],
+)
+def test_options_that_make_no_sense(engine, photographs, changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(options(engine, photographs), **changes)
+
+
+def verb(engine, folder, *more):
+    annotations = ["--annotations", str(folder / "annotations.json"), "--images", str(folder)]
+    return main(["verify", str(engine), "--dataset", "lsp", *annotations, "--device", "cpu", "-q", *map(str, more)])
+
+
+def test_the_verb_writes_reports_and_prints_json(engine, photographs, tmp_path, capsys):
+    assert verb(engine, photographs, "--json", "--output", tmp_path / "out") == 0
+    shown = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert shown["figures"] == written["figures"] and shown["headline"] == "PCK@0.2"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "report.json", "report.md", "report.html", "keypoints.json", "predictions.journal",
+    }  # fmt: skip
+
+
+def test_the_verb_exits_1_above_the_drop_and_on_bad_input(engine, graphs, photographs, perfect, tmp_path, capsys):
+    other = wrapped_engine(graphs["other"], tmp_path / "other", SMALL)
+    (tmp_path / "annotations.json").write_bytes(perfect.read_bytes())
+    for path in photographs.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert verb(other, tmp_path, "--against", engine, "--samples", 10) == 1
+    assert "EXCEEDED" in capsys.readouterr().out
+    assert verb(other, tmp_path, "--against", engine, "--samples", 10, "--max-drop", 100) == 0
+    assert verb(engine, tmp_path / "nowhere") == 1
+    assert "sdk verify: the folder of images" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as usage:
+        main(["verify", str(engine)])
+    assert usage.value.code == 2
+
+
+@pytest.mark.data
+def test_the_trained_network_has_its_known_pck(shared, lspet, tmp_path):
+    folder = wrapped_engine(shared / "models" / "body14-lspet-128x128.onnx", tmp_path / "body", BODY14, max_batch=16)
+    dataset = DatasetOptions("lsp", lspet / "val.json", lspet)
+    found = verify(VerifyOptions(folder, dataset, device="cpu", samples=10))
+    # 40.25 and 16.71 with cv2.warpAffine's crops; a grey level of difference moves a few of 10,000 joints
+    assert found.scores[0].figures["PCK@0.2"] == pytest.approx(40.25, abs=0.15)
+    assert found.scores[0].figures["PCK@0.1"] == pytest.approx(16.71, abs=0.15)
+    table = report_table(found)
+    assert table["timing"]["persons_per_second"] > 0 and table["timing"]["persons"] == 1006
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("kind", ["coco", "crowdpose", "mpii"])
+def test_every_dataset_runs_through(shared, tmp_path, kind):
+    from sdk.skeletons import skeleton_by_name
+
+    names = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
+    recipe = replace(SMALL, skeleton=skeleton_by_name(names[kind]), layout="mmpose")
+    folder = wrapped_engine(pooled_simcc_graph(tmp_path / "g.onnx", recipe), tmp_path / "engine", recipe)
+    samples = shared / "data" / "samples" / kind
+    dataset = DatasetOptions(kind, samples / f"test_{kind}.json", samples)
+    found = verify(VerifyOptions(folder, dataset, device="cpu", against=folder, samples=10))
+    headline = "PCKh@0.5" if kind == "mpii" else "AP"
+    assert found.scores[0].headline == headline and 0 <= found.scores[0].figures[headline] < 60
+    assert found.scores[0].resampled(np.ones(len(found.dataset.pictures), int)) == pytest.approx(
+        found.scores[0].figures[headline], abs=1e-6
+    )
+
+
+def test_runner_of_an_engine_on_the_cpu_batches(engine):
+    runner = open_runner(open_engine(engine), "cpu", flip=False)
+    assert isinstance(runner, BatchRunner) and runner.batch == 8
+    runner.close()
