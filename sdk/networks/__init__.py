@@ -10,5 +10,14 @@ from sdk.networks.build import network_from_recipe
 from sdk.networks.checkpoints import load_checkpoint
 from sdk.networks.cost import Cost, cost_of
 from sdk.networks.randomness import random_weights
+from sdk.networks.weights import weights_file, weights_path
 
-__all__ = ["Cost", "cost_of", "load_checkpoint", "network_from_recipe", "random_weights"]
+__all__ = [
+    "Cost",
+    "cost_of",
+    "load_checkpoint",
+    "network_from_recipe",
+    "random_weights",
+    "weights_file",
+    "weights_path",
+]

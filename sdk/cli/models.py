@@ -1,0 +1,136 @@
+"""`sdk models`: the catalogue, one network a line, with its size and cost, its source and its published figures.
+
+Parameters and GFLOPs are computed, not quoted; GFLOPs are multiply-adds of convolutions and linear layers, of one crop.
+Without torch the two columns stay empty and the log says why.
+
+    sdk models rtmpose --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sdk.errors import InputError, MissingDependencyError
+from sdk.recipe import Recipe, catalogue
+
+__all__ = ["add_arguments", "markdown_from_rows", "row_from_recipe", "run"]
+
+HEADERS = ("name", "joints", "input", "k", "parameters", "GFLOPs", "weights", "licence", "published", "source")
+RIGHT = {"joints", "k", "parameters", "GFLOPs"}
+
+_log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sdk models`."""
+    parser.add_argument("part", nargs="?", default="", metavar="PART", help="only names that contain PART")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything, for machines")
+    form.add_argument("--markdown", action="store_true", help="a table for a document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the catalogue."""
+    recipes = [recipe for name, recipe in catalogue().items() if arguments.part in name]
+    if not recipes:
+        raise InputError(f"no recipe's name contains '{arguments.part}'; `sdk models` lists all {len(catalogue())}")
+    priced = _can_count()
+    rows = [row_from_recipe(recipe, priced=priced) for recipe in recipes]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    elif arguments.markdown:
+        print(markdown_from_rows(rows))
+    else:
+        print(_text_from_rows(rows))
+    return 0
+
+
+def row_from_recipe(recipe: Recipe, *, priced: bool = True) -> dict[str, Any]:
+    """What is told of one recipe; `parameters` and `gflops` are None unless `priced`."""
+    cost = None
+    if priced:
+        from sdk.networks import cost_of
+
+        cost = cost_of(recipe)
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "joints": recipe.joints,
+        "joint_set": recipe.skeleton.name,
+        "input_hw": list(recipe.input.size_hw),
+        "output": recipe.output.kind,
+        "split_ratio": recipe.output.split_ratio,
+        "parameters": cost and cost.parameters,
+        "gflops": cost and cost.macs / 1e9,
+        "source": recipe.source,
+        "licence": recipe.licence,
+        "published": [asdict(figure) for figure in recipe.published],
+        "weights": _weights(recipe),
+    }
+
+
+def markdown_from_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table in Markdown, one network a line."""
+    lines = [list(HEADERS), ["---:" if header in RIGHT else "---" for header in HEADERS], *map(_cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text_from_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    table = [[header.upper() for header in HEADERS], *map(_cells, rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(HEADERS))]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if header in RIGHT else cell.ljust(width)
+            for header, cell, width in zip(HEADERS, line, widths, strict=True)
+        ).rstrip()
+        for line in table
+    ]
+    return "\n".join(aligned)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """One line of a table, in the order of HEADERS."""
+    height, width = row["input_hw"]
+    return [
+        row["name"],
+        str(row["joints"]),
+        f"{height}x{width}",
+        "heatmap" if row["split_ratio"] is None else f"{row['split_ratio']:g}",
+        "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M",
+        "" if row["gflops"] is None else f"{row['gflops']:.2f}",
+        _availability(row),
+        row["licence"].split(" (")[0],
+        "; ".join(f"{figure['metric']} {figure['value']:g} {figure['dataset']}" for figure in row["published"]),
+        row["source"],
+    ]
+
+
+def _availability(row: Mapping[str, Any]) -> str:
+    if row["weights"] is None:
+        return "no"
+    return "here" if row["weights"]["cached"] else "yes"
+
+
+def _weights(recipe: Recipe) -> dict[str, Any] | None:
+    if recipe.weights is None:
+        return None
+    from sdk.networks import weights_path
+
+    path = weights_path(recipe)
+    return {**asdict(recipe.weights), "file": str(path), "cached": path.is_file()}
+
+
+def _can_count() -> bool:
+    from sdk.networks.build import check_torch
+
+    try:
+        check_torch()
+    except MissingDependencyError as error:
+        _log.warning("parameters and GFLOPs are left out: %s", error)
+        return False
+    return True
