@@ -378,6 +378,58 @@ def test_a_stream_keeps_order_and_looks_ahead_no_further_than_told(engine, depth
     assert given == 9
 
 
+class OnDevice:
+    """An array that says it lies in CUDA memory."""
+
+    __cuda_array_interface__ = {"shape": (120, 160, 3), "typestr": "|u1", "data": (4096, False), "version": 3}  # noqa: RUF012
+
+
+def test_a_frame_in_device_memory_is_refused_on_the_cpu(engine):
+    with (
+        PoseEstimator(engine, device="cpu") as estimate,
+        pytest.raises(
+            InputError, match="lies in device memory, and this estimator runs on the CPU; give a numpy array"
+        ),
+    ):
+        estimate(OnDevice())
+
+
+class Device(CpuPipeline):
+    """A pipeline as a GPU's looks to the estimator: three frames in flight, frames of any kind."""
+
+    device, lanes = "cuda:0", 3
+
+    def run(self, frame, affines, *, flip=False):
+        self.running = getattr(self, "running", 0) + 1
+        self.most = max(getattr(self, "most", 0), self.running)
+        self.together.wait(timeout=20)
+        self.running -= 1
+        return np.full((len(affines), 14, 3), affines[0, 0, 0], np.float32), {}
+
+
+def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
+    from sdk.runtime.ort_session import OrtSession
+
+    pipeline = Device(OrtSession(engine))
+    pipeline.together = threading.Barrier(3)
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: pipeline)
+    with PoseEstimator() as estimate:
+        poses = list(estimate.stream((OnDevice() for _ in range(6)), depth=3))
+    assert len(poses) == 6 and pipeline.most == 3
+    np.testing.assert_array_equal(poses[0].boxes, [[0, 0, 160, 120]])
+
+
+def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
+    from sdk.runtime.ort_session import OrtSession
+
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
+    with (
+        PoseEstimator(detector=lambda _: ([], [])) as estimate,
+        pytest.raises(InputError, match="a detector needs the frame in host memory; give boxes"),
+    ):
+        estimate(OnDevice())
+
+
 def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
     with PoseEstimator(engine, device="cpu") as estimate:
         stream = estimate.stream(noise(i) for i in range(100))

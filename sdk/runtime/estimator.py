@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from sdk.manifest import Engine
 from sdk.poses import Poses
 from sdk.recipe import Recipe
 from sdk.runtime.confidence import scale_from_recipe
+from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.detector import Detector
 from sdk.runtime.frames import bgr_from_frame, check_frame, size_hw_of
 from sdk.runtime.pipeline import Refine, Timings, open_pipeline
@@ -75,7 +77,7 @@ class PoseEstimator:
         self._pipeline = open_pipeline(engine, device, refine=refine, pixel_format=pixel_format, threads=threads)
         self._scale = scale_from_recipe(self.recipe)
         self._frames_seen = 0
-        self._tracking = Lock()
+        self._tracking, self._starting = Lock(), Lock()
         self._worker: ThreadPoolExecutor | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -101,11 +103,15 @@ class PoseEstimator:
         return self._call(frame, boxes, box_scores)
 
     def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
-        """The call in the background, in the order of submission. The frame must not change until it is done."""
+        """The call in the background. The frame must not change until the future is done.
+
+        Calls start in the order of submission; with a tracker, or on the CPU, each waits for the one before.
+        """
         self._check_open()
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sdk-estimator")
-        return self._worker.submit(self._call, frame, boxes, box_scores)
+        with self._starting:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(self._in_flight(), thread_name_prefix="sdk-estimator")
+            return self._worker.submit(self._call, frame, boxes, box_scores)
 
     def stream(self, frames: Iterable[object], *, depth: int = 2) -> Iterator[Poses]:
         """Poses of each frame, in order, while the next `depth - 1` frames are fetched.
@@ -151,14 +157,26 @@ class PoseEstimator:
     ) -> None:
         self.close()
 
+    def _in_flight(self) -> int:
+        """How many submitted calls run at once: the device's lanes, one where frames depend on each other."""
+        return 1 if self._tracker is not None else getattr(self._pipeline, "lanes", 1)
+
     def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
-        pixels = check_frame(frame, self._pixel_format)
+        pixels = self._checked(frame)
         if self._tracker is None:
             return self._estimate(pixels, boxes, box_scores)
         with self._tracking:
             return self._identified(self._tracker, self._estimate(pixels, boxes, box_scores))
 
-    def _estimate(self, frame: NDArray[np.uint8], boxes: object, box_scores: object) -> Poses:
+    def _checked(self, frame: object) -> Any:
+        """A checked frame, H x W x 3 or NV12; one in device memory as it is, which its pipeline checks."""
+        if not isinstance(frame, np.ndarray) and is_device_array(frame):
+            if self.device == "cpu":
+                raise InputError("frame lies in device memory, and this estimator runs on the CPU; give a numpy array")
+            return frame
+        return check_frame(frame, self._pixel_format)
+
+    def _estimate(self, frame: Any, boxes: object, box_scores: object) -> Poses:
         start = perf_counter()
         timings: Timings = {}
         if boxes is None:
@@ -178,7 +196,7 @@ class PoseEstimator:
             score_scale=self._scale,
         )
 
-    def _find(self, frame: NDArray[np.uint8], timings: Timings) -> Found:
+    def _find(self, frame: Any, timings: Timings) -> Found:
         size_hw = size_hw_of(frame, self._pixel_format)
         turn = self._frames_seen % self._detect_every == 0
         self._frames_seen += 1
@@ -188,13 +206,15 @@ class PoseEstimator:
                 return followed, np.ones(len(followed), np.float32)
         if self._detector is None:
             return np.array([[0, 0, size_hw[1], size_hw[0]]], np.float32), np.ones(1, np.float32)
+        if not isinstance(frame, np.ndarray):
+            raise InputError("a detector needs the frame in host memory; give boxes with a frame in device memory")
         start = perf_counter()
         boxes, scores = self._detector(bgr_from_frame(frame, self._pixel_format))
         timings["detect"] = 1e3 * (perf_counter() - start)
         boxes = check_boxes(boxes)
         return boxes, _check_box_scores(scores, len(boxes))
 
-    def _run(self, frame: NDArray[np.uint8], boxes: Float32Array, timings: Timings) -> Float32Array:
+    def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
         """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
         source, limit = self.recipe.input, self._pipeline.max_batch
         affines = crop_affines(boxes, source.size_hw, source.box_padding)

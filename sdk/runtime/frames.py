@@ -61,10 +61,11 @@ def check_frame(frame: object, pixel_format: str = "bgr") -> Frame:
     return frame if whole_rows else np.ascontiguousarray(frame)
 
 
-def size_hw_of(frame: Frame, pixel_format: str = "bgr") -> tuple[int, int]:
-    """Height and width in pixels of a checked frame."""
-    height, width = frame.shape[:2]
-    return (height * 2 // 3, width) if pixel_format.startswith("nv12") else (height, width)
+def size_hw_of(frame: Any, pixel_format: str = "bgr") -> tuple[int, int]:
+    """Height and width in pixels of a checked frame, or of one in device memory."""
+    interface = None if hasattr(frame, "shape") else frame.__cuda_array_interface__
+    height, width = (frame.shape if interface is None else interface["shape"])[:2]
+    return (int(height) * 2 // 3, int(width)) if pixel_format.startswith("nv12") else (int(height), int(width))
 
 
 def bgr_from_frame(frame: Frame, pixel_format: str = "bgr") -> Frame:
