@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from sdk.errors import EngineError  # noqa: E402
-from sdk.manifest import (  # noqa: E402
+from sdk.errors import EngineError
+from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
     MANIFEST_NAME,
@@ -23,9 +23,9 @@ from sdk.manifest import (  # noqa: E402
     WeightsNote,
     open_engine,
 )
-from sdk.toolchain import engine as engine_module  # noqa: E402
-from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine  # noqa: E402
-from tests.support.engines import SMALL  # noqa: E402
+from sdk.toolchain import engine as engine_module
+from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine
+from tests.support.engines import SMALL
 
 PLAN = "tensorrt-rtx.plan"
 FILES = {GRAPH_NAME: b"graph" * 1000, PLAN: b"plan" * 1000}

@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("onnx")
 
-import onnx  # noqa: E402
+import onnx
 
-from sdk import trt  # noqa: E402
-from sdk.errors import BuildError, EngineError, InputError, MissingDependencyError  # noqa: E402
-from tests.support.engines import SMALL, pooled_simcc_graph  # noqa: E402
+from sdk import trt
+from sdk.errors import BuildError, EngineError, InputError, MissingDependencyError
+from tests.support.engines import SMALL, pooled_simcc_graph
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(trt.flavour(RTX).problem is not None, reason="needs tensorrt-rtx: it compiles anywhere")

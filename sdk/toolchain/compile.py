@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -206,17 +208,36 @@ def _available_mib() -> int | None:
 
 
 def _interruptible(work: Callable[[], T], stop: Callable[[], None]) -> T:
-    """`work` in a thread of its own, so that Ctrl-C reaches this one while native code runs.
+    """`work` in a thread of its own, so that Ctrl-C is heard while native code runs.
 
-    On Ctrl-C `stop` asks the compiler to end, its end is awaited, and KeyboardInterrupt is raised.
+    Ctrl-C calls `stop`, which asks the compiler to end; its end is awaited, then KeyboardInterrupt is raised.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="compile") as executor:
+    pressed = threading.Event()
+
+    def on_ctrl_c(*_: object) -> None:
+        pressed.set()
+        stop()
+
+    with _handling_sigint(on_ctrl_c), ThreadPoolExecutor(1, thread_name_prefix="compile") as executor:
         future = executor.submit(work)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            stop()
-            raise
+        fault = future.exception()
+    if pressed.is_set():
+        raise KeyboardInterrupt
+    if fault is not None:
+        raise fault
+    return future.result()
+
+
+@contextmanager
+def _handling_sigint(handler: Callable[..., None]) -> Iterator[None]:
+    """`handler` for SIGINT while the block runs; nothing outside the main thread, or where SIGINT is ignored."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    previous = signal.signal(signal.SIGINT, handler) if mine else None
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, previous)
 
 
 class _ProgressBar:

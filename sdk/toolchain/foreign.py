@@ -43,6 +43,7 @@ def graph_from_file(path: Path, recipe: Recipe) -> onnx.ModelProto:
     """The float graph of an ONNX file or a deploy zip, with the recipe's tensor names and a dynamic batch."""
     model = _loaded(path)
     _refuse_foreign_operators(path, model)
+    _refuse_typed(path, model)
     model = _at_opset(path, model)
     source = _input(path, model, recipe)
     _make_batch_dynamic(model, source, recipe)
@@ -131,6 +132,17 @@ def _refuse_foreign_operators(path: Path, model: onnx.ModelProto) -> None:
     if foreign or model.functions:
         names = ", ".join(foreign or [function.name for function in model.functions])
         raise GraphError(f"'{path}' uses operators outside the ONNX standard ({names}); export it without them")
+
+
+def _refuse_typed(path: Path, model: onnx.ModelProto) -> None:
+    halves = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    quantised = [node.name for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    if halves or quantised:
+        kind, name = ("FP16", halves[0]) if halves else ("INT8", quantised[0])
+        raise GraphError(
+            f"'{path}' is typed already ({kind}, at '{name}'); give the float32 graph and choose --precision, or "
+            "compile an engine's own graph with --rebuild"
+        )
 
 
 def _at_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
