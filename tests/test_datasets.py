@@ -277,3 +277,11 @@ def test_real_files(shared, case):
     found = None if detections is None else samples / detections
     dataset = load_dataset(DatasetOptions(kind, samples / annotations, samples / images, found), RECIPES[kind])
     assert (len(dataset), len(dataset.pictures), len(dataset.truth.names)) == expected
+
+
+def test_the_convention_can_be_chosen(folder):
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(table([annotation(1, bbox=[-5, 5, 30, 40])])))
+    options = DatasetOptions("lsp", path, folder, convention="paper")
+    dataset = load_dataset(options, CROWD_RECIPE)
+    assert dataset.boxes_xyxy[0].tolist() == [0, 5, 29, 44] and dataset.convention == "paper"

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="where its file names start from")
     parser.add_argument("--detections", type=Path, metavar="JSON", help="boxes of a detector; else the annotated ones")
     parser.add_argument("--head-boxes", type=Path, metavar="MAT", help="MPII's gt_valid.mat, for PCKh")
+    parser.add_argument(
+        "--boxes",
+        choices=("paper", "mmpose", "plain"),
+        help="how annotated boxes are cropped; else as the code did that published the network",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--flip-test", action="store_true", help="average with the mirrored crop")
@@ -74,5 +79,6 @@ def _options(arguments: argparse.Namespace) -> VerifyOptions:
         arguments.detections,
         arguments.head_boxes,
         arguments.limit,
+        arguments.boxes,
     )
     return VerifyOptions(dataset=dataset, progress=not arguments.quiet, **same)

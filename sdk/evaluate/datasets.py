@@ -35,7 +35,10 @@ EXAMPLES_KEPT = 5
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """Where a dataset lies. `head_boxes` is MPII's `gt_valid.mat`; `limit` keeps the first pictures."""
+    """Where a dataset lies. `head_boxes` is MPII's `gt_valid.mat`; `limit` keeps the first pictures.
+
+    `convention` says how annotated boxes are cropped; None takes that of the code that published the network.
+    """
 
     kind: DatasetKind
     annotations: Path
@@ -43,6 +46,7 @@ class DatasetOptions:
     detections: Path | None = None
     head_boxes: Path | None = None
     limit: int | None = None
+    convention: Convention | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DatasetError, MissingDependencyError
-from sdk.evaluate.boxes import boxes_from_annotations, boxes_from_mpii, convention_of
+from sdk.evaluate.boxes import Convention, boxes_from_annotations, boxes_from_mpii, convention_of
 from sdk.evaluate.datasets import (
     DATASET_KINDS,
     Dataset,
@@ -71,6 +71,10 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
         raise DatasetError(f"the folder of images '{options.images}' does not exist; check the path")
 
 
+def _convention(options: DatasetOptions, recipe: Recipe) -> Convention:
+    return options.convention or convention_of(recipe)
+
+
 def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     table = read_json(options.annotations, "the annotation file")
     problems = Problems()
@@ -81,7 +85,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     if without_area:
         notes += (f"{without_area} annotations have no area: 0.53 of the box is taken",)
     if options.detections is None:
-        persons = _annotated_persons(truth, sizes, recipe, problems)
+        persons = _annotated_persons(truth, sizes, _convention(options, recipe), problems)
     else:
         persons = _detected_persons(options.detections, position, problems)
     order = np.argsort(persons["picture"], kind="stable")
@@ -92,7 +96,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         truth,
         **{key: values[order] for key, values in persons.items()},
         boxes="annotated" if options.detections is None else "detected",
-        convention=convention_of(recipe),
+        convention=_convention(options, recipe),
         problems=problems,
         notes=notes,
     )
@@ -191,11 +195,11 @@ def _numbers(values: object, count: int) -> list[float] | None:
 
 
 def _annotated_persons(
-    truth: Truth, sizes_wh: NDArray[np.float64], recipe: Recipe, problems: Problems
+    truth: Truth, sizes_wh: NDArray[np.float64], convention: Convention, problems: Problems
 ) -> dict[str, NDArray[Any]]:
     corners = truth.boxes_xyxy
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    cropped = boxes_from_annotations(xywh, sizes_wh[truth.picture].reshape(-1, 2), convention_of(recipe))
+    cropped = boxes_from_annotations(xywh, sizes_wh[truth.picture].reshape(-1, 2), convention)
     seen = (truth.keypoints[..., 2] > 0).any(axis=1)
     wide = (cropped[:, 2:] > cropped[:, :2]).all(axis=1) & (truth.areas_px2 > 0)
     for row in np.flatnonzero(~truth.crowd & ~seen):
@@ -273,7 +277,7 @@ def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
         np.ones(len(rows)),
         order,
         "annotated",
-        convention_of(recipe),
+        _convention(options, recipe),
         problems,
         (note,) if note else (),
     )

@@ -168,6 +168,7 @@ def _run_key(
         "detections": None if chosen.detections is None else sha256_of_file(chosen.detections),
         "dataset": chosen.kind,
         "limit": chosen.limit,
+        "boxes": dataset.convention,
         "persons": len(dataset),
         "pictures": len(dataset.pictures),
         "engines": [dict(sorted(engine.manifest.files.items())) for engine in engines],
