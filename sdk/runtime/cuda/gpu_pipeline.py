@@ -174,7 +174,7 @@ def program_of(
         swap_channels=source.colour == "bgr" if nv12 else source.colour != pixel_format,
         half=False,
         nv12=nv12,
-        yuv=ops._yuv_coefficients("bt601", "limited") if nv12 else (0.0,) * 6,
+        yuv=ops.yuv_to_rgb("bt601", "limited") if nv12 else (0.0,) * 6,
     )
     decode = None
     if output.kind == "simcc" and output.score is not None and output.split_ratio is not None:

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
 
-__all__ = ["DeviceMemory", "PinnedArray", "is_pinned", "pinned_array"]
+__all__ = ["DeviceMemory", "PinnedArray", "is_pinned", "mapped_address", "pinned_array"]
 
 
 class DeviceMemory:
@@ -49,9 +49,8 @@ class PinnedArray:
         array = pinned_array(device, shape, dtype, purpose)
         array[...] = 0
         self._array: NDArray[Any] | None = array
-        allocation: Any = array.base
-        self._allocation = allocation
-        self.device_pointer = int(allocation.get_device_pointer())
+        self._allocation: Any = _owner(array)
+        self.device_pointer = mapped_address(array)
 
     @property
     def array(self) -> NDArray[Any]:
@@ -84,7 +83,20 @@ def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike
 
 def is_pinned(array: NDArray[Any], driver: Any) -> bool:
     """Whether an array, or what it is a view of, lies in page-locked memory that PyCUDA gave or registered."""
+    return isinstance(_owner(array), driver.HostPointer)
+
+
+def mapped_address(array: NDArray[Any]) -> int:
+    """The device's address of pinned memory, or of a view of it. The context must be entered."""
+    bottom = array
+    while isinstance(bottom.base, np.ndarray):
+        bottom = bottom.base
+    return int(_owner(array).get_device_pointer()) + array.ctypes.data - bottom.ctypes.data
+
+
+def _owner(array: NDArray[Any]) -> Any:
+    """What holds an array's memory: beneath all views, the object that is no array."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    return isinstance(owner, driver.HostPointer)
+    return owner

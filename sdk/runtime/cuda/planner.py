@@ -139,10 +139,10 @@ def sampled_regions(
     """
     height, width = size_hw
     corners = np.array([(0, 0, 1), (width - 1, 0, 1), (0, height - 1, 1), (width - 1, height - 1, 1)], np.float64)
-    points = np.asarray(affines, np.float64).reshape(-1, 2, 3) @ corners.T  # N x 2 x 4
     limit = np.array(frame_hw[::-1], np.float64)
-    finite = np.isfinite(points).all(axis=(1, 2), keepdims=True)
-    points = np.where(finite, points, -np.inf)  # the crop op takes such an affine as outside the frame
+    exact = np.asarray(affines, np.float64).reshape(-1, 2, 3)
+    usable = np.isfinite(exact).all(axis=(1, 2), keepdims=True)  # the crop takes any other as outside the frame
+    points = np.where(usable, np.where(usable, exact, 0) @ corners.T, -np.inf)  # N x 2 x 4
     low = np.clip(np.floor(points.min(axis=2)) - MARGIN_PX, 0, limit)
     high = np.clip(np.floor(points.max(axis=2)) + 2 + MARGIN_PX, 0, limit)
     return np.concatenate([low, high], axis=1).astype(np.int64)

@@ -19,7 +19,7 @@ from sdk.runtime.cuda.bandwidth import rows_copy, transfer_costs
 from sdk.runtime.cuda.context import DeviceContext
 from sdk.runtime.cuda.device_frames import check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.kernels import Kernels, frame_record
-from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, is_pinned
+from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, is_pinned, mapped_address
 from sdk.runtime.cuda.planner import FrameLayout, Rect, Transfer, choose_transfer, sampled_regions
 
 __all__ = ["Brought", "FrameUpload"]
@@ -58,7 +58,7 @@ class FrameUpload:
         rows = frame.reshape(layout.rows, layout.row_bytes) if frame.ndim == 3 else frame
         pinned = is_pinned(frame, self.device.driver) and rows.strides[0] > 0
         if pinned and self.device.integrated:
-            return Brought(self._record(_mapped_address(frame), rows.strides[0], layout), "none: shared memory", frame)
+            return Brought(self._record(mapped_address(frame), rows.strides[0], layout), "none: shared memory", frame)
         base = self._frame_memory(layout)
         costs = transfer_costs(self.device)
         regions = sampled_regions(affines, self.size_hw, (layout.height, layout.width))
@@ -143,12 +143,3 @@ class FrameUpload:
 
 def _part(rows: NDArray[np.uint8], rect: Rect) -> NDArray[np.uint8]:
     return rows[rect.top : rect.bottom, rect.left : rect.right]
-
-
-def _mapped_address(frame: NDArray[np.uint8]) -> int:
-    """The device's address of a view of pinned memory."""
-    bottom = frame
-    while isinstance(bottom.base, np.ndarray):
-        bottom = bottom.base
-    allocation: Any = bottom.base
-    return int(allocation.get_device_pointer()) + frame.ctypes.data - bottom.ctypes.data

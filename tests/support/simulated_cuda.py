@@ -1,0 +1,462 @@
+"""A simulated CUDA device for machines without one, at the three lowest borders: PyCUDA's driver, the native
+extension's CUDA half, and TensorRT's execution context. It proves the run time's bookkeeping, never a kernel, a driver
+or a speed: that is what `tests/gpu` is for.
+
+"Device memory" is host memory, so an address is a real one. Work is queued on streams and done only when the stream is
+asked often enough, as late as a real device may do it; a copy reads and writes then, not when it was issued. What a
+real device would call an error is one here: a call without the context, an address outside every allocation, a copy from
+pageable memory, an allocation during a capture.
+"""
+
+import ctypes
+import sys
+import threading
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from sdk import trt
+from sdk.manifest import CompilerNote, open_engine
+from sdk.recipe import Recipe
+from sdk.runtime.cuda.kernels import FRAME_BYTES
+from sdk.runtime.ort_session import OrtSession
+
+ALIGN = 512
+
+
+class Error(Exception):
+    """Root of the driver's errors, as in PyCUDA."""
+
+
+class NoMemoryError(Error):
+    pass
+
+
+class LogicError(Error):
+    pass
+
+
+class Simulated:
+    """The state of one simulated device, and the switches that make it fail."""
+
+    def __init__(self, *, memory_bytes=1 << 30, integrated=False, devices=1, lag=2):
+        self.memory_bytes, self.integrated, self.devices, self.lag = memory_bytes, integrated, devices, lag
+        self.live: dict[int, np.ndarray] = {}
+        self.pinned: dict[int, np.ndarray] = {}
+        self.allocations = self.frees = self.launches = self.enqueues = self.captures = 0
+        self.uploaded_bytes = 0
+        self.sticky = self.hangs = False
+        self.refuse_in_capture = False
+        self.local = threading.local()
+        self.lock = threading.RLock()
+        self.streams: list[Stream] = []
+
+    @property
+    def used_bytes(self):
+        return sum(array.nbytes for array in self.live.values())
+
+    @property
+    def stack(self):
+        if not hasattr(self.local, "stack"):
+            self.local.stack = []
+        return self.local.stack
+
+    def called(self, name, *, context=True):
+        if self.sticky:
+            raise LogicError(f"{name} failed: an illegal memory access was encountered")
+        if context and not self.stack:
+            raise LogicError(f"{name} failed: invalid device context")
+
+    def allocate(self, size, table):
+        block = np.zeros(size + ALIGN, np.uint8)
+        start = -block.ctypes.data % ALIGN
+        aligned = block[start : start + size]
+        table[aligned.ctypes.data] = aligned
+        return aligned
+
+    def bytes_at(self, address, size):
+        """A view of simulated memory; an address outside every live allocation is what memcheck would find."""
+        for table in (self.live, self.pinned):
+            for base, array in table.items():
+                if base <= address and address + size <= base + array.nbytes:
+                    return array[address - base : address - base + size]
+        raise AssertionError(f"{size} bytes at {address:#x} lie in no live allocation")
+
+    def capturing_here(self):
+        return any(s.capture is not None and s.capture_thread == threading.get_ident() for s in self.streams)
+
+
+class Stream:
+    def __init__(self, device):
+        device.called("cuStreamCreate")
+        self.device, self.queue, self.polls = device, [], 0
+        self.capture = self.capture_thread = None
+        self.handle = id(self)
+        device.streams.append(self)
+
+    def put(self, work):
+        self.device.called("enqueue")
+        (self.queue if self.capture is None else self.capture).append(work)
+
+    def is_done(self):
+        if self.device.sticky:
+            raise LogicError("cuStreamQuery failed: an illegal memory access was encountered")
+        if self.device.hangs and self.queue:
+            return False
+        self.polls += 1
+        if self.queue and self.polls % self.device.lag:
+            return False
+        while self.queue:
+            self.queue.pop(0)()
+        return True
+
+
+def _stream(device, handle):
+    return next(stream for stream in device.streams if stream.handle == handle)
+
+
+def _driver(device):
+    """The part of `pycuda.driver` that the run time uses, with PyCUDA's names and arguments."""
+    driver = ModuleType("pycuda.driver")
+
+    class HostPointer:
+        def __init__(self, array):
+            self.array, self.address = array, array.ctypes.data
+
+        def get_device_pointer(self):
+            return self.address
+
+        def free(self):
+            device.called("cuMemFreeHost")
+            del device.pinned[self.address]
+
+        @property
+        def __array_interface__(self):
+            return self.array.__array_interface__
+
+    class DeviceAllocation:
+        def __init__(self, size):
+            device.called("cuMemAlloc")
+            if device.capturing_here():
+                raise LogicError("cuMemAlloc failed: operation not permitted when stream is capturing")
+            if device.used_bytes + size > device.memory_bytes:
+                raise NoMemoryError("cuMemAlloc failed: out of memory")
+            device.allocations += 1
+            self.address = device.allocate(size, device.live).ctypes.data
+
+        def __int__(self):
+            return self.address
+
+        def free(self):
+            device.called("cuMemFree")
+            if device.capturing_here():
+                raise LogicError("cuMemFree failed: operation not permitted when stream is capturing")
+            device.frees += 1
+            del device.live[self.address]
+
+    class Context:
+        def push(self):
+            device.stack.append(self)
+
+        def pop(self):
+            device.stack.pop()
+
+    class Device:
+        def __init__(self, index):
+            self.index = index
+
+        def name(self):
+            return "Simulated"
+
+        def compute_capability(self):
+            return 8, 7
+
+        def get_attribute(self, attribute):
+            return int(device.integrated)
+
+        def retain_primary_context(self):
+            return Context()
+
+        @staticmethod
+        def count():
+            return device.devices
+
+    class Event:
+        def record(self, stream):
+            device.called("cuEventRecord")
+            return self
+
+        def time_since(self, other):
+            return 0.25
+
+    class Memcpy2D:
+        def set_src_host(self, array):
+            self.source = array
+
+        def set_dst_device(self, address):
+            self.target = address
+
+        def __call__(self, stream):
+            source, target = self.source, self.target
+            _must_be_pinned(device, source)
+
+            def work():
+                for row in range(self.height):
+                    line = source[row]
+                    device.bytes_at(target + row * self.dst_pitch, self.width_in_bytes)[:] = line
+                device.uploaded_bytes += self.height * self.width_in_bytes
+
+            assert self.src_pitch == source.strides[0] and source.shape == (self.height, self.width_in_bytes)
+            stream.put(work)
+
+    def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
+        device.called("cuMemHostAlloc")
+        assert mem_flags == 3
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        pointer = HostPointer(device.allocate(size, device.pinned))
+        memory = np.asarray(pointer)  # its base is the pointer, as PyCUDA's is
+        return memory.view(dtype).reshape(shape)
+
+    def memcpy_htod_async(dest, src, stream=None):
+        _must_be_pinned(device, src)
+        assert src.flags.c_contiguous
+
+        def work():
+            device.bytes_at(int(dest), src.nbytes)[:] = src.reshape(-1).view(np.uint8)
+            device.uploaded_bytes += src.nbytes
+
+        stream.put(work)
+
+    def memcpy_dtoh_async(dest, src, stream=None):
+        _must_be_pinned(device, dest)
+
+        def work():
+            dest.reshape(-1).view(np.uint8)[:] = device.bytes_at(int(src), dest.nbytes)
+
+        stream.put(work)
+
+    def memset_d8(dest, data, size):
+        device.called("cuMemsetD8")
+        device.bytes_at(dest, size)[:] = data
+
+    def mem_get_info():
+        device.called("cuMemGetInfo")
+        return device.memory_bytes - device.used_bytes, device.memory_bytes
+
+    driver.Error, driver.MemoryError, driver.LogicError = Error, NoMemoryError, LogicError
+    driver.init = lambda flags=0: None
+    driver.Device, driver.Event, driver.Memcpy2D = Device, Event, Memcpy2D
+    driver.HostPointer, driver.Stream = HostPointer, lambda flags=0: Stream(device)
+    driver.device_attribute = SimpleNamespace(INTEGRATED="integrated")
+    driver.host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2)
+    driver.mem_alloc, driver.pagelocked_empty, driver.mem_get_info = DeviceAllocation, pagelocked_empty, mem_get_info
+    driver.memcpy_htod_async, driver.memcpy_dtoh_async, driver.memset_d8 = (
+        memcpy_htod_async,
+        memcpy_dtoh_async,
+        memset_d8,
+    )
+    return driver
+
+
+def _must_be_pinned(device, array):
+    address = array.ctypes.data
+    for base, memory in device.pinned.items():
+        if base <= address and address + array.nbytes <= base + memory.nbytes:
+            return
+    raise AssertionError("an asynchronous copy needs pinned host memory")
+
+
+class _Graph:
+    def __init__(self, device, works):
+        self.device, self.works, self.destroyed = device, works, False
+
+    def launch(self, handle):
+        assert not self.destroyed
+        self.device.called("cudaGraphLaunch")
+        self.device.launches += 1
+        for work in self.works:
+            _stream(self.device, handle).put(work)
+
+    def destroy(self):
+        self.destroyed = True
+
+
+class Kernels:
+    """`sdk.runtime.cuda.kernels.Kernels` by the CPU ops, reading the addresses when the stream gets there."""
+
+    def __init__(self, device, recipe):
+        self.device, self.recipe, self.waits = device, recipe, []
+
+    def crop(self, out, frame, affines, count, work, stream):
+        from sdk import ops
+
+        def crop_now():
+            data, _, stride, _, height, width = np.frombuffer(
+                self.device.bytes_at(frame, FRAME_BYTES).tobytes(), np.dtype("u8,u8,i8,i8,i4,i4")
+            )[0]
+            row_bytes, rows = (width, height * 3 // 2) if work.nv12 else (3 * width, height)
+            pixels = _at(int(data), rows, int(row_bytes), int(stride))
+            pixels = pixels if work.nv12 else pixels.reshape(height, width, 3)
+            source = self.recipe.input
+            crops = ops.crop(
+                pixels,
+                self._floats(affines, (count, 2, 3)),
+                (work.height, work.width),
+                mean=source.mean,
+                std=source.std,
+                channel_order=source.colour,
+                pixel_format="nv12"
+                if work.nv12
+                else "bgr"
+                if work.swap_channels == (source.colour == "rgb")
+                else "rgb",
+            )
+            self._floats(out, crops.shape)[...] = crops
+
+        _stream(self.device, stream).put(crop_now)
+
+    def decode(self, out, logits, mirrored, partner, affines, count, work, stream):
+        from sdk import ops
+
+        def decode_now():
+            shapes = ((count, work.joints, work.x_bins), (count, work.joints, work.y_bins))
+            arrays = [self._floats(a, s).copy() for a, s in zip(logits, shapes, strict=True)]
+            flipped = mirrored and tuple(self._floats(a, s).copy() for a, s in zip(mirrored, shapes, strict=True))
+            order = self.device.bytes_at(partner, 4 * work.joints).view(np.int32).tolist()
+            pairs = [(a, b) for a, b in enumerate(order) if a < b]
+            self._floats(out, (count, work.joints, 3))[...] = ops.decode(
+                *arrays,
+                self._floats(affines, (count, 2, 3)).copy(),
+                work.split_ratio,
+                score=next(name for name, value in ops.SCORES.items() if value == work.score),
+                refine=next(name for name, value in ops.REFINEMENTS.items() if value == work.refine),
+                flipped=flipped,
+                flip_pairs=pairs if flipped else None,
+                flip_shift=bool(work.flip_shift),
+            )
+
+        _stream(self.device, stream).put(decode_now)
+
+    def wait_for_stream(self, stream, producer):
+        self.waits.append((stream, producer))
+
+    def begin_capture(self, stream):
+        chosen = _stream(self.device, stream)
+        assert chosen.capture is None and not chosen.queue
+        chosen.capture, chosen.capture_thread = [], threading.get_ident()
+
+    def end_capture(self, stream):
+        chosen = _stream(self.device, stream)
+        works, chosen.capture = chosen.capture, None
+        self.device.captures += 1
+        return _Graph(self.device, works)
+
+    def abort_capture(self, stream):
+        _stream(self.device, stream).capture = None
+
+    def _floats(self, address, shape):
+        return self.device.bytes_at(address, 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
+
+
+def _at(address, rows, row_bytes, stride):
+    """Rows of bytes at an address that may belong to the caller's own frame."""
+    span = (ctypes.c_uint8 * ((rows - 1) * stride + row_bytes)).from_address(address)
+    flat = np.frombuffer(span, np.uint8)
+    return np.lib.stride_tricks.as_strided(flat, (rows, row_bytes), (stride, 1))
+
+
+class _Plan:
+    """`sdk.trt.Plan` by ONNX Runtime on the simulated memory."""
+
+    activation_bytes = 4096
+    aux_streams = 0
+
+    def __init__(self, device, session, recipe: Recipe):
+        self.device, self.session = device, session
+        output, joints = recipe.output, recipe.joints
+        if output.kind == "simcc":
+            shapes = dict(
+                zip((output.x_name, output.y_name), ((-1, joints, bins) for bins in recipe.bins_xy), strict=True)
+            )
+        else:
+            shapes = {output.heatmap_name: (-1, joints, recipe.input.height // 4, recipe.input.width // 4)}
+        inputs = {recipe.input.name: (-1, 3, *recipe.input.size_hw)}
+        self.tensors = tuple(
+            trt.Tensor(name, name in inputs, "float32", shape) for name, shape in {**inputs, **shapes}.items()
+        )
+
+    def create_context(self, *, kernels="lazy", runtime_cache=None, own_memory=True):
+        assert kernels == "eager" and not own_memory
+        return _Context(self)
+
+
+class _Context:
+    def __init__(self, plan):
+        self.plan, self.addresses, self.shapes, self.memory = plan, {}, {}, None
+
+    def set_memory(self, pointer, size_bytes):
+        assert pointer % 256 == 0
+        self.memory = self.plan.device.bytes_at(pointer, size_bytes)
+
+    def set_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+
+    def set_address(self, name, pointer):
+        assert pointer % 256 == 0
+        self.addresses[name] = pointer
+
+    def capturable(self, stream):
+        return True
+
+    def runtime_cache(self):
+        return None
+
+    def enqueue(self, stream):
+        from sdk.errors import DeviceError
+
+        device, chosen = self.plan.device, _stream(self.plan.device, stream)
+        if device.refuse_in_capture and chosen.capture is not None:
+            raise DeviceError("tensorrt did not run: refused")
+        addresses, (shape,) = dict(self.addresses), self.shapes.values()
+        device.enqueues += 1
+
+        def run():
+            self.memory[:] = 0xAB  # the plan's scratch is the plan's
+            source, *outputs = self.plan.tensors
+            crops = device.bytes_at(addresses[source.name], 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
+            for tensor, logits in zip(outputs, self.plan.session.run(crops.copy()), strict=True):
+                device.bytes_at(addresses[tensor.name], logits.nbytes)[:] = logits.reshape(-1).view(np.uint8)
+
+        chosen.put(run)
+
+
+def simulated_engine(folder):
+    """Give an engine folder made by `wrapped_engine` a plan that only the simulation can read."""
+    import json
+
+    from sdk.manifest import MANIFEST_NAME, sha256_of_file
+
+    (folder / "tensorrt.plan").write_bytes(b"simulated plan of " + str(folder).encode())
+    engine = open_engine(folder)
+    note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan")
+    files = {**engine.manifest.files, "tensorrt.plan": sha256_of_file(folder / "tensorrt.plan")}
+    table = replace(engine.manifest, compiler=note, files=files).to_table()
+    (folder / MANIFEST_NAME).write_text(json.dumps(table))
+    return open_engine(folder)
+
+
+def install(monkeypatch, device, engine):
+    """Put the simulation in the place of PyCUDA and TensorRT; the kernels to hand to `GpuPipeline`."""
+    from sdk.runtime.cuda import bandwidth, context, loaded_plan
+
+    package = ModuleType("pycuda")
+    package.driver = _driver(device)
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
+    for module, registry in ((context, "_devices"), (bandwidth, "_known"), (loaded_plan, "_plans")):
+        monkeypatch.setattr(module, registry, {})
+    session = OrtSession(engine, threads=1)
+    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
+    monkeypatch.setattr(trt, "load_plan", lambda compiler, data: _Plan(device, session, engine.manifest.recipe))
+    return Kernels(device, engine.manifest.recipe)

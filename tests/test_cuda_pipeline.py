@@ -1,0 +1,481 @@
+"""The GPU pipeline on a simulated device: the same poses as the CPU's, whatever the frame, and clean bookkeeping."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from sdk.errors import (
+    ClosedError,
+    DeviceError,
+    DeviceLostError,
+    EngineError,
+    InputError,
+    OutOfMemoryError,
+)
+from sdk.geometry import crop_affines
+from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+from sdk.runtime.cuda.tensorrt_session import TensorRTSession
+from sdk.runtime.memory import pinned_frame
+from sdk.runtime.ort_session import OrtSession
+from sdk.runtime.pipeline import CpuPipeline
+from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+from tests.support.simulated_cuda import Simulated, install, simulated_engine
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+pytestmark = pytest.mark.native
+
+FRAME_HW = (90, 120)
+COUNTS = (0, 1, 3, 5, 8)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        "simcc": (pooled_simcc_graph(folder / "simcc.onnx", SMALL), SMALL),
+        "heatmap": (pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP), SMALL_HEATMAP),
+    }
+
+
+@pytest.fixture
+def simulate(graphs, tmp_path, monkeypatch):
+    """A function that opens a simulated device for one kind of engine: (device, engine, kernels)."""
+
+    def opened(kind="simcc", **switches):
+        path, recipe = graphs[kind]
+        engine = simulated_engine(wrapped_engine(path, tmp_path / kind, recipe))
+        device = Simulated(**switches)
+        return device, engine, install(monkeypatch, device, engine)
+
+    return opened
+
+
+def random_frame(seed=0, hw=FRAME_HW):
+    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
+
+
+def random_affines(count, seed=0, hw=FRAME_HW):
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(-10, 10 + np.array(hw[::-1]), (count, 2))
+    half = rng.uniform(4, 50, (count, 2))
+    return crop_affines(np.concatenate([centre - half, centre + half], axis=1).astype(np.float32), (64, 48), 1.25)
+
+
+class DeviceArray:
+    """Host memory that says it is on the device; the simulation's addresses are the host's."""
+
+    def __init__(self, array, stream=None):
+        self.array = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (array.ctypes.data, False),
+            "strides": array.strides,
+            "version": 3,
+            **({} if stream is None else {"stream": stream}),
+        }
+
+
+def as_kind(frame, kind, kernels):
+    if kind == "pageable":
+        return frame
+    if kind == "pinned":
+        pinned = pinned_frame(*frame.shape[:2])
+        pinned[...] = frame
+        return pinned
+    if kind == "pinned-view":
+        pinned = pinned_frame(frame.shape[0] + 7, frame.shape[1] + 5)
+        view = pinned[3:-4, 2:-3]
+        view[...] = frame
+        return view
+    if kind == "upside-down":
+        return np.ascontiguousarray(frame[::-1])[::-1]
+    return DeviceArray(frame)
+
+
+FRAME_KINDS = ("pageable", "pinned", "pinned-view", "upside-down", "device")
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
+@pytest.mark.parametrize("kind", FRAME_KINDS)
+def test_the_same_poses_as_the_cpu(simulate, kind, integrated):
+    _, engine, kernels = simulate(integrated=integrated)
+    frame = random_frame()
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
+        given = as_kind(frame, kind, kernels)
+        for count in COUNTS:
+            affines = random_affines(count, seed=count)
+            expected, _ = cpu.run(frame, affines)
+            for _ in range(2):
+                found, timings = gpu.run(given, affines)
+                np.testing.assert_array_equal(found, expected)
+        assert str(timings["transfer"]).startswith("none") == (kind == "device" or (integrated and "pinned" in kind))
+
+
+@pytest.mark.parametrize("kind", ["simcc", "heatmap"])
+def test_the_flip_test_runs_the_mirrored_crops(simulate, kind):
+    _, engine, kernels = simulate(kind)
+    frame, affines = random_frame(1), random_affines(3, seed=9)
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
+        expected, _ = cpu.run(frame, affines, flip=True)
+        found, _ = gpu.run(frame, affines, flip=True)
+        np.testing.assert_allclose(found, expected, atol=2e-2)
+        plain, _ = gpu.run(frame, affines)
+        np.testing.assert_array_equal(plain, cpu.run(frame, affines)[0])
+
+
+@pytest.mark.parametrize("refine", ["none", "parabola", "dark", "expectation"])
+def test_each_refinement_reaches_the_kernel(simulate, refine):
+    _, engine, kernels = simulate()
+    frame, affines = random_frame(2), random_affines(2, seed=3)
+    with (
+        CpuPipeline(OrtSession(engine, threads=1), refine=refine) as cpu,
+        GpuPipeline(engine, kernels=kernels, refine=refine) as gpu,
+    ):
+        np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
+def test_nv12_frames_take_the_same_way(simulate, integrated):
+    _, engine, kernels = simulate(integrated=integrated)
+    frame = np.random.default_rng(4).integers(0, 256, (90 * 3 // 2, 120), np.uint8)
+    with (
+        CpuPipeline(OrtSession(engine, threads=1), pixel_format="nv12") as cpu,
+        GpuPipeline(engine, kernels=kernels, pixel_format="nv12") as gpu,
+    ):
+        for count in (1, 4):
+            affines = random_affines(count, seed=count)
+            expected, _ = cpu.run(frame, affines)
+            np.testing.assert_array_equal(gpu.run(frame, affines)[0], expected)
+            np.testing.assert_array_equal(gpu.run(DeviceArray(frame), affines)[0], expected)
+
+
+def test_only_what_the_crops_read_is_uploaded(simulate):
+    device, engine, kernels = simulate()
+    big = random_frame(5, (600, 800))
+    boxes = np.array([[20, 20, 50, 60], [700, 500, 740, 560]], np.float32)
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
+        affines = crop_affines(boxes, (64, 48), 1.25)
+        gpu.run(big, affines)
+        before = device.uploaded_bytes
+        found, timings = gpu.run(random_frame(6, (600, 800)), affines)
+        spent = device.uploaded_bytes - before
+        assert timings["transfer"] in ("whole", "union", "boxes")
+        if timings["transfer"] != "whole":
+            assert spent < big.nbytes / 2
+        np.testing.assert_array_equal(found, cpu.run(random_frame(6, (600, 800)), affines)[0])
+
+
+def test_steady_state_allocates_nothing_and_launches_one_graph(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(3))
+        before = device.allocations, device.captures, device.enqueues, device.launches, len(device.pinned)
+        for seed in range(20):
+            gpu.run(random_frame(seed), random_affines(3, seed))
+        after = device.allocations, device.captures, device.enqueues, device.launches, len(device.pinned)
+        assert after == (*before[:3], before[3] + 20, before[4])
+
+
+def test_each_bucket_is_captured_once(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        for count in (1, 2, 3, 4, 5, 8, 3, 1):
+            gpu.run(random_frame(), random_affines(count))
+        assert device.captures == 4
+
+
+def test_without_graphs_the_same_work_is_enqueued(simulate):
+    device, engine, kernels = simulate()
+    frame, affines = random_frame(), random_affines(2)
+    with GpuPipeline(engine, kernels=kernels) as graphs, GpuPipeline(engine, kernels=kernels, graphs=False) as plain:
+        np.testing.assert_array_equal(plain.run(frame, affines)[0], graphs.run(frame, affines)[0])
+        assert device.captures == 1
+
+
+def test_a_refusal_inside_a_capture_is_an_error_and_ends_it(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
+        device.refuse_in_capture = True
+        with pytest.raises(DeviceError, match="refused"):
+            gpu.run(random_frame(), random_affines(1))
+        device.refuse_in_capture = False
+        assert all(stream.capture is None for stream in device.streams)
+        gpu.run(random_frame(), random_affines(1))
+        assert device.captures == 1
+
+
+def test_a_larger_frame_grows_the_buffers_once(simulate):
+    device, engine, kernels = simulate()
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
+        for hw in ((20, 30), (90, 120), (20, 30), (64, 200), (90, 120)):
+            frame, affines = random_frame(7, hw), random_affines(2, 7, hw)
+            np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
+        assert device.captures == 1
+
+
+def test_threads_share_the_lanes_and_agree_with_one(simulate):
+    _, engine, kernels = simulate(lag=3)
+    frames = [random_frame(seed) for seed in range(6)]
+    affines = [random_affines(1 + seed % 3, seed) for seed in range(6)]
+    with GpuPipeline(engine, kernels=kernels, lanes=3) as gpu:
+        expected = [gpu.run(f, a)[0] for f, a in zip(frames, affines, strict=True)]
+        wrong = []
+
+        def work():
+            for index in range(12):
+                found, _ = gpu.run(frames[index % 6], affines[index % 6])
+                if not np.array_equal(found, expected[index % 6]):
+                    wrong.append(index)
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+
+
+def test_the_callers_context_is_restored(simulate):
+    device, engine, kernels = simulate()
+    device.stack.append("torch's")
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        assert device.stack == ["torch's"]
+    assert device.stack == ["torch's"]
+
+
+def test_everything_is_freed_in_whatever_way_it_ends(simulate):
+    device, engine, kernels = simulate()
+    for end in ("close", "drop", "error"):
+        gpu = GpuPipeline(engine, kernels=kernels)
+        gpu.run(random_frame(), random_affines(2))
+        if end == "close":
+            gpu.close()
+            gpu.close()
+        if end == "error":
+            device.refuse_in_capture = True
+            with pytest.raises(DeviceError):
+                gpu.run(random_frame(), random_affines(1))
+            device.refuse_in_capture = False
+        del gpu
+        gc.collect()
+        assert not device.live and not device.pinned, end
+
+
+def test_closed_is_an_error_in_words(simulate):
+    _, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels)
+    gpu.close()
+    with pytest.raises(ClosedError, match="closed"):
+        gpu.run(random_frame(), random_affines(1))
+
+
+def test_garbage_collected_during_a_capture_is_freed_after_it(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    doomed = [GpuPipeline(engine, kernels=kernels)]
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        capture = kernels.begin_capture
+
+        def begin(stream):
+            capture(stream)
+            doomed.clear()
+            gc.collect()
+
+        monkeypatch.setattr(kernels, "begin_capture", begin)
+        held = len(device.live)
+        gpu.run(random_frame(), random_affines(1))
+        assert len(device.live) <= held
+
+
+def test_out_of_memory_says_how_much_and_passes(simulate):
+    device, engine, kernels = simulate(memory_bytes=2000)
+    with pytest.raises(OutOfMemoryError, match=r"needed \d+ bytes .* free 2000 bytes") as caught:
+        GpuPipeline(engine, kernels=kernels)
+    assert caught.value.free_bytes == 2000 and caught.value.needed_bytes > 2000
+    assert not device.live and not device.pinned
+    device.memory_bytes = 1 << 30
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        device.memory_bytes = device.used_bytes + 100
+        with pytest.raises(OutOfMemoryError, match="hold a frame"):
+            gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        device.memory_bytes = 1 << 30
+        gpu.run(random_frame(0, (400, 400)), random_affines(1))
+
+
+def test_a_lane_too_many_waits_for_one_that_fits(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=3) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        device.memory_bytes = device.used_bytes + 10
+        threads = [threading.Thread(target=gpu.run, args=(random_frame(), random_affines(1))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_sticky_error_kills_the_estimator_and_frees_nothing(simulate):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels)
+    gpu.run(random_frame(), random_affines(1))
+    frees = device.frees
+    device.sticky = True
+    with pytest.raises(DeviceLostError, match=r"illegal memory access.*leave the process"):
+        gpu.run(random_frame(), random_affines(1))
+    device.sticky = False
+    with pytest.raises(DeviceLostError, match="is lost"):
+        gpu.run(random_frame(), random_affines(1))
+    with pytest.raises(DeviceLostError, match="is lost"):
+        GpuPipeline(engine, kernels=kernels)
+    gpu.close()
+    del gpu
+    gc.collect()
+    assert device.frees == frees and device.live
+
+
+def test_the_watchdog_gives_up_on_a_hung_device(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, time_out_s=0.05) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        device.hangs = True
+        with pytest.raises(DeviceLostError, match=r"did not .* within 0.05 s"):
+            gpu.run(random_frame(), random_affines(1))
+        with pytest.raises(DeviceLostError):
+            gpu.run(random_frame(), random_affines(1))
+
+
+def test_an_interrupt_leaves_the_lane_usable(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
+        affines = random_affines(1)
+        gpu.run(random_frame(), affines)
+        lane = gpu._pool.every()[0]
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(type(lane), "_downloaded", interrupted)
+            gpu.run(random_frame(3), affines)
+        found, _ = gpu.run(random_frame(4), affines)
+        np.testing.assert_array_equal(found, cpu.run(random_frame(4), affines)[0])
+        assert device.stack == []
+
+
+def test_a_forked_child_is_told_so_and_touches_nothing(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels)
+    gpu.run(random_frame(), random_affines(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("sdk.runtime.cuda.context.os.getpid", lambda: -1)
+        frees = device.frees
+        with pytest.raises(ClosedError, match="fork"):
+            gpu.run(random_frame(), random_affines(1))
+        gpu.close()
+        assert device.frees == frees
+
+
+def test_two_estimators_load_the_plan_once(simulate, monkeypatch):
+    from sdk.runtime.cuda import loaded_plan
+
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as one:
+        with GpuPipeline(engine, kernels=kernels) as two:
+            assert len(loaded_plan._plans) == 1
+            np.testing.assert_array_equal(
+                one.run(random_frame(), random_affines(2))[0], two.run(random_frame(), random_affines(2))[0]
+            )
+        one.run(random_frame(), random_affines(2))
+    assert not loaded_plan._plans
+
+
+def test_a_plan_altered_after_opening_is_refused(simulate):
+    _, engine, kernels = simulate()
+    engine.plan_path.write_bytes(b"other")
+    with pytest.raises(EngineError, match="altered after the engine was opened"):
+        GpuPipeline(engine, kernels=kernels)
+
+
+def test_a_device_frame_waits_for_its_producer(simulate):
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(DeviceArray(random_frame(), stream=77), random_affines(1))
+    assert [producer for _, producer in kernels.waits] == [77]
+
+
+BAD_DEVICE_FRAMES = {
+    "float": (np.zeros((8, 8, 3), np.float32), "uint8"),
+    "grey": (np.zeros((8, 8), np.uint8), "H x W x 3"),
+    "rgba": (np.zeros((8, 8, 4), np.uint8), "H x W x 3"),
+    "planar": (np.zeros((3, 8, 3), np.uint8).transpose(1, 0, 2), "whole rows"),
+    "empty": (np.zeros((0, 8, 3), np.uint8), "H x W x 3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DEVICE_FRAMES, ids=str)
+def test_a_device_frame_of_another_form_is_refused(simulate, case):
+    _, engine, kernels = simulate()
+    array, message = BAD_DEVICE_FRAMES[case]
+    with GpuPipeline(engine, kernels=kernels) as gpu, pytest.raises(InputError, match=message):
+        gpu.run(DeviceArray(array), random_affines(1))
+
+
+def test_stages_and_network_times_are_given(simulate):
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        stages = gpu.stages(random_frame(), random_affines(2))
+        assert list(stages) == ["upload", "crop", "network", "decode"] and all(ms > 0 for ms in stages.values())
+        assert gpu.network_ms(2, repeats=5) == [0.25] * 5
+
+
+def test_warm_makes_every_lane_and_graph(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=2) as gpu:
+        gpu.warm()
+        assert device.captures == 2 * 4
+        before = device.allocations, device.captures
+        gpu.run(random_frame(0, (2, 2)), random_affines(5))
+        assert (device.allocations, device.captures) == before
+
+
+@pytest.mark.parametrize("kind", ["simcc", "heatmap"])
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 21])
+def test_the_session_gives_the_cpu_sessions_outputs(simulate, kind, count):
+    _, engine, _ = simulate(kind)
+    crops = np.random.default_rng(count).standard_normal((count, 3, 64, 48)).astype(np.float32)
+    with OrtSession(engine, threads=1) as cpu, TensorRTSession(engine) as gpu:
+        for a, b in zip(gpu.run(crops), cpu.run(crops), strict=True):
+            assert a.dtype == np.float32 and a.shape == b.shape
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_session_frees_what_it_took(simulate):
+    device, engine, _ = simulate()
+    session = TensorRTSession(engine)
+    session.run(np.zeros((2, 3, 64, 48), np.float32))
+    session.close()
+    assert not device.live and not device.pinned
+    with pytest.raises(ClosedError):
+        session.run(np.zeros((2, 3, 64, 48), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lanes": 0}, "lanes must be"),
+        ({"time_out_s": 0.0}, "time_out_s must be positive"),
+        ({"pixel_format": "yuyv"}, "pixel_format must be"),
+        ({"refine": "magic"}, "refine must be"),
+    ],
+    ids=["lanes", "time-out", "pixel-format", "refine"],
+)
+def test_options_are_checked(simulate, options, message):
+    _, engine, kernels = simulate()
+    with pytest.raises(InputError, match=message):
+        GpuPipeline(engine, kernels=kernels, **options)
