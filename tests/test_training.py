@@ -1,4 +1,4 @@
-"""The trainer on rendered figures: it learns, resumes exactly after a kill, agrees between processes, refuses misuse."""
+"""The trainer on rendered figures: it learns, resumes exactly after a kill, runs as two, refuses misuse."""
 
 import csv
 import os
@@ -122,7 +122,9 @@ def test_workers_change_nothing(data, finished, tmp_path):
 
 
 def test_it_learns(data, tmp_path):
-    settings = Settings(epochs=30, batch=8, warmup_steps=5, workers=0, validate_every=30, augmentation=Augmentation.none())
+    settings = Settings(
+        epochs=30, batch=8, warmup_steps=5, workers=0, validate_every=30, augmentation=Augmentation.none()
+    )
     run = trainer(data, tmp_path / "learns", settings)
     run.fit()
     losses = [row["loss"] for row in run.rows]
@@ -186,7 +188,10 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     arguments = [str(ROOT / "tests"), *map(str, data), str(output)]
     subprocess.run(
-        [*command, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=True
+        [*command, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
     )
     ranks = [torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     learned = {key for key in ranks[0] if "running" not in key}  # statistics are each process's own until the next step

@@ -46,9 +46,7 @@ def test_joints_stay_on_their_pixels(size_hw, seed):
 
 def test_without_augmentation_the_crop_is_the_deployed_one():
     person = dotted_person(0)
-    crop, keypoints = augmented_crop(
-        person, (128, 96), 1.25, SKELETON, Augmentation.none(), np.random.default_rng(0)
-    )
+    crop, keypoints = augmented_crop(person, (128, 96), 1.25, SKELETON, Augmentation.none(), np.random.default_rng(0))
     forward = inverse_affines(crop_affines(person.box_xyxy[None], (128, 96), 1.25))[0]
     np.testing.assert_array_equal(crop, cv2.warpAffine(person.image, forward.astype(np.float64), (96, 128)))
     want = person.keypoints[:, :2] @ forward[:, :2].T + forward[:, 2]
@@ -58,12 +56,8 @@ def test_without_augmentation_the_crop_is_the_deployed_one():
 def test_mirror_swaps_pairs_and_reflects_pixels():
     person = dotted_person(1)
     only_flip = Augmentation(**{**vars(Augmentation.none()), "flip": 1.0})
-    plain, points = augmented_crop(
-        person, (96, 96), 1.25, SKELETON, Augmentation.none(), np.random.default_rng(0)
-    )
-    mirrored, mirrored_points = augmented_crop(
-        person, (96, 96), 1.25, SKELETON, only_flip, np.random.default_rng(0)
-    )
+    plain, points = augmented_crop(person, (96, 96), 1.25, SKELETON, Augmentation.none(), np.random.default_rng(0))
+    mirrored, mirrored_points = augmented_crop(person, (96, 96), 1.25, SKELETON, only_flip, np.random.default_rng(0))
     assert np.abs(plain[:, ::-1].astype(int) - mirrored).max() <= 1
     want = points[list(SKELETON.flip_order)]
     want[:, 0] = 95 - want[:, 0]

@@ -1,7 +1,7 @@
 """`sdk train`: train or fine-tune a recipe's network on COCO-format data, then write its graph.
 
-    sdk train body14-nano-128x128 --train train.json --val val.json --images photos --output runs/mine
-    torchrun --nproc-per-node 2 -m sdk train ...                 # several GPUs, or CPU processes
+sdk train body14-nano-128x128 --train train.json --val val.json --images photos --output runs/mine
+torchrun --nproc-per-node 2 --no-python sdk train ...         # several GPUs, or CPU processes
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sdk.cli._recipes import add_recipe_arguments, recipe_from
 
 if TYPE_CHECKING:
     from sdk.recipe import Recipe
@@ -33,7 +35,7 @@ OVERRIDES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("recipe", help="a recipe's name (`sdk models`), or NAME@FILE.toml for one of your own")
+    add_recipe_arguments(parser)
     for name, help_text in (("train", "persons to learn from"), ("val", "persons to measure on")):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="JSON", help=f"COCO keypoints: {help_text}")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what the file names are relative to")
@@ -49,10 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, then write `network.safetensors`, `network.onnx` and the result."""
+    """Train, then write the best network's graph beside its weights."""
     from sdk.training.trainer import Trainer
 
-    recipe, settings = _recipe(arguments.recipe), _settings(arguments)
+    recipe, settings = recipe_from(arguments), _settings(arguments)
     train, val = _datasets(arguments, recipe, settings)
     trainer = Trainer(
         recipe,
@@ -70,19 +72,6 @@ def run(arguments: argparse.Namespace) -> int:
         _report(trainer, last, arguments)
     trainer.processes.leave()
     return 0
-
-
-def _recipe(text: str) -> Recipe:
-    from sdk.errors import RecipeError
-    from sdk.recipe import recipe_by_name, recipes_from_file
-
-    name, at, path = text.partition("@")
-    if not at:
-        return recipe_by_name(name)
-    recipes = recipes_from_file(Path(path))
-    if name not in recipes:
-        raise RecipeError(f"recipe '{name}' is not in '{path}', which holds {', '.join(recipes)}")
-    return recipes[name]
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -121,13 +110,15 @@ def _device(asked: str) -> str:
 
 
 def _report(trainer: Trainer, last: dict[str, float], arguments: argparse.Namespace) -> None:
-    from sdk.training.outputs import write_network
+    from sdk.toolchain.export import graph_from_recipe, write_graph
 
-    files = write_network(trainer.recipe, arguments.output)
-    result = {"epochs": trainer.epoch, "best_pck_0.2": trainer.best, **last, "files": [str(path) for path in files]}
+    output: Path = arguments.output
+    graph, weights = output / "network.onnx", output / "best.safetensors"
+    model, _ = graph_from_recipe(trainer.recipe, weights=weights)
+    write_graph(model, graph)
+    files = [str(path) for path in (weights, graph, output / "log.csv", output / "curves.png")]
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps({"epochs": trainer.epoch, "best_pck_0.2": trainer.best, "last": last, "files": files}))
         return
-    print(f"best PCK@0.2 {trainer.best:.2f} after {trainer.epoch} epochs (last: AP {last.get('ap', float('nan')):.2f})")
-    for path in (*files, arguments.output / "log.csv", arguments.output / "curves.png"):
-        print(path)
+    print(f"best PCK@0.2 {trainer.best:.2f} in {trainer.epoch} epochs; the last: AP {last['ap']:.2f}")
+    print(*files, sep="\n")

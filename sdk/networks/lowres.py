@@ -38,7 +38,7 @@ class LowRes(nn.Module):
         self.stride = 32 >> len(neck)
 
     def forward(self, crops: Tensor) -> Tensor:  # N x 3 x h x w
-        x = self.stem(crops)
+        x: Tensor = self.stem(crops)
         maps = []
         for stage in self.stages:
             x = stage(x)

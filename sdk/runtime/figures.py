@@ -157,9 +157,9 @@ def random_background(rng: np.random.Generator, size_hw: tuple[int, int]) -> Fra
         x, y = rng.integers(-width // 4, width), rng.integers(-height // 4, height)
         w, h = rng.integers(width // 16 + 1, width // 2 + 2), rng.integers(height // 16 + 1, height // 2 + 2)
         cv2.rectangle(frame, (int(x), int(y)), (int(x + w), int(y + h)), rng.integers(0, 256, 3).tolist(), -1)
-    grain = rng.normal(0, rng.uniform(1, 10), (height // 2, width // 2, 1)).astype(np.float32)
-    grain = cv2.resize(grain, (width, height))[..., None]
-    return np.clip(frame + grain, 0, 255).astype(np.uint8)
+    grain = rng.normal(0, rng.uniform(1, 10), (height // 2, width // 2)).astype(np.float32)
+    grained: Frame = np.clip(frame + cv2.resize(grain, (width, height))[..., None], 0, 255).astype(np.uint8)
+    return grained
 
 
 def rendered_figure(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Frame, Joints]:
@@ -204,7 +204,7 @@ def _capsule(
     import cv2
 
     scale = 1 << SUBPIXEL_BITS
-    a, b = (tuple(int(round(float(v) * scale)) for v in point) for point in (start, end))
+    a, b = (tuple(round(float(v) * scale) for v in point) for point in (start, end))
     thickness = max(1, round(2 * radius_px))
     cv2.line(frame, a, b, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 

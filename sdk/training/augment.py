@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def _drawn_affine(
     mirror: bool,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """2 x 3, image -> crop: the deployed affine, then rotation, scale and shift about the crop's centre, then mirror."""
+    """2 x 3, image -> crop: the deployed affine, then rotation, scale and shift about the crop's centre, and mirror."""
     height, width = size_hw
     base = inverse_affines(crop_affines(box_xyxy[None], size_hw, padding))[0].astype(np.float64)
     angle = 0.0
@@ -134,7 +135,7 @@ def _drawn_affine(
 
 
 def _photometric(
-    crop: NDArray[np.uint8],  # h x w x 3, BGR
+    crop: Any,  # uint8 h x w x 3, BGR
     augmentation: Augmentation,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
@@ -154,4 +155,4 @@ def _photometric(
         breadth = int(rng.integers(max(1, width // 10), max(2, width // 3)))
         top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - breadth + 1))
         crop[top : top + side, left : left + breadth] = rng.integers(0, 256, 3)
-    return crop
+    return np.asarray(crop, np.uint8)

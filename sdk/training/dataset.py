@@ -97,9 +97,7 @@ class PersonDataset:
             return self._cache[index]
         person = _person_from_file(self.annotations[index], self.recipe.input.size_hw)
         if person is None:
-            raise DatasetError(
-                f"image '{self.annotations[index].path}' no longer decodes; it did when training began"
-            )
+            raise DatasetError(f"image '{self.annotations[index].path}' no longer decodes; it did when training began")
         return person
 
     def sample(
@@ -158,7 +156,7 @@ def _joint_order(path: Path, listed: Any, joints: tuple[str, ...]) -> list[int]:
     missing = [name for name in joints if name not in listed]
     if missing:
         raise DatasetError(
-            f"{path.name}: category lacks joint '{missing[0]}' of the recipe's skeleton (it lists {', '.join(listed)}); "
+            f"{path.name}: lacks joint '{missing[0]}' of the recipe's skeleton (it lists {', '.join(listed)}); "
             "use a recipe with the data's joint set"
         )
     return [listed.index(name) for name in joints]
@@ -167,27 +165,23 @@ def _joint_order(path: Path, listed: Any, joints: tuple[str, ...]) -> list[int]:
 def _annotation(
     record: Mapping[str, Any], files: Mapping[int, str], images: Path, orders: Mapping[int, list[int]]
 ) -> tuple[str, Annotation | None]:
+    """The usable person of a record, or the reason why there is none."""
     order = orders.get(record.get("category_id", -1))
-    if order is None:
-        return "unknown category", None
+    if order is None or record.get("image_id") not in files:
+        return "unknown category or image", None
     if record.get("iscrowd"):
         return "crowd region", None
     flat = np.asarray(record.get("keypoints", ()), np.float32)
+    box = np.asarray(record.get("bbox", ()), np.float32)
     if flat.size % 3 or flat.size // 3 <= max(order) or not np.isfinite(flat).all():
         return "malformed keypoints", None
-    keypoints = flat.reshape(-1, 3)[order]
-    if not (keypoints[:, 2] > 0).any():
-        return "no annotated joint", None
-    box = np.asarray(record.get("bbox", ()), np.float32)
     if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
         return "no box", None
-    if record.get("image_id") not in files:
-        return "unknown image", None
+    keypoints = flat.reshape(-1, 3)[order]
     corners = np.concatenate([box[:2], box[:2] + box[2:]])
-    image_id = int(record["image_id"])
-    area = float(record.get("area", box[2] * box[3]))
-    path = images / files[image_id]
-    return "", Annotation(int(record["id"]), image_id, path, keypoints, corners, area)
+    image_id, area = int(record["image_id"]), float(record.get("area", box[2] * box[3]))
+    person = Annotation(int(record["id"]), image_id, images / files[image_id], keypoints, corners, area)
+    return ("", person) if (keypoints[:, 2] > 0).any() else ("no annotated joint", None)
 
 
 def _person_from_file(annotation: Annotation, size_hw: tuple[int, int]) -> Person | None:

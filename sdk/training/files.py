@@ -1,8 +1,8 @@
 """The files of a run: written whole or not at all.
 
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
-    write_log(Path("log.csv"), rows)
-    write_curves(Path("curves.png"), rows)
+write_atomically(path, lambda temporary: torch.save(state, temporary))
+write_log(Path("log.csv"), rows)
+write_curves(Path("curves.png"), rows)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Losses: KL divergence over both axes (the paper), RTMPose's variant, and the heatmap loss of the ablation.
 
-    loss = simcc_loss((logits_x, logits_y), (target_x, target_y), weights)                      # the paper
-    loss = simcc_loss(outputs, targets, weights, beta=10.0, soften_targets=True)                # RTMPose
+loss = simcc_loss((logits_x, logits_y), (target_x, target_y), weights)                      # the paper
+loss = simcc_loss(outputs, targets, weights, beta=10.0, soften_targets=True)                # RTMPose
 """
 
 from __future__ import annotations

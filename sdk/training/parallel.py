@@ -1,9 +1,9 @@
 """One process or several: torch's own DistributedDataParallel, as `torchrun` starts it. Nothing of its own.
 
-    torchrun --nproc-per-node 2 -m sdk.cli train ...      # sets RANK, WORLD_SIZE, LOCAL_RANK
+torchrun --nproc-per-node 2 -m sdk.cli train ...      # sets RANK, WORLD_SIZE, LOCAL_RANK
 
-    processes = Processes.of_this_run("cuda")
-    module = processes.wrap(network)
+processes = Processes.of_this_run("cuda")
+module = processes.wrap(network)
 """
 
 from __future__ import annotations

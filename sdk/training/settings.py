@@ -30,7 +30,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Train at `height` x `width` until the part `until` (0..1) of all steps; after the last stage: the recipe's size."""
+    """Train at `height` x `width` until the part `until` (0..1) of the epochs; after the last: the recipe's size."""
 
     until: float
     height: int

@@ -73,7 +73,7 @@ class Trainer:
         self.epoch = self.step = 0
         self.best = -math.inf
         torch.manual_seed(settings.seed)
-        self.network = network_from_recipe(recipe).to(self.device, memory_format=torch.channels_last)
+        self.network = _channels_last(network_from_recipe(recipe).to(self.device))
         if weights is not None:
             _load_weights(self.network, weights)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -115,7 +115,9 @@ class Trainer:
         keypoints = np.zeros((len(annotations), self.recipe.joints, 2), np.float32)
         scores = np.zeros((len(annotations), self.recipe.joints), np.float32)
         batches = np.array_split(np.arange(len(annotations)), math.ceil(len(annotations) / 128))
-        loader = batch_loader(self.val, batches, 0, Augmentation.none(), self.settings.workers)
+        loader = batch_loader(
+            self.val, [chosen.tolist() for chosen in batches], 0, Augmentation.none(), self.settings.workers
+        )
         with torch.inference_mode():
             for chosen, (crops, _) in zip(batches, loader, strict=True):
                 crop_px, batch_scores = self._decoded(self.average(self._pixels(crops)))
@@ -152,7 +154,7 @@ class Trainer:
             outputs = self.module(self._pixels(crops))
         loss = self._loss(outputs, keypoints.to(self.device), size_hw)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimiser)
@@ -182,7 +184,7 @@ class Trainer:
         import torch
 
         if self.recipe.output.split_ratio is None:
-            height, width = outputs.shape[2:]
+            width = outputs.shape[3]
             peak, cell = outputs.float().flatten(2).max(dim=2)
             stride = self.recipe.input.width / width
             xy = torch.stack([cell % width, torch.div(cell, width, rounding_mode="floor")], dim=2) * stride
@@ -236,9 +238,7 @@ class Trainer:
         import torch
 
         precision = self.settings.precision
-        return torch.autocast(
-            self.device.type, dtype=getattr(torch, precision), enabled=precision != "float32"
-        )
+        return torch.autocast(self.device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
     def _write(self, row: dict[str, float]) -> None:
         """Log, best weights, then the checkpoint: a kill in between repeats the epoch and writes the same again."""
@@ -276,7 +276,9 @@ class Trainer:
     def _open_output(self, resume: bool) -> None:
         path = self.output / "last.pt"
         if path.exists() and not resume:
-            raise TrainingError(f"'{self.output}' already holds a run; resume it with --resume or choose another folder")
+            raise TrainingError(
+                f"'{self.output}' already holds a run; resume it with --resume or choose another folder"
+            )
         if resume and path.exists():
             self._take_up(path)
         elif resume:
@@ -309,6 +311,13 @@ class Trainer:
             "processes": self.processes.world,
             "persons": len(self.train),
         }
+
+
+def _channels_last(network: Module) -> Module:
+    """The memory order that convolutions are fastest in, on CPU and GPU alike."""
+    import torch
+
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _optimiser(network: Module, settings: Settings) -> Any:

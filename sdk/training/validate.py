@@ -2,7 +2,7 @@
 
 The metrics are those of `sdk.evaluate`; full protocols (detected boxes, flip test, OKS-NMS) are its work too.
 
-    scores = validation_scores(keypoints, joint_scores, annotations, skeleton)    # {'pck_0.2': .., 'pck_0.1': .., 'ap': ..}
+    validation_scores(keypoints, joint_scores, annotations, skeleton)    # {'pck_0.2': .., 'pck_0.1': .., 'ap': ..}
 """
 
 from __future__ import annotations

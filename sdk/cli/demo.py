@@ -1,0 +1,207 @@
+"""`sdk demo`: the whole way on this machine, with nothing to download.
+
+The bundled network becomes an engine here (compiled where a TensorRT flavour is installed) and follows a rendered
+figure through a short clip: no boxes are given, the frame and then the previous joints are the next box. The figure's
+joints are known, so the accuracy is measured. `--source 0` or a file takes a camera or a video instead.
+
+    sdk demo
+    sdk demo --source clip.mp4 --output seen
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sdk.manifest import Engine
+    from sdk.poses import Poses
+    from sdk.recipe import Recipe
+
+    Frame = NDArray[np.uint8]
+    Joints = NDArray[np.float32]
+
+__all__ = ["add_arguments", "run"]
+
+log = logging.getLogger("sdk.demo")
+CLIP_FPS = 24.0
+CLIP_SIZE_HW = (384, 384)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", help="a camera's number, or a video or image file; default: a rendered figure")
+    parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="default ./demo")
+    parser.add_argument("--frames", type=int, default=72, help="most frames of the clip or camera (default 72)")
+    parser.add_argument("--seed", type=int, default=3, help="of the rendered figure")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--compiler", choices=("auto", "tensorrt", "tensorrt-rtx", "none"), default="auto")
+    parser.add_argument("--json", action="store_true", help="the result as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sdk.errors import InputError
+
+    if arguments.frames < 1:
+        raise InputError(f"--frames must be at least 1 (got {arguments.frames})")
+    engine = _engine(arguments)
+    seen = _Seen()
+    _follow(engine, arguments, seen)
+    result = _result(engine, seen, arguments)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        _print(result)
+    return 0
+
+
+class _Seen:
+    """What the clip gave: poses and, where they are known, the figure's joints."""
+
+    def __init__(self) -> None:
+        self.poses: list[Poses] = []
+        self.truth: list[Joints] = []
+
+
+def _engine(arguments: argparse.Namespace) -> Engine:
+    """The bundled network's engine, compiled for this machine into the output folder."""
+    from sdk.runtime.session import engine_from
+    from sdk.toolchain.build import rebuild_engine
+    from sdk.toolchain.compile import CompileOptions
+
+    bundled = engine_from(None)
+    return rebuild_engine(
+        bundled.folder, CompileOptions(compiler=arguments.compiler), arguments.output / bundled.folder.name
+    )
+
+
+def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
+    """Run the clip frame by frame and write it, annotated."""
+    from sdk import PoseEstimator
+    from sdk.runtime.outputs import VideoFile, write_picture
+
+    middle = None
+    with (
+        PoseEstimator(engine, device=arguments.device, tracker=True) as estimate,
+        VideoFile(_clip(arguments), CLIP_FPS) as video,
+    ):
+        for frame, joints in _frames(arguments):
+            poses = estimate(frame)
+            seen.poses.append(poses)
+            if joints is not None:
+                seen.truth.append(joints)
+            picture = poses.draw(frame)
+            video.write(picture)
+            if middle is None or len(seen.poses) <= arguments.frames // 2:
+                middle = picture
+    if middle is not None:
+        write_picture(_picture(arguments), middle)
+
+
+def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | None]]:
+    from sdk.runtime.figures import rendered_clip
+
+    if arguments.source is None:
+        yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
+        return
+    frames = _camera_frames(int(arguments.source)) if arguments.source.isdecimal() else _file_frames(arguments.source)
+    for _, frame in zip(range(arguments.frames), frames, strict=False):
+        yield frame, None
+
+
+def _camera_frames(index: int) -> Iterator[Frame]:
+    import cv2
+    import numpy as np
+
+    from sdk.errors import InputError
+
+    capture = cv2.VideoCapture(index)
+    try:
+        read, frame = capture.read()
+        if not read:
+            raise InputError(f"camera {index} gives no frame; check that it is connected and free, or name a file")
+        while read:
+            yield np.asarray(frame, np.uint8)
+            read, frame = capture.read()
+    finally:
+        capture.release()
+
+
+def _file_frames(path: str) -> Iterator[Frame]:
+    from sdk.errors import InputError
+    from sdk.runtime.sources import Unreadable, frames_of, sources_from
+
+    for source in sources_from([path]):
+        for frame in frames_of(source):
+            if isinstance(frame, Unreadable):
+                raise InputError(f"'{source.path}' cannot be read: {frame.reason}")
+            yield frame
+
+
+def _result(engine: Engine, seen: _Seen, arguments: argparse.Namespace) -> dict[str, Any]:
+    stages: dict[str, list[float]] = defaultdict(list)
+    for poses in seen.poses[min(3, len(seen.poses) - 1) :]:  # the first frames warm up
+        for stage, value in poses.timings_ms.items():
+            if not isinstance(value, str):
+                stages[stage].append(value)
+    compiler = engine.manifest.compiler
+    return {
+        "engine": str(engine.folder),
+        "compiler": "none" if compiler is None else f"{compiler.name} {compiler.version}, target {compiler.target}",
+        "frames": len(seen.poses),
+        "accuracy": _accuracy(seen, engine.manifest.recipe) if seen.truth else None,
+        "latency_ms": {stage: round(median(values), 3) for stage, values in stages.items()},
+        "picture": str(_picture(arguments)),
+        "clip": str(_clip(arguments)),
+    }
+
+
+def _accuracy(seen: _Seen, recipe: Recipe) -> dict[str, float]:
+    """Against the joints that the figure was drawn from; a frame in which nobody was found counts as missed."""
+    import numpy as np
+
+    from sdk.evaluate.pck import pck, torso_px
+
+    missed = np.full((recipe.joints, 2), np.nan, np.float32)
+    found = np.stack([poses.keypoints[0] if len(poses) else missed for poses in seen.poses])
+    drawn = np.stack(seen.truth)
+    truth = np.concatenate([drawn, np.full((*drawn.shape[:2], 1), 2, np.float32)], axis=2)
+    torsos = torso_px(truth, np.concatenate([drawn.min(axis=1), drawn.max(axis=1)], axis=1), recipe.skeleton)
+    errors_px = np.linalg.norm(found - drawn, axis=2)
+    return {
+        "pck_0.2": round(pck(found, truth, torsos, 0.2).mean, 2),
+        "pck_0.1": round(pck(found, truth, torsos, 0.1).mean, 2),
+        "median_error_px": round(float(np.nanmedian(errors_px)), 2),
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(f"engine    {result['engine']} (compiler: {result['compiler']})")
+    accuracy = result["accuracy"]
+    if accuracy is not None:
+        print(
+            f"accuracy  PCK@0.2 {accuracy['pck_0.2']:.1f}, PCK@0.1 {accuracy['pck_0.1']:.1f}, median error "
+            f"{accuracy['median_error_px']:.1f} px over {result['frames']} frames of a rendered figure"
+        )
+    stages = ", ".join(f"{stage} {value:.2f}" for stage, value in result["latency_ms"].items())
+    print(f"latency   {stages} ms (medians of a frame)")
+    print(f"picture   {result['picture']}")
+    print(f"clip      {result['clip']}")
+
+
+def _picture(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.output
+    return folder / "picture.png"
+
+
+def _clip(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.output
+    return folder / "clip.mp4"
