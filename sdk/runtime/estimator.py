@@ -113,13 +113,16 @@ class PoseEstimator:
                 self._worker = ThreadPoolExecutor(self._in_flight(), thread_name_prefix="sdk-estimator")
             return self._worker.submit(self._call, frame, boxes, box_scores)
 
-    def stream(self, frames: Iterable[object], *, depth: int = 2) -> Iterator[Poses]:
-        """Poses of each frame, in order, while the next `depth - 1` frames are fetched.
+    def stream(self, frames: Iterable[object], *, depth: int | None = None) -> Iterator[Poses]:
+        """Poses of each frame, in order, while later frames are fetched and worked on.
 
-        An item is a frame or a pair (frame, boxes). Each must be an array of its own until its poses come out.
+        At most `depth` frames have been taken and not given back: by default those in flight and one more. An item is a
+        frame or a pair (frame, boxes). Each must be an array of its own until its poses come out.
         """
+        if depth is None:
+            depth = self._in_flight() + 1
         if type(depth) is not int or depth < 1:
-            raise InputError(f"depth must be a whole number of at least 1 (got {depth!r})")
+            raise InputError(f"depth must be a whole number of at least 1, or None (got {depth!r})")
         pending: deque[Future[Poses]] = deque()
         try:
             for item in frames:
