@@ -74,12 +74,23 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
 
 
 class PersonDataset:
-    """Persons in memory up to `cache_gib`, the rest read from their file each time; then `figures` rendered ones."""
+    """Persons in memory up to `cache_gib`, the rest read from their file each time; then `figures` rendered ones.
+
+    `limit`: only the first persons of the file.
+    """
 
     def __init__(
-        self, path: Path, images: Path, recipe: Recipe, *, seed: int = 0, cache_gib: float = 4.0, figures: int = 0
+        self,
+        path: Path,
+        images: Path,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        cache_gib: float = 4.0,
+        figures: int = 0,
+        limit: int | None = None,
     ) -> None:
-        self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)
+        self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)[:limit]
         self.recipe = recipe
         self.seed = seed
         self._cache: dict[int, Person] = {}
