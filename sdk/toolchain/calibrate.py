@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ from sdk.errors import CalibrationError, InputError
 from sdk.toolchain.crops import CropSet, synthetic_reason
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
 from sdk.toolchain.graphs import graph_session
+from sdk.toolchain.judge import Judge
 from sdk.toolchain.placement import PlacementOptions, placement_of
+from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.ranges import METHODS, Histogram, Method, best_method, candidate_ranges
-from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, graph_sha256
+from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial, graph_sha256
 
 __all__ = ["FEW_IMAGES", "CalibrateOptions", "Observed", "calibrate", "observe"]
 
 FEW_IMAGES = 500
 HELD_OUT_EVERY = 5  # every fifth crop judges the methods and sets no range
-EQUALISING_CROPS = 64
+TRIAL_CROPS = 64
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 _SAVE_EVERY = 8  # batches
 
@@ -94,29 +96,69 @@ def calibrate(model: onnx.ModelProto, crops: CropSet, options: CalibrateOptions 
     warnings = _warnings(crops)
     for warning in warnings:
         log.warning("%s", warning)
-    factors: Mapping[str, tuple[float, ...]] = {}
-    equalisable = equalisable_tensors(model) if options.equalise else {}
-    if equalisable:
-        few = CropSet(crops.people[:EQUALISING_CROPS], crops.recipe, crops.found, crops.seed, crops.jitter)
-        seen = observe(model, few, tuple(equalisable), batch=options.batch, what="channel peaks")
-        factors = equalising_factors(model, {name: o.channel_peak for name, o in seen.items()})
-        model_for_ranges = equalised_graph_from_graph(model, factors)
-    else:
-        model_for_ranges = model
-    tensors = placement_of(model_for_ranges, PlacementOptions(quantise_all=True)).tensors
-    seen = observe(model_for_ranges, crops, tensors, batch=options.batch, state=options.state)
-    held_out = len(range(HELD_OUT_EVERY - 1, len(crops), HELD_OUT_EVERY))
-    return CalibrationTable(
+    held_out = range(HELD_OUT_EVERY - 1, len(crops), HELD_OUT_EVERY)
+    judge = Judge(model, crops.some(held_out[:TRIAL_CROPS] or range(len(crops))), batch=options.batch)
+    draft = CalibrationTable(
         format=TABLE_FORMAT,
         recipe=crops.recipe.name,
         graph_sha256=graph_sha256(model),
         method=options.method,
-        data=DataNote(options.source, crops.found, len(crops), held_out, crops.seed, crops.jitter, crops.sha256),
-        tensors={name: _range(name, observed, options.method) for name, observed in seen.items()},
+        data=DataNote(options.source, crops.found, len(crops), len(held_out), crops.seed, crops.jitter, crops.sha256),
+        tensors={},
         versions=_versions(),
-        equalisation=factors,
         warnings=tuple(warnings),
     )
+    if options.equalise and equalisable_tensors(model):
+        draft = _equalised_if_better(model, crops.some(range(len(crops))[:TRIAL_CROPS]), draft, judge, options)
+    table = replace(draft, tensors=_ranges(model, crops, draft, options, state=options.state))
+    return _corrected_if_better(model, table, judge)
+
+
+def _equalised_if_better(
+    model: onnx.ModelProto, few: CropSet, draft: CalibrationTable, judge: Judge, options: CalibrateOptions
+) -> CalibrationTable:
+    """`draft` with equalisation where that brings the INT8 network nearer to the float one, and the trial's record."""
+    tensors = tuple(equalisable_tensors(model))
+    seen = observe(model, few, tensors, batch=options.batch, what="channel peaks")
+    factors = equalising_factors(model, {name: observed.channel_peak for name, observed in seen.items()})
+    costs = []
+    for candidate in (draft, replace(draft, equalisation=factors)):
+        table = replace(candidate, tensors=_ranges(model, few, candidate, options, what="equalisation trial"))
+        costs.append(judge.cost_of(qdq_graph_from_graph(model, table)[0]).divergence)
+    trial = Trial("range equalisation", costs[0], costs[1], kept=costs[1] < costs[0])
+    _tell(trial)
+    return replace(draft, equalisation=factors if trial.kept else {}, trials=(*draft.trials, trial))
+
+
+def _corrected_if_better(model: onnx.ModelProto, table: CalibrationTable, judge: Judge) -> CalibrationTable:
+    """`table` with bias correction where that brings the INT8 network nearer to the float one, and the record."""
+    costs = []
+    for correct in (False, True):
+        quantised, _ = qdq_graph_from_graph(model, table, QuantizeOptions(correct_bias=correct))
+        costs.append(judge.cost_of(quantised).divergence)
+    trial = Trial("bias correction", costs[0], costs[1], kept=costs[1] < costs[0])
+    _tell(trial)
+    return replace(table, correct_bias=trial.kept, trials=(*table.trials, trial))
+
+
+def _tell(trial: Trial) -> None:
+    verdict = "kept" if trial.kept else "left out"
+    log.info("%s: divergence %.3g without, %.3g with: %s", trial.remedy, trial.without, trial.applied, verdict)
+
+
+def _ranges(
+    model: onnx.ModelProto,
+    crops: CropSet,
+    draft: CalibrationTable,
+    options: CalibrateOptions,
+    *,
+    state: Path | None = None,
+    what: str = "activation ranges",
+) -> dict[str, TensorRange]:
+    even = equalised_graph_from_graph(model, draft.equalisation)
+    tensors = placement_of(even, PlacementOptions(quantise_all=True)).tensors
+    seen = observe(even, crops, tensors, batch=options.batch, state=state, what=what)
+    return {name: _range(name, observed, options.method) for name, observed in seen.items()}
 
 
 def observe(
@@ -155,8 +197,8 @@ def _range(name: str, observed: Observed, method: Method) -> TensorRange:
     histogram = observed.ranging
     if histogram.seen_max == 0.0:
         raise CalibrationError(
-            f"tensor '{name}' is zero on every crop: the network or its weights are dead there, or the crops are not what "
-            "it was trained on; check the checkpoint and the data"
+            f"tensor '{name}' is zero on every crop: the network or its weights are dead there, or the crops are not "
+            "what it was trained on; check the checkpoint and the data"
         )
     candidates = candidate_ranges(histogram)
     best, errors = best_method(candidates, observed.judging)

@@ -1,7 +1,7 @@
 """Bias correction: the mean error that rounded weights put on each output channel, to be taken off its bias.
 
-With `e` the INT8 weight minus the float one and `m` the mean of the input over crops and pixels, output channel o is off
-by sum(e[o] * m) on average. Taps that fall on zero padding are weighed by how often they do not. The method is
+With `e` the INT8 weight minus the float one and `m` the mean of the input over crops and pixels, output channel o is
+off by sum(e[o] * m) on average. Taps that fall on zero padding are weighed by how often they do not. The method is
 that of Nagel et al. (ICCV 2019, section 4.2) with measured means. Only computes; `sdk.toolchain.quantize` applies.
 
     shifts = bias_corrections(model, placement.int8, table, weight_errors)       # node -> one number a channel
@@ -56,19 +56,19 @@ def _mean_output_error(
     error: NDArray[np.float32],  # like the weight
     mean: NDArray[np.float32],  # one number an input channel
 ) -> NDArray[np.float32]:
-    attributes = {a.name: list(a.ints) or a.i for a in proto.attribute}
+    attributes: dict[str, Any] = {a.name: list(a.ints) or a.i for a in proto.attribute}
     if node.op == "Conv":
         taps = _valid_share(view.shapes[node.data][2:], view.shapes[node.output][2:], error.shape[2:], attributes)
         per_input = (error * taps).sum(axis=tuple(range(2, error.ndim)))  # O x I/groups
         groups = int(attributes.get("group", 1))
         means = np.repeat(mean.reshape(groups, -1), len(per_input) // groups, axis=0)
-        return (per_input * means).sum(axis=1).astype(np.float32)
+        return np.asarray((per_input * means).sum(axis=1), np.float32)
     if node.op == "ConvTranspose":
         density = float(np.prod(attributes.get("strides", [1, 1])))
         per_input = error.sum(axis=tuple(range(2, error.ndim))) / density  # I x O/groups
         groups = int(attributes.get("group", 1))
         blocks = (mean.reshape(groups, -1, 1) * per_input.reshape(groups, -1, per_input.shape[1])).sum(axis=1)
-        return blocks.ravel().astype(np.float32)
+        return np.asarray(blocks.ravel(), np.float32)
     matrix = error.T if node.op == "Gemm" and attributes.get("transB", 0) else error
     return (mean @ matrix).astype(np.float32)
 

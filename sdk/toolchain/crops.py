@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class CropSet:
         for person in self.people:
             digest.update(f"{person.image.name} {person.box_xyxy};".encode())
         return digest.hexdigest()
+
+    def some(self, indices: Iterable[int]) -> CropSet:
+        """A set of only these persons, in this order."""
+        return replace(self, people=tuple(self.people[i] for i in indices))
 
     def batches(self, size: int, start: int = 0) -> Iterator[CropBatch]:
         """Batches of `size` crops, from crop `start` on. CalibrationError names a picture that cannot be read."""
@@ -204,8 +208,7 @@ def _frame(path: Path) -> NDArray[np.uint8]:  # H x W x 3, BGR
     frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if frame is None:
         raise CalibrationError(f"picture '{path}' cannot be read as an image; remove it from the calibration data")
-    picture: NDArray[np.uint8] = frame
-    return picture
+    return np.asarray(frame, np.uint8)
 
 
 def _json(path: Path, what: str) -> Any:

@@ -1,9 +1,10 @@
 """Range equalisation across layers: even out the channels of an activation, so that one INT8 scale fits them all.
 
-Where a convolution's output passes ReLU (or nothing) and only other weighted ops read it, channel c may be divided by
-any positive f[c] in the producer and multiplied in the readers: ReLU(x / f) = ReLU(x) / f. The factors follow
-SmoothQuant (Xiao et al., ICML 2023) with equal shares, f = sqrt(activation range / weight range). SiLU and GELU do not
-scale through, so networks built on them are left as they are. Changes no output beyond float rounding.
+Where only weighted ops read an activation, its channel c may be divided by any positive f[c] if the readers' weights
+are multiplied by it. Three makers can divide at no cost: a convolution, behind ReLU too, as ReLU(x / f) = ReLU(x) / f;
+a layer norm, in its gain and bias; a channel gate, on its N x C x 1 x 1 factor. SiLU and GELU do not scale through. The
+factors follow SmoothQuant (Xiao et al., ICML 2023) with equal shares, f = sqrt(activation range / weight range).
+Changes no output beyond float rounding; whether it helps is measured (`sdk.toolchain.calibrate`).
 
     factors = equalising_factors(model, channel_peaks)             # tensor -> one factor a channel
     even = equalised_graph_from_graph(model, factors)
@@ -27,17 +28,16 @@ _SCALES_THROUGH = ("Relu", "LeakyRelu", "PRelu")
 
 
 def equalisable_tensors(model: onnx.ModelProto) -> dict[str, str]:
-    """Activation tensor -> the convolution that makes it, wherever factors can move across it."""
+    """Activation tensor -> the node that makes it and can divide its channels."""
     view = GraphView(model)
-    weighted = {node.name: node for node in view.weighted()}
     found = {}
-    for node in weighted.values():
-        tensor = _activated(view, node.output)
+    for node in view.nodes:
+        if not _divides(view, node):
+            continue
+        tensor = _activated(view, node.output[0]) if node.op_type == "Conv" else node.output[0]
         readers = view.consumers.get(tensor, [])
-        alone = tensor not in view.outputs and all(reader.op_type in ("Conv", "MatMul", "Gemm") for reader in readers)
-        own = all(len(view.consumers[name]) == 1 for name in view.producer[node.output].input[1:])
-        if node.op == "Conv" and own and readers and alone and all(_scales_inputs(view, r, tensor) for r in readers):
-            found[tensor] = node.name
+        if readers and tensor not in view.outputs and all(_scales_inputs(view, r, tensor) for r in readers):
+            found[tensor] = name_of(node)
     return found
 
 
@@ -73,12 +73,41 @@ def equalised_graph_from_graph(model: onnx.ModelProto, factors: Mapping[str, Seq
                 f"calibration table: tensor '{tensor}' cannot be equalised in this graph; calibrate again"
             )
         factor = np.asarray(channel, np.float32)
-        maker = protos[makers[tensor]]
-        for name in maker.input[1:]:
-            _scale(view, name, 1 / factor, axis=0)
+        _divide(view, protos[makers[tensor]], np.float32(1) / factor)
         for reader in view.consumers[tensor]:
             _scale(view, reader.input[1], *_spread(view, reader, factor))
     return copy
+
+
+def _divides(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether the channels of what `node` makes can be divided inside it."""
+    if node.op_type == "Mul":
+        return _gate(view, node) is not None
+    constants = list(node.input[1:])
+    own = all(name in view.constants and len(view.consumers[name]) == 1 for name in constants)
+    return node.op_type in ("Conv", "LayerNormalization") and own
+
+
+def _divide(view: GraphView, maker: onnx.NodeProto, inverse: NDArray[np.float32]) -> None:  # one number a channel
+    gate = _gate(view, maker) if maker.op_type == "Mul" else None
+    if gate is None:
+        for name in maker.input[1:]:
+            _scale(view, name, inverse, axis=0)
+        return
+    graph, even, constant = view.model.graph, f"{maker.output[0]}_gate_even", f"{maker.output[0]}_gate_factor"
+    graph.initializer.append(onnx.numpy_helper.from_array(inverse.reshape(1, -1, 1, 1), constant))
+    at = next(i for i, node in enumerate(graph.node) if node.output[0] == maker.output[0])
+    maker.input[list(maker.input).index(gate)] = even
+    graph.node.insert(at, onnx.helper.make_node("Mul", [gate, constant], [even], f"{name_of(maker)}_even"))
+
+
+def _gate(view: GraphView, node: onnx.NodeProto) -> str | None:
+    """The input of a product that holds one number a channel, made from the activations; None where there is none."""
+    shapes = [view.shapes.get(name, ()) for name in node.input]
+    sizes = [len(shape) == 4 and shape[2:] == (1, 1) for shape in shapes]
+    if sizes not in ([True, False], [False, True]) or any(name in view.constants for name in node.input):
+        return None
+    return str(node.input[sizes.index(True)])
 
 
 def _activated(view: GraphView, tensor: str) -> str:
@@ -89,6 +118,8 @@ def _activated(view: GraphView, tensor: str) -> str:
 
 
 def _scales_inputs(view: GraphView, reader: onnx.NodeProto, tensor: str) -> bool:
+    if reader.op_type not in ("Conv", "MatMul", "Gemm"):
+        return False
     constant = reader.input[0] == tensor and reader.input[1] in view.constants
     grouped = any(a.name == "group" and a.i > 1 for a in reader.attribute)
     if not constant or (grouped and view.constants[reader.input[1]].dims[1] != 1):
@@ -108,8 +139,9 @@ def _spread(view: GraphView, reader: onnx.NodeProto, factor: NDArray[np.float32]
 def _input_peaks(view: GraphView, reader: onnx.NodeProto, channels: int) -> NDArray[np.float32]:
     weight = np.abs(onnx.numpy_helper.to_array(view.constants[reader.input[1]]))
     _, axis = _spread(view, reader, np.ones(channels, np.float32))
-    peaks: NDArray[np.float32] = weight.max(axis=tuple(i for i in range(weight.ndim) if i != axis))
-    return peaks.reshape(channels, -1).max(axis=1)
+    peaks = weight.max(axis=tuple(i for i in range(weight.ndim) if i != axis)).reshape(channels, -1)
+    widest: NDArray[np.float32] = peaks.max(axis=1)
+    return widest
 
 
 def _scale(view: GraphView, constant: str, factor: NDArray[np.float32], axis: int) -> None:

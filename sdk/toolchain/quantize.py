@@ -5,12 +5,13 @@ numbers, never below the smallest normal one, in the FP32 form of the graph too:
 What is quantised is `sdk.toolchain.placement`'s decision; ranges come from `sdk.toolchain.table`.
 
     typed, placement = qdq_graph_from_graph(model, table)         # Q/DQ, the rest FP32: runs anywhere
-    typed = int8_graph_from_graph(model, table)                   # Q/DQ, the rest FP16: what is compiled
+    typed, placement = int8_graph_from_graph(model, table)        # Q/DQ, the rest FP16: what is compiled
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,11 @@ from sdk.errors import CalibrationError
 from sdk.toolchain.correction import bias_corrections
 from sdk.toolchain.equalize import equalised_graph_from_graph
 from sdk.toolchain.placement import GraphView, Placement, PlacementOptions, WeightedNode, name_of, placement_of
+from sdk.toolchain.precision import fp16_graph_from_graph
 from sdk.toolchain.ranges import LEVELS
 from sdk.toolchain.table import CalibrationTable, tensors_within
 
-__all__ = ["MIN_OPSET", "QuantizeOptions", "int8_graph_from_graph", "qdq_graph_from_graph", "scale_from_range"]
+__all__ = ["MIN_OPSET", "QuantizeOptions", "int8_graph_from_graph", "qdq_graph_from_graph", "scale_from_range", "told"]
 
 MIN_OPSET = 19  # the first with FP16 scales in QuantizeLinear and DequantizeLinear
 SMALLEST_SCALE = 2.0**-14  # the smallest normal FP16 number
@@ -44,17 +46,17 @@ class QuantizeOptions:
     keep_float: tuple[str, ...] = ()
     quantise_all: bool = False
     max_drop: float | None = None
-    correct_bias: bool = True
+    correct_bias: bool | None = None  # None: as the table's trial found best
     int8_tensors: frozenset[str] | None = None  # quantise only what reads these; None: no such limit
 
 
 def int8_graph_from_graph(
     model: onnx.ModelProto, table: CalibrationTable, options: QuantizeOptions | None = None
-) -> onnx.ModelProto:
-    """The typed INT8 graph of a float graph: Q/DQ, and FP16 with FP32 islands for the rest."""
-    from sdk.toolchain.precision import fp16_graph_from_graph
-
-    return fp16_graph_from_graph(qdq_graph_from_graph(model, table, options)[0])
+) -> tuple[onnx.ModelProto, Placement]:
+    """The typed INT8 graph of a float graph: Q/DQ, FP16 with FP32 islands for the rest; and the placement."""
+    quantised, placement = qdq_graph_from_graph(model, table, options)
+    log.info("%s", told(placement))
+    return fp16_graph_from_graph(quantised), placement
 
 
 def qdq_graph_from_graph(
@@ -69,11 +71,10 @@ def qdq_graph_from_graph(
     writer = _Writer(model)
     for node in placement.int8:
         writer.quantise_weight(node)
-    if options.correct_bias:
+    if table.correct_bias if options.correct_bias is None else options.correct_bias:
         writer.move_biases(bias_corrections(model, placement.int8, table, writer.weight_errors))
     for tensor, amax in ranges.items():
         writer.quantise_activation(tensor, amax, placement)
-    log.info("INT8: %d of %d nodes, %.1f %% of the multiply-accumulates", *_counts(placement))
     return writer.finished(), placement
 
 
@@ -111,9 +112,12 @@ def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return copy
 
 
-def _counts(placement: Placement) -> tuple[int, int, float]:
-    nodes = len(placement.int8)
-    return nodes, nodes + len(placement.floats), 100 * placement.int8_share
+def told(placement: Placement) -> str:
+    """What is INT8 and what stays float, in one line."""
+    reasons = Counter(placement.floats.values())
+    kept = "; ".join(f"{count} float ({reason})" for reason, count in reasons.items())
+    nodes, share = len(placement.int8), 100 * placement.int8_share
+    return f"INT8: {nodes} nodes, {share:.1f} % of the multiply-accumulates; {kept or 'none float'}"
 
 
 class _Writer:
@@ -136,7 +140,7 @@ class _Writer:
         self._constant(f"{prefix}_int8", codes)
         self._constant(f"{prefix}_scale", scale)
         self._constant(f"{prefix}_zero", np.zeros(scale.shape, np.int8))
-        axis = {} if node.axis is None else {"axis": node.axis}
+        axis: dict[str, Any] = {} if node.axis is None else {"axis": node.axis}
         inputs = [f"{prefix}_int8", f"{prefix}_scale", f"{prefix}_zero"]
         self._front.append(
             onnx.helper.make_node("DequantizeLinear", inputs, [f"{prefix}_float"], f"{prefix}_dequantize", **axis)

@@ -59,7 +59,7 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
-        return (np.arange(_BINS) + 0.5) * (self.top / _BINS)
+        return np.asarray((np.arange(_BINS) + 0.5) * (self.top / _BINS), np.float64)
 
     def add(self, values: NDArray[np.float32]) -> None:  # any shape, finite
         """Count the magnitudes of `values`."""
@@ -140,7 +140,7 @@ def _range_by_entropy(histogram: Histogram) -> float:
         return histogram.seen_max
     stops = [*range(LEVELS + 1, used, _ENTROPY_STEP), used]
     divergences = [_divergence(counts, stop) for stop in stops]
-    return stops[int(np.argmin(divergences))] * histogram.top / _BINS
+    return float(stops[int(np.argmin(divergences))] * histogram.top / _BINS)
 
 
 def _divergence(counts: NDArray[np.float64], stop: int) -> float:

@@ -33,6 +33,7 @@ __all__ = [
     "GroupCost",
     "Sensitivity",
     "TensorRange",
+    "Trial",
     "check_graph",
     "graph_sha256",
     "table_from_file",
@@ -45,7 +46,7 @@ TABLE_FORMAT = 1
 
 @dataclass(frozen=True)
 class TensorRange:
-    """One activation tensor: INT8 spans [-amax, amax]. `error`: noise over signal power on held-out crops, by method."""
+    """One activation tensor: INT8 spans [-amax, amax]. `error`: noise over signal on held-out crops, by method."""
 
     amax: float
     method: str
@@ -94,11 +95,22 @@ class BudgetPoint:
 class Sensitivity:
     """Groups from cheapest to dearest, and what whole prefixes of that order cost."""
 
-    crops: int
+    crops: int  # that each group was measured on
+    curve_crops: int
     seed: int
     groups: tuple[GroupCost, ...]
     curve: tuple[BudgetPoint, ...]
     float_ap: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A remedy tried on held-out crops, all INT8: divergence from the float network's outputs without and with it."""
+
+    remedy: str
+    without: float
+    applied: float
+    kept: bool
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,8 @@ class CalibrationTable:
     tensors: Mapping[str, TensorRange]
     versions: Mapping[str, str]
     equalisation: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # tensor -> factor a channel
+    correct_bias: bool = False
+    trials: tuple[Trial, ...] = ()
     warnings: tuple[str, ...] = ()
     sensitivity: Sensitivity | None = None
 
@@ -144,15 +158,20 @@ def table_from_file(path: Path) -> CalibrationTable:
 
 
 def tensors_within(table: CalibrationTable, max_drop: float) -> frozenset[str]:
-    """The tensors of the largest measured INT8 set that costs at most `max_drop` points: of AP, or, where the crops had
-    no ground truth, of OKS agreement with the float network."""
+    """The tensors of the largest measured INT8 set that, like every smaller one, costs at most `max_drop` points.
+
+    Points of AP, or, where the crops had no ground truth, of OKS agreement with the float network.
+    """
     if table.sensitivity is None:
         raise CalibrationError(
             f"calibration table of '{table.recipe}' has no sensitivity, so a budget of {max_drop} points cannot be "
             "kept; calibrate with --sensitivity, or leave --max-drop out"
         )
-    inside = [p for p in table.sensitivity.curve if (p.oks_loss if p.ap_loss is None else p.ap_loss) <= max_drop]
-    groups = max((point.groups for point in inside), default=0)
+    groups = 0
+    for point in sorted(table.sensitivity.curve, key=lambda p: p.groups):
+        if (point.oks_loss if point.ap_loss is None else point.ap_loss) > max_drop:
+            break
+        groups = point.groups
     return frozenset(group.tensor for group in table.sensitivity.groups[:groups])
 
 
