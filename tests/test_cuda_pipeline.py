@@ -138,13 +138,14 @@ def test_each_refinement_reaches_the_kernel(simulate, refine):
         np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
 
 
+@pytest.mark.parametrize("pixel_format", ["nv12", "nv12-bt709-full"])
 @pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
-def test_nv12_frames_take_the_same_way(simulate, integrated):
+def test_nv12_frames_take_the_same_way(simulate, integrated, pixel_format):
     _, engine, kernels = simulate(integrated=integrated)
     frame = np.random.default_rng(4).integers(0, 256, (90 * 3 // 2, 120), np.uint8)
     with (
-        CpuPipeline(OrtSession(engine, threads=1), pixel_format="nv12") as cpu,
-        GpuPipeline(engine, kernels=kernels, pixel_format="nv12") as gpu,
+        CpuPipeline(OrtSession(engine, threads=1), pixel_format=pixel_format) as cpu,
+        GpuPipeline(engine, kernels=kernels, pixel_format=pixel_format) as gpu,
     ):
         for count in (1, 4):
             affines = random_affines(count, seed=count)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import DeviceError, InputError
 from sdk.runtime.device import device_from_name
-from sdk.runtime.frames import MAX_SIDE
+from sdk.runtime.frames import MAX_SIDE, crop_options
 
 __all__ = ["pinned_frame"]
 
@@ -27,7 +27,7 @@ def pinned_frame(height: int, width: int, *, pixel_format: str = "bgr", device: 
     for name, side in (("height", height), ("width", width)):
         if type(side) is not int or not 1 <= side <= MAX_SIDE:
             raise InputError(f"{name} must be a whole number from 1 to {MAX_SIDE} (got {side!r})")
-    nv12 = pixel_format.startswith("nv12")
+    nv12 = crop_options(pixel_format)["pixel_format"] == "nv12"
     if nv12 and (height % 2 or width % 2):
         raise InputError(f"height and width of an NV12 frame must be even (got {height} x {width})")
     chosen = device_from_name(device)

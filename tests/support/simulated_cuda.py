@@ -4,8 +4,8 @@ or a speed: that is what `tests/gpu` is for.
 
 "Device memory" is host memory, so an address is a real one. Work is queued on streams and done only when the stream is
 asked often enough, as late as a real device may do it; a copy reads and writes then, not when it was issued. What a
-real device would call an error is one here: a call without the context, an address outside every allocation, a copy from
-pageable memory, an allocation during a capture.
+real device would call an error is one here: a call without the context, an address outside every allocation, a copy
+from pageable memory, an allocation during a capture.
 """
 
 import ctypes
@@ -306,11 +306,7 @@ class Kernels:
                 mean=source.mean,
                 std=source.std,
                 channel_order=source.colour,
-                pixel_format="nv12"
-                if work.nv12
-                else "bgr"
-                if work.swap_channels == (source.colour == "rgb")
-                else "rgb",
+                **_pixel_options(work, source.colour),
             )
             self._floats(out, crops.shape)[...] = crops
 
@@ -357,6 +353,17 @@ class Kernels:
 
     def _floats(self, address, shape):
         return self.device.bytes_at(address, 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
+
+
+def _pixel_options(work, colour):
+    """The options of `ops.crop` that a pipeline turned into this work."""
+    from sdk import ops
+
+    if not work.nv12:
+        return {"pixel_format": "bgr" if work.swap_channels == (colour == "rgb") else "rgb"}
+    choices = [(matrix, range_) for matrix in ("bt601", "bt709") for range_ in ("limited", "full")]
+    matrix, range_ = next(pair for pair in choices if ops.yuv_to_rgb(*pair) == work.yuv)
+    return {"pixel_format": "nv12", "yuv_matrix": matrix, "yuv_range": range_}
 
 
 def _at(address, rows, row_bytes, stride):

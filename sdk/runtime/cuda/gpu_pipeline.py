@@ -28,6 +28,7 @@ from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
 from sdk.runtime.cuda.planner import buckets, off_frame_affines
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
+from sdk.runtime.frames import crop_options
 
 __all__ = ["GpuPipeline", "program_of"]
 
@@ -160,21 +161,20 @@ def program_of(
 
     recipe, batch = engine.manifest.recipe, engine.manifest.batch
     source, output = recipe.input, recipe.output
-    nv12 = pixel_format.startswith("nv12")
-    if pixel_format not in ("bgr", "rgb", "nv12"):
-        raise InputError(f"pixel_format must be 'bgr', 'rgb' or 'nv12' (got {pixel_format!r})")
+    options = crop_options(pixel_format)
+    nv12 = options["pixel_format"] == "nv12"
     if refine not in ops.REFINEMENTS or (refine != "none" and output.kind == "heatmap"):
         raise InputError(f"refine must be one of {', '.join(ops.REFINEMENTS)}, 'none' for heatmaps (got {refine!r})")
-    std = source.std
+    scale, bias = ops.normalisation(source.mean, source.std)
     crop = CropWork(
         height=source.height,
         width=source.width,
-        scale=(1 / std[0], 1 / std[1], 1 / std[2]),
-        bias=(-source.mean[0] / std[0], -source.mean[1] / std[1], -source.mean[2] / std[2]),
+        scale=scale,
+        bias=bias,
         swap_channels=source.colour == "bgr" if nv12 else source.colour != pixel_format,
         half=False,
         nv12=nv12,
-        yuv=ops.yuv_to_rgb("bt601", "limited") if nv12 else (0.0,) * 6,
+        yuv=ops.yuv_to_rgb(options["yuv_matrix"], options["yuv_range"]) if nv12 else (0.0,) * 6,
     )
     decode = None
     if output.kind == "simcc" and output.score is not None and output.split_ratio is not None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
-from sdk.errors import DeviceError, MissingDependencyError
+from sdk.errors import DeviceError
 
 __all__ = ["FRAME_BYTES", "CropWork", "DecodeWork", "Graph", "Kernels", "NativeKernels", "frame_record"]
 
@@ -105,14 +104,9 @@ class NativeKernels:
     """The CUDA half of `sdk._native`. MissingDependencyError says how to get it where it was not built."""
 
     def __init__(self) -> None:
-        import_module("sdk.ops")  # says what is wrong when the whole extension is missing
-        half = getattr(import_module("sdk._native"), "cuda", None)
-        if half is None:
-            raise MissingDependencyError(
-                "the native extension has no CUDA half: install a CUDA toolkit (nvcc on the PATH, or CUDA_HOME), then "
-                "install the package again, or run `python setup.py build_ext --inplace --force` in a checkout"
-            )
-        self._cuda: Any = half
+        from sdk import ops
+
+        self._cuda: Any = ops.cuda_half()
 
     def crop(self, out: int, frame: int, affines: int, count: int, work: CropWork, stream: int) -> None:
         size_hw, normal = (work.height, work.width), (work.scale, work.bias)

@@ -9,6 +9,7 @@ where it lies in the frame, so the crop sees a whole frame. A device frame, and 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, is_pinned, mapped
 from sdk.runtime.cuda.planner import FrameLayout, Rect, Transfer, choose_transfer, sampled_regions
 
 __all__ = ["Brought", "FrameUpload"]
+
+log = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
 
@@ -49,6 +52,7 @@ class FrameUpload:
         self.nv12 = nv12
         self._frame: DeviceMemory | None = None
         self._staging: PinnedArray | None = None
+        self._transfer = ""  # the latest choice; a new one is logged
 
     def bring(self, frame: Any, affines: Float32Array) -> Brought:  # affines N x 2 x 3
         """Make a checked frame readable on the device: copies are put on the stream, none is waited for."""
@@ -63,6 +67,12 @@ class FrameUpload:
         costs = transfer_costs(self.device)
         regions = sampled_regions(affines, self.size_hw, (layout.height, layout.width))
         chosen = choose_transfer(regions, layout, costs, pinned=pinned)
+        if chosen.kind != self._transfer:
+            self._transfer = chosen.kind
+            log.debug(
+                "frames of %d x %d go to cuda:%d as '%s': %d bytes, %.0f us by the model",
+                layout.height, layout.width, self.device.index, chosen.kind, chosen.size_bytes, 1e6 * chosen.seconds,
+            )  # fmt: skip
         self._upload(rows, layout, chosen, pinned=pinned)
         return Brought(self._record(base, layout.row_bytes, layout), chosen.kind, frame)
 
