@@ -72,7 +72,7 @@ void run_crop(CropOut& out, const sdk::Frame& frame, Affines& affines, const sdk
 
 void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
     check_frame_size(frame.shape(0), frame.shape(1));
-    require(frame.stride(2) == 1 && frame.stride(1) == 3, "the pixels of a frame's row must be contiguous");
+    require(frame.size() == 0 || (frame.stride(2) == 1 && frame.stride(1) == 3), "the pixels of a frame's row must be contiguous");
     const sdk::Frame view = {frame.data(), nullptr, frame.stride(0), 0, static_cast<int32_t>(frame.shape(0)),
                              static_cast<int32_t>(frame.shape(1))};
     run_crop(out, view, affines, crop_spec(out, affines.shape(0), scale, bias, swap));
@@ -81,7 +81,7 @@ void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale
 void crop_nv12(CropOut out, Plane luma, Plane chroma, Affines affines, std::array<float, 3> scale,
                std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
     check_frame_size(luma.shape(0), luma.shape(1));
-    require(luma.stride(1) == 1 && chroma.stride(1) == 1, "the bytes of a plane's row must be contiguous");
+    require(luma.size() == 0 || (luma.stride(1) == 1 && chroma.stride(1) == 1), "the bytes of a plane's row must be contiguous");
     require(luma.shape(0) % 2 == 0 && luma.shape(1) % 2 == 0, "an NV12 frame must have even sides");
     require(chroma.shape(0) == luma.shape(0) / 2 && chroma.shape(1) == luma.shape(1), "chroma must be H/2 x W bytes");
     const sdk::Frame view = {luma.data(), chroma.data(), luma.stride(0), chroma.stride(0),

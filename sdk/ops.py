@@ -276,7 +276,7 @@ def _nv12_planes(frame: Any) -> tuple[Array, Array]:
     else:
         luma, chroma = _split_nv12(array_from("frame", frame))
     for plane in (luma, chroma):
-        if plane.dtype != UINT8 or plane.ndim != 2 or plane.strides[1] != 1:
+        if plane.dtype != UINT8 or plane.ndim != 2 or (plane.strides[1] != 1 and 0 not in plane.shape):
             raise InputError(f"planes of an NV12 frame must be rows of contiguous uint8 (got {described(plane)})")
     height, width = luma.shape
     if height % 2 or width % 2 or chroma.shape != (height // 2, width):

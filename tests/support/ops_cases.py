@@ -1,0 +1,155 @@
+"""Tables of cases for the fused ops, used on the CPU, by the emulated and by the real GPU. Noise is seeded.
+
+@pytest.mark.parametrize("case", CROP_CASES, ids=str)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class CropCase:
+    name: str
+    frame_hw: tuple[int, int]
+    size_hw: tuple[int, int]
+    affine: tuple[float, ...]
+
+    def __str__(self):
+        return self.name
+
+    def frame(self):
+        return noise_frame(*self.frame_hw)
+
+    def affines(self):
+        return np.array([self.affine], np.float32).reshape(1, 2, 3)
+
+
+def noise_frame(height, width, seed=0):
+    return np.random.default_rng([seed, height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def noise_nv12(height, width, seed=1):
+    return np.random.default_rng([seed, height, width]).integers(0, 256, (height * 3 // 2, width), dtype=np.uint8)
+
+
+def turned(scale, degrees, x, y):
+    cos, sin = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
+    return (cos, -sin, x, sin, cos, y)
+
+
+CROP_CASES = [
+    CropCase("identity", (24, 33), (24, 33), (1, 0, 0, 0, 1, 0)),
+    CropCase("one-pixel-frame", (1, 1), (5, 4), (0.5, 0, -1, 0, 0.5, -1)),
+    CropCase("one-pixel-crop", (20, 20), (1, 1), (1, 0, 7.25, 0, 1, 3.75)),
+    CropCase("two-by-two-frame", (2, 2), (9, 9), (0.3, 0, -0.4, 0, 0.3, -0.4)),
+    CropCase("three-wide-frame", (40, 3), (16, 16), (0.25, 0, -0.5, 0, 2.5, 0)),
+    CropCase("odd-sizes", (53, 37), (23, 17), (1.7, 0, 0.3, 0, 1.9, 0.7)),
+    CropCase("shrink", (300, 400), (64, 48), (6.1, 0, 20.3, 0, 4.3, 7.9)),
+    CropCase("shrink-beyond", (300, 400), (64, 48), (31.5, 0, -500.3, 0, 17.3, -300.9)),
+    CropCase("enlarge", (90, 120), (64, 64), (0.13, 0, 40.3, 0, 0.11, 30.7)),
+    CropCase("enlarge-hugely", (90, 120), (33, 35), (0.001, 0, 40.3, 0, 0.002, 30.7)),
+    CropCase("off-left-top", (60, 80), (40, 40), (0.9, 0, -20.5, 0, 0.9, -17.25)),
+    CropCase("off-right-bottom", (60, 80), (40, 40), (0.9, 0, 60.5, 0, 0.9, 40.25)),
+    CropCase("wholly-outside", (60, 80), (20, 20), (1, 0, 500, 0, 1, -900)),
+    CropCase("touching-left-edge", (60, 80), (20, 20), (1, 0, -19.5, 0, 1, 3)),
+    CropCase("mirrored", (60, 80), (40, 40), (-1.3, 0, 70.5, 0, 1.1, 5.25)),
+    CropCase("upside-down", (60, 80), (40, 40), (1.3, 0, 7.5, 0, -1.1, 55.25)),
+    CropCase("no-width", (60, 80), (12, 12), (0, 0, 33.25, 0, 1, 4)),
+    CropCase("no-area", (60, 80), (12, 12), (0, 0, 33.25, 0, 0, 4.5)),
+    CropCase("turned-30", (120, 160), (48, 64), turned(1.4, 30, 50.3, -10.7)),
+    CropCase("turned-90", (60, 80), (40, 30), (0, -1, 60, 1, 0, 3)),
+    CropCase("turned-180", (60, 80), (50, 50), turned(1, 180, 70.2, 49.9)),
+    CropCase("turned-a-little", (120, 160), (64, 48), turned(1.1, 0.01, 5.5, 6.5)),
+    CropCase("sheared", (60, 80), (40, 40), (1, 0.3, 2, 0, 1, 3)),
+    CropCase("wider-than-a-block", (30, 1500), (7, 1301), (1.1, 0, -3.3, 0, 3.1, 1.7)),
+    CropCase("taller-than-a-part", (300, 30), (201, 9), (1.1, 0, 3.3, 0, 1.3, 0.7)),
+    CropCase("far-coordinates", (300, 400), (32, 32), (1.37, 0, 300.123, 0, 1.37, 200.456)),
+    CropCase("nan", (60, 80), (8, 8), (float("nan"), 0, 0, 0, 1, 0)),
+    CropCase("infinite", (60, 80), (8, 8), (1, 0, float("inf"), 0, 1, 0)),
+    CropCase("enormous", (60, 80), (8, 8), (1e30, 0, 0, 0, -1e30, 0)),
+    CropCase("at-the-bounds", (60, 80), (8, 8), (16384, -16384, 2.0**30, 16384, 16384, -(2.0**30))),
+    CropCase("subnormal-entries", (60, 80), (8, 8), (1e-40, 1e-40, 3.5, -1e-40, 1e-42, 4.5)),
+]
+
+
+@dataclass(frozen=True)
+class DecodeCase:
+    name: str
+    persons: int
+    joints: int
+    bins_xy: tuple[int, int]
+    split_ratio: float
+    seed: int = 0
+
+    def __str__(self):
+        return self.name
+
+    def logits(self, dtype=np.float32):
+        rng = np.random.default_rng([self.seed, *self.bins_xy])
+        rows = [rng.standard_normal((self.persons, self.joints, n)) * 4 for n in self.bins_xy]
+        return tuple(row.astype(dtype) for row in rows)
+
+    def affines(self):
+        rng = np.random.default_rng([self.seed, self.persons])
+        return rng.uniform(-3, 3, (self.persons, 2, 3)).astype(np.float32) * np.float32([1, 1, 200])
+
+    def partner(self):
+        order = np.arange(self.joints)
+        for a in range(1, self.joints - 1, 2):
+            order[[a, a + 1]] = a + 1, a
+        return order
+
+    def flip_pairs(self):
+        return [(a, a + 1) for a in range(1, self.joints - 1, 2)]
+
+
+DECODE_CASES = [
+    DecodeCase("256x192-k2", 8, 17, (384, 512), 2.0),
+    DecodeCase("64x64-k3", 3, 17, (192, 192), 3.0),
+    DecodeCase("384x288-k1.5", 2, 14, (432, 576), 1.5),
+    DecodeCase("128x128-k2", 1, 16, (256, 256), 2.0),
+    DecodeCase("odd-bins", 2, 5, (37, 53), 1.3),
+    DecodeCase("shorter-than-a-register", 2, 3, (3, 5), 1.0),
+    DecodeCase("one-bin", 2, 3, (1, 1), 2.0),
+    DecodeCase("one-joint", 1, 1, (384, 512), 2.0),
+    DecodeCase("nobody", 0, 17, (384, 512), 2.0),
+    DecodeCase("crowd", 40, 26, (128, 96), 2.0),
+]
+
+
+def special_rows(dtype=np.float32):
+    """Name -> (x row, y row) of 37 and 53 bins: ties, NaN, infinities, flat rows."""
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal(37).astype(dtype), rng.standard_normal(53).astype(dtype)
+
+    def changed(row, *changes):
+        row = row.copy()
+        for where, value in changes:
+            row[where] = value
+        return row
+
+    nan, inf, top = np.nan, np.inf, 9.0
+    return {
+        "tie": (changed(x, (5, top), (6, top), (30, top)), changed(y, (17, top), (33, top), (50, top))),
+        "tie-in-one-lane": (changed(x, (3, top), (19, top), (35, top)), changed(y, (4, top), (20, top))),
+        "first-bin": (changed(x, (0, top)), changed(y, (0, top))),
+        "last-bin": (changed(x, (36, top)), changed(y, (52, top))),
+        "flat": (np.full(37, 2, dtype), np.full(53, -1, dtype)),
+        "zeros-of-both-signs": (changed(np.zeros(37, dtype), (0, -0.0)), np.zeros(53, dtype)),
+        "all-negative": (x - dtype(50), y - dtype(70)),
+        "nan-before-peak": (changed(x, (0, nan), (9, top)), changed(y, (1, nan), (20, top))),
+        "nan-beside-peak": (changed(x, (8, nan), (9, top)), changed(y, (21, nan), (20, top))),
+        "nan-everywhere": (np.full(37, nan, dtype), np.full(53, nan, dtype)),
+        "nan-in-x-only": (np.full(37, nan, dtype), y),
+        "infinite-never-wins": (changed(x, (4, inf), (7, top)), changed(y, (4, -inf), (9, top))),
+        "infinite-everywhere": (np.full(37, inf, dtype), np.full(53, -inf, dtype)),
+        "one-finite": (changed(np.full(37, nan, dtype), (11, -3.0)), changed(np.full(53, -inf, dtype), (12, -4.0))),
+        "large": (changed(x * 0 - 60000, (4, 60000)), changed(y * 0 + 60000, (9, 60001))),
+    }
+
+
+REFINEMENTS = ("none", "parabola", "dark", "expectation")
+SCORES = ("min_logit", "mean_logit", "min_softmax")

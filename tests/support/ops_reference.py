@@ -1,0 +1,134 @@
+"""The fused ops in float64 numpy, written from their definition (docs/kernels.md), for tests alone.
+
+expected = crop_reference(frame, affines, (256, 192), mean=MEAN, std=STD)      # N x 3 x h x w
+"""
+
+import numpy as np
+
+LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+REFINE_RADIUS = 3
+
+
+def usable(affine):
+    """Beyond these bounds, or not finite: the crop is outside the frame."""
+    return bool((np.abs(affine[:, :2]) <= 2**14).all() and (np.abs(affine[:, 2]) <= 2**30).all())
+
+
+def rgb_from_nv12(luma, chroma, matrix, value_range):
+    """H x W x 3 float64 in 0..255, not rounded; each pixel has the chroma of its 2 x 2 block."""
+    red, blue = LUMA_WEIGHTS[matrix]
+    y = luma.astype(np.float64)
+    u, v = (np.repeat(np.repeat(chroma[:, c::2].astype(np.float64) - 128, 2, 0), 2, 1) for c in (0, 1))
+    if value_range == "limited":
+        y, u, v = (y - 16) * 255 / 219, u * 255 / 224, v * 255 / 224
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    return np.clip(np.stack([r, g, b], axis=-1), 0, 255)
+
+
+def sample(frame, affine, size_hw):
+    """h x w x channels: bilinear at the affine's positions, 0 outside the frame."""
+    height, width = size_hw
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    a = affine.astype(np.float64)
+    fx, fy = a[0, 0] * x + a[0, 1] * y + a[0, 2], a[1, 0] * x + a[1, 1] * y + a[1, 2]
+    x0, y0 = np.floor(fx), np.floor(fy)
+
+    def tap(dx, dy):
+        column, row = x0 + dx, y0 + dy
+        inside = (column >= 0) & (column < frame.shape[1]) & (row >= 0) & (row < frame.shape[0])
+        values = np.zeros((height, width, frame.shape[2]))
+        values[inside] = frame[row[inside].astype(int), column[inside].astype(int)]
+        return values
+
+    u, v = (fx - x0)[..., None], (fy - y0)[..., None]
+    top, bottom = tap(0, 0) * (1 - u) + tap(1, 0) * u, tap(0, 1) * (1 - u) + tap(1, 1) * u
+    return top * (1 - v) + bottom * v
+
+
+def crop_reference(
+    frame,
+    affines,
+    size_hw,
+    *,
+    mean,
+    std,
+    channel_order="rgb",
+    pixel_format="bgr",
+    yuv_matrix="bt601",
+    yuv_range="limited",
+):
+    """N x 3 x h x w float64."""
+    if pixel_format == "nv12":
+        luma, chroma = frame if isinstance(frame, tuple) else np.split(frame, [frame.shape[0] * 2 // 3])
+        frame, pixel_format = rgb_from_nv12(luma, chroma, yuv_matrix, yuv_range), "rgb"
+    crops = [sample(frame, a, size_hw) if usable(a) else np.zeros((*size_hw, 3)) for a in affines]
+    grey = np.stack(crops) if crops else np.zeros((0, *size_hw, 3))
+    ordered = grey if channel_order == pixel_format else grey[..., ::-1]
+    return ((ordered - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)
+
+
+def crop_tolerance(mean, std, dtype):
+    """Largest allowed error: eight roundings of a grey level and four of the result in float32; then half precision's."""
+    grey, result = 255 / min(std), 255 / min(std) + max(abs(m / s) for m, s in zip(mean, std, strict=True))
+    single = 8 * grey * 2**-24 + 4 * result * 2**-24
+    return single if np.dtype(dtype) == np.float32 else single + result * 2**-11 + 2**-25
+
+
+def merged_rows(rows, mirrored, partner, shift, *, reverse):
+    """Logits averaged with the mirrored crop's: joints swapped, x reversed and moved by `shift`, last bin kept."""
+    other = mirrored.astype(np.float64)[:, partner]
+    if reverse:
+        other = other[..., ::-1].copy()
+        if shift:
+            other[..., :-shift] = other[..., shift:].copy()
+    return rows.astype(np.float64) * 0.5 + other * 0.5
+
+
+def refined(row, peak, mode):
+    """Offset of one row's peak from its bin."""
+    radius = min(1 if mode == "parabola" else REFINE_RADIUS, peak, len(row) - 1 - peak)
+    if mode == "none" or radius < 1:
+        return 0.0
+    t = np.arange(-radius, radius + 1)
+    window = row[peak - radius : peak + radius + 1]
+    if mode == "expectation":
+        weight = np.where(np.isfinite(window), np.exp(np.where(np.isfinite(window), window, 0) - row[peak]), 0)
+        return float(np.clip((t * weight).sum() / weight.sum(), -0.5, 0.5))
+    if not np.isfinite(window).all():
+        return 0.0
+    curvature, slope, _ = np.polyfit(t, window - row[peak], 2)
+    return float(np.clip(-slope / (2 * curvature), -0.5, 0.5)) if curvature < -1e-12 else 0.0
+
+
+def row_reference(row, split_ratio, mode):
+    """(crop coordinate, largest logit or None, largest softmax) of one row."""
+    finite = np.where(np.isfinite(row), row, -np.inf)
+    if not np.isfinite(finite).any():
+        return len(row) / split_ratio / 2, None, None
+    peak = int(np.argmax(finite))
+    softmax = 1 / np.exp(finite - finite[peak]).sum()
+    return (peak + refined(row, peak, mode)) / split_ratio, float(finite[peak]), float(softmax)
+
+
+def decode_reference(
+    simcc_x, simcc_y, affines, split_ratio, *, score="min_logit", refine="none", flipped=None, partner=None, shift=0
+):
+    """N x K x 3 float64."""
+    x, y = simcc_x.astype(np.float64), simcc_y.astype(np.float64)
+    if flipped is not None:
+        x = merged_rows(simcc_x, flipped[0], partner, shift, reverse=True)
+        y = merged_rows(simcc_y, flipped[1], partner, 0, reverse=False)
+    out = np.zeros((*x.shape[:2], 3))
+    for n, k in np.ndindex(*x.shape[:2]):
+        px, top_x, soft_x = row_reference(x[n, k], split_ratio, refine)
+        py, top_y, soft_y = row_reference(y[n, k], split_ratio, refine)
+        out[n, k, :2] = affines[n].astype(np.float64) @ (px, py, 1)
+        if top_x is not None and top_y is not None:
+            rules = {
+                "min_logit": min(top_x, top_y),
+                "mean_logit": (top_x + top_y) / 2,
+                "min_softmax": min(soft_x, soft_y),
+            }
+            out[n, k, 2] = rules[score]
+    return out
