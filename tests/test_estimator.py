@@ -556,3 +556,49 @@ def test_the_scale_of_scores_follows_the_rule(engine):
     softmax = scale_from_recipe(BODY14)
     assert 1 / 256 < softmax.fair < softmax.sure < 0.1
     assert scale_from_recipe(SMALL_HEATMAP).fair == 0.2
+
+
+@pytest.mark.parametrize("state", ["idle", "frames submitted", "a stream half-way"])
+def test_the_interpreter_ends_cleanly_without_close(engine, state):
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    what = {
+        "idle": "estimate(frame)",
+        "frames submitted": "futures = [estimate.submit(frame) for _ in range(20)]",
+        "a stream half-way": "stream = estimate.stream(frame for _ in range(99)); next(stream)",
+    }
+    code = f"""
+import numpy as np
+from sdk import PoseEstimator
+frame = np.zeros((60, 80, 3), np.uint8)
+estimate = PoseEstimator({str(engine.folder)!r}, device="cpu", threads=1)
+{what[state]}
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.data
+def test_a_walk_keeps_its_ids(engine, shared):
+    """Persons of a real clip, found anew in each frame: whoever overlaps the frame before keeps the number."""
+    from sdk.runtime.tracking import box_iou
+
+    capture = cv2.VideoCapture(str(shared / "data" / "samples" / "video" / "000001_mpiinew_test.mp4"))
+    detector = shared / "models" / "rtmdet-nano-person.onnx"
+    before, kept, told = None, 0, 0
+    with PoseEstimator(engine, device="cpu", detector=detector, tracker=True, threads=1) as estimate:
+        while (read := capture.read())[0]:
+            poses = estimate(read[1])
+            assert len(poses.track_ids) == len(poses) == len(set(poses.track_ids.tolist()))
+            if before is not None:
+                overlap = box_iou(poses.boxes, before.boxes)
+                for row, other in zip(*np.nonzero(overlap > 0.8), strict=True):
+                    if (overlap[row] > 0.3).sum() == 1 and (overlap[:, other] > 0.3).sum() == 1:  # no rival
+                        told, kept = told + 1, kept + int(poses.track_ids[row] == before.track_ids[other])
+            before = poses
+    assert told == kept >= 3

@@ -100,6 +100,20 @@ def rename_output(folder):
     edit_manifest(files={GRAPH_NAME: sha256_of_file(folder / GRAPH_NAME)})(folder)
 
 
+def move_weights_outside(folder):
+    import onnx
+
+    model = onnx.load(folder / GRAPH_NAME)
+    weights = model.graph.initializer[0]
+    (folder.parent / "elsewhere.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    entry = weights.external_data.add()
+    entry.key, entry.value = "location", "../elsewhere.bin"
+    (folder / GRAPH_NAME).write_bytes(model.SerializeToString())
+    edit_manifest(files={GRAPH_NAME: sha256_of_file(folder / GRAPH_NAME)})(folder)
+
+
 BROKEN_FOLDERS = {
     "flipped byte": (flip_byte, r"'network\.onnx' was altered .* copy it again or rebuild"),
     "missing graph": (lambda f: (f / GRAPH_NAME).unlink(), r"'network\.onnx' is missing; copy it again"),
@@ -109,6 +123,7 @@ BROKEN_FOLDERS = {
     "unknown key": (edit_manifest(colour="blue"), "unknown key 'colour'"),
     "file outside": (edit_manifest(files={"../x": "0", GRAPH_NAME: "0"}), "must not leave the folder"),
     "not a graph": (break_graph, "ONNX Runtime .* refuses it"),
+    "weights outside": (move_weights_outside, "ONNX Runtime .* refuses it .*escapes"),
     "other tensors": (rename_output, r"its recipe names 'input' and \['simcc_x', 'simcc_y'\]; build the engine again"),
 }
 
@@ -184,7 +199,7 @@ def test_cuda_without_cuda_says_why(folder):
     problem = cuda_problem()
     if problem is None:
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(DeviceError, match="device 'cuda' cannot be used: .*`sdk doctor`"):
+    with pytest.raises(DeviceError, match=r"device 'cuda' cannot be used: .*`sdk doctor`"):
         open_session(folder, "cuda")
 
 
@@ -220,6 +235,21 @@ def two_gpus(monkeypatch):
     from sdk.runtime import device
 
     monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
+    monkeypatch.setattr(device, "native_problem", lambda: None)
+
+
+@pytest.mark.native
+def test_a_build_without_nvcc_is_told(folder, two_gpus, monkeypatch):
+    from sdk import _native
+    from sdk.runtime import device
+
+    monkeypatch.undo()
+    monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
+    monkeypatch.setattr(_native, "cuda", None)
+    message = "the native extension was built without its CUDA half: install the CUDA toolkit"
+    with pytest.raises(DeviceError, match=f"device 'cuda' cannot be used: {message}"):
+        choose_device(engine_from(folder), "cuda")
+    assert choose_device(engine_from(folder), "auto")[1].startswith(message)
 
 
 def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
@@ -229,7 +259,7 @@ def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
 
 def test_an_engine_without_a_plan_names_the_build_command(folder, two_gpus):
     with pytest.raises(
-        EngineError, match="it has no plan, only its graph; rebuild it here.*`sdk build-engine --rebuild "
+        EngineError, match=r"it has no plan, only its graph; rebuild it here.*`sdk build-engine --rebuild "
     ):
         choose_device(engine_from(folder), "cuda")
     device, reason = choose_device(engine_from(folder), "auto")
@@ -258,3 +288,53 @@ def test_a_plan_for_another_machine_names_both_and_the_mend(made, version, capab
     assert (problem is None) == (message is None)
     if message:
         assert message in problem and problem.endswith("rebuild it")
+
+
+@pytest.fixture(scope="module")
+def compiled(graph, tmp_path_factory):
+    """An engine with a real plan, as the toolchain builds it."""
+    from sdk.toolchain.build import BuildOptions, build_engine
+
+    output = tmp_path_factory.mktemp("compiled") / "small.fp16"
+    return build_engine(BuildOptions(SMALL, "fp16", onnx=graph, output=output))
+
+
+@pytest.mark.tensorrt
+@pytest.mark.torch
+def test_an_engine_with_a_plan_runs_on_the_cpu_from_its_graph(compiled, folder):
+    assert compiled.plan_path.is_file()
+    with open_session(compiled, "cpu") as typed, open_session(folder, "cpu") as single:
+        for half, full in zip(typed.run(crops_of(3)), single.run(crops_of(3)), strict=True):
+            np.testing.assert_allclose(half, full, atol=2e-2)
+
+
+@pytest.mark.tensorrt
+@pytest.mark.torch
+def test_a_flipped_byte_of_the_plan_is_found_before_anything_reads_it(compiled, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(compiled.folder, tmp_path / "copy")
+    plan = copy / compiled.plan_path.name
+    data = bytearray(plan.read_bytes())
+    data[-1] ^= 1
+    plan.write_bytes(data)
+    for device in ("cpu", "auto"):
+        with pytest.raises(EngineError, match=rf"'{plan.name}' was altered .* copy it again or rebuild the engine"):
+            open_session(copy, device)
+
+
+@pytest.mark.tensorrt
+@pytest.mark.torch
+def test_a_plan_of_another_version_names_both_and_the_command(compiled, two_gpus):
+    from dataclasses import replace
+
+    note = replace(compiled.manifest.compiler, version="0.9.1")
+    old = replace(compiled, manifest=replace(compiled.manifest, compiler=note))
+    installed = compiled.manifest.compiler.version
+    with pytest.raises(
+        EngineError, match=rf"0\.9\.1 and {installed} is installed here; rebuild it here .*`sdk build-engine"
+    ):
+        choose_device(old, "cuda")
+    device, reason = choose_device(old, "auto")
+    assert device == Device("cpu") and "0.9.1" in reason
+    assert choose_device(compiled, "auto") == (Device("cuda", 0), "the engine has a plan for it")

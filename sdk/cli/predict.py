@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--detect-every", type=int, default=1, metavar="N", help="in videos: detect in every Nth frame")
     how = parser.add_argument_group("how")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    how.add_argument("--threads", type=int, help="threads of the CPU's work (default: all cores)")
+    how.add_argument(
+        "--threads", type=int, help="threads of ONNX Runtime and the native ops (default: all cores, and one)"
+    )
     how.add_argument("--flip-test", action="store_true", help="also run the mirrored crop")
     how.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
     out = parser.add_argument_group("results")

@@ -21,6 +21,7 @@ __all__ = [
     "compute_capability",
     "cuda_problem",
     "device_from_name",
+    "native_problem",
     "plan_mismatch",
     "plan_problem",
 ]
@@ -55,7 +56,7 @@ def choose_device(engine: Engine, name: str) -> tuple[Device, str]:
     if wanted == Device("cpu"):
         return wanted, "asked for"
     device = wanted or Device("cuda")
-    problem = cuda_problem(device.index)
+    problem = cuda_problem(device.index) or native_problem()
     if wanted and problem:
         raise DeviceError(f"device '{name}' cannot be used: {problem}; `sdk doctor` lists what is missing")
     if not problem:
@@ -85,6 +86,20 @@ def cuda_problem(index: int = 0) -> str | None:
         return "the CUDA driver sees no device"
     if index >= count:
         return f"there is no device {index}; the driver sees {count}, numbered from 0"
+    return None
+
+
+def native_problem() -> str | None:
+    """Why the native extension cannot crop and decode on a GPU, or None."""
+    try:
+        from sdk import _native
+    except ImportError as error:
+        return f"the native extension cannot be loaded ({error})"
+    if _native.cuda is None:
+        return (
+            "the native extension was built without its CUDA half: install the CUDA toolkit and install simcc-edge-sdk "
+            "from source, so that nvcc is found"
+        )
     return None
 
 

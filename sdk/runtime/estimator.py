@@ -49,7 +49,8 @@ class PoseEstimator:
     'cuda:N'. `detector`: a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N).
     `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
     two detections take the previous joints' boxes. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule.
-    `threads`: of the CPU's work. `pixel_format`: 'bgr', or an NV12 format of `sdk.ops`.
+    `threads`: of ONNX Runtime and the native ops (by default all cores, and one). `pixel_format`: 'bgr', or another of
+    `sdk.runtime.frames.PIXEL_FORMATS`.
     """
 
     def __init__(
