@@ -69,7 +69,9 @@ def _mismatch(path: Path, recipe: Recipe, state: Mapping[str, Tensor], differenc
         ("unexpected", differences.unexpected),
         ("of another shape", differences.misshapen),
     )
-    told = "; ".join(f"{len(keys)} keys {kind}: {_listed(keys)}" for kind, keys in kinds if keys)
+    told = "; ".join(
+        f"{len(keys)} {'key' if len(keys) == 1 else 'keys'} {kind}: {_listed(keys)}" for kind, keys in kinds if keys
+    )
     return f"checkpoint '{path}' does not fit recipe '{recipe.name}': {told}. {_advice(state)}"
 
 

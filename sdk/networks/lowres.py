@@ -60,13 +60,23 @@ class MarginalHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # N x C x h x w
         along_x, along_y = self.final(self.refine(features)).float().chunk(2, dim=1)
-        return self._bins(along_x.logsumexp(dim=2)), self._bins(along_y.logsumexp(dim=3))
+        return self._bins(log_sum_exp(along_x, dim=2)), self._bins(log_sum_exp(along_y, dim=3))
 
     def _bins(self, marginal: Tensor) -> Tensor:  # N x (K x bins a cell) x cells
         """N x K x (cells x bins a cell), in the order of pixels."""
         cells = marginal.shape[2]
         split = marginal.reshape(-1, self.joints, self.bins, cells).transpose(2, 3)
         return split.reshape(-1, self.joints, cells * self.bins)
+
+
+def log_sum_exp(x: Tensor, dim: int) -> Tensor:
+    """The logarithm of the sum of exponentials, its largest term taken out in the open.
+
+    ONNX's own operator leaves that to whoever runs it, and a compiler that does not overflows FP16 at a logit of 11.
+    """
+    largest = x.amax(dim=dim, keepdim=True).detach()
+    total: Tensor = (x - largest).exp().sum(dim=dim).log() + largest.squeeze(dim)
+    return total
 
 
 class Residual(nn.Module):

@@ -1,0 +1,92 @@
+"""Recipes for networks that no catalogue has, and the authors' outputs (`../shared/parity`) as a table of cases."""
+
+import json
+import re
+import zlib
+from dataclasses import replace
+
+import numpy as np
+
+from sdk.networks.fitting import found_in_shapes
+from sdk.recipe import Input, Network, Output, Protocol, Recipe
+from sdk.skeletons import SKELETONS, Skeleton
+
+LAYOUT_OF_SOURCE = {"leeyegy/SimCC": "simcc", "leeyegy/TokenPose": "tokenpose", "open-mmlab/mmpose": "mmpose"}
+PARITY_SEED = 20261122
+
+
+def skeleton_of(count):
+    """A joint set of `count` joints: a known one, else one without pairs."""
+    for skeleton in SKELETONS.values():
+        if len(skeleton.joints) == count:
+            return skeleton
+    return Skeleton(f"any{count}", tuple(f"joint{i}" for i in range(count)), (), (), (0.1,) * count)
+
+
+def recipe_of(backbone, head, size_hw, *, joints=17, split_ratio=2.0, layout="sdk"):
+    """A recipe of these parts; `split_ratio` None for heatmaps."""
+    score = None if split_ratio is None else "min_logit"
+    return Recipe(
+        name=f"any-{size_hw[0]}x{size_hw[1]}",
+        description="for a test",
+        source="tests",
+        licence="Apache-2.0",
+        network=Network(backbone, head),
+        input=Input(*size_hw, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb", 1.25),
+        output=Output("heatmap" if split_ratio is None else "simcc", split_ratio, score),
+        skeleton=skeleton_of(joints),
+        protocol=Protocol(flip_test=False, flip_shift=False),
+        layout=layout,
+    )
+
+
+def parity_documents(folder):
+    """The JSON of every network in the folder, by name; {} where there is none."""
+    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def recipe_from_parity(document):
+    """The recipe that a parity document describes: from its keys and shapes, its input and its configuration's name."""
+    shapes = {key: tuple(shape) for key, shape in document["state_dict"].items()}
+    size_hw = tuple(document["input"][2:])
+    found = found_in_shapes(shapes, size_hw)
+    assert found is not None, f"{document['name']}: keys of no network the SDK has"
+    assert found.layout == LAYOUT_OF_SOURCE[document["source"]]
+    backbone = found.network.backbone
+    if heads := re.search(r"heads(\d+)", document["config"]):  # not in the shapes
+        backbone = replace(backbone, heads=int(heads.group(1)))
+    return recipe_of(
+        backbone,
+        found.network.head,
+        size_hw,
+        joints=found.joints,
+        split_ratio=document["split_ratio"],
+        layout=found.layout,
+    )
+
+
+def parity_state(document):
+    """The weights that follow from a parity document's keys and shapes, as its README says."""
+    return {key: _parity_value(key, tuple(shape)) for key, shape in document["state_dict"].items()}
+
+
+def parity_input(document):
+    rng = np.random.default_rng(PARITY_SEED)
+    return rng.standard_normal(document["input"]).astype(np.float32)
+
+
+def _parity_value(key, shape):
+    noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "num_batches_tracked":
+        value = np.zeros(shape)
+    elif leaf == "running_var":
+        value = 1 + 0.2 * np.abs(noise)
+    elif leaf in ("running_mean", "bias", "beta"):
+        value = 0.1 * noise
+    elif len(shape) >= 2:
+        value = noise * np.sqrt(0.5 / np.prod(shape[1:]))
+    else:
+        value = 1 + 0.1 * noise
+    return np.asarray(value, np.float32)
