@@ -23,10 +23,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sdk.recipe import Recipe, recipe_by_name, recipe_from_table  # noqa: E402
-from sdk.training.augment import Augmentation  # noqa: E402
-from sdk.training.codecs import Smoothing  # noqa: E402
-from sdk.training.settings import Settings  # noqa: E402
+from sdk.recipe import Recipe, recipe_by_name, recipe_from_table
+from sdk.training.augment import Augmentation
+from sdk.training.codecs import Smoothing
+from sdk.training.settings import Settings
 
 STRIDE_16 = {"kind": "lowres", "channels": [24, 32, 64, 128, 192], "depths": [1, 1, 1, 1], "neck": [96]}
 STRIDE_8 = {**STRIDE_16, "neck": [96, 96]}
