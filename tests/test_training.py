@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdk.errors import DeviceError, TrainingError
+from sdk.errors import CheckpointError, DeviceError, TrainingError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -143,7 +143,7 @@ def test_stages_and_heatmaps_train(data, tmp_path):
 def test_fine_tuning_starts_from_the_weights(data, finished, tmp_path):
     run = trainer(data, tmp_path / "tuned", weights=finished / "best.safetensors")
     assert same(load_file(finished / "best.safetensors"), run.network.state_dict())
-    with pytest.raises(TrainingError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="does not fit recipe"):
         trainer(data, tmp_path / "tuned", recipe=tiny_recipe("heatmap"), weights=finished / "best.safetensors")
 
 
@@ -213,7 +213,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
             "was made with another settings",
         ),
         (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu or cuda (got 'tpu')"),
-        (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), TrainingError, "cannot be read"),
+        (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), CheckpointError, "no.safetensors"),
         (lambda d, f, t: Settings(epochs=0), TrainingError, "setting 'epochs' must be at least 1 (got 0)"),
         (lambda d, f, t: Settings(ema=1.0), TrainingError, "setting 'ema' must be at least 0 and below 1"),
         (lambda d, f, t: Settings(stages=(Stage(2.0, 8, 8),)), TrainingError, "'until' must rise within 0..1"),

@@ -1,4 +1,4 @@
-"""The project's own network: its head is a marginal, shifts with the person and stands large logits; it fits its budget."""
+"""The project's own network: its head is a marginal, moves with the person and stands large logits; its budget."""
 
 import numpy as np
 import pytest

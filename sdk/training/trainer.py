@@ -24,7 +24,7 @@ import numpy as np
 
 from sdk.errors import TrainingError
 from sdk.geometry import apply_affines, crop_affines
-from sdk.networks import network_from_recipe
+from sdk.networks import load_checkpoint, network_from_recipe
 from sdk.recipe import Recipe
 from sdk.strict import table_from
 from sdk.training.augment import Augmentation
@@ -75,7 +75,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = _channels_last(network_from_recipe(recipe).to(self.device))
         if weights is not None:
-            _load_weights(self.network, weights)
+            load_checkpoint(self.network, recipe, weights)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
@@ -331,23 +331,3 @@ def _optimiser(network: Module, settings: Settings) -> Any:
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99))
-
-
-def _load_weights(network: Module, path: Path) -> None:
-    """Fine-tuning: start from `path`, a safetensors file of this recipe's network."""
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(path)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"weights '{path}' cannot be read ({error}); give a .safetensors file") from error
-    own = network.state_dict()
-    for name in own.keys() ^ state.keys():
-        raise TrainingError(f"weights '{path}' do not fit the recipe's network: tensor '{name}' is in one of them only")
-    for name, value in own.items():
-        if value.shape != state[name].shape:
-            raise TrainingError(
-                f"weights '{path}' do not fit: tensor '{name}' has shape {tuple(state[name].shape)}, the recipe's "
-                f"network {tuple(value.shape)}"
-            )
-    network.load_state_dict(state)
