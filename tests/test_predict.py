@@ -376,6 +376,12 @@ def test_a_full_disk_leaves_nothing(engine, photos, tmp_path, monkeypatch, capsy
     assert names_in(target) == []
 
 
+def test_a_picture_of_an_unknown_ending_is_refused(tmp_path):
+    with pytest.raises(outputs.OutputError, match=r"a\.xyz' cannot be encoded .*choose an ending such as \.jpg"):
+        outputs.write_picture(tmp_path / "a.xyz", noise(0))
+    assert names_in(tmp_path) == []
+
+
 def test_a_video_that_lost_frames_is_no_video(tmp_path):
     with (
         pytest.raises(outputs.OutputError, match="only 2 of 3 frames arrived"),

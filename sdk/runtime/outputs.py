@@ -8,9 +8,6 @@ write_picture(Path("out/1.jpg"), picture_bgr)
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,35 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import OutputError
+from sdk.files import whole_file
 
-__all__ = ["LineFile", "VideoFile", "whole_file", "write_json", "write_picture"]
+__all__ = ["LineFile", "VideoFile", "write_json", "write_picture"]
 
 Frame = NDArray[np.uint8]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_picture(path: Path, picture: Frame) -> None:
     """Write a BGR picture (H x W x 3) in the format that the ending names."""
     import cv2
 
-    encoded, data = cv2.imencode(path.suffix, picture)
-    if not encoded:
-        raise OutputError(f"'{path}' cannot be encoded; choose an ending such as .jpg or .png")
+    try:
+        encoded, data = cv2.imencode(path.suffix, picture)
+    except cv2.error as error:
+        raise OutputError(f"'{path}' cannot be encoded ({error.err}); choose an ending such as .jpg or .png") from error
+    assert encoded, "imencode raises where it cannot encode"
     with whole_file(path) as temporary:
         temporary.write_bytes(data.tobytes())
 
