@@ -17,15 +17,9 @@ def _has_native():
 
 
 def _has_gpu():
-    if not _installed("pycuda"):
-        return False
-    import pycuda.driver as cuda
+    from sdk.runtime.device import cuda_problem
 
-    try:
-        cuda.init()
-    except cuda.Error:
-        return False
-    return cuda.Device.count() > 0
+    return cuda_problem() is None
 
 
 NEEDS = {

@@ -83,6 +83,9 @@ class Simulated:
                     return array[address - base : address - base + size]
         raise AssertionError(f"{size} bytes at {address:#x} lie in no live allocation")
 
+    def stream(self, handle):
+        return next(stream for stream in self.streams if stream.handle == handle)
+
     def capturing_here(self):
         return any(s.capture is not None and s.capture_thread == threading.get_ident() for s in self.streams)
 
@@ -110,10 +113,6 @@ class Stream:
         while self.queue:
             self.queue.pop(0)()
         return True
-
-
-def _stream(device, handle):
-    return next(stream for stream in device.streams if stream.handle == handle)
 
 
 def _driver(device):
@@ -276,7 +275,7 @@ class _Graph:
         self.device.called("cudaGraphLaunch")
         self.device.launches += 1
         for work in self.works:
-            _stream(self.device, handle).put(work)
+            self.device.stream(handle).put(work)
 
     def destroy(self):
         self.destroyed = True
@@ -310,7 +309,7 @@ class Kernels:
             )
             self._floats(out, crops.shape)[...] = crops
 
-        _stream(self.device, stream).put(crop_now)
+        self.device.stream(stream).put(crop_now)
 
     def decode(self, out, logits, mirrored, partner, affines, count, work, stream):
         from sdk import ops
@@ -332,24 +331,24 @@ class Kernels:
                 flip_shift=bool(work.flip_shift),
             )
 
-        _stream(self.device, stream).put(decode_now)
+        self.device.stream(stream).put(decode_now)
 
     def wait_for_stream(self, stream, producer):
         self.waits.append((stream, producer))
 
     def begin_capture(self, stream):
-        chosen = _stream(self.device, stream)
+        chosen = self.device.stream(stream)
         assert chosen.capture is None and not chosen.queue
         chosen.capture, chosen.capture_thread = [], threading.get_ident()
 
     def end_capture(self, stream):
-        chosen = _stream(self.device, stream)
+        chosen = self.device.stream(stream)
         works, chosen.capture = chosen.capture, None
         self.device.captures += 1
         return _Graph(self.device, works)
 
     def abort_capture(self, stream):
-        _stream(self.device, stream).capture = None
+        self.device.stream(stream).capture = None
 
     def _floats(self, address, shape):
         return self.device.bytes_at(address, 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
@@ -422,7 +421,7 @@ class _Context:
     def enqueue(self, stream):
         from sdk.errors import DeviceError
 
-        device, chosen = self.plan.device, _stream(self.plan.device, stream)
+        device, chosen = self.plan.device, self.plan.device.stream(stream)
         if device.refuse_in_capture and chosen.capture is not None:
             raise DeviceError("tensorrt did not run: refused")
         addresses, (shape,) = dict(self.addresses), self.shapes.values()

@@ -77,10 +77,12 @@ class FrameUpload:
         return Brought(self._record(base, layout.row_bytes, layout), chosen.kind, frame)
 
     def free(self) -> None:
+        """Free the frame buffers, and let go of the stream, which PyCUDA must destroy with the context entered."""
         for memory in (self._frame, self._staging):
             if memory is not None:
                 memory.free()
         self._frame = self._staging = None
+        del self.stream
 
     def abandon(self) -> None:
         for memory in (self._frame, self._staging):

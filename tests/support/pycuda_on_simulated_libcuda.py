@@ -1,0 +1,146 @@
+"""Run by `tests/test_cuda_pycuda.py` in a process of its own, with the simulated libcuda loaded before the real PyCUDA.
+
+argv: an engine folder, what to do, the simulated library. Prints one JSON line; the caller looks at it, at the exit
+status and at what PyCUDA wrote to stderr.
+"""
+
+import ctypes
+import gc
+import json
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+import sdk
+from sdk import trt
+from sdk.errors import DeviceError, OutOfMemoryError
+from sdk.manifest import open_engine
+from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+from sdk.runtime.ort_session import OrtSession
+from sdk.runtime.pipeline import CpuPipeline
+from tests.support.simulated_cuda import Kernels, _Plan
+from tests.test_cuda_pipeline import DeviceArray, random_affines, random_frame
+
+CALLBACK = ctypes.CFUNCTYPE(None)
+
+
+class Library:
+    """The simulated libcuda as what `tests.support.simulated_cuda` calls a device."""
+
+    refuse_in_capture = False
+
+    def __init__(self, path):
+        self.lib = ctypes.CDLL(path)
+        for name in ("sim_end",):
+            getattr(self.lib, name).restype = ctypes.c_void_p
+        self.kept, self.enqueues, self.captures, self.launches, self.streams = [], 0, 0, 0, []
+
+    def stream(self, handle):
+        return Stream(self, handle)
+
+    def bytes_at(self, address, size):
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+
+    def alive(self):
+        counts = (ctypes.c_int * 5)()
+        self.lib.sim_alive(counts)
+        return dict(zip(("device", "host", "streams", "events", "depth"), counts, strict=True))
+
+
+class Stream:
+    def __init__(self, device, handle):
+        self.device, self.handle = device, ctypes.c_void_p(handle)
+
+    @property
+    def capture(self):
+        return self.device.lib.sim_capturing(self.handle) or None
+
+    def put(self, work):
+        call = CALLBACK(work)
+        self.device.kept.append(call)
+        if self.device.lib.sim_call(self.handle, call):
+            raise DeviceError("work was put on a stream without a context")
+
+
+class Graph:
+    def __init__(self, lib, handle):
+        self.lib, self.handle = lib, ctypes.c_void_p(handle)
+
+    def launch(self, stream):
+        self.lib.sim_launch(self.handle)
+
+    def destroy(self):
+        self.lib.sim_destroy(self.handle)
+
+
+class LibraryKernels(Kernels):
+    def begin_capture(self, stream):
+        self.device.lib.sim_begin(ctypes.c_void_p(stream))
+
+    def end_capture(self, stream):
+        return Graph(self.device.lib, self.device.lib.sim_end(ctypes.c_void_p(stream)))
+
+    def abort_capture(self, stream):
+        self.device.lib.sim_abort(ctypes.c_void_p(stream))
+
+
+def frames_of(frame):
+    pinned = sdk.pinned_frame(*frame.shape[:2])
+    pinned[...] = frame
+    wide = sdk.pinned_frame(frame.shape[0] + 7, frame.shape[1] + 5)
+    view = wide[3:-4, 2:-3]
+    view[...] = frame
+    return {"pageable": frame, "pinned": pinned, "view": view, "device": DeviceArray(frame)}
+
+
+def main(folder, deed, library):
+    engine, device = open_engine(Path(folder)), Library(library)
+    kernels = LibraryKernels(device, engine.manifest.recipe)
+    session = OrtSession(engine, threads=1)
+    trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
+    trt.load_plan = lambda compiler, data: _Plan(device, session, engine.manifest.recipe)
+    frame, wrong = random_frame(), []
+    with CpuPipeline(session) as cpu:
+        gpu = GpuPipeline(engine, kernels=kernels)
+        for name, given in frames_of(frame).items():
+            for count in (1, 3, 8):
+                affines = random_affines(count, count)
+                for _ in range(2):
+                    if not np.array_equal(gpu.run(given, affines)[0], cpu.run(frame, affines)[0]):
+                        wrong.append([name, count])
+        threads = [threading.Thread(target=gpu.run, args=(frame, random_affines(2))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        gpu.stages(frame, random_affines(1)), gpu.network_ms(1, 3)
+        message = ""
+        if deed == "memory":
+            device.lib.sim_limit(ctypes.c_size_t(4096))
+            try:
+                GpuPipeline(engine, kernels=kernels)
+            except OutOfMemoryError as error:
+                message = str(error)
+            device.lib.sim_limit(ctypes.c_size_t(1 << 30))
+            gpu.run(frame, random_affines(1))
+        del given
+        gc.collect()
+        if deed == "drop-in-a-thread":
+            box = [gpu]
+            del gpu
+            thread = threading.Thread(target=box.clear)
+            thread.start()
+            thread.join()
+            gc.collect()
+        elif deed != "exit":
+            gpu.close()
+        print(json.dumps({"wrong": wrong, "message": message, **device.alive()}))
+        sys.stdout.flush()
+        if deed == "exit":
+            globals()["kept_until_the_end"] = gpu
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,119 @@
+"""The run time through the real PyCUDA, on a libcuda that simulates a device; and PyCUDA's real answers without one.
+
+Needs PyCUDA, whose wheel must be compiled where it is used, and a C compiler; skips elsewhere.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+from tests.support.simulated_cuda import simulated_engine
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPILER = shutil.which("cc") or shutil.which("gcc")
+SPEC = importlib.util.find_spec("pycuda")
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(SPEC is None, reason="pycuda is not installed"),
+    pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="there is no C compiler"),
+]
+
+NO_DEVICE = """
+#include <stddef.h>
+int cuInit(unsigned flags) { return 100; }
+int cuGetErrorString(int error, const char** text) { *text = "no CUDA-capable device is detected"; return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A function that compiles a libcuda: the source given, and every other symbol of PyCUDA as 'not supported'."""
+    folder = tmp_path_factory.mktemp("libcuda")
+    (driver,) = Path(SPEC.submodule_search_locations[0]).glob("_driver*.so")
+    listed = subprocess.run(["nm", "-D", driver], capture_output=True, text=True, check=True).stdout
+    needed = sorted({line.split()[-1] for line in listed.splitlines() if " U cu" in line})
+
+    def library(name, source):
+        stubs = "".join(f"int {each}(void) {{ return 801; }}\n" for each in needed if f" {each}(" not in source)
+        path = folder / name
+        path.mkdir()
+        (path / "main.c").write_text(source)
+        (path / "rest.c").write_text(stubs)
+        target = path / "libcuda.so.1"
+        options = ["-shared", "-fPIC", "-w", "-Wl,-soname,libcuda.so.1", "-o", target]
+        subprocess.run([COMPILER, *options, path / "main.c", path / "rest.c", "-lpthread"], check=True)
+        return target
+
+    return library
+
+
+@pytest.fixture(scope="module")
+def simulated(compiled):
+    return compiled("simulated", (ROOT / "tests/support/simulated_libcuda.c").read_text())
+
+
+@pytest.fixture(scope="module")
+def engine_folder(tmp_path_factory):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("engine")
+    graph = pooled_simcc_graph(folder / "small.onnx", SMALL)
+    return simulated_engine(wrapped_engine(graph, folder / "small", SMALL)).folder
+
+
+def run(preload, *arguments):
+    environment = {**os.environ, "LD_PRELOAD": str(preload), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("deed", ["close", "memory", "drop-in-a-thread", "exit"])
+def test_the_pipeline_uses_pycuda_as_it_is(simulated, engine_folder, deed):
+    done = run(simulated, "tests/support/pycuda_on_simulated_libcuda.py", engine_folder, deed, simulated)
+    assert done.returncode == 0, done.stderr
+    assert "PyCUDA" not in done.stderr and "cleaned up" not in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["wrong"] == [] and report["depth"] == 0
+    if deed == "memory":
+        assert "free" in report["message"] and "needed" in report["message"]
+    if deed != "exit":
+        assert (report["device"], report["host"], report["events"]) == (0, 0, 0)
+        assert report["streams"] == 1  # the device's probe, which lives as long as the process
+
+
+ANSWERS = """
+from sdk.runtime.device import cuda_problem
+from sdk.errors import DeviceError
+import sdk
+print(cuda_problem())
+for call in (lambda: sdk.pinned_frame(8, 8), lambda: sdk.PoseEstimator(device="cuda")):
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_driver_without_a_device_is_said_in_words(compiled):
+    done = run(compiled("no-device", NO_DEVICE), "-c", ANSWERS)
+    assert done.returncode == 0, done.stderr
+    assert "no CUDA-capable device is detected" in done.stdout.splitlines()[0]
+    assert "DeviceError device 'cuda:0' cannot be used" in done.stdout
+
+
+def test_no_driver_at_all_is_said_in_words():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ANSWERS], env=environment, cwd=ROOT, capture_output=True, text=True)
+    if "no CUDA driver" not in done.stdout:
+        pytest.skip("this machine has a CUDA driver")
+    assert "DeviceError device 'cuda:0' cannot be used: no CUDA driver" in done.stdout
