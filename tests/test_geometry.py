@@ -1,0 +1,109 @@
+"""Boxes to crops and back, against the authors' matrices and against the definition."""
+
+import numpy as np
+import pytest
+
+from sdk.errors import InputError
+from sdk.geometry import apply_affines, boxes_from_keypoints, check_boxes, crop_affines, inverse_affines
+
+SIZES = {"256x192": (256, 192), "64x64": (64, 64), "128x128": (128, 128), "384x288": (384, 288), "odd": (65, 33)}
+
+
+def boxes(count=5, seed=0):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-50, 300, (count, 2))
+    return np.concatenate([low, low + rng.uniform(1, 400, (count, 2))], axis=1).astype(np.float32)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size", ["256x192", "64x64", "128x128"])
+def test_crops_are_the_authors(size, parity):
+    """mmpose's matrices go from the frame to the crop; ours go back."""
+    table = np.load(parity / "preprocess.npz")
+    images = sorted({name.split("_")[0] for name in table.files})
+    assert images
+    for image in images:
+        case = f"{image}_{size}"
+        box = table[f"{case}.box_xyxy"][None]
+        ours = inverse_affines(crop_affines(box, SIZES[size], 1.25))[0]
+        assert np.abs(ours - table[f"{case}.matrix"]).max() <= 2e-4 * np.abs(table[f"{case}.matrix"]).max()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("padding", [1.0, 1.25, 2.0])
+def test_a_crop_holds_the_padded_box_about_its_centre(size, padding):
+    height, width = SIZES[size]
+    xyxy = boxes()
+    affines = crop_affines(xyxy, (height, width), padding)
+    corners = np.tile(np.array([[0, 0], [width, height]], np.float32), (len(xyxy), 1, 1))
+    framed = apply_affines(affines, corners)
+    centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+    assert np.allclose(framed.mean(axis=1), centre, atol=1e-3)
+    extent, wanted = framed[:, 1] - framed[:, 0], (xyxy[:, 2:] - xyxy[:, :2]) * padding
+    assert (extent >= wanted * (1 - 1e-5)).all()
+    assert np.allclose((extent / wanted).min(axis=1), 1, atol=1e-4)  # and no larger than it must be
+    assert np.allclose(extent[:, 0] / width, extent[:, 1] / height, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_way_there_and_back(size):
+    affines = crop_affines(boxes(7), SIZES[size], 1.25)
+    points = np.random.default_rng(1).uniform(0, 200, (7, 9, 2)).astype(np.float32)
+    back = apply_affines(inverse_affines(affines), apply_affines(affines, points))
+    assert np.abs(back - points).max() < 2e-2
+
+
+def test_no_boxes_no_crops():
+    empty = check_boxes([])
+    assert (empty.shape, empty.dtype) == ((0, 4), np.float32)
+    assert crop_affines(empty, (64, 64), 1.25).shape == (0, 2, 3)
+    assert inverse_affines(crop_affines(empty, (64, 64), 1.25)).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[[1, 2, 3, 4]], np.array([[1, 2, 3, 4]], np.float64), np.array([[1, 2, 3, 4, 9]], np.int64)[:, :4]],
+    ids=["list", "float64", "strided integers"],
+)
+def test_boxes_of_any_kind_become_float32(given):
+    checked = check_boxes(given)
+    assert (checked.dtype, checked.flags.c_contiguous) == (np.float32, True)
+    assert checked.tolist() == [[1, 2, 3, 4]]
+
+
+NAN = float("nan")
+BAD = {
+    "text": ("a box", "boxes must be an N x 4 array of numbers"),
+    "ragged": ([[1, 2, 3], [1, 2, 3, 4]], "boxes must be an N x 4 array of numbers"),
+    "one flat box": ([1, 2, 3, 4], "boxes must have the shape N x 4, xyxy in pixels (got (4,))"),
+    "five values": ([[1, 2, 3, 4, 5]], "boxes must have the shape N x 4, xyxy in pixels (got (1, 5))"),
+    "NaN": ([[0, 0, 5, 5], [0, NAN, 5, 5]], "box 1 must be finite numbers (got [0.0, nan, 5.0, 5.0])"),
+    "infinite": ([[0, 0, float("inf"), 5]], "box 0 must be finite numbers"),
+    "inverted x": ([[40, 0, 30, 5]], "box 0 has no area: x2 must exceed x1 (got x1=40.0, x2=30.0)"),
+    "no height": ([[0, 0, 5, 5], [0, 7, 5, 7]], "box 1 has no area: y2 must exceed y1 (got y1=7.0, y2=7.0)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_box_is_refused(case):
+    given, message = BAD[case]
+    with pytest.raises(InputError) as caught:
+        check_boxes(given)
+    assert message in str(caught.value)
+
+
+def test_boxes_around_joints():
+    keypoints = np.array([[[10, 20], [30, 60], [90, 90]], [[5, 5], [6, 6], [7, 7]]], np.float32)
+    scores = np.array([[0.9, 0.8, 0.1], [0.9, 0.1, 0.1]], np.float32)
+    found = boxes_from_keypoints(keypoints, scores, threshold=0.3, margin=0.1)
+    assert found[0].tolist() == pytest.approx([8, 16, 32, 64])
+    assert np.isnan(found[1]).all()  # one joint is no box
+
+
+def test_boxes_around_joints_in_a_line_are_none():
+    keypoints = np.array([[[10, 20], [10, 60]]], np.float32)
+    assert np.isnan(boxes_from_keypoints(keypoints, np.ones((1, 2), np.float32), threshold=0.3)).all()
+
+
+def test_boxes_around_nobody():
+    assert boxes_from_keypoints(np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32), 0.3).shape == (0, 4)
