@@ -1,6 +1,6 @@
 """How a network is trained: every number of a run, strict like a recipe, kept beside the run's results.
 
-The defaults are those that made the bundled network; `sdk train --settings FILE` reads others from TOML.
+`sdk train --settings FILE` reads them from TOML; what it leaves out has its default here.
 
     settings = settings_from_file(Path("mine.toml"))
     Settings(epochs=2, batch=32)
@@ -41,7 +41,7 @@ class Stage:
 class Settings:
     """A training run. `batch` is per process; `ema` is the average's decay a step."""
 
-    epochs: int = 110
+    epochs: int = 80
     batch: int = 64
     learning_rate: float = 2e-3
     final_rate: float = 0.01  # of learning_rate, at the end of the cosine
