@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = ["Case", "measure", "warm_up"]
 Call = Callable[[], Mapping[str, float | str]]
 
 TURN_SECONDS = 0.25
+PAUSE_SECONDS = 0.02  # idle threads of the case before spin for some milliseconds, then sleep
 WINDOW = 8  # calls whose median is held against the window before
 STEADY = 0.05
 PERCENTILES = (50, 90, 99)
@@ -65,7 +66,8 @@ class Case:
         return spent_ms
 
     def turn(self, seconds: float) -> None:
-        """Calls for about `seconds`, at least one."""
+        """Calls for about `seconds`, at least one, after a pause for the case before."""
+        sleep(PAUSE_SECONDS)
         start = perf_counter()
         self.run()
         while perf_counter() - start < seconds:
