@@ -549,6 +549,17 @@ def test_a_recipe_that_was_not_built_names_the_command():
         PoseEstimator(name, device="cpu")
 
 
+def test_random_weights_are_told(engine, caplog):
+    from sdk.manifest import WeightsNote
+
+    random = replace(engine, manifest=replace(engine.manifest, weights=WeightsNote("random", "seed 0")))
+    with caplog.at_level("WARNING", "sdk"):
+        PoseEstimator(engine, device="cpu").close()
+        assert caplog.text == ""
+        PoseEstimator(random, device="cpu").close()
+    assert "has random weights (seed 0): its poses mean nothing" in caplog.text
+
+
 def test_the_scale_of_scores_follows_the_rule(engine):
     from sdk.runtime.confidence import scale_from_recipe
 

@@ -78,6 +78,9 @@ def open_pipeline(
     opened = engine_from(engine)
     if refine != "none" and opened.manifest.recipe.output.kind == "heatmap":
         raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
+    weights = opened.manifest.weights
+    if weights.kind == "random":
+        log.warning("engine '%s' has random weights (%s): its poses mean nothing", opened.folder.name, weights.source)
     chosen, reason = choose_device(opened, device)
     if device == "auto":
         log.info("engine '%s' runs on %s: %s", opened.folder.name, chosen, reason)
