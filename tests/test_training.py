@@ -21,6 +21,7 @@ from safetensors.torch import load_file  # noqa: E402
 from support.training import tiny_recipe, write_data  # noqa: E402
 
 from sdk.training.augment import Augmentation  # noqa: E402
+from sdk.training.codecs import Smoothing  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
 from sdk.training.trainer import Trainer  # noqa: E402
@@ -122,9 +123,8 @@ def test_workers_change_nothing(data, finished, tmp_path):
 
 
 def test_it_learns(data, tmp_path):
-    settings = Settings(
-        epochs=30, batch=8, warmup_steps=5, workers=0, validate_every=30, augmentation=Augmentation.none()
-    )
+    narrow = {"smoothing": Smoothing("gaussian", 1.0), "augmentation": Augmentation.none(), "learning_rate": 1e-2}
+    settings = Settings(epochs=25, batch=8, warmup_steps=5, workers=0, validate_every=25, **narrow)
     run = trainer(data, tmp_path / "learns", settings)
     run.fit()
     losses = [row["loss"] for row in run.rows]

@@ -1,0 +1,132 @@
+"""Rendered figures, and `sdk demo` from end to end on the bundled network."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sdk.cli import main
+from sdk.runtime.figures import Wardrobe, draw_figure, drawn_pose, joints_from_pose, rendered_clip, rendered_figure
+from sdk.skeletons import skeleton_by_name
+
+cv2 = pytest.importorskip("cv2")
+
+JOINTS = skeleton_by_name("crowdpose14").joints
+
+
+def joint(joints, name):
+    return joints[JOINTS.index(name)]
+
+
+def test_the_seed_decides_the_picture():
+    first, again, other = (rendered_figure(np.random.default_rng(seed), (120, 160)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[0] != other[0]).any()
+    assert first[0].shape == (120, 160, 3) and first[0].dtype == np.uint8
+    assert first[1].shape == (14, 2) and first[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_joints_lie_on_the_figure(seed):
+    rng = np.random.default_rng(seed)
+    pose, height_px = drawn_pose(rng), 180.0
+    joints = joints_from_pose(pose, (150.0, 150.0), height_px)
+    frame = np.zeros((300, 300, 3), np.uint8)
+    draw_figure(frame, joints, height_px, Wardrobe.drawn(rng), pose.facing)
+    drawn = cv2.dilate((frame.max(axis=2) > 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    for name, (x, y) in zip(JOINTS, np.round(joints).astype(int), strict=True):
+        assert drawn[y, x], name
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_limbs_keep_their_lengths(seed):
+    joints = joints_from_pose(drawn_pose(np.random.default_rng(seed)), (0.0, 0.0), 100.0)
+    for a, b, length in (("elbow", "wrist", 16.0), ("hip", "knee", 23.5), ("knee", "ankle", 23.5)):
+        for side in ("left", "right"):
+            span = np.linalg.norm(joint(joints, f"{side}_{a}") - joint(joints, f"{side}_{b}"))
+            assert span == pytest.approx(length, rel=1e-4)
+
+
+def test_the_left_of_a_figure_that_faces_us_is_on_our_right():
+    for _, joints in rendered_clip(seed=0, frames=5):
+        assert joint(joints, "left_shoulder")[0] > joint(joints, "right_shoulder")[0]
+        assert joint(joints, "left_hip")[0] > joint(joints, "right_hip")[0]
+        assert joint(joints, "top_head")[1] < joint(joints, "neck")[1] < joint(joints, "left_hip")[1]
+
+
+def test_a_clip_stays_in_the_frame_and_moves():
+    clip = list(rendered_clip(seed=1, frames=40, size_hw=(200, 220)))
+    joints = np.stack([joints for _, joints in clip])
+    assert len(clip) == 40
+    assert (joints >= 0).all() and (joints[..., 0] < 220).all() and (joints[..., 1] < 200).all()
+    assert np.abs(np.diff(joints, axis=0)).max() < 0.06 * 200
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One demo: its folder and its JSON."""
+    import contextlib
+    import io
+
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    said = io.StringIO()
+    command = ["demo", "--frames", "24", "--output", str(folder), "--compiler", "none", "--device", "cpu", "--json"]
+    with contextlib.redirect_stdout(said):
+        assert main(command) == 0
+    return folder, json.loads(said.getvalue())
+
+
+def test_the_demo_finds_the_figure(demo):
+    _, result = demo
+    assert result["frames"] == 24
+    assert result["accuracy"]["pck_0.2"] >= 60
+    assert {"crop", "total"} <= set(result["latency_ms"]) and min(result["latency_ms"].values()) >= 0
+
+
+def test_the_demo_leaves_engine_picture_and_clip(demo):
+    from pathlib import Path
+
+    from sdk.manifest import open_engine
+
+    folder, result = demo
+    assert open_engine(Path(result["engine"])).manifest.recipe.name == "body14-nano-128x128"
+    picture = cv2.imread(result["picture"])
+    plain = next(rendered_clip(3, 24, picture.shape[:2]))[0]
+    assert picture.shape == plain.shape
+    capture = cv2.VideoCapture(result["clip"])
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 24
+    capture.release()
+    assert not [path.name for path in folder.iterdir() if "part" in path.name]
+
+
+def test_the_demo_takes_a_file(demo, tmp_path, capsys):
+    _, result = demo
+    command = ["demo", "--source", result["clip"], "--frames", "3", "--output", str(tmp_path), "--compiler", "none"]
+    assert main([*command, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy" not in said
+    assert f"clip      {tmp_path / 'clip.mp4'}" in said
+
+
+@pytest.mark.tensorrt
+def test_the_demo_compiles_a_plan(tmp_path, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX alone compiles without a device")
+    command = ["demo", "--frames", "2", "--output", str(tmp_path), "--compiler", "tensorrt-rtx", "--device", "cpu"]
+    assert main([*command, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["compiler"].startswith("tensorrt-rtx ")
+    assert list((tmp_path / "body14-nano-128x128.fp32").glob("*.plan"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--frames", "0"], "--frames must be at least 1 (got 0)"),
+        (["--source", "no.mp4"], "source 'no.mp4' does not exist"),
+        (["--source", "7"], "camera 7 gives no frame; check that it is connected and free, or name a file"),
+    ],
+)
+def test_misuse_is_told(tmp_path, capsys, options, message):
+    assert main(["demo", "--output", str(tmp_path), "--compiler", "none", "--device", "cpu", *options]) == 1
+    assert message in capsys.readouterr().err
