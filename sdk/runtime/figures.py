@@ -179,7 +179,7 @@ def rendered_clip(seed: int, frames: int, size_hw: tuple[int, int] = (360, 480))
     background, wardrobe = random_background(rng, size_hw), Wardrobe.drawn(rng)
     height_px = 0.72 * size_hw[0]
     for index in range(frames):
-        phase = 2 * math.pi * index / 32
+        phase = 2 * math.pi * index / 48
         swing, wave = 24 * math.sin(phase), math.sin(2 * phase)
         pose = Pose(
             trunk=3 * math.sin(phase),
