@@ -190,12 +190,19 @@ class Plan:
         return low, best, high
 
     def create_context(
-        self, *, kernels: Kernels = "lazy", runtime_cache: bytes | None = None, own_memory: bool = True
+        self,
+        *,
+        kernels: Kernels = "lazy",
+        runtime_cache: bytes | None = None,
+        own_memory: bool = True,
+        own_graph: bool = False,
     ) -> Context:
         """An execution context.
 
         `kernels` (TensorRT-RTX): when kernels for the actual shapes are compiled: in the background, at once, or never.
-        `runtime_cache` (TensorRT-RTX): what `Context.runtime_cache` gave earlier. Both are ignored by `tensorrt`.
+        `runtime_cache` (TensorRT-RTX): what `Context.runtime_cache` gave earlier.
+        `own_graph` (TensorRT-RTX): it captures the plan in a CUDA graph of its own; not to be captured in another.
+        `tensorrt` ignores these three.
         `own_memory` False: the caller hands activations over by `Context.set_memory` before the first enqueue.
         """
         trt, logger = _module(self.compiler), _logger(self.compiler)
@@ -206,6 +213,8 @@ class Plan:
                 context, cache = self._engine.create_execution_context(strategy), None
             else:
                 config, cache = self._rtx_config(trt, strategy, kernels, runtime_cache)
+                if own_graph:
+                    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 context = self._engine.create_execution_context(config)
             if context is None:
                 raise DeviceError(f"{self.compiler} cannot make an execution context: {_told(errors)}")

@@ -1,4 +1,4 @@
-"""The run time against the CUDA half of the native extension as it was built: arguments, and answers without a driver."""
+"""The run time against the CUDA half of the extension as it was built: arguments, and answers without a driver."""
 
 import numpy as np
 import pytest
