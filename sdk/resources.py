@@ -14,7 +14,7 @@ from typing import Literal
 
 from sdk.errors import SdkError
 
-__all__ = ["CACHE_VARIABLE", "bundled_engines", "cache_folder", "catalogue_folder"]
+__all__ = ["CACHE_VARIABLE", "bundled_engines", "bundled_weights", "cache_folder", "catalogue_folder"]
 
 CACHE_VARIABLE = "SIMCC_EDGE_SDK_CACHE"
 
@@ -32,6 +32,12 @@ def bundled_engines() -> dict[str, Path]:
     """Engine folders that ship with the SDK, by name."""
     folder = catalogue_folder("engines") / "bundled"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/engine.json"))}
+
+
+def bundled_weights(name: str) -> Path | None:
+    """The weights that ship with the SDK for recipe `name`, for fine-tuning and rebuilding; None where none do."""
+    path = catalogue_folder("engines") / "bundled" / f"{name}.safetensors"
+    return path if path.is_file() else None
 
 
 def cache_folder() -> Path:

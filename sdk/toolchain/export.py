@@ -26,6 +26,7 @@ from sdk.errors import GraphError, InputError
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.recipe import Recipe, recipe_from_table
+from sdk.resources import bundled_weights
 from sdk.toolchain.comparison import ComparisonCrops, comparison_crops, keypoint_distance
 from sdk.toolchain.foreign import OPSET, slim
 from sdk.toolchain.graphs import graph_session, serialized
@@ -145,6 +146,8 @@ def write_graph(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _load(network: Any, recipe: Recipe, weights: Path | None) -> WeightsNote:
+    if weights is None and recipe.weights is None:
+        weights = bundled_weights(recipe.name)
     if weights is None and recipe.weights is None:
         raise InputError(
             f"recipe '{recipe.name}' names no released weights; give --weights FILE, or --weights random for timing"
