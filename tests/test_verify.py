@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sdk.cli import main
-from sdk.errors import DatasetError, InputError
+from sdk.errors import DatasetError, InputError, OutputError
 from sdk.evaluate.comparing import bins_moved
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
@@ -211,6 +211,12 @@ def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, pho
     (tmp_path / "predictions.journal").write_bytes(b"rubbish\nmore")
     with pytest.raises(DatasetError, match="first line cannot be read"):
         verify(options(engine, photographs, output=tmp_path))
+
+
+def test_a_place_that_cannot_be_written_is_said(engine, photographs, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"journal .* cannot be written \(Not a directory"):
+        verify(options(engine, photographs, output=tmp_path / "file" / "out"))
 
 
 class CountingRunner(BatchRunner):

@@ -10,7 +10,8 @@ record that was cut off by a kill is dropped; a journal of another run is refuse
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import DatasetError
+from sdk.errors import DatasetError, OutputError
 
 __all__ = ["Journal"]
 
@@ -49,10 +50,11 @@ class Journal:
             resumed.truncate(end)
             resumed.seek(end)
             return cls(resumed, done)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.open("wb")
-        fresh.write(header)
-        fresh.flush()
+        with _naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.open("wb")
+            fresh.write(header)
+            fresh.flush()
         return cls(fresh, np.zeros((0, *record_shape), np.float32))
 
     def __len__(self) -> int:
@@ -68,8 +70,9 @@ class Journal:
         """Add the next persons' records and hand them to the operating system."""
         whole = np.ascontiguousarray(records, np.float32)
         if self._file is not None:
-            self._file.write(whole.tobytes())
-            self._file.flush()
+            with _naming(self._file.name):
+                self._file.write(whole.tobytes())
+                self._file.flush()
         self._parts.append(whole)
 
     def __enter__(self) -> Journal:
@@ -80,6 +83,18 @@ class Journal:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """A full disk or a forbidden folder, in words."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"the journal '{path}' cannot be written ({error.strerror or error}); make room or choose another --output; "
+            "what was predicted so far is kept"
+        ) from error
 
 
 def _read(path: Path, header: bytes, record_shape: tuple[int, ...]) -> tuple[Float32Array, int]:

@@ -14,8 +14,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from math import isfinite, nan
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
@@ -33,7 +34,8 @@ class Meter:
     """Where power is read, and how, in watts."""
 
     source: str
-    watts: Callable[[], float]
+    watts: Callable[[], float]  # NaN where this reading failed
+    close: Callable[[], None] = lambda: None
 
 
 def find_power_meter(device: str, hwmon: Path = HWMON) -> tuple[Meter | None, str]:
@@ -90,12 +92,13 @@ class PowerLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is not None and self._meter is not None:
             self._thread.join()
+            self._meter.close()
 
     def joules(self, spans: Sequence[tuple[float, float]]) -> float | None:
         """Energy of the spans (start, end), from the mean power within them; None without a sample in them."""
-        within = [watts for at, watts in self._samples if any(start <= at <= end for start, end in spans)]
+        within = [watts for at, watts in self._samples if _within(at, spans) and isfinite(watts)]
         if not within:
             return None
         return sum(within) / len(within) * sum(end - start for start, end in spans)
@@ -105,17 +108,24 @@ class PowerLog:
             self._samples.append((perf_counter(), meter.watts()))
 
 
-@dataclass
+def _within(at: float, spans: Sequence[tuple[float, float]]) -> bool:
+    return any(start <= at <= end for start, end in spans)
+
+
+@dataclass(frozen=True)
 class _Tegrastats:
-    """The last line of a running `tegrastats`; it ends with this process."""
+    """A running `tegrastats`, a line a reading."""
 
     process: subprocess.Popen[str]
-    latest: float = field(default=0.0)
 
     def watts(self) -> float:
         assert self.process.stdout is not None, "opened with a pipe"
-        self.latest = watts_from_tegrastats(self.process.stdout.readline()) or self.latest
-        return self.latest
+        found = watts_from_tegrastats(self.process.stdout.readline())
+        return nan if found is None else found
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
 
 
 def _tegrastats_meter() -> Meter | None:
@@ -124,7 +134,7 @@ def _tegrastats_meter() -> Meter | None:
         return None
     command = [tool, "--interval", str(int(1000 * PERIOD_SECONDS))]
     running = _Tegrastats(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    return Meter("tegrastats", running.watts)
+    return Meter("tegrastats", running.watts, running.close)
 
 
 def _nvml_meter(index: int) -> Meter | None:
@@ -139,8 +149,8 @@ def _nvml_meter(index: int) -> Meter | None:
         return None
 
     def watts() -> float:
-        nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts))
-        return milliwatts.value * 1e-3
+        failed = nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts))
+        return nan if failed else milliwatts.value * 1e-3
 
     return Meter(f"NVML, device {index}", watts)
 

@@ -22,8 +22,8 @@ from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.page import html_page
 from sdk.evaluate.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import Verification
+from sdk.files import whole_file
 from sdk.manifest import Engine, sha256_of_file
-from sdk.runtime.outputs import whole_file
 
 __all__ = ["markdown", "report_table", "timing_table", "write_report", "write_text"]
 
