@@ -51,8 +51,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions):
 
 
 def test_the_sdist_holds_what_a_build_needs_and_no_binaries(distributions):
-    names = {name.split("/", 1)[-1] for name in tarfile.open(distributions[0]).getnames()}
-    needed = {str(p.relative_to(ROOT)) for p in (ROOT / "cpp_ext").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".py")}
+    with tarfile.open(distributions[0]) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    sources = (path for path in (ROOT / "cpp_ext").rglob("*") if path.suffix in (".h", ".cpp", ".cu", ".py"))
+    needed = {str(path.relative_to(ROOT)) for path in sources}
     assert needed | {"LICENSE", "setup.py", "pyproject.toml", "README.md"} <= names
     assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
 
