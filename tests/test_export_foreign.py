@@ -234,7 +234,7 @@ def opset(version):
 REFUSED = {
     "no such file": (lambda p: p.with_name("nowhere.onnx"), r"cannot be read \(No such file"),
     "a folder": (lambda p: p.parent, r"cannot be read \(Is a directory"),
-    "empty": (lambda p: p.write_bytes(b"") and p or p, "holds no graph"),
+    "empty": (lambda p: (p.write_bytes(b"") and p) or p, "holds no graph"),
     "not a graph": (lambda p: (p.write_bytes(b"\x80junk" * 50), p)[1], "is not an ONNX file, or is truncated"),
     "truncated": (lambda p: (p.write_bytes(p.read_bytes()[:-900]), p)[1], "is not an ONNX file, or is truncated"),
     "data in the parent folder": (external("../w.bin"), r"data in '../w.bin', outside the file's own folder"),
@@ -254,7 +254,7 @@ REFUSED = {
     "crops that see each other": (lambda p: changed(p, mixes_the_batch), "give other outputs than one by one"),
     "FP16 already": (lambda p: changed(p, half_weights), r"typed already \(FP16, at 'simcc_x_half'\)"),
     "an opset of the future": (lambda p: changed(p, opset(21)), "is of opset 21; export it with opset 19 to 20"),
-    "a zip without a graph": (lambda p: zipped(p), r"exactly one ONNX file \(got none\)"),
+    "a zip without a graph": (zipped, r"exactly one ONNX file \(got none\)"),
     "a zip with two": (lambda p: zipped(p, "a.onnx", "b.onnx"), r"exactly one ONNX file \(got a.onnx, b.onnx\)"),
     "a zip that is none": (
         lambda p: (p.with_suffix(".zip").write_bytes(b"PK"), p.with_suffix(".zip"))[1],

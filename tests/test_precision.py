@@ -109,6 +109,23 @@ ISLANDS = {
         {"Pow", "Add"},
         {"Tanh"},
     ),
+    "log-sum-exp": (
+        [("ReduceLogSumExp", ("x", "axes"), ("l",), {"keepdims": 1}), ("Relu", ("l",), ("y",))],
+        [AXES],
+        {"ReduceLogSumExp"},
+        {"Relu"},
+    ),
+    "a softmax taken apart": (
+        [
+            ("Exp", ("x",), ("e",)),
+            ("ReduceSum", ("e", "axes"), ("s",)),
+            ("Div", ("e", "s"), ("d",)),
+            ("Relu", ("d",), ("y",)),
+        ],
+        [AXES],
+        {"Exp", "ReduceSum", "Div"},
+        {"Relu"},
+    ),
     "a constant beyond FP16": (
         [("Add", ("x", "huge"), ("a",)), ("Relu", ("a",), ("y",))],
         [("huge", np.float32(1e6))],
@@ -212,14 +229,22 @@ def test_branches_are_refused():
         with_constants_named(model)
 
 
-def test_rounding_shows_what_fp16_storage_overflows():
-    model = graph([("Mul", ("x", "x"), ("s",)), ("Sqrt", ("s",), ("y",))])
-    x = np.full((1, 17, WIDTH), 300, np.float32)
+OVERFLOWS = {
+    "a square and its root": ([("Mul", ("x", "x"), ("s",)), ("Sqrt", ("s",), ("y",))], 300, 300),
+    "the norm of 48 features of 40": ([("ReduceL2", ("x", "axes"), ("y",))], 40, 40 * WIDTH**0.5),
+    "log-sum-exp of 48 times 20": ([("ReduceLogSumExp", ("x", "axes"), ("y",))], 20, 20 + np.log(WIDTH)),
+}
+
+
+@pytest.mark.parametrize(("nodes", "value", "expected"), OVERFLOWS.values(), ids=OVERFLOWS)
+def test_rounding_shows_what_fp16_storage_overflows(nodes, value, expected):
+    model = graph(nodes, [AXES])
+    x = np.full((1, 17, WIDTH), value, np.float32)
     with_islands, without = (
         graph_session(stored_graph_from_graph(fp16_graph_from_graph(model, islands=islands))).run(None, {"x": x})[0]
         for islands in (True, False)
     )
-    assert np.allclose(with_islands, 300)
+    assert np.allclose(with_islands, expected)
     assert np.isinf(without).all()
 
 

@@ -5,6 +5,8 @@ FP16 ends at 65,504. What passes it in pose networks, and how far its FP32 islan
   square to the division (or product) that applies the norm to the data;
 - a power of two or more (GAU's relu(q k)^2, GELU's x^3): overflows above 256 (40). From the product of two activations
   that feeds it, if one does, to the next bounded or normalising operator, a convolution, or the output;
+- an exponential that is summed (log-sum-exp): overflows above 11; TensorRT takes no maximum away first. To the
+  logarithm or division that ends it;
 - a constant that FP16 cannot hold: its consumers;
 - numbers made from shapes: they address, and addresses must be exact.
 
@@ -56,6 +58,8 @@ class _Finder:
             elif node.op_type in SUMS and (square := self._square_before(node)):
                 self._keep(square, "sum of squares")
                 self._keep_norm(node)
+            elif node.op_type in ("Exp", "ReduceLogSumExp"):
+                self._keep_exponential(node)
             elif self._power(node) >= 2 and not self._feeds_sum(node):
                 self._keep_power(node)
         return self._found
@@ -80,6 +84,15 @@ class _Finder:
         """Whether `taker` joins the norm with data that the norm was not made of alone."""
         others = [name for name in taker.input if name and name not in node.output]
         return taker.op_type in ("Div", "Mul") and any(name not in self._constants for name in others)
+
+    def _keep_exponential(self, start: onnx.NodeProto) -> None:
+        """The exponential, and what follows it up to the logarithm or the division that makes it small again."""
+        queue = [start]
+        while queue:
+            node = queue.pop()
+            self._keep(node, "sum of exponentials")
+            if node.op_type in ("Exp", *SUMS, "Add"):
+                queue.extend(taker for taker in self._after(node) if taker.op_type in (*SUMS, "Add", "Log", "Div"))
 
     def _keep_power(self, start: onnx.NodeProto) -> None:
         self._keep(start, "square or higher power")

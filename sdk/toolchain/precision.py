@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+APART = {"ReduceL2": ("Mul", "Sqrt"), "ReduceSumSquare": ("Mul", ""), "ReduceLogSumExp": ("Exp", "Log")}
 FREE = {"Shape", "Size"}  # read no values: any type will do
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def stored_graph_from_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to FP16 wherever a typed graph stores FP16: what a GPU's memory would hold.
 
     ONNX Runtime on the CPU computes FP16 nodes in float32 and may skip the rounding between them, so it need not show
-    an overflow. This graph does: ReduceL2 is taken apart as TensorRT takes it apart, then every FP16 tensor is rounded.
+    an overflow. This graph does: compound reductions are taken apart as TensorRT takes them apart, then every FP16
+    tensor is rounded.
     """
     typed = with_constants_named(model)
     _take_reductions_apart(typed)
@@ -243,24 +245,25 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _take_reductions_apart(model: onnx.ModelProto) -> None:
-    """ReduceL2 and ReduceSumSquare as a product, a sum and a root, each a tensor of its own."""
-    nodes = []
+    """Compound reductions as the elementwise operators and the sum that TensorRT makes of them, each a tensor."""
+    nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        if node.op_type not in ("ReduceL2", "ReduceSumSquare"):
-            nodes.append(node)
-            continue
-        data, out = node.input[0], node.output[0]
-        root = node.op_type == "ReduceL2"
-        nodes.append(helper.make_node("Mul", [data, data], [f"{out}_squares"], name=f"{node.name}/squares"))
-        total = helper.make_node(
-            "ReduceSum", [f"{out}_squares", *node.input[1:]], [f"{out}_sum" if root else out], name=f"{node.name}/sum"
-        )
-        total.attribute.extend(node.attribute)
-        nodes.append(total)
-        if root:
-            nodes.append(helper.make_node("Sqrt", [f"{out}_sum"], [out], name=f"{node.name}/root"))
+        nodes.extend(_apart(node) if node.op_type in APART else [node])
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _apart(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    before, after = APART[node.op_type]
+    data, out = node.input[0], node.output[0]
+    total = f"{out}_sum" if after else out
+    inputs = [data, data] if before == "Mul" else [data]
+    yield helper.make_node(before, inputs, [f"{out}_terms"], name=f"{node.name}/terms")
+    reduction = helper.make_node("ReduceSum", [f"{out}_terms", *node.input[1:]], [total], name=f"{node.name}/sum")
+    reduction.attribute.extend(node.attribute)
+    yield reduction
+    if after:
+        yield helper.make_node(after, [total], [out], name=f"{node.name}/{after.lower()}")
 
 
 def _rounded(node: onnx.NodeProto, types: Mapping[str, int]) -> Iterator[onnx.NodeProto]:
