@@ -72,7 +72,7 @@ class BuildSettings:
     workspace_mib: int | None = None
     optimization_level: int | None = None
     timing_cache: bytes | None = None  # b"" starts a new one; None keeps none
-    compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX only; none: portable
+    compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX only; none: portable; "current": the GPU that is here
     dla_core: int | None = None
 
 
@@ -145,6 +145,8 @@ def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, mo
         _parse(trt, network, logger, compiler, graph)
         config = builder.create_builder_config()
         _configure(trt, config, compiler, settings)
+        if settings.dla_core is not None:
+            _use_dla(trt, builder, network, config, settings.dla_core)
         config.add_optimization_profile(_profile(builder, settings))
         cache = _attach_timing_cache(config, compiler, settings)
         if monitor is not None:
@@ -155,8 +157,11 @@ def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, mo
         return Built(bytes(plan), None if cache is None else bytes(config.get_timing_cache().serialize()))
 
 
-def load_plan(compiler: CompilerName, data: bytes) -> Plan:
-    """The plan, ready to make contexts. EngineError says what TensorRT said. The caller verified the bytes' sha256."""
+def load_plan(compiler: CompilerName, data: bytes, *, dla_core: int | None = None) -> Plan:
+    """The plan, ready to make contexts. EngineError says what TensorRT said. The caller verified the bytes' sha256.
+
+    `dla_core`: the core it was built for.
+    """
     trt, logger = _module(compiler), _logger(compiler)
     with logger.collected() as errors:
         runtime = trt.Runtime(logger)
@@ -164,6 +169,8 @@ def load_plan(compiler: CompilerName, data: bytes) -> Plan:
             raise DeviceError(f"{compiler} {trt.__version__} cannot start: {_told(errors)}")
         if runtime.engine_host_code_allowed:
             raise AssertionError("a plan must never bring host code")
+        if dla_core is not None:
+            runtime.DLA_core = dla_core
         _check_validity(trt, runtime, compiler, data, errors)
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
@@ -314,12 +321,24 @@ def _configure(trt: Any, config: Any, compiler: CompilerName, settings: BuildSet
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
     if settings.optimization_level is not None:
         config.builder_optimization_level = settings.optimization_level
-    if settings.dla_core is not None:
-        config.default_device_type = trt.DeviceType.DLA
-        config.DLA_core = settings.dla_core
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if settings.compute_capabilities:
         _set_capabilities(trt, config, compiler, settings.compute_capabilities)
+
+
+def _use_dla(trt: Any, builder: Any, network: Any, config: Any, core: int) -> None:
+    """Place on a DLA what it can run, and say which layers stay on the GPU."""
+    cores = int(getattr(builder, "num_DLA_cores", 0))
+    if not 0 <= core < cores:
+        raise BuildError(
+            f"tensorrt {trt.__version__} finds {cores} DLA cores on this device (asked for core {core}); "
+            "leave --dla-core out, or see docs/jetson.md for the boards and versions that have one"
+        )
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    fallen = [layer.name for layer in layers if not config.can_run_on_DLA(layer)]
+    log.warning("%d of %d layers cannot run on the DLA and stay on the GPU: %s", len(fallen), len(layers), fallen)
 
 
 def _set_capabilities(trt: Any, config: Any, compiler: CompilerName, wanted: Sequence[str]) -> None:
@@ -328,13 +347,16 @@ def _set_capabilities(trt: Any, config: Any, compiler: CompilerName, wanted: Seq
             "a compute capability can be chosen for compiler tensorrt-rtx alone; tensorrt compiles for the device it "
             "runs on: leave --compute-capability out"
         )
-    known = compute_capabilities()
+    known = (*compute_capabilities(), "current")
     for capability in wanted:
         if capability not in known:
             raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")
+        if capability == "current" and len(wanted) > 1:
+            raise InputError("compute capability 'current' stands alone: leave the others out")
     config.num_compute_capabilities = len(wanted)
     for index, capability in enumerate(wanted):
-        member = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""))
+        name = "CURRENT" if capability == "current" else "SM" + capability.replace(".", "")
+        member = getattr(trt.ComputeCapability, name)
         if not config.set_compute_capability(member, index):
             raise BuildError(f"{compiler} {trt.__version__} does not take compute capability {capability}")
 

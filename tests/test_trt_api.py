@@ -9,11 +9,12 @@ import ast
 import importlib
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sdk import trt
-from sdk.errors import DeviceError, EngineError
+from sdk.errors import BuildError, DeviceError, EngineError
 from sdk.runtime.device import cuda_problem
 from tests.support.engines import SMALL, pooled_simcc_graph
 from tests.support.trt_api import arities, record_of, records
@@ -68,7 +69,14 @@ RTX_PROPERTIES = {
     "IRuntimeConfig": ("dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"),
     "IBuilderConfig": ("num_compute_capabilities",),
 }
-DLA_PROPERTIES = {"IBuilderConfig": ("default_device_type", "DLA_core")}
+DLA_CALLS = {"IBuilderConfig": {"can_run_on_DLA": 1}, "INetworkDefinition": {"get_layer": 1}}
+DLA_PROPERTIES = {
+    "Builder": ("num_DLA_cores",),
+    "Runtime": ("DLA_core",),
+    "IBuilderConfig": ("default_device_type", "DLA_core"),
+    "INetworkDefinition": ("num_layers",),
+}
+DLA_VALUES = {"DeviceType": ("DLA",), "BuilderFlag": ("GPU_FALLBACK",)}
 VALUES = {
     "BuilderFlag": ("TF32",),
     "MemoryPoolType": ("WORKSPACE",),
@@ -109,6 +117,9 @@ def missing(record, table, kind):
 def problems(record, *, rtx):
     """Everything `sdk/trt.py` uses that a record lacks."""
     found = wrong_calls(record, CALLS) + missing(record, PROPERTIES, "property") + missing(record, VALUES, "value")
+    if not rtx:
+        found += wrong_calls(record, DLA_CALLS) + missing(record, DLA_PROPERTIES, "property")
+        found += missing(record, DLA_VALUES, "value")
     if rtx:
         found += wrong_calls(record, RTX_CALLS) + missing(record, RTX_PROPERTIES, "property")
         found += missing(record, RTX_VALUES, "value")
@@ -149,24 +160,45 @@ def test_the_tables_name_everything_that_the_module_uses():
     """A member that `sdk/trt.py` begins to use must be added above, or this fails."""
     source = Path(trt.__file__).read_text(encoding="utf-8")
     used = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
-    tables = (CALLS, RTX_CALLS, PROPERTIES, RTX_PROPERTIES, DLA_PROPERTIES, VALUES, RTX_VALUES)
+    tables = (CALLS, RTX_CALLS, DLA_CALLS, PROPERTIES, RTX_PROPERTIES, DLA_PROPERTIES, VALUES, RTX_VALUES, DLA_VALUES)
     listed = {member for table in tables for members in table.values() for member in members}
     offered = {member for record in RECORDS.values() for members in record.values() for member in members}
-    ours = {
-        "name",
-        "monitor",
-        "replace",
-        "shapes",
-        "DEBUG",
-        "REFIT",
-        "log",
-        "DLA",
-        "GPU_FALLBACK",
-        "plan",
-        "flags",
-        "reset",
-    }
+    ours = {"name", "monitor", "replace", "shapes", "DEBUG", "log", "plan"}
     assert {each for each in used & offered if not each.startswith("_")} - listed - ours == set()
+
+
+# DLA: the refusal and the list of layers, on stand-ins for TensorRT's objects; a board has yet to show the rest.
+
+
+class Config:
+    def __init__(self):
+        self.flags = []
+
+    def set_flag(self, flag):
+        self.flags.append(flag)
+
+    def can_run_on_DLA(self, layer):  # noqa: N802 (TensorRT's name)
+        return "conv" in layer.name
+
+
+def test_without_a_dla_the_core_asked_for_is_refused():
+    module, builder = SimpleNamespace(__version__="10.3.0"), SimpleNamespace(num_DLA_cores=0)
+    with pytest.raises(BuildError, match=r"finds 0 DLA cores on this device .asked for core 1."):
+        trt._use_dla(module, builder, None, Config(), 1)
+
+
+def test_layers_that_stay_on_the_gpu_are_listed(caplog):
+    module = SimpleNamespace(
+        __version__="10.3.0",
+        DeviceType=SimpleNamespace(DLA="dla"),
+        BuilderFlag=SimpleNamespace(GPU_FALLBACK="fallback"),
+    )
+    layers = [SimpleNamespace(name=name) for name in ("conv1", "silu1", "conv2", "softmax")]
+    network, config = SimpleNamespace(num_layers=4, get_layer=lambda index: layers[index]), Config()
+    with caplog.at_level("WARNING", logger="sdk.trt"):
+        trt._use_dla(module, SimpleNamespace(num_DLA_cores=2), network, config, 1)
+    assert (config.DLA_core, config.default_device_type, config.flags) == (1, "dla", ["fallback"])
+    assert "2 of 4 layers" in caplog.text and "['silu1', 'softmax']" in caplog.text
 
 
 # What differs between versions, and is therefore asked for before it is used.

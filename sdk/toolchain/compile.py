@@ -99,7 +99,8 @@ def compiler_note(compiler: trt.CompilerName, options: CompileOptions) -> Compil
     """The manifest's record of a compiler: version, target and the options that shape the plan."""
     version = trt.flavour(compiler).version
     assert version is not None
-    target = "portable" if compiler == "tensorrt-rtx" else cuda_devices()[0].capability
+    portable = compiler == "tensorrt-rtx" and "current" not in options.compute_capabilities
+    target = "portable" if portable else cuda_devices()[0].capability
     named = {
         "workspace_mib": options.workspace_mib,
         "optimization_level": options.optimization_level,
@@ -158,7 +159,9 @@ def _check_options(compiler: trt.CompilerName, options: CompileOptions) -> None:
             raise InputError("tensorrt-rtx times nothing while it builds: leave --timing-cache out")
         if options.dla_core is not None:
             raise InputError("tensorrt-rtx has no DLA: leave --dla-core out, or use --compiler tensorrt")
-        known = trt.compute_capabilities()
+        known = (*trt.compute_capabilities(), "current")
+        if "current" in options.compute_capabilities and not cuda_devices():
+            raise DeviceError("compute capability 'current' needs a CUDA device and none is visible: name one instead")
         for capability in options.compute_capabilities:
             if capability not in known:
                 raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")

@@ -100,7 +100,7 @@ def main(folder, deed, library):
     kernels = LibraryKernels(device, engine.manifest.recipe)
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
-    trt.load_plan = lambda compiler, data: _Plan(device, session, engine.manifest.recipe)
+    trt.load_plan = lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
     frame, wrong = random_frame(), []
     with CpuPipeline(session) as cpu:
         gpu = GpuPipeline(engine, kernels=kernels)

@@ -464,5 +464,7 @@ def install(monkeypatch, device, engine):
         monkeypatch.setattr(module, registry, {})
     session = OrtSession(engine, threads=1)
     monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
-    monkeypatch.setattr(trt, "load_plan", lambda compiler, data: _Plan(device, session, engine.manifest.recipe))
+    monkeypatch.setattr(
+        trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
+    )
     return Kernels(device, engine.manifest.recipe)

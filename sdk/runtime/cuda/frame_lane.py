@@ -257,7 +257,7 @@ class FrameLane(Lane):
             raise DeviceError(f"the graph could not be launched: {error}") from error
 
     def _can_capture(self, bucket: int) -> bool:
-        if not self.program.graphs or self.loaded.on_dla:
+        if not self.program.graphs or self.loaded.dla_core is not None:
             return False
         return self._context(bucket, mirrored=False).capturable(self.stream_handle)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sdk import trt
 from sdk.errors import DeviceError, EngineError
-from sdk.manifest import Engine, sha256_of_file
+from sdk.manifest import CompilerNote, Engine, sha256_of_file
 from sdk.recipe import Recipe
 from sdk.resources import cache_folder
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
@@ -83,10 +83,10 @@ class LoadedPlan:
         self.device = device
         self.users = 0
         self.compiler = compiler.name
-        self.on_dla = compiler.options.get("dla_core") is not None
+        self.dla_core: int | None = compiler.options.get("dla_core")
         data = _read_verified(path, engine.manifest.files[compiler.plan])
         self._key = (device.index, engine.manifest.files[compiler.plan])
-        self._plan: trt.Plan | None = _deserialised(device, compiler.name, data, engine)
+        self._plan: trt.Plan | None = _deserialised(device, compiler, data, engine)
         self._cache = RuntimeCache(
             (engine.folder, cache_folder() / "kernels"), _cache_name(compiler.version, device, self._key[1])
         )
@@ -150,9 +150,9 @@ def _read_verified(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _deserialised(device: DeviceContext, compiler: trt.CompilerName, data: bytes, engine: Engine) -> trt.Plan:
+def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, engine: Engine) -> trt.Plan:
     try:
-        return trt.load_plan(compiler, data)
+        return trt.load_plan(compiler.name, data, dla_core=compiler.options.get("dla_core"))
     except (EngineError, DeviceError) as error:
         if "out of memory" in str(error).lower() or "outofmemory" in str(error).lower():
             raise out_of_memory(f"load engine '{engine.folder.name}'", len(data), device.free_bytes()) from error
