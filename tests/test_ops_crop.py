@@ -225,7 +225,7 @@ MISUSE = {
     "zero-std": ({"std": (1, 0, 1)}, "mean and std must be 3 finite grey levels each, std positive"),
     "two-means": ({"mean": (1, 2)}, "mean and std must be 3"),
     "int-dtype": ({"dtype": np.int8}, r"dtype must be float32 or float16 \(got int8\)"),
-    "wrong-out": ({"out": np.zeros((1, 3, 8, 9), np.float32)}, r"out must be 1 x 3 x 8 x 8 float32 \(got 1 x 3 x 8 x 9"),
+    "wrong-out": ({"out": np.zeros((1, 3, 8, 9), np.float32)}, r"out must be 1 x 3 x 8 x 8 float32 \(got 1 x 3 x 8"),
     "half-out": ({"out": np.zeros((1, 3, 8, 8), np.float16)}, "out must be 1 x 3 x 8 x 8 float32"),
     "strided-out": ({"out": np.zeros((1, 3, 8, 16), np.float32)[..., ::2]}, "out must be contiguous"),
     "read-only-out": ({"out": np.broadcast_to(np.float32(0), (1, 3, 8, 8))}, "out must be writable"),

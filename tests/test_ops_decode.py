@@ -16,7 +16,7 @@ IDENTITY = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
 
 
 def assert_joints(joints, expected, affines, *, pixels):
-    """Coordinates to `pixels` of the crop, enlarged by the affine, beside float32's rounding; scores to 1e-6 of them."""
+    """Coordinates to `pixels` of the crop, enlarged by the affine, beside float32's rounding; scores to 1e-6."""
     slack = pixels * np.abs(affines[:, :, :2]).sum(axis=2)[:, None] + np.abs(expected[..., :2]) * 2**-23
     assert (np.abs(joints[..., :2] - expected[..., :2]) <= slack + 1e-30).all()
     np.testing.assert_allclose(joints[..., 2], expected[..., 2], rtol=1e-6, atol=1e-9)

@@ -69,7 +69,7 @@ def crop_reference(
 
 
 def crop_tolerance(mean, std, dtype):
-    """Largest allowed error: eight roundings of a grey level and four of the result in float32; then half precision's."""
+    """Largest allowed error: eight roundings of a grey level and four of the result in float32; then those of half."""
     grey, result = 255 / min(std), 255 / min(std) + max(abs(m / s) for m, s in zip(mean, std, strict=True))
     single = 8 * grey * 2**-24 + 4 * result * 2**-24
     return single if np.dtype(dtype) == np.float32 else single + result * 2**-11 + 2**-25

@@ -1,0 +1,64 @@
+// Just enough of CUDA to run the kernels of cpp_ext/cuda as C++ on a CPU, so that they are exercised without a GPU.
+//
+// A block's threads are fibers (ucontext), started from the last to the first so that a missing barrier shows, and
+// switched at barriers and shuffles alone. Blocks run one after the other. Reads through __ldg are checked against the
+// frame that was declared. What this cannot show: speed, memory ordering between warps, the compiler's own faults.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#include "cuda_fp16.h"
+
+#define __CUDACC__ 1
+#define __host__
+#define __device__
+#define __global__ static
+#define __forceinline__ inline
+#define __launch_bounds__(threads)
+#define __shared__ static
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+
+typedef struct CUstream_st* cudaStream_t;
+typedef int cudaError_t;
+constexpr cudaError_t cudaSuccess = 0;
+static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+static inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+
+extern dim3 threadIdx, blockIdx;
+
+void emulate_launch(dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream, const std::function<void()>& kernel);
+void __syncthreads();
+uint32_t exchange_in_warp(uint32_t value, int lane_mask);  // what lane ^ lane_mask passed
+void check_read(const void* address, size_t bytes);        // counts reads outside the declared frame
+
+template <class T> static inline T __ldg(const T* from) {
+    check_read(from, sizeof(T));
+    return *from;
+}
+static inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
+    return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
+}
+template <class T> static inline T __shfl_xor_sync(unsigned, T value, int lane_mask) {
+    static_assert(sizeof(T) == 4, "one register");
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    bits = exchange_in_warp(bits, lane_mask);
+    memcpy(&value, &bits, 4);
+    return value;
+}

@@ -1,0 +1,143 @@
+// Runs emulated blocks, and offers both CUDA ops to ctypes. See cuda_runtime.h.
+
+#include <ucontext.h>
+
+#include <memory>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "sdk_ops.h"
+
+dim3 threadIdx, blockIdx;
+
+namespace {
+
+constexpr size_t STACK_BYTES = 256 * 1024;
+enum class State { ready, at_barrier, in_warp, done };
+
+struct Fiber {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack;
+    State state;
+    dim3 index;
+};
+
+ucontext_t scheduler;
+std::vector<Fiber> fibers;
+size_t current;
+const std::function<void()>* body;
+std::vector<uint32_t> exchanged;
+
+const sdk::Frame* declared;
+int64_t row_bytes, chroma_row_bytes, bad_reads;
+
+void run_body() {
+    (*body)();
+    fibers[current].state = State::done;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+void pause(State state) {
+    fibers[current].state = state;
+    swapcontext(&fibers[current].context, &scheduler);
+}
+
+void start(Fiber& fiber) {
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = STACK_BYTES;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, run_body, 0);
+    fiber.state = State::ready;
+}
+
+// All fibers of [begin, end) that are not done wait in `state`: let them go on.
+bool release(size_t begin, size_t end, State state) {
+    bool any = false;
+    for (size_t i = begin; i < end; i++) {
+        if (fibers[i].state == State::done) continue;
+        if (fibers[i].state != state) return false;
+        any = true;
+    }
+    for (size_t i = begin; any && i < end; i++)
+        if (fibers[i].state == state) fibers[i].state = State::ready;
+    return any;
+}
+
+bool step() {
+    bool ran = false;
+    for (current = fibers.size(); current-- > 0;)
+        if (fibers[current].state == State::ready) {
+            threadIdx = fibers[current].index;
+            swapcontext(&scheduler, &fibers[current].context);
+            ran = true;
+        }
+    for (size_t warp = 0; warp < fibers.size(); warp += 32)
+        ran |= release(warp, warp + 32 < fibers.size() ? warp + 32 : fibers.size(), State::in_warp);
+    return release(0, fibers.size(), State::at_barrier) || ran;
+}
+
+bool in_plane(const uint8_t* from, size_t bytes, const uint8_t* plane, int64_t stride, int64_t rows, int64_t length) {
+    for (int64_t row = 0; plane && row < rows; row++) {
+        const uint8_t* begin = plane + row * stride;
+        if (from >= begin && from + bytes <= begin + length) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+void __syncthreads() { pause(State::at_barrier); }
+
+uint32_t exchange_in_warp(uint32_t value, int lane_mask) {
+    const size_t mine = current;
+    exchanged[mine] = value;
+    pause(State::in_warp);
+    const uint32_t other = exchanged[mine ^ lane_mask];
+    pause(State::in_warp);
+    return other;
+}
+
+void check_read(const void* address, size_t bytes) {
+    if (!declared) return;
+    const uint8_t* from = static_cast<const uint8_t*>(address);
+    const sdk::Frame& f = *declared;
+    if (!in_plane(from, bytes, f.data, f.stride, f.height, row_bytes) &&
+        !in_plane(from, bytes, f.chroma, f.chroma_stride, f.height / 2, chroma_row_bytes))
+        bad_reads++;
+}
+
+void emulate_launch(dim3 grid, dim3 block, int, cudaStream_t, const std::function<void()>& kernel) {
+    body = &kernel;
+    const size_t threads = block.x * block.y * block.z;
+    fibers.resize(threads);
+    exchanged.assign(threads, 0);
+    for (size_t i = 0; i < threads; i++) {
+        if (!fibers[i].stack) fibers[i].stack.reset(new char[STACK_BYTES]);
+        fibers[i].index = dim3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
+    }
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
+                for (Fiber& fiber : fibers) start(fiber);
+                while (step()) {}
+            }
+}
+
+// Number of reads outside the frame's rows, or -1 when the launcher refused.
+extern "C" int64_t emulated_crop(void* out, const sdk::Frame* frame, int on_device, int nv12, const float* affines,
+                                 int32_t count, const sdk::CropSpec* spec) {
+    declared = frame;
+    row_bytes = static_cast<int64_t>(frame->width) * (nv12 ? 1 : 3);
+    chroma_row_bytes = frame->width;
+    bad_reads = 0;
+    const char* problem = on_device ? sdk::cuda::crop(out, {}, frame, nv12, affines, count, *spec, nullptr)
+                                    : sdk::cuda::crop(out, *frame, nullptr, nv12, affines, count, *spec, nullptr);
+    declared = nullptr;
+    return problem ? -1 : bad_reads;
+}
+
+extern "C" int64_t emulated_decode(float* out, const sdk::Logits* logits, const float* affines, int32_t count,
+                                   const sdk::DecodeSpec* spec) {
+    return sdk::cuda::decode(out, *logits, affines, count, *spec, nullptr) ? -1 : 0;
+}

@@ -1,0 +1,112 @@
+"""The CUDA kernels, run without a GPU on emulated threads: bit for bit what the CPU half computes.
+
+This holds the kernels' indexing, borders, word loads, reductions and stores. It says nothing of speed.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from support.emulated_gpu import EmulatedGpu
+from support.ops_cases import (
+    CROP_CASES,
+    DECODE_CASES,
+    MEAN,
+    REFINEMENTS,
+    SCORES,
+    STD,
+    noise_frame,
+    noise_nv12,
+    special_rows,
+)
+
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler"),
+]
+
+ops = pytest.importorskip("sdk.ops", exc_type=ImportError)
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    return EmulatedGpu.built(tmp_path_factory.mktemp("emulated"))
+
+
+@DTYPES
+@pytest.mark.parametrize("case", [c for c in CROP_CASES if c.size_hw[0] * c.size_hw[1] < 10000], ids=str)
+def test_crop_is_the_cpus(gpu, case, dtype):
+    frame, affines = case.frame(), case.affines()
+    expected = ops.crop(frame, affines, case.size_hw, mean=MEAN, std=STD, dtype=dtype)
+    for on_device in (False, True):
+        out = np.full_like(expected, np.nan)
+        assert gpu.crop(out, frame, affines, mean=MEAN, std=STD, on_device=on_device) == 0
+        assert np.array_equal(out, expected)
+
+
+@pytest.mark.parametrize("offset", range(4))
+def test_any_address_and_stride(gpu, offset):
+    memory = noise_frame(1, 8000).reshape(-1)
+    frame = np.lib.stride_tricks.as_strided(memory[offset:], (40, 50, 3), (157, 3, 1))
+    affines = np.array([[[0.8, 0, -2.25], [0, 0.9, -3.5]], [[-0.5, 0.7, 20], [0.7, 0.5, -4]]], np.float32)
+    out = np.empty((2, 3, 50, 67), np.float32)
+    assert gpu.crop(out, frame, affines, mean=MEAN, std=STD) == 0
+    assert np.array_equal(out, ops.crop(frame, affines, (50, 67), mean=MEAN, std=STD))
+
+
+@DTYPES
+@pytest.mark.parametrize("value_range", ["limited", "full"])
+def test_nv12_crop_is_the_cpus(gpu, dtype, value_range):
+    frame = noise_nv12(60, 80)
+    affines = np.array([[[1.3, 0, -5.5], [0, 1.3, -4.5]], [[1.1, -0.4, 9], [0.4, 1.1, -2]]], np.float32)
+    options = {"pixel_format": "nv12", "yuv_matrix": "bt709", "yuv_range": value_range}
+    expected = ops.crop(frame, affines, (40, 52), mean=MEAN, std=STD, dtype=dtype, **options)
+    out = np.empty_like(expected)
+    yuv = ops.yuv_to_rgb("bt709", value_range)
+    assert gpu.crop(out, (frame[:60], frame[60:]), affines, mean=MEAN, std=STD, swap=False, yuv=yuv) == 0
+    assert np.array_equal(out, expected)
+
+
+def test_more_crops_than_a_grid_holds_are_refused(gpu):
+    affines = np.zeros((65536, 2, 3), np.float32)
+    assert gpu.crop(np.empty((65536, 3, 1, 1), np.float32), noise_frame(4, 4), affines, mean=MEAN, std=STD) == -1
+
+
+def assert_same_joints(joints, expected, score):
+    if score != "min_softmax":
+        assert np.array_equal(joints, expected)
+    assert np.array_equal(joints[..., :2], expected[..., :2])
+    np.testing.assert_allclose(joints[..., 2], expected[..., 2], rtol=1e-6)  # the sum runs in another order
+
+
+@pytest.mark.parametrize("score", SCORES)
+@DTYPES
+@pytest.mark.parametrize("case", DECODE_CASES, ids=str)
+def test_decode_is_the_cpus(gpu, case, dtype, score):
+    (x, y), affines = case.logits(dtype), case.affines()
+    refine = REFINEMENTS[SCORES.index(score) + 1]
+    joints = gpu.decode(x, y, affines, case.split_ratio, score=score, refine=refine)
+    assert_same_joints(joints, ops.decode(x, y, affines, case.split_ratio, score=score, refine=refine), score)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@DTYPES
+@pytest.mark.parametrize("case", [c for c in DECODE_CASES if 0 < c.persons < 9], ids=str)
+def test_flip_merge_is_the_cpus(gpu, case, dtype, shift):
+    (x, y), affines = case.logits(dtype), case.affines()
+    flipped = tuple(np.ascontiguousarray(rows[::-1]) * dtype(0.7) for rows in (x, y))
+    partner = ops.partners(tuple(case.flip_pairs()), case.joints)
+    joints = gpu.decode(x, y, affines, case.split_ratio, flipped=flipped, partner=partner, shift=shift)
+    options = {"flipped": flipped, "flip_pairs": case.flip_pairs(), "flip_shift": bool(shift)}
+    assert np.array_equal(joints, ops.decode(x, y, affines, case.split_ratio, **options))
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("rows", special_rows(), ids=str)
+def test_special_rows(gpu, rows, score):
+    x, y = (np.ascontiguousarray(row[None, None]) for row in special_rows()[rows])
+    affines = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
+    joints = gpu.decode(x, y, affines, 2.0, score=score, refine="dark")
+    assert_same_joints(joints, ops.decode(x, y, affines, 2.0, score=score, refine="dark"), score)
