@@ -197,7 +197,7 @@ def test_an_engine_that_cannot_be_moved_into_place_leaves_the_old_one(folder, mo
     real = Path.rename
 
     def refuse(self, target):
-        if Path(target) == folder and ".old." not in self.name:
+        if Path(target) == folder and not self.name.endswith(engine_module.REPLACED):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         return real(self, target)
 
@@ -224,9 +224,14 @@ def hold(folder, log, name, seconds):
 
 
 def hold_forever(folder, held):
-    with engine_lock(folder):
+    def never_done(path, data):
+        path.write_bytes(data[:10])
         held.set()
         time.sleep(600)
+
+    engine_module._write_durably = never_done
+    with engine_lock(folder):
+        written(folder)
 
 
 def test_builders_of_one_engine_take_turns(folder):
@@ -244,7 +249,7 @@ def test_builders_of_one_engine_take_turns(folder):
     assert left_beside(folder) == ["log"]
 
 
-def test_a_killed_builder_holds_nobody_up(folder):
+def test_a_killed_builder_holds_nobody_up_and_is_cleaned_up_after(folder):
     spawn = multiprocessing.get_context("spawn")
     held = spawn.Event()
     builder = spawn.Process(target=hold_forever, args=(folder, held))
@@ -252,8 +257,10 @@ def test_a_killed_builder_holds_nobody_up(folder):
     assert held.wait(60)
     builder.kill()
     builder.join()
+    assert len(left_beside(folder)) == 2, "the lock file and a folder that is not an engine"
+    assert not folder.exists()
     with engine_lock(folder):
-        pass
+        written(folder)
     assert left_beside(folder) == []
 
 

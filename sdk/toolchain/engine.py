@@ -9,6 +9,7 @@ A build that is killed, interrupted or out of disk leaves no engine and no trace
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -24,6 +25,9 @@ from sdk.errors import EngineError
 from sdk.manifest import MANIFEST_NAME, Engine, Manifest, open_engine
 
 __all__ = ["check_output", "content_key", "engine_lock", "reusable_engine", "write_engine"]
+
+PARTIAL, REPLACED = ".partial", ".replaced"
+RANDOM_LETTERS = 8  # that `tempfile` puts between prefix and suffix
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ def write_engine(
     manifest = json.dumps(manifest_from_hashes(hashes).to_table(), indent=1, ensure_ascii=False) + "\n"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
     except OSError as error:
         raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
     try:
@@ -100,10 +104,19 @@ def engine_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
     try:
+        _sweep(folder)
         yield
     finally:
         path.unlink(missing_ok=True)  # while the lock is held: whoever waits notices that its file is gone
         os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed build of the same engine left beside it; the lock says that nobody is at work there."""
+    for ending in (PARTIAL, REPLACED):
+        for path in folder.parent.glob(f".{glob.escape(folder.name)}.{'?' * RANDOM_LETTERS}{ending}"):
+            log.info("removing '%s', left by a build that was killed", path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked_file(path: Path, folder: Path) -> int:
@@ -123,7 +136,7 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=REPLACED, dir=folder.parent))
     folder.rename(old)
     try:
         temporary.rename(folder)
