@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sdk.cli._recipes import add_recipe_arguments, add_weights_arguments, recipe_from, weights_from
 from sdk.errors import InputError
-from sdk.manifest import BatchRange, Engine
+from sdk.manifest import BatchRange, Engine, Precision
 
 if TYPE_CHECKING:
     from sdk.toolchain.compile import CompileOptions
@@ -29,12 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebuild", type=Path, metavar="ENGINE", help="compile an engine's own typed graph for this machine"
     )
-    parser.add_argument("--precision", choices=("fp32", "fp16"), help="default fp16")
-    parser.add_argument("--keep-float", action="append", default=[], metavar="PATTERN", help="nodes that stay FP32")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8", "auto"), help="default fp16")
+    parser.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN", help="nodes that stay FP32, in int8 FP16"
+    )
+    _add_int8_arguments(parser)
     _add_compiler_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="the engine folder; default ./RECIPE.PRECISION")
     parser.add_argument("--force", action="store_true", help="build even if the same engine is there")
     parser.add_argument("--json", action="store_true", help="the engine's manifest on stdout")
+
+
+def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--calibration", type=Path, metavar="F", help="table for int8; default: the catalogue's")
+    parser.add_argument("--quantize-all", action="store_true", help="int8 without protected layers, for study")
+    parser.add_argument("--max-drop", type=float, metavar="POINTS", help="what int8 may cost; default 0.5 if measured")
 
 
 def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,28 +77,45 @@ def run(arguments: argparse.Namespace) -> int:
 def _built(arguments: argparse.Namespace) -> Engine:
     from sdk.toolchain.build import BuildOptions, build_engine
 
+    asked: Precision | Literal["auto"] = arguments.precision or "fp16"
+    _check_int8_arguments(arguments, asked)
+    precision: Precision = "fp16" if asked == "auto" else asked
     weights, seed = weights_from(arguments)
-    return build_engine(
-        BuildOptions(
-            recipe=recipe_from(arguments, arguments.onnx),
-            precision=arguments.precision or "fp16",
-            weights=weights,
-            random_seed=seed,
-            onnx=arguments.onnx,
-            images=arguments.images,
-            keep_float=tuple(arguments.keep_float),
-            compile=_compile_options(arguments, BatchRange(1, 4, 16)),
-            output=arguments.output,
-            force=arguments.force,
-        )
+    options = BuildOptions(
+        recipe=recipe_from(arguments, arguments.onnx),
+        precision=precision,
+        weights=weights,
+        random_seed=seed,
+        onnx=arguments.onnx,
+        images=arguments.images,
+        keep_float=tuple(arguments.keep_float),
+        calibration=arguments.calibration,
+        quantise_all=arguments.quantize_all,
+        max_drop=arguments.max_drop,
+        compile=_compile_options(arguments, BatchRange(1, 4, 16)),
+        output=arguments.output,
+        force=arguments.force,
     )
+    if asked == "auto":
+        from sdk.toolchain.auto import build_auto
+
+        return build_auto(options)
+    return build_engine(options)
+
+
+def _check_int8_arguments(arguments: argparse.Namespace, precision: str) -> None:
+    given = [("--calibration", arguments.calibration), ("--max-drop", arguments.max_drop)]
+    given.append(("--quantize-all", arguments.quantize_all or None))
+    for name, value in given:
+        if value is not None and precision not in ("int8", "auto"):
+            raise InputError(f"{name} is for --precision int8 or auto (got {precision})")
 
 
 def _rebuilt(arguments: argparse.Namespace) -> Engine:
     from sdk.manifest import open_engine
     from sdk.toolchain.build import rebuild_engine
 
-    for name in ("recipe", "recipe_file", "weights", "onnx", "precision"):
+    for name in ("recipe", "recipe_file", "weights", "onnx", "precision", "calibration", "max_drop"):
         if getattr(arguments, name) is not None:
             raise InputError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
     options = _compile_options(arguments, open_engine(arguments.rebuild).manifest.batch)

@@ -38,7 +38,7 @@ from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note
 from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine
 from sdk.trt import CompilerName
 
-__all__ = ["BuildOptions", "build_engine", "rebuild_engine"]
+__all__ = ["BuildOptions", "build_engine", "float_graph", "rebuild_engine"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,10 @@ class BuildOptions:
     images: Path | None = None  # photographs for the comparison of graph and network
     compile: CompileOptions = field(default_factory=CompileOptions)
     keep_float: tuple[str, ...] = ()  # patterns of node names that stay one precision higher
+    calibration: Path | None = None  # table for int8; None: the catalogue's
+    quantise_all: bool = False
+    max_drop: float | None = None  # points that INT8 may cost
+    notes: tuple[str, ...] = ()  # for the manifest
     output: Path | None = None
     force: bool = False
 
@@ -133,16 +137,25 @@ def _typed_graph(options: BuildOptions) -> _Typed:
     from sdk.toolchain.graphs import opset_of, serialized
     from sdk.toolchain.precision import fp16_graph_from_graph, island_notes
 
-    model, weights = _float_graph(options)
+    model, weights = float_graph(options)
     if options.precision == "fp32":
-        return _Typed(options.recipe, "fp32", serialized(model), opset_of(model), weights)
-    typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
+        return _Typed(options.recipe, "fp32", serialized(model), opset_of(model), weights, notes=options.notes)
+    calibration = None
+    if options.precision == "int8":
+        from sdk.toolchain.int8 import Int8Options, typed_int8
+
+        chosen = Int8Options(options.calibration, options.keep_float, options.quantise_all, options.max_drop)
+        quantised = typed_int8(model, options.recipe, chosen)
+        typed, calibration = quantised.graph, quantised.note
+    else:
+        typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
     _check_stored(model, typed, options)
-    notes = island_notes(model)
-    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights, notes=notes)
+    notes = (*island_notes(model), *options.notes)
+    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights, calibration, notes)
 
 
-def _float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:
+def float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:
+    """The float graph that a build starts from, and where its weights come from."""
     from sdk.toolchain.foreign import graph_from_file
 
     if options.onnx is None:
@@ -174,7 +187,7 @@ def _check_stored(model: Any, typed: Any, options: BuildOptions) -> None:
     if options.random_seed is not None:  # bins of random weights tie nearly: a distance would mean nothing
         return
     distance_px = keypoint_distance(stored, exact, recipe)
-    log.info("FP16 moves keypoints by %.4f px on average on %s", distance_px, crops.source)
+    log.info("%s moves keypoints by %.4f px on average on %s", options.precision.upper(), distance_px, crops.source)
 
 
 def _facts(typed: _Typed, note: CompilerNote | None, options: CompileOptions) -> dict[str, Any]:

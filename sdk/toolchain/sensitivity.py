@@ -1,6 +1,6 @@
 """Sensitivity: what quantising each layer group costs on real crops, and what the cheapest ones cost together.
 
-A group is an activation tensor and the weighted nodes that read it: the least that Q/DQ can switch. Groups are ordered by
+A group is an activation tensor and the weighted nodes that read it: the least Q/DQ can switch. Groups are ordered by
 cost per multiply-accumulate; whole prefixes of that order are measured too, because noise does not add up by simple
 sums. The result goes into the calibration table, where `--max-drop` finds the largest INT8 set inside a budget.
 

@@ -36,6 +36,7 @@ __all__ = [
     "Trial",
     "check_graph",
     "graph_sha256",
+    "point_within",
     "table_from_file",
     "tensors_within",
     "write_table",
@@ -89,6 +90,11 @@ class BudgetPoint:
     distance_px: float
     oks_loss: float
     ap_loss: float | None = None  # points; None without ground truth
+
+    @property
+    def points_lost(self) -> float:
+        """What a budget is held against: AP, or OKS agreement where there was no ground truth."""
+        return self.oks_loss if self.ap_loss is None else self.ap_loss
 
 
 @dataclass(frozen=True)
@@ -158,21 +164,28 @@ def table_from_file(path: Path) -> CalibrationTable:
 
 
 def tensors_within(table: CalibrationTable, max_drop: float) -> frozenset[str]:
-    """The tensors of the largest measured INT8 set that, like every smaller one, costs at most `max_drop` points.
+    """The tensors of the largest measured INT8 set that, like every smaller one, costs at most `max_drop` points."""
+    point = point_within(table, max_drop)
+    groups = () if point is None or table.sensitivity is None else table.sensitivity.groups[: point.groups]
+    return frozenset(group.tensor for group in groups)
 
-    Points of AP, or, where the crops had no ground truth, of OKS agreement with the float network.
+
+def point_within(table: CalibrationTable, max_drop: float) -> BudgetPoint | None:
+    """The point of the curve that `tensors_within` takes; None where even the smallest set costs more.
+
+    Points are of AP, or, where the crops had no ground truth, of OKS agreement with the float network.
     """
     if table.sensitivity is None:
         raise CalibrationError(
             f"calibration table of '{table.recipe}' has no sensitivity, so a budget of {max_drop} points cannot be "
             "kept; calibrate with --sensitivity, or leave --max-drop out"
         )
-    groups = 0
+    chosen = None
     for point in sorted(table.sensitivity.curve, key=lambda p: p.groups):
-        if (point.oks_loss if point.ap_loss is None else point.ap_loss) > max_drop:
+        if point.points_lost > max_drop:
             break
-        groups = point.groups
-    return frozenset(group.tensor for group in table.sensitivity.groups[:groups])
+        chosen = point
+    return chosen
 
 
 def write_table(table: CalibrationTable, path: Path) -> None:

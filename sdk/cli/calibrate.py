@@ -1,0 +1,128 @@
+"""`sdk calibrate`: activation ranges of real crops into a calibration table, and what INT8 costs layer by layer.
+
+sdk calibrate rtmpose-s-256x192 --data train.json --output calibration/rtmpose-s-256x192.json --sensitivity
+sdk build-engine rtmpose-s-256x192 --precision int8 --calibration calibration/rtmpose-s-256x192.json --max-drop 0.5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdk.cli._recipes import add_recipe_arguments, recipe_from, weights_from
+from sdk.errors import CalibrationError, InputError
+from sdk.manifest import MANIFEST_NAME, open_engine
+
+if TYPE_CHECKING:
+    import onnx
+
+    from sdk.toolchain.build import BuildOptions
+    from sdk.toolchain.crops import CropSet
+    from sdk.toolchain.table import CalibrationTable
+
+__all__ = ["add_arguments", "run"]
+
+CURVE_CROPS = 256
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(parser)
+    parser.add_argument("--weights", metavar="F", help="a checkpoint; default: the recipe's released weights")
+    parser.add_argument("--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file or a deploy zip")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="COCO.json|DIR", help="annotated persons, or photographs"
+    )
+    parser.add_argument("--boxes", type=Path, metavar="F", help="boxes other than those of --data, in COCO's format")
+    parser.add_argument("--images", type=int, default=512, metavar="N", help="crops to calibrate with (default 512)")
+    parser.add_argument("--method", choices=("max", "percentile", "entropy", "mse", "auto"), default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of crops (default 0)")
+    parser.add_argument("--jitter", type=float, default=0.0, metavar="SHARE", help="move box sides by up to this share")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="crops at a time (default 8)")
+    parser.add_argument("--no-equalise", action="store_true", help="do not try range equalisation")
+    parser.add_argument("--sensitivity", action="store_true", help="measure what quantising each layer group costs")
+    parser.add_argument("--sensitivity-crops", type=int, default=64, metavar="N", help="for each group (default 64)")
+    parser.add_argument("--chart", type=Path, metavar="F.png", help="draw the sensitivity")
+    parser.add_argument("--output", type=Path, required=True, metavar="F.json")
+    parser.add_argument("--json", action="store_true", help="a summary on stdout, for machines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from sdk.toolchain.build import float_graph
+    from sdk.toolchain.calibrate import CalibrateOptions, calibrate
+    from sdk.toolchain.crops import CropSet, people_from_data
+    from sdk.toolchain.table import write_table
+
+    if arguments.chart is not None and not arguments.sensitivity:
+        raise InputError("--chart draws the sensitivity: give --sensitivity as well")
+    source = _source(arguments)
+    people = people_from_data(arguments.data, arguments.boxes, source.recipe)
+    crops = CropSet.drawn(people, source.recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter)
+    model, _ = float_graph(source)
+    options = CalibrateOptions(
+        method=arguments.method,
+        batch=arguments.batch,
+        equalise=not arguments.no_equalise,
+        source=arguments.data.name,
+        state=arguments.output.with_name(f".{arguments.output.name}.state.npz"),
+    )
+    table = calibrate(model, crops, options)
+    if arguments.sensitivity:
+        table = _with_sensitivity(model, table, crops, arguments)
+    write_table(table, arguments.output)
+    _show(table, arguments)
+    return 0
+
+
+def _source(arguments: argparse.Namespace) -> BuildOptions:
+    """The graph to calibrate, as a build takes it: a recipe and weights, an ONNX file, or an fp32 engine's graph."""
+    from sdk.toolchain.build import BuildOptions
+
+    folder = Path(arguments.recipe or "")
+    if arguments.recipe is not None and (folder / MANIFEST_NAME).is_file():
+        engine = open_engine(folder)
+        if engine.manifest.precision != "fp32":
+            raise CalibrationError(
+                f"engine '{folder}' holds an {engine.manifest.precision} graph: ranges are collected on the fp32 one; "
+                "give an fp32 engine, or the recipe"
+            )
+        return BuildOptions(engine.manifest.recipe, onnx=engine.graph_path)
+    weights, seed = weights_from(arguments)
+    return BuildOptions(recipe_from(arguments, arguments.onnx), weights=weights, random_seed=seed, onnx=arguments.onnx)
+
+
+def _with_sensitivity(
+    model: onnx.ModelProto, table: CalibrationTable, crops: CropSet, arguments: argparse.Namespace
+) -> CalibrationTable:
+    from sdk.toolchain.sensitivity import draw_sensitivity, measure_sensitivity
+
+    groups = crops.some(range(min(arguments.sensitivity_crops, len(crops))))
+    curve = crops.some(range(min(CURVE_CROPS, len(crops))))
+    table = replace(table, sensitivity=measure_sensitivity(model, table, groups, curve_crops=curve))
+    if arguments.chart is not None:
+        draw_sensitivity(table, arguments.chart)
+    return table
+
+
+def _show(table: CalibrationTable, arguments: argparse.Namespace) -> None:
+    methods = [tensor.method for tensor in table.tensors.values()]
+    counts = {name: methods.count(name) for name in sorted(set(methods))}
+    if arguments.json:
+        facts = {"file": str(arguments.output), "tensors": len(methods), "images": table.data.images, "methods": counts}
+        facts["graph_sha256"] = table.graph_sha256
+        print(json.dumps(facts, indent=1))
+        return
+    print(arguments.output)
+    log.info("%d tensors, %d crops; methods kept: %s", len(methods), table.data.images, counts)
+    if table.sensitivity is not None:
+        for point in table.sensitivity.curve:
+            ap = "" if point.ap_loss is None else f", AP {-point.ap_loss:+.2f}"
+            log.info(
+                "%5.1f %% of the work in INT8: keypoints move %.2f px, OKS agreement -%.2f%s",
+                100 * point.int8_share, point.distance_px, point.oks_loss, ap,
+            )  # fmt: skip
