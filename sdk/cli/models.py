@@ -105,7 +105,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["gflops"] is None else f"{row['gflops']:.2f}",
         _availability(row),
         row["licence"].split(" (")[0],
-        "; ".join(f"{figure['metric']} {figure['value']:g} {figure['dataset']}" for figure in row["published"]),
+        "; ".join(f"{figure['metric']} {figure['value']} {figure['dataset']}" for figure in row["published"]),
         row["source"],
     ]
 

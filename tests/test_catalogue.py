@@ -1,0 +1,223 @@
+"""The catalogue: the names it must have, facts of the released networks, its document, and `sdk models`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdk.cli import main
+from sdk.cli.models import markdown_from_rows, row_from_recipe
+from sdk.errors import RecipeError
+from sdk.networks.weights import weights_path
+from sdk.recipe import catalogue, recipe_by_name, recipes_from_file
+from sdk.resources import CACHE_VARIABLE, catalogue_folder
+
+CATALOGUE = catalogue()
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
+
+# name -> bins a pixel (None: heatmaps)
+PROMISED = {
+    **{f"rtmpose-{size}-256x192": 2 for size in "tsml"},
+    "rtmpose-m-384x288": 2,
+    "rtmpose-l-384x288": 2,
+    "simba-r50-deconv-64x64": 3,
+    "simba-r50-deconv-128x128": 3,
+    "simba-r50-deconv-256x192": 2,
+    "simba-r50-deconv-384x288": 2,
+    "simba-r101-deconv-64x64": 3,
+    "simba-r101-deconv-128x128": 2,
+    "simba-r101-deconv-256x192": 2,
+    "simba-r101-deconv-384x288": 2,
+    "simba-r152-deconv-384x288": 2,
+    "simba-r50-upfree-64x64": 3,
+    "simba-r50-upfree-128x128": 3,
+    "simba-r50-upfree-256x192": 2,
+    **{f"hrnet-{width}-64x64": 3 for width in ("w32", "w48")},
+    **{f"hrnet-{width}-128x128": 2 for width in ("w32", "w48")},
+    **{f"hrnet-{width}-256x192": 2 for width in ("w32", "w48")},
+    "hrnet-w48-384x288": 1.5,
+    "tokenpose-s-64x64": 3,
+    "tokenpose-s-128x128": 2,
+    "tokenpose-s-256x192": 2,
+    "mpii-hrnet-w32-64x64": 3,
+    "mpii-hrnet-w32-256x256": 2,
+    "mmpose-simcc-r50-256x192": 2,
+    "mmpose-simcc-r50-384x288": 2,
+    "mmpose-simcc-mobilenetv2-256x192": 2,
+    **{f"simba-r50-heatmap-{size}": None for size in ("64x64", "128x128", "256x192", "384x288")},
+    **{f"hrnet-w32-heatmap-{size}": None for size in ("64x64", "128x128", "256x192", "384x288")},
+}
+
+# A recipe, a figure, and where it stands in the released tables.
+FIGURES = {
+    "simba-r50-deconv-64x64": ("AP", 40.8),
+    "simba-r101-deconv-128x128": ("AP", 63.1),
+    "hrnet-w32-256x192": ("AP", 75.3),
+    "hrnet-w48-384x288": ("AP", 76.9),
+    "tokenpose-s-256x192": ("AP", 73.6),
+    "simba-r50-heatmap-256x192": ("AP", 70.4),
+    "mmpose-simcc-r50-256x192": ("AP", 72.1),
+    "mmpose-simcc-mobilenetv2-256x192": ("AP", 62.0),
+    "rtmpose-s-256x192": ("AP", 72.2),
+    "rtmpose-l-384x288": ("AP", 77.3),
+    "rtmpose-m-crowdpose-256x192": ("AP", 70.6),
+    "mpii-hrnet-w32-256x256": ("PCKh@0.5", 89.6),
+}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_the_promised_networks_are_there(name):
+    recipe = CATALOGUE[name]
+    assert recipe.output.split_ratio == PROMISED[name]
+    assert recipe.name == name
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_published_figures(name):
+    first = CATALOGUE[name].published[0]
+    assert (first.metric, first.value) == FIGURES[name]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_recipe_tells_where_it_comes_from(name):
+    recipe = CATALOGUE[name]
+    assert recipe.description
+    assert recipe.source
+    assert recipe.licence
+    for figure in recipe.published:
+        assert 0 < figure.value < 100
+        assert figure.dataset
+        assert figure.boxes
+        assert figure.source
+    joints_of_dataset = {"COCO val2017": 17, "CrowdPose test": 14, "MPII val": 16}
+    assert all(joints_of_dataset.get(figure.dataset, recipe.joints) == recipe.joints for figure in recipe.published)
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in CATALOGUE.items() if recipe.weights is not None])
+def test_weights_are_named_with_their_digest(name):
+    """OpenMMLab puts the first eight digits of a file's sha256 into its name, and the size of its network."""
+    recipe = CATALOGUE[name]
+    found = re.fullmatch(
+        r"https://download\.openmmlab\.com/mmpose/v1/\S+/(\S+)-([0-9a-f]{8})_\d{8}\.pth", recipe.weights.url
+    )
+    assert found is not None
+    assert recipe.weights.sha256 == found[2]
+    assert found[1].endswith(f"{recipe.input.height}x{recipe.input.width}")
+    assert recipe.layout == "mmpose"
+
+
+def test_no_two_recipes_share_weights():
+    urls = [recipe.weights.url for recipe in CATALOGUE.values() if recipe.weights is not None]
+    assert len(urls) == len(set(urls)) >= 24
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_colours_and_numbers_are_those_of_training(name):
+    recipe = CATALOGUE[name]
+    authors_resnet = recipe.source == "leeyegy/SimCC" and recipe.network.backbone.kind == "resnet"
+    assert recipe.input.colour == ("bgr" if authors_resnet else "rgb")
+    assert recipe.input.mean == (123.675, 116.28, 103.53)
+    assert recipe.input.std == (58.395, 57.12, 57.375)
+    assert recipe.input.box_padding == 1.25
+    if recipe.output.kind == "simcc":
+        assert recipe.output.score == ("min_logit" if recipe.source == "open-mmlab/mmpose" else "min_softmax")
+    if recipe.source == "open-mmlab/mmpose":
+        assert not recipe.protocol.flip_shift
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path, monkeypatch):
+    text = (catalogue_folder("engines") / "mmpose-simcc.toml").read_text()
+    for name in ("a.toml", "b.toml"):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("sdk.recipe.catalogue_folder", lambda _: tmp_path)
+    with pytest.raises(RecipeError, match=r"b\.toml: recipe 'mmpose-simcc-\S+' is in the catalogue twice; rename one"):
+        catalogue()
+
+
+# ---- the document
+
+
+@pytest.mark.torch
+def test_the_document_holds_the_table():
+    """`sdk models --markdown` makes it; the cache has no say in it."""
+    table = re.search(r"compares -->\n(.*)\n<!-- end -->", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    rows = [row_from_recipe(recipe) for recipe in CATALOGUE.values()]
+    for row in rows:
+        if row["weights"] is not None:
+            row["weights"]["cached"] = False
+    assert table[1] == markdown_from_rows(rows)
+
+
+def test_the_documents_recipe_is_one(tmp_path):
+    text = DOCUMENT.read_text(encoding="utf-8").split("## Your own recipe")[1]
+    code = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    (tmp_path / "mine.toml").write_text("\n".join(code), encoding="utf-8")
+    recipe = recipes_from_file(tmp_path / "mine.toml")["mynet-256x192"]
+    assert recipe.network == recipe_by_name("rtmpose-s-256x192").network
+
+
+# ---- sdk models
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.torch
+def test_models_as_text(capsys, cache):
+    assert main(["models", "rtmpose-s"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:7] == ["NAME", "JOINTS", "INPUT", "K", "PARAMETERS", "GFLOPS", "WEIGHTS"]
+    assert head.split()[7:] == ["LICENCE", "PUBLISHED", "SOURCE"]
+    assert [line.split()[0] for line in lines] == [name for name in CATALOGUE if "rtmpose-s" in name]
+    assert lines[0].split() == [
+        "rtmpose-s-256x192", "17", "256x192", "2", "5.47", "M", "0.68", "yes", "Apache-2.0",
+        "AP", "72.2", "COCO", "val2017", "open-mmlab/mmpose",
+    ]  # fmt: skip
+
+
+@pytest.mark.torch
+def test_models_as_json(capsys, cache):
+    assert main(["models", "rtmpose-s-256x192", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    recipe = CATALOGUE["rtmpose-s-256x192"]
+    assert (row["joints"], row["joint_set"], row["input_hw"], row["split_ratio"]) == (17, "coco17", [256, 192], 2.0)
+    assert row["parameters"] == pytest.approx(5.47e6, rel=2e-3)
+    assert row["gflops"] == pytest.approx(0.68, rel=2e-2)
+    assert row["weights"] == {
+        "url": recipe.weights.url,
+        "sha256": recipe.weights.sha256,
+        "file": str(weights_path(recipe)),
+        "cached": False,
+    }
+    assert row["published"][0]["value"] == 72.2
+    assert row["published"][0]["source"].startswith("open-mmlab/mmpose")
+
+
+def test_models_says_which_weights_are_here(capsys, cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = weights_path(CATALOGUE["rtmpose-s-256x192"])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    assert main(["models", "rtmpose-s-256x192"]) == 0
+    assert " here " in capsys.readouterr().out
+
+
+def test_models_without_torch_leaves_costs_out_and_says_why(capsys, cache, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["models", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(CATALOGUE)
+    assert all(row["parameters"] is None and row["gflops"] is None for row in rows)
+    assert "parameters and GFLOPs are left out: networks need torch, which is not installed" in caplog.text
+    assert main(["models"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(CATALOGUE)
+
+
+def test_models_of_no_such_name(capsys, cache):
+    assert main(["models", "resnext"]) == 1
+    assert "no recipe's name contains 'resnext'; `sdk models` lists all" in capsys.readouterr().err
