@@ -12,7 +12,7 @@ from sdk.evaluate.comparing import bins_moved
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
 from sdk.evaluate.loading import load_dataset
-from sdk.evaluate.predicting import BatchRunner, PictureRunner, open_runner, predict
+from sdk.evaluate.predicting import BatchRunner, PictureRunner, open_runners, predict
 from sdk.evaluate.report import report_table
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.manifest import open_engine
@@ -366,7 +366,25 @@ def test_every_dataset_runs_through(shared, tmp_path, kind):
     )
 
 
-def test_runner_of_an_engine_on_the_cpu_batches(engine):
-    runner = open_runner(open_engine(engine), "cpu", flip=False)
+def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(engine, photographs, monkeypatch):
+    whole = verify(options(engine, photographs)).persons
+    [runner] = open_runners([open_engine(engine)], ["cpu"], flip=False)
     assert isinstance(runner, BatchRunner) and runner.batch == 8
     runner.close()
+
+    class Elsewhere:
+        """A pipeline of another kind, as a GPU's is."""
+
+        def __init__(self, pipeline):
+            self.inner, self.engine, self.device = pipeline, pipeline.engine, "elsewhere"
+            self.max_batch, self.run, self.close = pipeline.max_batch, pipeline.run, pipeline.close
+
+    def opened(engine, device, **settings):
+        pipeline = open_pipeline(engine, "cpu", **settings)
+        return Elsewhere(pipeline) if device == "cuda" else pipeline
+
+    monkeypatch.setattr("sdk.evaluate.predicting.open_pipeline", opened)
+    found = verify(replace(options(engine, photographs, against=engine), device="cuda", against_device="cpu"))
+    assert found.devices == ("elsewhere", "cpu")
+    np.testing.assert_allclose(found.persons[:, 0], whole[:, 0], atol=1e-3)
+    np.testing.assert_array_equal(found.persons[:, 0], found.persons[:, 1])

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
     parser.add_argument("--nms", default="hard", choices=("hard", "soft", "none"), help="OKS-NMS between persons")
     parser.add_argument("--against", metavar="ENGINE2", help="the reference: the same crops through both engines")
+    parser.add_argument("--against-device", metavar="DEVICE", help="where the reference runs, if not on --device")
     parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="exit 1 above it (0.5)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="reports go there; a stopped run goes on from there")
     parser.add_argument("--restart", action="store_true", help="do not go on with the run in --output")
@@ -68,7 +69,7 @@ def _options(arguments: argparse.Namespace) -> VerifyOptions:
     same: dict[str, Any] = {
         name: getattr(arguments, name)
         for name in (
-            "engine", "device", "flip_test", "refine", "nms", "against", "max_drop", "output", "restart", "threads",
+            "engine", "device", "flip_test", "refine", "nms", "against", "against_device", "max_drop", "output", "restart", "threads",
             "workers", "samples",
         )
     }  # fmt: skip

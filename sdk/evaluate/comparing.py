@@ -78,7 +78,7 @@ def compare(
         bootstrap_drop(our_scores, their_scores, len(dataset.pictures), samples),
         moved,
         distance,
-        np.argsort(-np.median(moved, axis=1), kind="stable"),
+        np.argsort(-moved.mean(axis=1), kind="stable"),
         samples,
     )
 

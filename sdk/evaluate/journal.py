@@ -92,7 +92,7 @@ def _naming(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"the journal '{path}' cannot be written ({error.strerror or error}); make room or choose another --output; "
+            f"the journal '{path}' cannot be written ({error.strerror or error}); make room or choose another place; "
             "what was predicted so far is kept"
         ) from error
 

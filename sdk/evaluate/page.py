@@ -180,8 +180,8 @@ def _pair(verification: Verification, row: int) -> str:
     pictures = [person_picture(dataset, row, verification.persons[row, n]) for n in (0, 1)]
     images = "".join(f'<img src="{data_uri(jpeg)}" alt="">' for jpeg in pictures if jpeg is not None)
     name = dataset.pictures[dataset.picture[row]].path.name
-    moved = float(np.median(comparison.moved_bins[row]))
-    return f"<figure>{images}<figcaption>{escape(name)}, median movement {moved:.1f} bins</figcaption></figure>"
+    moved = float(comparison.moved_bins[row].mean())
+    return f"<figure>{images}<figcaption>{escape(name)}, mean movement {moved:.1f} bins</figcaption></figure>"
 
 
 def _detail_part(table: Mapping[str, Any]) -> list[str]:

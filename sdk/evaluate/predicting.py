@@ -4,8 +4,8 @@ The crop and the decode are the run-time ops, so that the figure is of the engin
 gets full batches across pictures; on a GPU each picture goes through the engine's own pipeline, whose crop and decode
 are part of its CUDA graph. At most a few pictures are in memory. No metric is known here.
 
-    with open_runner(engine, "cpu", flip=False) as runner:
-        predictions, timing, unreadable = predict(dataset, [runner], journal)
+    runners = open_runners([engine], ["cpu"], flip=False)
+    predictions, timing, unusable = predict(dataset, runners, journal, workers=2)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import InputError
+from sdk.errors import InputError, SdkError
 from sdk.evaluate.datasets import Dataset, Picture
 from sdk.evaluate.journal import Journal
 from sdk.geometry import crop_affines
@@ -29,7 +29,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine, open_pipeline
 
-__all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runner", "predict", "read_picture"]
+__all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runners", "predict", "read_picture"]
 
 Float32Array = NDArray[np.float32]
 Frame = NDArray[np.uint8]
@@ -138,14 +138,27 @@ class PictureRunner:
         self._pipeline.close()
 
 
-def open_runner(
-    engine: Engine, device: str = "auto", *, flip: bool, refine: Refine = "none", threads: int | None = None
-) -> Runner:
-    """The runner that suits `engine` on `device`."""
-    pipeline = open_pipeline(engine, device, refine=refine, threads=threads)
-    if isinstance(pipeline, CpuPipeline):
-        return BatchRunner(pipeline, flip=flip)
-    return PictureRunner(pipeline, flip=flip)
+def open_runners(
+    engines: Sequence[Engine],
+    devices: Sequence[str],
+    *,
+    flip: bool,
+    refine: Refine = "none",
+    threads: int | None = None,
+) -> list[Runner]:
+    """A runner for each engine on its device: batches across pictures if all run on the CPU, else whole pictures."""
+    pipelines: list[Pipeline] = []
+    try:
+        for engine, device in zip(engines, devices, strict=True):
+            pipelines.append(open_pipeline(engine, device, refine=refine, threads=threads))
+    except SdkError:
+        for pipeline in pipelines:
+            pipeline.close()
+        raise
+    on_cpu = [pipeline for pipeline in pipelines if isinstance(pipeline, CpuPipeline)]
+    if len(on_cpu) == len(pipelines):
+        return [BatchRunner(pipeline, flip=flip) for pipeline in on_cpu]
+    return [PictureRunner(pipeline, flip=flip) for pipeline in pipelines]
 
 
 def predict(

@@ -24,7 +24,7 @@ from sdk.evaluate.datasets import Dataset, DatasetOptions, limited
 from sdk.evaluate.journal import Journal
 from sdk.evaluate.loading import load_dataset
 from sdk.evaluate.machine import cores_allowed
-from sdk.evaluate.predicting import Runner, Timing, open_runner, predict
+from sdk.evaluate.predicting import Runner, Timing, open_runners, predict
 from sdk.evaluate.scoring import Nms, Rules, Scores, scores_of
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
@@ -49,6 +49,7 @@ class VerifyOptions:
     refine: Refine = "none"
     nms: Nms = "hard"
     against: Path | str | None = None
+    against_device: str | None = None  # None: `device`
     max_drop: float = 0.5
     output: Path | None = None
     restart: bool = False
@@ -97,16 +98,10 @@ def verify(options: VerifyOptions) -> Verification:
     engines = tuple(engine_from(name) for name in names)
     recipe = engines[0].manifest.recipe
     dataset = load_dataset(options.dataset, recipe)
-    runners: list[Runner] = []
+    devices = [options.device, options.against_device or options.device][: len(engines)]
+    runners = open_runners(engines, devices, flip=options.flip_test, refine=options.refine, threads=options.threads)
     try:
-        for engine in engines:
-            runners.append(
-                open_runner(
-                    engine, options.device, flip=options.flip_test, refine=options.refine, threads=options.threads
-                )
-            )
         persons, timing, resumed = _predicted(options, engines, runners, dataset)
-        devices = tuple(runner.device for runner in runners)
     finally:
         for runner in runners:
             runner.close()
@@ -123,7 +118,7 @@ def verify(options: VerifyOptions) -> Verification:
     return Verification(
         options,
         engines,
-        devices,
+        tuple(runner.device for runner in runners),
         dataset,
         persons,
         scores,

@@ -1,0 +1,35 @@
+"""The `sdk verify` command that measures a published figure again: for the documents and for reports.
+
+    command_for(recipe, recipe.published[0])        # 'sdk verify ENGINE --dataset coco ... --flip-test', or None
+
+The files are the usual ones, by their usual names; nobody but their owners may hand them out. None: the figure is of
+another variant than the recipe's (other labels, no quarter-pixel shift), or its data are not public as one set.
+"""
+
+from __future__ import annotations
+
+from sdk.recipe import Published, Recipe
+
+__all__ = ["COMMANDS", "command_for"]
+
+COMMANDS = {
+    "COCO val2017": (
+        "--dataset coco --annotations annotations/person_keypoints_val2017.json --images val2017 "
+        "--detections COCO_val2017_detections_AP_H_56_person.json"
+    ),
+    "CrowdPose test": (
+        "--dataset crowdpose --annotations mmpose_crowdpose_test.json --images images "
+        "--detections det_for_crowd_test_0.1_0.5.json"
+    ),
+    "MPII val": "--dataset mpii --annotations mpii_val.json --images images --head-boxes mpii_gt_val.mat",
+}
+PLAIN_METRICS = ("AP", "PCKh@0.5", "PCKh@0.1")
+
+
+def command_for(recipe: Recipe, figure: Published) -> str | None:
+    """The command that measures `figure` again on an engine of `recipe` with the published weights."""
+    files = COMMANDS.get(figure.dataset)
+    if files is None or figure.metric not in PLAIN_METRICS:
+        return None
+    flip = " --flip-test" if recipe.protocol.flip_test else ""
+    return f"sdk verify {recipe.name}.fp32 {files}{flip}"
