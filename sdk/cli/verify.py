@@ -69,8 +69,8 @@ def _options(arguments: argparse.Namespace) -> VerifyOptions:
     same: dict[str, Any] = {
         name: getattr(arguments, name)
         for name in (
-            "engine", "device", "flip_test", "refine", "nms", "against", "against_device", "max_drop", "output", "restart", "threads",
-            "workers", "samples",
+            "engine", "device", "flip_test", "refine", "nms", "against", "against_device", "max_drop", "output",
+            "restart", "threads", "workers", "samples",
         )
     }  # fmt: skip
     dataset = DatasetOptions(
