@@ -109,7 +109,9 @@ template <class T> SDK_FN float parabola_offset(const Row<T>& row, Peak peak, in
         norm += p * p;
     }
     const float slope = first / (count * mean_square), curvature = second / norm;
-    return curvature < 0.0f ? half_bin(-0.5f * slope / curvature) : 0.0f;
+    if (!(curvature < 0.0f)) return 0.0f;
+    const float vertex = -0.5f * slope / curvature;
+    return is_finite(vertex) ? half_bin(vertex) : 0.0f;  // drops beyond float32's range
 }
 
 template <class T> SDK_FN float expectation_offset(const Row<T>& row, Peak peak, int32_t radius) {

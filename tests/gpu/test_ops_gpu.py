@@ -32,7 +32,7 @@ class OnGpu:
     """Device memory of an array's size, with the interface the ops take. Freed when dropped."""
 
     def __init__(self, array, *, fill=True, offset=0):
-        import pycuda.driver as driver
+        from pycuda import driver
 
         self._driver, self._array = driver, np.ascontiguousarray(array)
         self.memory = driver.mem_alloc(max(self._array.nbytes, 1) + offset)
@@ -143,7 +143,7 @@ def test_special_rows(rows, dtype, score):
 
 def test_a_captured_graph_serves_other_boxes_and_frames():
     """Both ops in one graph; frame record and affines are read from device memory at each launch."""
-    import pycuda.driver as driver
+    from pycuda import driver
 
     frames = [noise_frame(240, 320, seed=0), noise_frame(200, 300, seed=1)]
     affines = np.array([[[1.3, 0, -2.5], [0, 1.3, -3.5]], [[0.9, -0.4, 30], [0.4, 0.9, 2]]], np.float32)
@@ -195,7 +195,7 @@ def test_a_captured_graph_serves_other_boxes_and_frames():
 
 
 def test_a_broken_capture_is_told_and_can_be_left():
-    import pycuda.driver as driver
+    from pycuda import driver
 
     stream = driver.Stream()
     with pytest.raises(RuntimeError, match="the capture broke"):
@@ -231,7 +231,7 @@ def test_torch_tensors_on_the_gpu(note):
 
 
 def microseconds(stream, call, count=200):
-    import pycuda.driver as driver
+    from pycuda import driver
 
     times = []
     for _ in range(count):
@@ -247,7 +247,7 @@ def microseconds(stream, call, count=200):
 @pytest.mark.parametrize("size_hw", [(64, 64), (128, 128), (256, 192), (384, 288)], ids=lambda s: f"{s[0]}x{s[1]}")
 def test_time_of_the_ops_is_noted(size_hw, note):
     """No limit: the report tells the times beside those of a copy of the same bytes."""
-    import pycuda.driver as driver
+    from pycuda import driver
 
     count, stream = 8, driver.Stream()
     frame = OnGpu(noise_frame(1080, 1920))
@@ -262,7 +262,6 @@ def test_time_of_the_ops_is_noted(size_hw, note):
     decode_us = microseconds(stream, lambda: ops.decode(*logits, affines, 2.0, out=joints, stream=stream))
     half = crops.numpy().nbytes // 2
     copy_us = microseconds(stream, lambda: driver.memcpy_dtod_async(crops.address, crops.address + half, half, stream))
-    note(
-        f"{size_hw[0]}x{size_hw[1]}, 8 persons: crop {crop_us:.1f} us, decode {decode_us:.1f} us; a copy of the crops' bytes {copy_us:.1f} us"
-    )
+    times = f"crop {crop_us:.1f} us, decode {decode_us:.1f} us; a copy of the crops' bytes {copy_us:.1f} us"
+    note(f"{size_hw[0]}x{size_hw[1]}, 8 persons: {times}")
     assert np.isfinite(joints.numpy()).all()
