@@ -96,7 +96,7 @@ def scale_from_range(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
     """INT8 step for each range: an FP16 number, rounded up so that no value is clipped by rounding, never subnormal."""
     wanted = np.clip(np.asarray(amax, np.float64) / LEVELS, SMALLEST_SCALE, _LARGEST_SCALE)
     scale = wanted.astype(np.float16)
-    up = np.nextafter(scale, np.float16(np.inf))
+    up = np.nextafter(scale, np.float16(_LARGEST_SCALE))
     rounded: NDArray[np.float32] = np.where(scale.astype(np.float64) < wanted, up, scale).astype(np.float32)
     return rounded
 
@@ -207,7 +207,7 @@ class _Writer:
         return add, next(i for i, name in enumerate(add.input) if name in self.view.constants)
 
     def _constant(self, name: str, array: NDArray[Any]) -> None:
-        tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+        tensor = onnx.numpy_helper.from_array(np.asarray(array, order="C"), name)
         self.model.graph.initializer.append(tensor)
         self.view.constants[name] = tensor
 

@@ -237,7 +237,7 @@ def _update_with_attribute(digest: Any, attribute: onnx.AttributeProto) -> None:
 def _update_with_tensor(digest: Any, tensor: onnx.TensorProto) -> None:
     array: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
     digest.update(f"{array.dtype} {array.shape};".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(array.tobytes())
 
 
 def _rounded(value: Any) -> Any:

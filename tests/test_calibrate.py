@@ -1,0 +1,544 @@
+"""Histograms and ranges, collecting them over real crops, what is refused or warned of, the table, the verb."""
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+import onnx
+from onnx import numpy_helper
+from support.int8 import photograph, tiny_graph, tiny_recipe, write_photographs
+
+from sdk.cli import main
+from sdk.errors import CalibrationError, InputError
+from sdk.manifest import open_engine
+from sdk.toolchain import calibrate as calibrating
+from sdk.toolchain.calibrate import CalibrateOptions, calibrate, observe
+from sdk.toolchain.crops import CropSet, people_from_data
+from sdk.toolchain.placement import PlacementOptions, placement_of
+from sdk.toolchain.ranges import METHODS, Histogram, best_method, candidate_ranges, quantisation_error
+from sdk.toolchain.table import check_graph, graph_sha256, table_from_file, write_table
+
+pytestmark = [pytest.mark.torch, pytest.mark.native]
+RECIPE = tiny_recipe()
+
+
+def noise(count, scale=1.0, seed=0):
+    return (np.random.default_rng(seed).standard_normal(count) * scale).astype(np.float32)
+
+
+# Ranges
+
+
+def test_a_growing_histogram_counts_as_if_its_top_had_been_known():
+    parts = [noise(5000, scale, seed) for seed, scale in enumerate((0.1, 1.0, 30.0, 0.5))]
+    histogram = Histogram()
+    for part in parts:
+        histogram.add(part)
+    values = np.abs(np.concatenate(parts))
+    expected, _ = np.histogram(values, bins=len(histogram.counts), range=(0, histogram.top))
+    assert np.abs(np.cumsum(histogram.counts) - np.cumsum(expected)).max() <= 2  # a value on an edge, in float32
+    assert histogram.total == values.size
+    assert histogram.seen_max == values.max()
+    assert histogram.top / 2 < values.max() <= histogram.top
+
+
+def test_zeros_are_counted_apart():
+    histogram = Histogram()
+    histogram.add(np.zeros(100, np.float32))
+    histogram.add(np.concatenate([np.zeros(50), np.ones(50)]).astype(np.float32))
+    assert histogram.zeros == 150
+    assert histogram.total == 200
+    assert histogram.counts.sum() == 50
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_quantiles_are_those_of_the_values(share):
+    values = noise(20000)
+    histogram = Histogram()
+    histogram.add(values)
+    assert histogram.quantile(share) == pytest.approx(np.quantile(np.abs(values), share), abs=2 * histogram.top / 4096)
+
+
+DISTRIBUTIONS = {
+    "normal": noise(20000),
+    "with outliers": np.concatenate([noise(20000), noise(5, 30.0)]),
+    "uniform": np.random.default_rng(1).uniform(-3, 3, 20000).astype(np.float32),
+    "relu": np.maximum(noise(20000), 0),
+    "two values": np.array([0.25, 4.0], np.float32),
+}
+
+
+@pytest.mark.parametrize("values", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_every_method_stays_within_what_was_seen(values):
+    histogram = Histogram()
+    histogram.add(values)
+    ranges = candidate_ranges(histogram)
+    assert list(ranges) == list(METHODS)
+    assert all(0 < amax <= histogram.seen_max for amax in ranges.values())
+    assert ranges["max"] == pytest.approx(float(np.abs(values).max()))
+
+
+def test_outliers_are_clipped_by_all_but_max():
+    histogram = Histogram()
+    histogram.add(DISTRIBUTIONS["with outliers"])
+    ranges = candidate_ranges(histogram)
+    assert ranges["max"] > 15
+    assert max(ranges["entropy"], ranges["percentile"]) < 15
+    assert ranges["mse"] < ranges["max"]
+
+
+def test_a_uniform_tensor_is_hardly_clipped():
+    histogram = Histogram()
+    histogram.add(DISTRIBUTIONS["uniform"])
+    assert all(amax > 2.9 for amax in candidate_ranges(histogram).values())
+
+
+def test_the_mse_range_is_the_best_of_a_fine_search():
+    values = noise(20000, 2.0).astype(np.float64)
+    histogram = Histogram()
+    histogram.add(values.astype(np.float32))
+    chosen = candidate_ranges(histogram)["mse"]
+
+    def error(amax):
+        step = amax / 127
+        return np.mean((values - np.clip(np.rint(values / step), -127, 127) * step) ** 2)
+
+    best = min(error(amax) for amax in np.linspace(0.3, 1, 200) * np.abs(values).max())
+    assert error(chosen) <= 1.02 * best
+
+
+def test_the_error_of_a_histogram_is_that_of_its_values():
+    values = noise(50000)
+    histogram = Histogram()
+    histogram.add(values)
+    step = 2.5 / 127
+    exact = np.square(values - np.clip(np.rint(values / step), -127, 127) * step).sum() / np.square(values).sum()
+    assert quantisation_error(histogram, 2.5) == pytest.approx(exact, rel=0.02)
+
+
+def test_the_best_method_is_judged_on_held_out_values():
+    seen, held_out = Histogram(), Histogram()
+    seen.add(noise(20000))
+    held_out.add(noise(20000, 3.0))  # wider than what was seen: the widest range errs least
+    assert best_method(candidate_ranges(seen), held_out)[0] == "max"
+
+
+# Calibration
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 20)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_graph()
+
+
+@pytest.fixture(scope="module")
+def crops(data):
+    return CropSet.drawn(people_from_data(data, None, RECIPE), RECIPE, count=20)
+
+
+@pytest.fixture(scope="module")
+def table(model, crops):
+    return calibrate(model, crops, CalibrateOptions(source="people.json"))
+
+
+def test_every_tensor_that_may_be_int8_has_a_range(model, table):
+    assert set(table.tensors) == set(placement_of(model, PlacementOptions(quantise_all=True)).tensors)
+    for tensor in table.tensors.values():
+        assert tensor.amax == tensor.candidates[tensor.method]
+        assert tensor.error[tensor.method] == min(tensor.error.values())
+
+
+def test_the_table_says_where_it_comes_from(model, crops, table):
+    assert table.graph_sha256 == graph_sha256(model)
+    assert (table.data.source, table.data.images, table.data.held_out, table.data.seed) == ("people.json", 20, 4, 0)
+    assert table.data.sha256 == crops.sha256
+    assert {"onnx", "onnxruntime", "simcc-edge-sdk"} <= set(table.versions)
+
+
+def test_both_remedies_were_tried_and_the_better_kept(table):
+    assert [trial.remedy for trial in table.trials] == ["range equalisation", "bias correction"]
+    for trial in table.trials:
+        assert trial.kept == (trial.applied < trial.without)
+    assert bool(table.equalisation) == table.trials[0].kept
+    assert table.correct_bias == table.trials[1].kept
+
+
+def test_calibrating_twice_gives_the_same_table(model, crops, table):
+    assert calibrate(model, crops, CalibrateOptions(source="people.json")) == table
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_named_method_is_used_for_every_tensor(model, crops, method):
+    table = calibrate(model, crops.some(range(5)), CalibrateOptions(method=method, equalise=False))
+    assert {tensor.method for tensor in table.tensors.values()} == {method}
+
+
+def test_channel_means_are_those_of_the_activations(model, crops):
+    seen = observe(model, crops, ("input", "block"), batch=3)
+    inputs = np.concatenate([part.inputs for part in crops.batches(20)])
+    means = seen["input"].channel_sum / seen["input"].values_a_channel
+    np.testing.assert_allclose(means, inputs.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(seen["input"].channel_peak, np.abs(inputs).max(axis=(0, 2, 3)))
+
+
+def test_an_interrupted_calibration_goes_on_where_it_was(model, crops, tmp_path, monkeypatch, caplog):
+    state = tmp_path / "state.npz"
+    whole = observe(model, crops, ("input", "block"), batch=1)
+    reads = []
+    cut = CropSet._crop
+
+    def failing(self, person, affine):
+        reads.append(person)
+        if len(reads) == 12:
+            raise KeyboardInterrupt
+        return cut(self, person, affine)
+
+    monkeypatch.setattr(CropSet, "_crop", failing)
+    with pytest.raises(KeyboardInterrupt):
+        observe(model, crops, ("input", "block"), batch=1, state=state)
+    assert state.is_file()
+    reads.clear()
+    monkeypatch.setattr(CropSet, "_crop", lambda self, person, affine: reads.append(1) or cut(self, person, affine))
+    with caplog.at_level(logging.INFO, "sdk"):
+        resumed = observe(model, crops, ("input", "block"), batch=1, state=state)
+    assert "resuming the calibration after 8 crops" in caplog.text
+    assert len(reads) == 12
+    assert not state.exists()
+    for name, expected in whole.items():
+        assert (resumed[name].ranging.counts == expected.ranging.counts).all()
+        assert (resumed[name].judging.counts == expected.judging.counts).all()
+        np.testing.assert_array_equal(resumed[name].channel_sum, expected.channel_sum)
+
+
+def test_a_state_of_other_crops_is_not_resumed(model, crops, tmp_path, caplog):
+    state = tmp_path / "state.npz"
+    seen = observe(model, crops, ("input",), batch=4)
+    calibrating._save(state, "of something else", seen, 16)
+    fresh = observe(model, crops, ("input",), batch=4, state=state)
+    assert "is of another calibration and is not resumed" in caplog.text
+    assert fresh["input"].ranging.total == seen["input"].ranging.total
+
+
+def test_few_crops_are_warned_of(table):
+    assert any("calibrating with 20 crops: fewer than 500" in warning for warning in table.warnings)
+    assert not any("synthetic" in warning for warning in table.warnings)
+
+
+def random_picture(seed):
+    return np.random.default_rng(seed).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+
+
+def constant_picture(seed):
+    return np.full((90, 70, 3), 40 + seed, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("picture", "reason"),
+    [(random_picture, "neighbouring pixels hardly resemble"), (constant_picture, "100% of the crops are one colour")],
+    ids=["random", "constant"],
+)
+def test_pictures_that_are_no_photographs_are_warned_of(model, tmp_path, picture, reason):
+    people = people_from_data(write_photographs(tmp_path, 6, picture=picture), None, RECIPE)
+    table = calibrate(model, CropSet.drawn(people, RECIPE, count=6), CalibrateOptions(equalise=False))
+    assert any(f"look synthetic: {reason}" in warning for warning in table.warnings)
+
+
+def changed(model, name, value):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensor = next(t for t in copy.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), value, np.float32), name))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("weights", "value", "message"),
+    [
+        ("second.w", np.nan, r"tensor 'block' is NaN or infinite on a crop of '\d+\.png'"),
+        ("first.w", np.inf, r"tensor 'first\.silu' is NaN or infinite on a crop of"),
+        ("depthwise.b", -1e9, r"tensor 'depthwise\.relu' is zero on every crop: the network or its weights are dead"),
+    ],
+    ids=["NaN", "infinite", "dead"],
+)
+def test_unusable_activations_are_named(model, crops, weights, value, message):
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(changed(model, weights, value), crops.some(range(6)), CalibrateOptions(equalise=False))
+
+
+# Crops
+
+
+def test_crops_are_those_of_the_run_time_op(data, crops):
+    import cv2
+
+    from sdk import ops
+    from sdk.geometry import crop_affines
+
+    batch = next(crops.batches(3))
+    for person, found in zip(batch.people, batch.inputs, strict=True):
+        affines = crop_affines(np.array([person.box_xyxy], np.float32), RECIPE.input.size_hw, 1.25)
+        frame = cv2.imread(str(person.image))
+        np.testing.assert_array_equal(
+            found, ops.crop(frame, affines, (32, 32), mean=RECIPE.input.mean, std=RECIPE.input.std)[0]
+        )
+
+
+def test_drawing_is_seeded_and_without_repetition(crops):
+    people = list(crops.people)
+    again = CropSet.drawn(people, RECIPE, count=10, seed=4)
+    assert again.people == CropSet.drawn(people, RECIPE, count=10, seed=4).people
+    assert again.people != CropSet.drawn(people, RECIPE, count=10, seed=5).people
+    assert len({person.image for person in again.people}) == 10
+
+
+def test_jitter_moves_boxes_the_same_way_in_any_batch(crops):
+    moved = replace(crops, jitter=0.1)
+    by_one = np.concatenate([part.affines for part in moved.batches(1)])
+    np.testing.assert_array_equal(by_one, np.concatenate([part.affines for part in moved.batches(7)]))
+    assert np.abs(by_one - np.concatenate([part.affines for part in crops.batches(7)])).max() > 0
+
+
+def test_a_folder_of_photographs_needs_no_annotations(data):
+    people = people_from_data(data.parent, None, RECIPE)
+    assert len(people) == 20
+    assert people[0].box_xyxy == (0.0, 0.0, 70.0, 90.0)
+
+
+def test_boxes_of_a_detector_replace_the_annotated(data, tmp_path):
+    detections = tmp_path / "detections.json"
+    detections.write_text(json.dumps([{"image_id": 3, "bbox": [1, 2, 30, 40], "score": 0.9, "category_id": 1}]))
+    people = people_from_data(data, detections, RECIPE)
+    assert [(p.image.name, p.box_xyxy) for p in people] == [("3.png", (1.0, 2.0, 31.0, 42.0))]
+
+
+def with_annotations(data, tmp_path, change):
+    document = json.loads(data.read_text())
+    for annotation in document["annotations"]:
+        change(annotation)
+    for name in data.parent.glob("*.png"):
+        (tmp_path / name.name).write_bytes(name.read_bytes())
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+NO_PERSON = [
+    (lambda a: a.update(bbox=[1, 1, 0, 5]), "20 with a box without area"),
+    (lambda a: a.update(bbox=None), "20 with no box"),
+    (lambda a: a.update(iscrowd=1), "20 with a crowd region"),
+    (lambda a: a.update(image_id=999), "20 with no picture"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), NO_PERSON, ids=[told for _, told in NO_PERSON])
+def test_data_without_a_usable_person_is_refused(data, tmp_path, change, told):
+    with pytest.raises(CalibrationError, match=f"has no usable person \\({told}\\)"):
+        people_from_data(with_annotations(data, tmp_path, change), None, RECIPE)
+
+
+def test_a_broken_picture_is_named(data, tmp_path, model):
+    path = with_annotations(data, tmp_path, lambda a: None)
+    (tmp_path / "7.png").write_bytes(b"not a picture")
+    crops = CropSet.drawn(people_from_data(path, None, RECIPE), RECIPE, count=20)
+    with pytest.raises(CalibrationError, match=r"picture '.*7\.png' cannot be read as an image; remove it"):
+        calibrate(model, crops, CalibrateOptions(equalise=False))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: CropSet.drawn([], RECIPE, count=0), "images must be at least 1"),
+        (lambda: CropSet.drawn([], RECIPE, count=4, jitter=0.7), "jitter from 0 to below 0.5"),
+        (lambda: CalibrateOptions(method="best"), "method must be one of max, percentile, entropy, mse, auto"),
+        (lambda: CalibrateOptions(batch=0), "batch must be at least 1"),
+    ],
+    ids=["no images", "jitter", "method", "batch"],
+)
+def test_options_out_of_range(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+# The table
+
+
+def test_a_table_reads_back_to_seven_digits(table, tmp_path):
+    write_table(table, tmp_path / "t.json")
+    found = table_from_file(tmp_path / "t.json")
+    assert set(found.tensors) == set(table.tensors)
+    for name, tensor in table.tensors.items():
+        assert found.tensors[name].amax == pytest.approx(tensor.amax, rel=1e-6)
+    write_table(found, tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "t.json").read_text()
+    assert [path.name for path in tmp_path.iterdir()] != []
+
+
+def test_another_graph_is_refused_with_both_hashes(model, table):
+    other = changed(model, "first.b", 0.5)
+    check_graph(table, model, "t.json")
+    with pytest.raises(CalibrationError) as error:
+        check_graph(table, other, "t.json")
+    assert graph_sha256(model) in str(error.value)
+    assert graph_sha256(other) in str(error.value)
+
+
+def test_the_graph_hash_is_of_content_not_of_form(model):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.producer_name, copy.doc_string = "someone", "something"
+    tensor = copy.graph.initializer[0]
+    array = numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend(array.ravel().tolist())
+    assert graph_sha256(copy) == graph_sha256(model)
+    pads = next(a for a in copy.graph.node[0].attribute if a.name == "pads")
+    pads.ints[0] += 1
+    assert graph_sha256(copy) != graph_sha256(model)
+
+
+def spoiled(**changes):
+    def change(document):
+        document.update(changes)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (spoiled(format=2), r"t\.json: key 'format' must be 1 \(got 2\)"),
+        (spoiled(colour="red"), r"t\.json: unknown key 'colour'"),
+        (spoiled(method=3), r"t\.json: key 'method' must be a text"),
+        (lambda d: d.pop("data"), r"t\.json: key 'data' is missing"),
+        (lambda d: d["tensors"]["block"].update(amax=0.0), r"key 'tensors\.block\.amax' must be a positive number"),
+    ],
+    ids=["newer", "unknown", "type", "missing", "zero"],
+)
+def test_a_spoiled_table_names_file_and_key(table, tmp_path, change, message):
+    path = tmp_path / "t.json"
+    write_table(table, path)
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(CalibrationError, match=message):
+        table_from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "'format' must be 1")]
+)
+def test_what_is_no_table_is_refused(tmp_path, content, message):
+    path = tmp_path / "t.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(CalibrationError, match=message):
+        table_from_file(path)
+
+
+# The verbs
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, model, data):
+    """A recipe file, an ONNX file, and a table made by the verb."""
+    folder = tmp_path_factory.mktemp("verb")
+    table = RECIPE.to_table()
+    name = table.pop("name")
+    lines = ["format = 1", f'[recipes."{name}"]', *toml_lines(table, f'recipes."{name}"')]
+    (folder / "tiny.toml").write_text("\n".join(lines))
+    onnx.save(model, folder / "tiny.onnx")
+    source = ["--recipe-file", str(folder / "tiny.toml"), "--onnx", str(folder / "tiny.onnx")]
+    made = ["calibrate", *source, "--data", str(data), "--images", "12", "--output", str(folder / "tiny.json"), "-q"]
+    assert main(made) == 0
+    return folder, source
+
+
+def toml_lines(table, path):
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += [f"[{path}.{key}]", *toml_lines(value, f"{path}.{key}")]
+    return lines
+
+
+def test_the_verb_writes_the_table_and_nothing_else(files, capsys):
+    folder, _ = files
+    assert sorted(path.name for path in folder.iterdir()) == ["tiny.json", "tiny.onnx", "tiny.toml"]
+    assert table_from_file(folder / "tiny.json").data.images == 12
+
+
+def test_an_int8_engine_tells_its_ranges_and_what_stayed_float(files, tmp_path, capsys):
+    folder, source = files
+    build = ["build-engine", *source, "--precision", "int8", "--calibration", str(folder / "tiny.json")]
+    assert main([*build, "--compiler", "none", "--output", str(tmp_path / "e"), "-q"]) == 0
+    manifest = open_engine(tmp_path / "e").manifest
+    assert manifest.precision == "int8"
+    assert manifest.opset == 19
+    note = manifest.calibration
+    assert (note.table, note.images, note.method) == ("tiny.json", 12, "auto")
+    assert note.details["int8_nodes"] == 8
+    assert "protected: stem" in note.details["float"].values()
+
+
+def test_auto_says_why_it_kept_fp16_where_nothing_can_time(files, tmp_path, monkeypatch):
+    from sdk.toolchain import auto
+
+    monkeypatch.setattr(auto, "cuda_devices", lambda: ())
+    folder, source = files
+    build = ["build-engine", *source, "--precision", "auto", "--calibration", str(folder / "tiny.json")]
+    assert main([*build, "--compiler", "none", "--output", str(tmp_path / "e"), "-q"]) == 0
+    manifest = open_engine(tmp_path / "e").manifest
+    assert manifest.precision == "fp16"
+    assert "auto kept fp16: nothing here compiles a plan" in manifest.notes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--precision", "int8"], "no calibration table ships for 'tiny-32x32': make one with `sdk calibrate"),
+        (["--precision", "int8", "--calibration", "{table}", "--max-drop", "0.5"], "has no sensitivity, so a budget"),
+        (["--precision", "fp16", "--max-drop", "0.5"], "--max-drop is for --precision int8 or auto (got fp16)"),
+        (["--precision", "int8", "--calibration", "absent.json"], "calibration table 'absent.json' cannot be read"),
+        (["--precision", "int8", "--calibration", "{table}", "--keep-float", "/x*"], "matches no convolution"),
+    ],
+    ids=["no table", "no sensitivity", "not int8", "absent", "pattern"],
+)
+def test_what_the_build_refuses(files, tmp_path, capsys, words, message):
+    folder, source = files
+    words = [word.format(table=folder / "tiny.json") for word in words]
+    assert main(["build-engine", *source, *words, "--compiler", "none", "--output", str(tmp_path / "e")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_table_of_other_weights_is_refused(files, tmp_path, capsys, model):
+    folder, source = files
+    onnx.save(changed(model, "first.b", 0.5), tmp_path / "other.onnx")
+    words = ["--recipe-file", source[1], "--onnx", str(tmp_path / "other.onnx"), "--precision", "int8"]
+    words += ["--calibration", str(folder / "tiny.json"), "--compiler", "none", "--output", str(tmp_path / "e")]
+    assert main(["build-engine", *words]) == 1
+    assert "was made for another graph (table: " in capsys.readouterr().err
+
+
+def test_an_engine_of_lower_precision_is_not_calibrated(files, tmp_path, data, capsys):
+    _, source = files
+    build = ["build-engine", *source, "--precision", "fp16", "--compiler", "none", "-q"]
+    assert main([*build, "--output", str(tmp_path / "e")]) == 0
+    words = ["calibrate", str(tmp_path / "e"), "--data", str(data), "--output", str(tmp_path / "t.json")]
+    assert main(words) == 1
+    assert "holds an fp16 graph: ranges are collected on the fp32 one" in capsys.readouterr().err
+
+
+def test_a_photograph_resembles_one():
+    grey = photograph(0).astype(float).mean(axis=2)
+    assert np.corrcoef(grey[:, 1:].ravel(), grey[:, :-1].ravel())[0, 1] > 0.8
