@@ -146,7 +146,7 @@ def test_the_document_holds_the_table():
     rows = [row_from_recipe(recipe) for recipe in CATALOGUE.values()]
     for row in rows:
         if row["weights"] is not None:
-            row["weights"]["cached"] = False
+            row["weights"]["cached"] = False  # whatever this machine has fetched
     assert table[1] == markdown_from_rows(rows)
 
 
@@ -216,6 +216,17 @@ def test_models_without_torch_leaves_costs_out_and_says_why(capsys, cache, monke
     assert "parameters and GFLOPs are left out: networks need torch, which is not installed" in caplog.text
     assert main(["models"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(CATALOGUE)
+
+
+def test_models_says_which_weights_are_bundled(capsys, cache, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("sdk.cli.models.bundled_weights", lambda name: tmp_path / f"{name}.safetensors")
+    assert main(["models", "hrnet-w32-64x64"]) == 0
+    assert " bundled " in capsys.readouterr().out
+    assert main(["models", "hrnet-w32-64x64", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["weights"]["file"] for row in rows} == {str(tmp_path / f"{row['name']}.safetensors") for row in rows}
+    assert all(row["weights"]["url"] is None and row["weights"]["cached"] for row in rows)
 
 
 def test_models_of_no_such_name(capsys, cache):

@@ -17,6 +17,7 @@ from typing import Any
 
 from sdk.errors import InputError, MissingDependencyError
 from sdk.recipe import Recipe, catalogue
+from sdk.resources import bundled_weights
 
 __all__ = ["add_arguments", "markdown_from_rows", "row_from_recipe", "run"]
 
@@ -104,19 +105,25 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M",
         "" if row["gflops"] is None else f"{row['gflops']:.2f}",
         _availability(row),
-        row["licence"].split(" (")[0],
+        row["licence"].split()[0],  # the SPDX name; the rest is in the JSON
         "; ".join(f"{figure['metric']} {figure['value']} {figure['dataset']}" for figure in row["published"]),
         row["source"],
     ]
 
 
 def _availability(row: Mapping[str, Any]) -> str:
-    if row["weights"] is None:
+    weights = row["weights"]
+    if weights is None:
         return "no"
-    return "here" if row["weights"]["cached"] else "yes"
+    if weights["url"] is None:
+        return "bundled"
+    return "here" if weights["cached"] else "yes"
 
 
 def _weights(recipe: Recipe) -> dict[str, Any] | None:
+    """Where the weights come from and where they are; None where none are released."""
+    if (bundled := bundled_weights(recipe.name)) is not None:
+        return {"url": None, "sha256": None, "file": str(bundled), "cached": True}
     if recipe.weights is None:
         return None
     from sdk.networks import weights_path
