@@ -108,7 +108,7 @@ class TokenPose:
 
 @dataclass(frozen=True)
 class LowRes:
-    """The project's own for low resolution: residual stages at strides 4 to 32, and a neck back up (`networks/lowres`)."""
+    """The project's own for low resolution: residual stages at strides 4 to 32, a neck back up (`networks/lowres`)."""
 
     kind: Literal["lowres"]
     channels: tuple[int, ...]  # of the stem and the four stages
@@ -220,7 +220,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Weights:
-    """A released checkpoint. `sha256` is the whole digest, or its first eight or more digits where only they are known."""
+    """A released checkpoint. `sha256` is the whole digest, or its first eight or more digits."""
 
     url: str
     sha256: str
