@@ -490,6 +490,21 @@ def test_an_int8_engine_tells_its_ranges_and_what_stayed_float(files, tmp_path, 
     assert "protected: stem" in note.details["float"].values()
 
 
+def test_an_engine_stands_for_its_graph_and_inspect_tells_what_stayed_float(files, tmp_path, data, capsys):
+    _, source = files
+    build = ["build-engine", *source, "--precision", "fp32", "--compiler", "none", "-q"]
+    assert main([*build, "--output", str(tmp_path / "fp32")]) == 0
+    words = ["calibrate", str(tmp_path / "fp32"), "--data", str(data), "--images", "6", "-q"]
+    assert main([*words, "--output", str(tmp_path / "t.json")]) == 0
+    words = ["build-engine", str(tmp_path / "fp32"), "--precision", "int8", "--calibration", str(tmp_path / "t.json")]
+    assert main([*words, "--compiler", "none", "--output", str(tmp_path / "int8"), "-q"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "int8")]) == 0
+    told = capsys.readouterr().out
+    assert "int8      45.0 % of the multiply-accumulates" in told
+    assert "float     protected: stem: /stem" in told
+
+
 def test_auto_says_why_it_kept_fp16_where_nothing_can_time(files, tmp_path, monkeypatch):
     from sdk.toolchain import auto
 
@@ -536,7 +551,7 @@ def test_an_engine_of_lower_precision_is_not_calibrated(files, tmp_path, data, c
     assert main([*build, "--output", str(tmp_path / "e")]) == 0
     words = ["calibrate", str(tmp_path / "e"), "--data", str(data), "--output", str(tmp_path / "t.json")]
     assert main(words) == 1
-    assert "holds an fp16 graph: ranges are collected on the fp32 one" in capsys.readouterr().err
+    assert "holds an fp16 graph: only from an fp32 graph can another precision be made" in capsys.readouterr().err
 
 
 def test_a_photograph_resembles_one():

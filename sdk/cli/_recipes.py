@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sdk.errors import InputError, RecipeError
+from sdk.errors import EngineError, InputError, RecipeError
+from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
 
-__all__ = ["add_recipe_arguments", "add_weights_arguments", "recipe_from", "weights_from"]
+__all__ = ["add_recipe_arguments", "add_weights_arguments", "float_engine_from", "recipe_from", "weights_from"]
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,20 @@ def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Reci
         f"{about}name a RECIPE of the catalogue or give --recipe-file F: it holds mean, std, joints and split ratio, "
         "which no graph says"
     )
+
+
+def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
+    """The fp32 engine whose folder stands where RECIPE does, to start from its graph; None for anything else."""
+    folder = Path(arguments.recipe or "")
+    if not arguments.recipe or not (folder / MANIFEST_NAME).is_file():
+        return None
+    engine = open_engine(folder)
+    if engine.manifest.precision != "fp32":
+        raise EngineError(
+            f"engine '{folder}' holds an {engine.manifest.precision} graph: only from an fp32 graph can another "
+            "precision be made; give an fp32 engine, or the recipe"
+        )
+    return engine
 
 
 def weights_from(arguments: argparse.Namespace) -> tuple[Path | None, int | None]:

@@ -12,7 +12,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sdk.cli._recipes import add_recipe_arguments, add_weights_arguments, recipe_from, weights_from
+from sdk.cli._recipes import (
+    add_recipe_arguments,
+    add_weights_arguments,
+    float_engine_from,
+    recipe_from,
+    weights_from,
+)
 from sdk.errors import InputError
 from sdk.manifest import BatchRange, Engine, Precision
 
@@ -81,12 +87,13 @@ def _built(arguments: argparse.Namespace) -> Engine:
     _check_int8_arguments(arguments, asked)
     precision: Precision = "fp16" if asked == "auto" else asked
     weights, seed = weights_from(arguments)
+    source = float_engine_from(arguments)
     options = BuildOptions(
-        recipe=recipe_from(arguments, arguments.onnx),
+        recipe=recipe_from(arguments, arguments.onnx) if source is None else source.manifest.recipe,
         precision=precision,
         weights=weights,
         random_seed=seed,
-        onnx=arguments.onnx,
+        onnx=arguments.onnx if source is None else source.graph_path,
         images=arguments.images,
         keep_float=tuple(arguments.keep_float),
         calibration=arguments.calibration,

@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdk.cli._recipes import add_recipe_arguments, recipe_from, weights_from
-from sdk.errors import CalibrationError, InputError
-from sdk.manifest import MANIFEST_NAME, open_engine
+from sdk.cli._recipes import add_recipe_arguments, float_engine_from, recipe_from, weights_from
+from sdk.errors import InputError
 
 if TYPE_CHECKING:
     import onnx
@@ -83,14 +82,8 @@ def _source(arguments: argparse.Namespace) -> BuildOptions:
     """The graph to calibrate, as a build takes it: a recipe and weights, an ONNX file, or an fp32 engine's graph."""
     from sdk.toolchain.build import BuildOptions
 
-    folder = Path(arguments.recipe or "")
-    if arguments.recipe is not None and (folder / MANIFEST_NAME).is_file():
-        engine = open_engine(folder)
-        if engine.manifest.precision != "fp32":
-            raise CalibrationError(
-                f"engine '{folder}' holds an {engine.manifest.precision} graph: ranges are collected on the fp32 one; "
-                "give an fp32 engine, or the recipe"
-            )
+    engine = float_engine_from(arguments)
+    if engine is not None:
         return BuildOptions(engine.manifest.recipe, onnx=engine.graph_path)
     weights, seed = weights_from(arguments)
     return BuildOptions(recipe_from(arguments, arguments.onnx), weights=weights, random_seed=seed, onnx=arguments.onnx)

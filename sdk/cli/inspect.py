@@ -58,8 +58,20 @@ def _header(manifest: dict[str, Any]) -> list[str]:
     if weights["kind"] == "random":
         lines.append("  RANDOM WEIGHTS: for timing and tests; its poses mean nothing")
     if calibration := manifest.get("calibration"):
-        lines.append(f"  ranges    {calibration['table']}: {calibration['method']}, {calibration['images']} crops")
+        lines += _calibration(calibration)
     return lines
+
+
+def _calibration(calibration: dict[str, Any]) -> list[str]:
+    details = calibration.get("details", {})
+    lines = [f"  ranges    {calibration['table']}: {calibration['method']}, {calibration['images']} crops"]
+    if "int8_share_of_macs" in details:
+        cost = f", measured to cost {details['measured_drop']} points" if "measured_drop" in details else ""
+        lines.append(f"  int8      {100 * details['int8_share_of_macs']:.1f} % of the multiply-accumulates{cost}")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in details.get("float", {}).items():
+        reasons.setdefault(reason, []).append(name)
+    return lines + [f"  float     {reason}: {', '.join(names)}" for reason, names in reasons.items()]
 
 
 def _compiler(compiler: dict[str, Any] | None) -> str:
