@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from sdk.evaluate.average_precision import coco_ap, crowdpose_ap, resampled_ap
+from sdk.evaluate.average_precision import ResampledAp, coco_ap, crowdpose_ap
 from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
 from sdk.skeletons import skeleton_by_name
 
@@ -143,12 +143,12 @@ def test_ap_worked_by_hand(case):
     truth, results, expected = KNOWN_AP[case]
     ap = coco_ap(truth, results, [1, 2], COCO.sigmas)
     assert ap.figures["AP"] == pytest.approx(expected, abs=1e-6)
-    assert resampled_ap(ap.matches, np.ones(2, int)) == pytest.approx(expected, abs=1e-6)
+    assert ResampledAp(ap.matches)(np.ones(2, int)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_ap_without_annotated_persons_is_nan():
     ap = coco_ap([], [result_record(1, A, 0.9)], [1], COCO.sigmas)
-    assert math.isnan(ap.figures["AP"]) and math.isnan(resampled_ap(ap.matches, np.ones(1, int)))
+    assert math.isnan(ap.figures["AP"]) and math.isnan(ResampledAp(ap.matches)(np.ones(1, int)))
 
 
 def noisy_set(seed, images=40, joints=17, skeleton=COCO):
@@ -219,7 +219,7 @@ def test_a_bootstrap_sample_equals_ap_of_a_set_with_the_images_repeated():
     many_truth = [{**t, "image_id": copy} for image, copy in copies for t in truth if t["image_id"] == image]
     many_results = [{**r, "image_id": copy} for image, copy in copies for r in results if r["image_id"] == image]
     whole = coco_ap(many_truth, many_results, [copy for _, copy in copies], COCO.sigmas)
-    assert resampled_ap(ap.matches, counts) == pytest.approx(whole.figures["AP"], abs=1e-6)
+    assert ResampledAp(ap.matches)(counts) == pytest.approx(whole.figures["AP"], abs=1e-6)
 
 
 @pytest.mark.parametrize("skeleton", [COCO, CROWD], ids=["coco", "crowdpose"])
@@ -252,7 +252,7 @@ def test_crowdpose_splits_by_the_crowd_index_and_has_nan_for_an_empty_split():
             coco_ap(boxed, results, list(ids), CROWD.sigmas).figures["AP"], abs=1e-6
         )
     assert math.isnan(ap.figures["AP hard"])
-    assert resampled_ap(ap.matches, np.ones(30, int)) == pytest.approx(ap.figures["AP"], abs=1e-6)
+    assert ResampledAp(ap.matches)(np.ones(30, int)) == pytest.approx(ap.figures["AP"], abs=1e-6)
 
 
 @pytest.mark.data

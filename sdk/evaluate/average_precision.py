@@ -4,7 +4,7 @@ Takes plain records and gives per cent; reads no file and runs no network. Recor
 (xywh), area, iscrowd and keypoints (flat x, y, v); results hold image_id, score and keypoints (flat x, y, score).
 
     ap = coco_ap(truth, results, image_ids, sigmas)
-    ap.figures["AP"], ap.curves["AP50"], resampled_ap(ap.matches, image_counts)
+    ap.figures["AP"], ap.curves["AP50"], ResampledAp(ap.matches)(image_counts)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import MissingDependencyError
 
-__all__ = ["CROWD_EASY_BELOW", "CROWD_HARD_FROM", "Ap", "Matches", "coco_ap", "crowdpose_ap", "resampled_ap"]
+__all__ = ["CROWD_EASY_BELOW", "CROWD_HARD_FROM", "Ap", "Matches", "ResampledAp", "coco_ap", "crowdpose_ap"]
 
 Record = dict[str, Any]
 Float64Array = NDArray[np.float64]
@@ -103,22 +103,41 @@ def crowdpose_ap(
     return Ap(figures, plain.curves, plain.matches)
 
 
-def resampled_ap(
-    matches: Matches,
-    image_counts: NDArray[np.integer],  # I, how often each image is drawn; ones give AP itself
+class ResampledAp:
+    """AP with images counted several times or not at all: bootstrap samples without matching again.
+
+    Precision is looked at where a result is right: only there recall rises, and only there precision can peak.
+    """
+
+    def __init__(self, matches: Matches) -> None:
+        self._image, self._wanted = matches.image, matches.wanted
+        self._right = [np.flatnonzero(row) for row in matches.right]
+        self._ignored = [np.flatnonzero(row) for row in ~matches.right & ~matches.wrong]
+
+    def __call__(self, image_counts: NDArray[np.integer]) -> float:  # I, ones give AP itself
+        """AP in per cent, each image counted `image_counts` times; NaN where nothing was annotated."""
+        weights = image_counts[self._image].astype(np.float64)
+        wanted = int((self._wanted * image_counts).sum())
+        if wanted == 0:
+            return float("nan")
+        seen = np.cumsum(weights)
+        rows = zip(self._right, self._ignored, strict=True)
+        return 100 * float(np.mean([_mean_precision(weights, seen, *row, wanted) for row in rows]))
+
+
+def _mean_precision(
+    weights: Float64Array,  # D
+    seen: Float64Array,  # D, their running sum
+    right: NDArray[np.intp],
+    ignored: NDArray[np.intp],
+    wanted: int,
 ) -> float:
-    """AP with each image counted `image_counts` times, in per cent: a bootstrap sample without matching again."""
-    weights = image_counts[matches.image]
-    wanted = int((matches.wanted * image_counts).sum())
-    if wanted == 0:
-        return float("nan")
-    right = np.cumsum(matches.right * weights, axis=1, dtype=np.float64)
-    wrong = np.cumsum(matches.wrong * weights, axis=1, dtype=np.float64)
-    precision = right / np.maximum(right + wrong, np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    padded = np.concatenate([envelope, np.zeros((len(envelope), 1))], axis=1)
-    reached = [np.searchsorted(row, RECALLS) for row in right / wanted]
-    return 100 * float(np.mean([row[at] for row, at in zip(padded, reached, strict=True)]))
+    """Precision at 101 recalls, averaged, for one OKS threshold."""
+    found = np.cumsum(weights[right])
+    passed_over = np.concatenate([[0.0], np.cumsum(weights[ignored])])[np.searchsorted(ignored, right)]
+    precision = found / np.maximum(seen[right] - passed_over, np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.append(envelope, 0.0)[np.searchsorted(found / wanted, RECALLS)].mean())
 
 
 def _figures(precision: Float64Array, recall: Float64Array) -> dict[str, float]:

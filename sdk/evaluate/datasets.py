@@ -22,10 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DatasetError
-from sdk.evaluate.boxes import Convention
+from sdk.evaluate.boxes import Convention, convention_of
+from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
-__all__ = ["Dataset", "DatasetKind", "DatasetOptions", "Picture", "Problems", "Truth", "limited", "read_json"]
+__all__ = [
+    "Dataset",
+    "DatasetKind",
+    "DatasetOptions",
+    "Picture",
+    "Problems",
+    "Truth",
+    "finite_numbers",
+    "limited",
+    "read_json",
+    "records_of",
+]
 
 DatasetKind = Literal["coco", "crowdpose", "mpii", "lsp", "custom"]
 DATASET_KINDS: tuple[str, ...] = get_args(DatasetKind)
@@ -47,6 +59,10 @@ class DatasetOptions:
     head_boxes: Path | None = None
     limit: int | None = None
     convention: Convention | None = None
+
+    def convention_for(self, recipe: Recipe) -> Convention:
+        """How annotated boxes are cropped for an engine of `recipe`."""
+        return self.convention or convention_of(recipe)
 
 
 @dataclass(frozen=True)
@@ -156,3 +172,12 @@ def records_of(table: Any, key: str, path: Path) -> list[Mapping[str, Any]]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DatasetError(f"{path}: key '{key}' must be a list of tables, as COCO's keypoint format has it")
     return records
+
+
+def finite_numbers(values: object, count: int) -> list[float] | None:
+    """`values` as floats if it is a list of `count` finite numbers."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    if not all(isinstance(value, (int, float)) for value in values) or not np.isfinite(values).all():
+        return None
+    return [float(value) for value in values]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import DatasetError, MissingDependencyError
-from sdk.evaluate.boxes import Convention, boxes_from_annotations, boxes_from_mpii, convention_of
+from sdk.errors import DatasetError
+from sdk.evaluate.boxes import Convention, boxes_from_annotations
 from sdk.evaluate.datasets import (
     DATASET_KINDS,
     Dataset,
@@ -23,11 +23,12 @@ from sdk.evaluate.datasets import (
     Picture,
     Problems,
     Truth,
+    finite_numbers,
     limited,
     read_json,
     records_of,
 )
-from sdk.evaluate.pck import head_size_px
+from sdk.evaluate.mpii import mpii_dataset
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
@@ -44,7 +45,7 @@ def load_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
     """The dataset that `options` name, for an engine of `recipe`. DatasetError where no figure could be right."""
     _check(options, recipe)
     if options.kind == "mpii":
-        dataset = _from_mpii(options, recipe)
+        dataset = mpii_dataset(options, recipe)
     else:
         dataset = _from_coco(options, recipe)
     dataset = _existing(dataset, options)
@@ -71,10 +72,6 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
         raise DatasetError(f"the folder of images '{options.images}' does not exist; check the path")
 
 
-def _convention(options: DatasetOptions, recipe: Recipe) -> Convention:
-    return options.convention or convention_of(recipe)
-
-
 def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     table = read_json(options.annotations, "the annotation file")
     problems = Problems()
@@ -85,7 +82,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     if without_area:
         notes += (f"{without_area} annotations have no area: 0.53 of the box is taken",)
     if options.detections is None:
-        persons = _annotated_persons(truth, sizes, _convention(options, recipe), problems)
+        persons = _annotated_persons(truth, sizes, options.convention_for(recipe), problems)
     else:
         persons = _detected_persons(options.detections, position, problems)
     order = np.argsort(persons["picture"], kind="stable")
@@ -96,7 +93,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         truth,
         **{key: values[order] for key, values in persons.items()},
         boxes="annotated" if options.detections is None else "detected",
-        convention=_convention(options, recipe),
+        convention=options.convention_for(recipe),
         problems=problems,
         notes=notes,
     )
@@ -157,7 +154,7 @@ def _truth(
             problems.add("annotation of an unknown image", name)
             continue
         crowd = bool(record.get("iscrowd", 0))
-        points, box = _numbers(record.get("keypoints"), 3 * joints), _numbers(record.get("bbox"), 4)
+        points, box = finite_numbers(record.get("keypoints"), 3 * joints), finite_numbers(record.get("bbox"), 4)
         if points is None and crowd:  # a crowd region: pycocotools ignores what lies on it
             points = [0.0] * 3 * joints
         if points is None:
@@ -184,14 +181,6 @@ def _truth_from_rows(rows: list[tuple[int, NDArray[np.float32], list[float], flo
         np.array([row[4] for row in rows], bool),
         tuple(row[5] for row in rows),
     )
-
-
-def _numbers(values: object, count: int) -> list[float] | None:
-    if not isinstance(values, list) or len(values) != count:
-        return None
-    if not all(isinstance(value, (int, float)) for value in values) or not np.isfinite(values).all():
-        return None
-    return [float(value) for value in values]
 
 
 def _annotated_persons(
@@ -221,7 +210,7 @@ def _detected_persons(path: Path, position: dict[int, int], problems: Problems) 
         raise DatasetError(f"{path}: detections must be a list of tables with image_id, category_id, bbox and score")
     rows: list[tuple[int, list[float], float]] = []
     for number, record in enumerate(records):
-        box, score = _numbers(record.get("bbox"), 4), record.get("score")
+        box, score = finite_numbers(record.get("bbox"), 4), record.get("score")
         if record.get("category_id", 1) != 1:
             continue
         if record.get("image_id") not in position:
@@ -239,94 +228,6 @@ def _detected_persons(path: Path, position: dict[int, int], problems: Problems) 
         "box_scores": np.array([row[2] for row in rows], np.float64),
         "row": np.full(len(rows), -1, np.intp),
     }
-
-
-def _from_mpii(options: DatasetOptions, recipe: Recipe) -> Dataset:
-    records = read_json(options.annotations, "the annotation file")
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DatasetError(f"{options.annotations}: must be a list of tables, as in MPII's mpii_val.json")
-    problems = Problems()
-    rows, names, centres, scales, paths = [], [], [], [], []
-    for number, record in enumerate(records):
-        usable = _mpii_row(record, recipe.joints)
-        if usable is None:
-            problems.add("record without image, centre, scale, joints and joints_vis", f"record {number}")
-            continue
-        keypoints, centre, scale = usable
-        rows.append((number, keypoints))
-        names.append(f"record {number}")
-        centres.append(centre)
-        scales.append(scale)
-        paths.append(str(record["image"]))
-    numbers = [number for number, _ in rows]
-    heads, note = _head_sizes(options, records, numbers, [keypoints for _, keypoints in rows], recipe.skeleton)
-    unique = {path: n for n, path in enumerate(dict.fromkeys(paths))}
-    boxes = boxes_from_mpii(np.array(centres, np.float64).reshape(-1, 2), np.array(scales, np.float64))
-    picture = np.array([unique[path] for path in paths], np.intp)
-    keypoints_all = np.array([keypoints for _, keypoints in rows], np.float32).reshape(-1, recipe.joints, 3)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    truth = Truth(picture, keypoints_all, boxes, areas, np.zeros(len(rows), bool), tuple(names), heads)
-    order = np.argsort(picture, kind="stable")
-    return Dataset(
-        "mpii",
-        recipe.skeleton,
-        tuple(Picture(n, options.images / path) for path, n in unique.items()),
-        truth,
-        picture[order],
-        boxes[order],
-        np.ones(len(rows)),
-        order,
-        "annotated",
-        _convention(options, recipe),
-        problems,
-        (note,) if note else (),
-    )
-
-
-def _mpii_row(record: Record, joints: int) -> tuple[NDArray[np.float32], list[float], float] | None:
-    centre, scale = _numbers(record.get("center"), 2), record.get("scale")
-    points, seen = record.get("joints"), record.get("joints_vis")
-    if centre is None or not isinstance(scale, (int, float)) or scale <= 0 or not isinstance(record.get("image"), str):
-        return None
-    if not isinstance(points, list) or not isinstance(seen, list) or len(points) != joints or len(seen) != joints:
-        return None
-    if any(_numbers(point, 2) is None for point in points):
-        return None
-    zero_based = np.asarray(points, np.float32) - 1
-    return np.concatenate([zero_based, np.asarray(seen, np.float32)[:, None]], axis=1), centre, float(scale)
-
-
-def _head_sizes(
-    options: DatasetOptions, records: list[Record], numbers: list[int], keypoints: list[Any], skeleton: Skeleton
-) -> tuple[NDArray[np.float64], str | None]:
-    if options.head_boxes is not None:
-        return head_size_px(_head_boxes_from_mat(options.head_boxes, len(records))[numbers]), None
-    given = [_numbers(records[number].get("head_box"), 4) for number in numbers]
-    if all(box is not None for box in given):
-        return head_size_px(np.array(given, np.float64).reshape(-1, 4)), None
-    top, neck = skeleton.joints.index("head_top"), skeleton.joints.index("upper_neck")
-    points = np.array(keypoints, np.float64).reshape(-1, len(skeleton.joints), 3)
-    lengths = np.linalg.norm(points[:, top, :2] - points[:, neck, :2], axis=1)
-    return np.maximum(lengths, 1.0), (
-        "no head boxes were given: the head is the distance from upper neck to head top, which is not MPII's measure; "
-        "give gt_valid.mat with --head-boxes for comparable figures"
-    )
-
-
-def _head_boxes_from_mat(path: Path, count: int) -> NDArray[np.float64]:  # N x 4 xyxy
-    try:
-        from scipy.io import loadmat  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading head boxes from a .mat file needs scipy; pip install scipy, or put 'head_box' into the records"
-        ) from error
-    try:
-        boxes = np.asarray(loadmat(str(path))["headboxes_src"], np.float64)  # 2 x 2 x N: corner, xy, person
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"head boxes '{path}' must be MPII's gt_valid.mat with 'headboxes_src' ({error})") from error
-    if boxes.shape != (2, 2, count):
-        raise DatasetError(f"{path}: headboxes_src must be 2 x 2 x {count}, one a record (got {boxes.shape})")
-    return boxes.reshape(4, count).T
 
 
 def _existing(dataset: Dataset, options: DatasetOptions) -> Dataset:

@@ -65,12 +65,13 @@ def nms_keep(
     threshold: float,
 ) -> list[int]:
     """Rows that greedy OKS-NMS keeps, best first: a row goes when its OKS with a kept one exceeds `threshold`."""
+    overlap = _overlaps(keypoints, areas_px2, sigmas)
     order = _best_first(scores)
     keep: list[int] = []
     while len(order):
         best, order = int(order[0]), order[1:]
         keep.append(best)
-        order = order[_overlap(keypoints, areas_px2, best, order, sigmas) <= threshold]
+        order = order[overlap[best, order] <= threshold]
     return keep
 
 
@@ -85,24 +86,26 @@ def soft_nms_keep(
 
     The persons' scores stay what they were, as in the paper's code: only rank and count change.
     """
+    overlap = _overlaps(keypoints, areas_px2, sigmas)
     order = _best_first(scores)
     ranks = np.asarray(scores, np.float64)[order]
     keep: list[int] = []
     while len(order) and len(keep) < SOFT_LIMIT:
         best, order = int(order[0]), order[1:]
         keep.append(best)
-        ranks = ranks[1:] * np.exp(-(_overlap(keypoints, areas_px2, best, order, sigmas) ** 2) / threshold)
+        ranks = ranks[1:] * np.exp(-(overlap[best, order] ** 2) / threshold)
         again = _best_first(ranks)
         order, ranks = order[again], ranks[again]
     return keep
 
 
-def _overlap(
-    keypoints: FloatArray, areas_px2: FloatArray, best: int, rest: NDArray[np.intp], sigmas: tuple[float, ...]
-) -> Float64Array:
-    areas = (np.asarray(areas_px2, np.float64)[rest] + float(areas_px2[best])) / 2
-    mean: Float64Array = _similarity(keypoints[rest], keypoints[best][None], areas, sigmas).mean(axis=1)
-    return mean
+def _overlaps(keypoints: FloatArray, areas_px2: FloatArray, sigmas: tuple[float, ...]) -> Float64Array:  # N x N
+    """OKS of every pair of an image's predictions."""
+    count, areas = len(keypoints), np.asarray(areas_px2, np.float64)
+    one, other = np.divmod(np.arange(count * count), max(1, count))
+    means = (areas[one] + areas[other]) / 2
+    overlaps: Float64Array = _similarity(keypoints[one], keypoints[other], means, sigmas).mean(axis=1)
+    return overlaps.reshape(count, count)
 
 
 def _similarity(a: FloatArray, b: FloatArray, areas_px2: FloatArray, sigmas: tuple[float, ...]) -> Float64Array:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.average_precision import Ap, coco_ap, crowdpose_ap, resampled_ap
+from sdk.evaluate.average_precision import Ap, ResampledAp, coco_ap, crowdpose_ap
 from sdk.evaluate.datasets import Dataset
 from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
 from sdk.evaluate.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
@@ -75,7 +75,7 @@ def scores_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> Scores:  
     joints = {"OKS of the joint": similarity}
     if dataset.kind in ("coco", "crowdpose") or dataset.boxes == "detected":
         axes = ("recall, %", "precision, %")
-        return Scores("AP", ap.figures, joints, curves, axes, quality, lambda n: resampled_ap(ap.matches, n))
+        return Scores("AP", ap.figures, joints, curves, axes, quality, ResampledAp(ap.matches))
     return _pck_scores(dataset, persons, rows, quality, ap, joints)
 
 
@@ -91,7 +91,7 @@ def results_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> list[dic
                 {
                     "image_id": picture.id,
                     "category_id": 1,
-                    "keypoints": [float(value) for value in persons[row].ravel()],
+                    "keypoints": persons[row].astype(np.float64).ravel().tolist(),
                     "score": float(scores[row]),
                 }
             )
@@ -103,14 +103,25 @@ def truth_rows(dataset: Dataset, persons: PersonArray) -> NDArray[np.intp]:  # P
     if dataset.boxes == "annotated":
         return dataset.row
     truth, rows = dataset.truth, np.full(len(dataset), -1, np.intp)
-    for person in range(len(dataset)):
-        there = np.flatnonzero((truth.picture == dataset.picture[person]) & ~truth.crowd)
-        fits = person_oks(
-            persons[person][None], truth.keypoints[there], truth.areas_px2[there], dataset.skeleton.sigmas
-        )
-        if np.isfinite(fits).any():
-            rows[person] = there[np.nanargmax(fits)]
+    order = np.flatnonzero(~truth.crowd)
+    order = order[np.argsort(truth.picture[order], kind="stable")]
+    edges = np.searchsorted(truth.picture[order], np.arange(len(dataset.pictures) + 1))
+    for position in np.unique(dataset.picture):
+        there = order[edges[position] : edges[position + 1]]
+        here = slice(*np.searchsorted(dataset.picture, [position, position + 1]))
+        rows[here] = _best_fits(dataset, persons[here], there)
     return rows
+
+
+def _best_fits(dataset: Dataset, persons: PersonArray, there: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each of a picture's persons the row of `there` with the highest OKS, -1 where no joint is annotated."""
+    if not len(there):
+        return np.full(len(persons), -1, np.intp)
+    person, candidate = np.divmod(np.arange(len(persons) * len(there)), len(there))
+    rows, truth = there[candidate], dataset.truth
+    fits = person_oks(persons[person], truth.keypoints[rows], truth.areas_px2[rows], dataset.skeleton.sigmas)
+    fits = np.nan_to_num(fits, nan=-1.0).reshape(len(persons), len(there))
+    return np.where(fits.max(axis=1) >= 0, there[fits.argmax(axis=1)], -1)
 
 
 def _kept(persons: PersonArray, scores: Float64Array, areas: Float64Array, rules: Rules) -> list[int]:
