@@ -17,6 +17,7 @@ from sdk.cli._recipes import add_recipe_arguments, recipe_from
 
 if TYPE_CHECKING:
     from sdk.recipe import Recipe
+    from sdk.training.dataset import PersonDataset
     from sdk.training.settings import Settings
     from sdk.training.trainer import Trainer
 
@@ -83,7 +84,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return replace(settings, **given)
 
 
-def _datasets(arguments: argparse.Namespace, recipe: Recipe, settings: Settings) -> tuple:  # type: ignore[type-arg]
+def _datasets(arguments: argparse.Namespace, recipe: Recipe, settings: Settings) -> tuple[PersonDataset, PersonDataset]:
     from sdk.training.dataset import PersonDataset
 
     train = PersonDataset(

@@ -53,3 +53,31 @@ def tiny_recipe(head="marginal", size=32):
         table["network"]["head"] = {"kind": "heatmap", "deconv": []}
         table["output"] = {"kind": "heatmap"}
     return recipe_from_table(table, "tiny")
+
+
+def write_tiny_recipe(path: Path) -> Path:
+    """`tiny_recipe` as a recipe file."""
+    path.write_text(
+        """
+format = 1
+[base]
+description = "tiny"
+source = "tests"
+licence = "Apache-2.0"
+skeleton = "crowdpose14"
+network.backbone = { kind = "lowres", channels = [4, 4, 8, 8, 8], depths = [0, 0, 0, 0], neck = [8, 8] }
+network.head = { kind = "marginal", depth = 0 }
+protocol = { flip_test = false, flip_shift = false }
+output = { kind = "simcc", split_ratio = 2.0, score = "min_softmax" }
+[base.input]
+height = 32
+width = 32
+mean = [123.675, 116.28, 103.53]
+std = [58.395, 57.12, 57.375]
+colour = "rgb"
+box_padding = 1.25
+[recipes."tiny-32x32"]
+""",
+        encoding="utf-8",
+    )
+    return path

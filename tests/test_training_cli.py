@@ -1,0 +1,77 @@
+"""`sdk train` from the command line, on rendered figures and a tiny recipe of a file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdk.cli import main
+
+torch = pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+pytest.importorskip("matplotlib")
+pytest.importorskip("pycocotools")
+
+from support.training import write_data, write_tiny_recipe  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    train, val = write_data(folder, 8), write_data(folder, 4, seed=1)
+    recipe = write_tiny_recipe(folder / "tiny.toml")
+    settings = folder / "settings.toml"
+    settings.write_text("batch = 4\nworkers = 0\nwarmup_steps = 1\n")
+    files = ["--train", str(train), "--val", str(val), "--images", str(folder), "--settings", str(settings)]
+    return ["train", "--recipe-file", str(recipe), *files, "--epochs", "1", "--device", "cpu"]
+
+
+def test_it_trains_and_writes_a_graph(command, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert main([*command, "--output", str(output), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["epochs"] == 1 and {"pck_0.2", "ap", "loss"} <= set(result["last"])
+    assert [Path(path).name for path in result["files"]] == [
+        "best.safetensors",
+        "network.onnx",
+        "log.csv",
+        "curves.png",
+    ]
+    assert all(Path(path).stat().st_size for path in result["files"])
+    session = onnxruntime.InferenceSession(str(output / "network.onnx"))
+    assert [value.name for value in session.get_outputs()] == ["simcc_x", "simcc_y"]
+
+    assert main([*command, "--output", str(output)]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    assert main([*command, "--output", str(output), "--resume"]) == 0
+    assert "best PCK@0.2" in capsys.readouterr().out
+
+
+def test_torchrun_starts_several(command, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = tmp_path / "sdk_main.py"
+    script.write_text("import sys\nfrom sdk.cli import main\nsys.exit(main(sys.argv[1:]))\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run = [*launch, str(script), *command, "--batch", "2", "--output", str(tmp_path / "run"), "--json"]
+    said = subprocess.run(run, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    assert len(said.strip().splitlines()) == 1
+    assert json.loads(said)["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", "0"], "setting 'epochs' must be at least 1 (got 0)"),
+        (["--train", "none.json"], "'none.json' cannot be read"),
+        (["--settings", "none.toml"], "settings 'none.toml' cannot be read"),
+    ],
+)
+def test_misuse_is_told(command, tmp_path, capsys, options, message):
+    assert main([*command, "--output", str(tmp_path / "run"), *options]) == 1
+    assert message in capsys.readouterr().err
