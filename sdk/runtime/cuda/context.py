@@ -138,7 +138,8 @@ class DeviceContext:
         of_cuda = isinstance(error, self.driver.Error)
         if (of_cuda or isinstance(error, DeviceError)) and self._sticky():
             return self.lose(f"it could not {deed} ({error})")
-        if isinstance(error, self.driver.MemoryError):
+        told = isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError)
+        if isinstance(error, self.driver.MemoryError) or (told and "out of memory" in str(error).lower()):
             return out_of_memory(deed, None, self.free_bytes())
         return DeviceError(f"device 'cuda:{self.index}' cannot {deed}: {error}") if of_cuda else None
 

@@ -1,0 +1,272 @@
+"""The pipeline on a real GPU: the CPU's poses, whatever frame and number of persons; threads, streams, neighbours."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import sdk
+from sdk import ops
+from sdk.geometry import crop_affines
+from sdk.runtime.cuda.context import device_context
+from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+from sdk.runtime.cuda.tensorrt_session import TensorRTSession
+from tests.support.gpu_engines import PycudaFrame, compiled_engine, persons, street
+
+pytestmark = [pytest.mark.gpu, pytest.mark.native, pytest.mark.timeout(900)]
+
+COUNTS = (0, 1, 3, 16, 40)
+FRAME_KINDS = ("pageable", "pinned", "device", "torch")
+NEAR_TIE = {"fp32": (1e-5, 0), "fp16": (2e-2, 3)}  # of the logits' range; bins beside the best that do not count
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def engine(request, tmp_path_factory):
+    return compiled_engine(tmp_path_factory.mktemp(f"engine-{request.param}"), request.param)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return street()
+
+
+def of_kind(frame, kind):
+    if kind == "pageable":
+        return frame
+    if kind == "pinned":
+        pinned = sdk.pinned_frame(*frame.shape[:2])
+        pinned[...] = frame
+        return pinned
+    if kind == "torch":
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("this torch has no CUDA")
+        return torch.from_numpy(frame).cuda()
+    return PycudaFrame(frame)
+
+
+def clear_peaks(logits, precision):
+    """N x K: whether no bin further from the best than a few comes within the tolerance of it."""
+    tolerance, beside = NEAR_TIE[precision]
+    best = logits.argmax(axis=-1)[..., None]
+    rivals = np.where(np.abs(np.arange(logits.shape[-1]) - best) > beside, logits, -np.inf).max(axis=-1)
+    return logits.max(axis=-1) - rivals > tolerance * (logits.max(axis=-1) - logits.min(axis=-1))
+
+
+def reference(engine, session, frame, boxes):
+    """(poses N x K x 3, clear N x K) by the CPU's ops around `session`: where both axes have one clear peak, the bin is
+    a matter of fact; elsewhere it hangs on the last bits of sums whose order no two libraries share.
+    """
+    recipe = engine.manifest.recipe
+    affines = crop_affines(boxes, recipe.input.size_hw, recipe.input.box_padding)
+    source, output = recipe.input, recipe.output
+    crops = ops.crop(
+        frame, affines, source.size_hw, mean=source.mean, std=source.std, channel_order=source.colour
+    )  # fmt: skip
+    x, y = session.run(crops)
+    precision = engine.manifest.precision
+    clear = clear_peaks(x, precision) & clear_peaks(y, precision)
+    return ops.decode(x, y, affines, output.split_ratio, score=output.score), clear
+
+
+@pytest.mark.parametrize("kind", FRAME_KINDS)
+def test_poses_equal_the_cpu_sessions(engine, frame, kind):
+    pytest.importorskip("onnxruntime")
+    from sdk.runtime.ort_session import OrtSession
+
+    given = of_kind(frame, kind)
+    with OrtSession(engine) as session, sdk.PoseEstimator(engine, device="cuda") as estimate:
+        for count in COUNTS:
+            boxes = persons(count, seed=count)
+            poses = estimate(given, boxes)
+            assert poses.keypoints.shape == (count, engine.manifest.recipe.joints, 2)
+            if count == 0:
+                continue
+            expected, clear = reference(engine, session, frame, boxes)
+            distance = np.linalg.norm(poses.keypoints - expected[..., :2], axis=-1)
+            source = engine.manifest.recipe.input
+            scale = crop_affines(boxes, source.size_hw, source.box_padding)[:, 0, 0, None]
+            if engine.manifest.precision == "fp32":
+                assert clear.mean() > 0.9
+                assert distance[clear].max() < 1e-2, f"{(distance[clear] >= 1e-2).sum()} bins differ"
+                np.testing.assert_allclose(poses.scores[clear], expected[..., 2][clear], rtol=1e-3, atol=1e-3)
+            else:
+                assert clear.any() and (distance / scale)[clear].mean() <= 0.1  # pixels of the crop
+
+
+@pytest.mark.parametrize("kind", FRAME_KINDS)
+def test_poses_equal_the_plans_own_logits_through_the_cpu_ops(engine, frame, kind):
+    given = of_kind(frame, kind)
+    with TensorRTSession(engine) as session, GpuPipeline(engine) as pipeline:
+        recipe = engine.manifest.recipe
+        for count in (1, 3, 16):
+            boxes = persons(count, seed=100 + count)
+            expected, clear = reference(engine, session, frame, boxes)
+            found, _ = pipeline.run(given, crop_affines(boxes, recipe.input.size_hw, recipe.input.box_padding))
+            sharp = clear if engine.manifest.precision == "fp32" else np.ones_like(clear)
+            distance = np.linalg.norm(found - expected, axis=-1)[sharp]
+            assert np.median(distance) < 1e-2 and (distance < 1e-2).mean() > 0.98
+
+
+@pytest.mark.parametrize("pixel_format", ["nv12", "nv12-bt709-full"])
+@pytest.mark.parametrize("kind", ["pageable", "pinned", "device"])
+def test_nv12_frames(engine, pixel_format, kind):
+    rows = street(540 * 3 // 2, 960)[:, :, 0].copy()
+    given = rows
+    if kind == "pinned":
+        given = sdk.pinned_frame(540, 960, pixel_format=pixel_format)
+        given[...] = rows
+    if kind == "device":
+        given = PycudaFrame(rows)
+    from sdk.runtime.frames import crop_options
+
+    recipe, boxes = engine.manifest.recipe, persons(3, (540, 960))
+    source, output = recipe.input, recipe.output
+    affines = crop_affines(boxes, source.size_hw, source.box_padding)
+    crops = ops.crop(
+        rows, affines, source.size_hw, mean=source.mean, std=source.std, channel_order=source.colour,
+        **crop_options(pixel_format),
+    )  # fmt: skip
+    with TensorRTSession(engine) as session, GpuPipeline(engine, pixel_format=pixel_format) as pipeline:
+        x, y = session.run(crops)
+        clear = clear_peaks(x, "fp32") & clear_peaks(y, "fp32")
+        expected = ops.decode(x, y, affines, output.split_ratio, score=output.score)
+        found, _ = pipeline.run(given, affines)
+    distance = np.linalg.norm(found[clear] - expected[clear], axis=-1)
+    assert np.median(distance) < 1e-2 and (distance < 1e-2).mean() > 0.98
+
+
+def test_every_transfer_gives_the_same_bits(engine, frame, monkeypatch):
+    """Only regions uploaded, or the whole frame: the crops, hence the poses, are the same to the last bit."""
+    from sdk.runtime.cuda import planner, upload
+
+    recipe = engine.manifest.recipe
+    affines = crop_affines(persons(5, seed=5), recipe.input.size_hw, recipe.input.box_padding)
+    results = {}
+    for way in ("whole", "union", "boxes"):
+
+        def chosen(regions, layout, costs, *, pinned=False, way=way):
+            return next(t for t in planner.transfers(regions, layout, costs, pinned=pinned) if t.kind == way)
+
+        monkeypatch.setattr(upload, "choose_transfer", chosen)
+        for kind in ("pageable", "pinned"):
+            with GpuPipeline(engine) as pipeline:
+                results[way, kind], timings = pipeline.run(of_kind(frame, kind), affines)
+                assert timings["transfer"] == way or pipeline._device.integrated
+    first, *others = results.values()
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_a_graph_gives_the_same_bits_as_plain_enqueues(engine, frame):
+    recipe = engine.manifest.recipe
+    with GpuPipeline(engine) as graphs, GpuPipeline(engine, graphs=False) as plain:
+        for count in (1, 2, 5, 16):
+            affines = crop_affines(persons(count, seed=count), recipe.input.size_hw, recipe.input.box_padding)
+            for _ in range(3):
+                np.testing.assert_array_equal(graphs.run(frame, affines)[0], plain.run(frame, affines)[0])
+
+
+def test_flip(engine, frame):
+    """The mirrored crop's logits are merged: against the CPU ops on the plan's own logits of mirrored crops."""
+    recipe = engine.manifest.recipe
+    source, output, skeleton = recipe.input, recipe.output, recipe.skeleton
+    affines = crop_affines(persons(4, seed=4), source.size_hw, source.box_padding)
+    crops = ops.crop(frame, affines, source.size_hw, mean=source.mean, std=source.std, channel_order=source.colour)
+    shift = recipe.protocol.flip_shift
+    with TensorRTSession(engine) as session, GpuPipeline(engine) as pipeline:
+        x, y = session.run(crops)
+        mirrored = session.run(np.ascontiguousarray(crops[..., ::-1]))
+        expected = ops.decode(
+            x, y, affines, output.split_ratio, score=output.score, flipped=mirrored,
+            flip_pairs=skeleton.flip_pairs, flip_shift=shift,
+        )  # fmt: skip
+        found, _ = pipeline.run(frame, affines, flip=True)
+    distance = np.linalg.norm(found[..., :2] - expected[..., :2], axis=-1)
+    assert np.median(distance) < 1e-2 and (distance < 1e-2).mean() > 0.9
+
+
+def test_stream_and_submit_keep_the_order(engine):
+    frames = [street(360, 640, seed) for seed in range(12)]
+    boxes = [persons(1 + seed % 4, (360, 640), seed) for seed in range(12)]
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        expected = [estimate(f, b).keypoints for f, b in zip(frames, boxes, strict=True)]
+        streamed = [poses.keypoints for poses in estimate.stream(zip(frames, boxes, strict=True))]
+        futures = [estimate.submit(f, b) for f, b in zip(frames, boxes, strict=True)]
+        for a, b, c in zip(expected, streamed, futures, strict=True):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(a, c.result().keypoints)
+
+
+def test_eight_threads_are_bit_identical_to_one(engine):
+    frames = [street(360, 640, seed) for seed in range(8)]
+    recipe = engine.manifest.recipe
+    affines = [
+        crop_affines(persons(1 + seed % 4, (360, 640), seed), recipe.input.size_hw, recipe.input.box_padding)
+        for seed in range(8)
+    ]
+    with GpuPipeline(engine, lanes=4) as pipeline:
+        expected = [pipeline.run(f, a)[0] for f, a in zip(frames, affines, strict=True)]
+        wrong = []
+
+        def work(first):
+            for turn in range(10_000):
+                index = (first + turn) % 8
+                if not np.array_equal(pipeline.run(frames[index], affines[index])[0], expected[index]):
+                    wrong.append((first, turn))
+                    return
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_torch_in_the_same_process_keeps_working(engine, frame):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    before = torch.randn(256, 256, device="cuda")
+    product = before @ before
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        on_device = torch.from_numpy(frame).cuda()
+        poses = estimate(on_device, persons(3))
+        assert torch.equal(before @ before, product)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):  # the frame is still being made when the estimator is called
+            late = torch.zeros_like(on_device)
+            for _ in range(50):
+                late.copy_(on_device)
+            again = estimate(late, persons(3))
+        np.testing.assert_array_equal(poses.keypoints, again.keypoints)
+    assert torch.equal(before @ before, product)
+
+
+def test_estimators_share_the_plan(engine):
+    from sdk.runtime.cuda import loaded_plan
+
+    with GpuPipeline(engine), GpuPipeline(engine):
+        assert len(loaded_plan._plans) == 1
+    assert not loaded_plan._plans
+
+
+def test_a_second_gpu_serves_too(engine, frame):
+    if device_context(0).driver.Device.count() < 2:
+        pytest.skip("this machine has one GPU")
+    boxes = persons(3)
+    with sdk.PoseEstimator(engine, device="cuda:0") as zero, sdk.PoseEstimator(engine, device="cuda:1") as one:
+        np.testing.assert_allclose(zero(frame, boxes).keypoints, one(frame, boxes).keypoints, atol=1e-2)
+
+
+def test_kernels_compiled_once_are_kept(engine, frame):
+    if engine.manifest.compiler.name != "tensorrt-rtx":
+        pytest.skip("TensorRT compiles no kernels at run time")
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        estimate(frame, persons(1))
+    (cache,) = engine.folder.glob("kernels-*.cache")
+    stamp = cache.stat().st_mtime_ns
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        estimate(frame, persons(1))
+    assert cache.stat().st_mtime_ns == stamp

@@ -1,0 +1,129 @@
+"""Engines compiled on the GPU that runs the tests, and frames for them. A graph that is there needs no onnx.
+
+engine = compiled_engine(folder, "fp32")
+"""
+
+import numpy as np
+import pytest
+
+from sdk import trt
+from sdk.errors import SdkError
+from sdk.manifest import CompilerNote, open_engine, sha256_of_file
+from sdk.resources import bundled_engines
+from sdk.runtime.device import compute_capability
+from tests.conftest import SHARED
+from tests.support.engines import BODY14, pooled_simcc_graph, wrapped_engine
+
+MAX_BATCH = 16
+
+
+def graph_and_recipe(folder):
+    """A trained graph where there is one, else a seeded one of the same shapes."""
+    for path in bundled_engines().values():
+        engine = open_engine(path)
+        if engine.manifest.precision == "fp32":
+            return engine.graph_path, engine.manifest.recipe
+    trained = SHARED / "models" / "body14-lspet-128x128.onnx"
+    if trained.is_file():
+        return trained, BODY14
+    pytest.importorskip("onnx", reason="there is no graph to compile, and onnx, which would make one, is not installed")
+    return pooled_simcc_graph(folder / "seeded.onnx", BODY14), BODY14
+
+
+def typed_graph(graph, precision):
+    if precision == "fp32":
+        return graph
+    onnx = pytest.importorskip("onnx", reason="typing a graph as FP16 needs onnx")
+    from sdk.toolchain.precision import fp16_graph_from_graph
+
+    return fp16_graph_from_graph(onnx.load_from_string(graph)).SerializeToString()
+
+
+def compilers():
+    """The flavours to try, TensorRT first: TensorRT-RTX is not for data-centre GPUs."""
+    return [name for name in ("tensorrt", "tensorrt-rtx") if trt.flavour(name).version]
+
+
+def compiled_engine(folder, precision, max_batch=MAX_BATCH):
+    """An engine of this precision with a plan for this GPU; skips with the reason where no TensorRT can make one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, recipe = graph_and_recipe(folder)
+    path = folder / "typed.onnx"
+    path.write_bytes(typed_graph(source.read_bytes(), precision))
+    reasons = []
+    for compiler in compilers():
+        try:
+            return _with_plan(folder / f"{precision}.{compiler}", path, recipe, precision, compiler, max_batch)
+        except SdkError as error:
+            reasons.append(f"{compiler}: {error}")
+    pytest.skip("no TensorRT makes a plan for this GPU: " + ("; ".join(reasons) or "none is installed"))
+
+
+def _with_plan(folder, graph, recipe, precision, compiler, max_batch):
+    from sdk.runtime.cuda.context import device_context
+
+    shape = (3, *recipe.input.size_hw)
+    shapes = {recipe.input.name: ((1, *shape), (max(1, max_batch // 4), *shape), (max_batch, *shape))}
+    rtx = compiler == "tensorrt-rtx"
+    settings = trt.BuildSettings(shapes, compute_capabilities=("current",) if rtx else ())
+    with device_context(0).entered("compile"):
+        plan = trt.build_plan(compiler, graph.read_bytes(), settings).plan
+        trt.load_plan(compiler, plan)  # a plan this GPU refuses is no plan
+    wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
+    name = f"{compiler}.plan"
+    (folder / name).write_bytes(plan)
+    return _noted(folder, CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), name))
+
+
+def _noted(folder, note):
+    import json
+    from dataclasses import replace
+
+    from sdk.manifest import MANIFEST_NAME
+
+    manifest = open_engine(folder).manifest
+    files = {**manifest.files, note.plan: sha256_of_file(folder / note.plan)}
+    (folder / MANIFEST_NAME).write_text(json.dumps(replace(manifest, compiler=note, files=files).to_table()))
+    return open_engine(folder)
+
+
+def street(height=1080, width=1920, seed=0):
+    """A frame with structure at every scale: blurred seeded noise, light and shadow, nothing flat."""
+    rng = np.random.default_rng(seed)
+    frame = np.zeros((height, width, 3), np.float32)
+    for step, weight in ((64, 90), (16, 50), (4, 30)):
+        coarse = rng.uniform(-1, 1, (height // step + 2, width // step + 2, 3)).astype(np.float32)
+        frame += weight * np.repeat(np.repeat(coarse, step, 0), step, 1)[:height, :width]
+    return np.clip(128 + frame + rng.normal(0, 3, frame.shape), 0, 255).astype(np.uint8)
+
+
+def persons(count, frame_hw=(1080, 1920), seed=0):
+    """`count` boxes of likely sizes, some over the frame's edge."""
+    rng = np.random.default_rng(seed)
+    height = rng.uniform(60, 500, count)
+    width = height * rng.uniform(0.3, 0.6, count)
+    x, y = rng.uniform(-20, frame_hw[1] - 40, count), rng.uniform(-20, frame_hw[0] - 40, count)
+    return np.stack([x, y, x + width, y + height], axis=1).astype(np.float32)
+
+
+class PycudaFrame:
+    """A frame in device memory by PyCUDA alone, with `__cuda_array_interface__`."""
+
+    def __init__(self, frame, index=0):
+        from sdk.runtime.cuda.context import device_context
+        from sdk.runtime.cuda.memory import DeviceMemory
+
+        self.device = device_context(index)
+        with self.device.entered("upload a test frame"):
+            self.memory = DeviceMemory(self.device, frame.nbytes, "hold a test frame")
+            self.device.driver.memcpy_htod(self.memory.pointer, np.ascontiguousarray(frame))
+        self.__cuda_array_interface__ = {
+            "shape": frame.shape,
+            "typestr": "|u1",
+            "data": (self.memory.pointer, True),
+            "version": 3,
+        }
+
+    def free(self):
+        with self.device.entered("free a test frame"):
+            self.memory.free()
