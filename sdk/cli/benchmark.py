@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.engine is None:
         raise InputError("name an engine to time, or two results to --compare")
-    _report(_timed(_options(arguments), show=not arguments.quiet), arguments)
+    _report(_timed(_options(arguments), show=sys.stderr.isatty() and not arguments.quiet), arguments)
     return 0
 
 

@@ -82,4 +82,4 @@ def _options(arguments: argparse.Namespace) -> VerifyOptions:
         arguments.limit,
         arguments.boxes,
     )
-    return VerifyOptions(dataset=dataset, progress=not arguments.quiet, **same)
+    return VerifyOptions(dataset=dataset, progress=sys.stderr.isatty() and not arguments.quiet, **same)

@@ -27,6 +27,7 @@ from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
 __all__ = [
+    "DATASET_KINDS",
     "Dataset",
     "DatasetKind",
     "DatasetOptions",
