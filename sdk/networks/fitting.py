@@ -23,6 +23,8 @@ from sdk.recipe import (
     HeatmapHead,
     HRNet,
     LinearSimccHead,
+    LowRes,
+    MarginalHead,
     MobileNetV2,
     Network,
     Recipe,
@@ -40,6 +42,7 @@ JOINT_COUNTS = (17, 14, 16, 26)  # likely ones, likeliest first, for heads whose
 CSPNEXT_SIZES = ((0.167, 0.375), (0.33, 0.5), (0.67, 0.75), (1.0, 1.0), (1.33, 1.25))
 MOBILENET_WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.4)
 TOKENPOSE_HEADS = 8  # not in the shapes; TokenPose-S has eight
+SPLIT_RATIOS = (2.0, 3.0, 1.5, 1.0, 4.0)  # likely ones, likeliest first, for heads that do not say
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:
         "backbone": found.network.backbone == network.backbone,
         "head": found.network.head == network.head,
         "joints": found.joints == recipe.joints,
-        "bins": found.bins_xy == bins_xy,
+        "bins": found.bins_xy in (None, bins_xy),
         "input size": found.size_hw in (None, recipe.input.size_hw),
     }
     return tuple(name for name, same in agreed.items() if not same)
@@ -142,7 +145,18 @@ def _backbone(ours: Shapes, size_hw: tuple[int, int] | None) -> Backbone | None:
         return MobileNetV2("mobilenetv2", next(widths, 1.0))
     if "backbone.layer4.0.conv1.weight" in ours:
         return _resnet(ours)
-    return None
+    return _lowres(ours) if "backbone.neck.0.coarse.0.weight" in ours else None
+
+
+def _lowres(ours: Shapes) -> LowRes:
+    stages = range(_count(ours, "backbone.stages.{}.0.0.weight"))
+    necks = range(_count(ours, "backbone.neck.{}.coarse.0.weight"))
+    return LowRes(
+        kind="lowres",
+        channels=(ours["backbone.stem.0.weight"][0], *(ours[f"backbone.stages.{i}.0.0.weight"][0] for i in stages)),
+        depths=tuple(_count(ours, f"backbone.stages.{i}.{{}}.first.0.weight", start=1) for i in stages),
+        neck=tuple(ours[f"backbone.neck.{i}.coarse.0.weight"][0] for i in necks),
+    )
 
 
 def _resnet(ours: Shapes) -> ResNet | None:
@@ -197,6 +211,8 @@ def _head(
         return TokenSimccHead("token-simcc") if bins_xy else TokenHeatmapHead("token-heatmap", hidden)
     if "head.final.weight" not in ours:
         return None
+    if isinstance(backbone, LowRes):
+        return MarginalHead("marginal", _count(ours, "head.refine.{}.0.weight"))
     if "head.gau.uv.weight" in ours:
         width, hidden = ours["head.gau.uv.weight"]
         attention = ours["head.gau.gamma"][1]
@@ -228,8 +244,17 @@ def _maps_per_joint(ours: Shapes, stride: int, bins_xy: tuple[int, int], size_hw
 def _joints(ours: Shapes, backbone: Backbone, head: Head) -> int:
     if isinstance(backbone, TokenPose):
         return ours["backbone.keypoint_token"][1]
+    if isinstance(head, MarginalHead):
+        return _marginal_joints(ours, _stride(backbone))
     per_joint = head.maps_per_joint if isinstance(head, LinearSimccHead) else 1
     return ours["head.final.weight"][0] // per_joint
+
+
+def _marginal_joints(ours: Shapes, stride: int) -> int:
+    """Joints of maps that hold every bin of a cell for every joint, twice: by the likeliest split ratio that divides."""
+    maps = ours["head.final.weight"][0] // 2
+    counts = [maps / (ratio * stride) for ratio in SPLIT_RATIOS]
+    return int(next((count for count in counts if count in JOINT_COUNTS), counts[0]))
 
 
 def _size(ours: Shapes, backbone: Backbone, head: Head, bins_xy: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -251,11 +276,14 @@ def _size(ours: Shapes, backbone: Backbone, head: Head, bins_xy: tuple[int, int]
 
 
 def _stride(backbone: Backbone) -> int:
+    if isinstance(backbone, LowRes):
+        return 32 >> len(backbone.neck)
     return 4 if isinstance(backbone, HRNet | TokenPose) else 32
 
 
-def _count(ours: Shapes, pattern: str) -> int:
+def _count(ours: Shapes, pattern: str, start: int = 0) -> int:
+    """How many keys of the pattern there are, numbered on from `start`."""
     count = 0
-    while pattern.format(count) in ours:
+    while pattern.format(start + count) in ours:
         count += 1
     return count
