@@ -251,7 +251,7 @@ def _joints(ours: Shapes, backbone: Backbone, head: Head) -> int:
 
 
 def _marginal_joints(ours: Shapes, stride: int) -> int:
-    """Joints of maps that hold every bin of a cell for every joint, twice: by the likeliest split ratio that divides."""
+    """Joints of maps that hold, twice, every bin of a cell for every joint: by the likeliest split ratio."""
     maps = ours["head.final.weight"][0] // 2
     counts = [maps / (ratio * stride) for ratio in SPLIT_RATIOS]
     return int(next((count for count in counts if count in JOINT_COUNTS), counts[0]))
