@@ -35,6 +35,9 @@ from sdk.skeletons import Skeleton
 __all__ = ["load_dataset"]
 
 Record = Mapping[str, Any]
+Position = dict[Any, int | None]  # image id -> position among the pictures, None for one that is left out
+
+UNKNOWN = -1
 
 AREA_SHARE = 0.53  # of the box, where an annotation has no area (as crowdposetools has it)
 SKELETON_OF = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
@@ -46,9 +49,9 @@ def load_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
     _check(options, recipe)
     if options.kind == "mpii":
         dataset = mpii_dataset(options, recipe)
+        dataset = limited(dataset, _kept(dataset.pictures, options, dataset.problems))
     else:
         dataset = _from_coco(options, recipe)
-    dataset = _existing(dataset, options)
     if not len(dataset):
         reasons = "; ".join(dataset.problems.lines()) or "the file has no annotated person"
         raise DatasetError(f"{options.annotations}: no person is left to verify on ({reasons}); check the files")
@@ -75,14 +78,19 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
 def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     table = read_json(options.annotations, "the annotation file")
     problems = Problems()
-    pictures, sizes, position = _pictures(options, records_of(table, "images", options.annotations), problems)
+    listed = _pictures(options, records_of(table, "images", options.annotations), problems)
+    keep = _kept(listed, options, problems)
+    pictures = tuple(picture for picture, kept in zip(listed, keep, strict=True) if kept)
+    position = {
+        picture.id: int(n) if kept else None for picture, n, kept in zip(listed, keep.cumsum() - 1, keep, strict=True)
+    }
     notes = _joint_notes(records_of(table, "categories", options.annotations), recipe.skeleton, options.annotations)
     annotations = records_of(table, "annotations", options.annotations)
     truth, without_area = _truth(annotations, position, recipe.skeleton, problems)
     if without_area:
         notes += (f"{without_area} annotations have no area: 0.53 of the box is taken",)
     if options.detections is None:
-        persons = _annotated_persons(truth, sizes, options.convention_for(recipe), problems)
+        persons = _annotated_persons(truth, _sizes_wh(pictures), options.convention_for(recipe), problems)
     else:
         persons = _detected_persons(options.detections, position, problems)
     order = np.argsort(persons["picture"], kind="stable")
@@ -99,11 +107,8 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     )
 
 
-def _pictures(
-    options: DatasetOptions, records: list[Record], problems: Problems
-) -> tuple[tuple[Picture, ...], NDArray[np.float64], dict[int, int]]:
+def _pictures(options: DatasetOptions, records: list[Record], problems: Problems) -> tuple[Picture, ...]:
     pictures: dict[int, Picture] = {}
-    sizes: list[tuple[float, float]] = []
     for record in records:
         identity, name = record.get("id"), record.get("file_name")
         if type(identity) is not int or not isinstance(name, str):
@@ -119,8 +124,25 @@ def _pictures(
                 "figures need it; verify with dataset 'custom' to go without"
             )
         pictures[identity] = Picture(identity, options.images / name, size, index)
-        sizes.append((float("inf"), float("inf")) if size is None else (float(size[0]), float(size[1])))
-    return tuple(pictures.values()), np.array(sizes).reshape(-1, 2), {i: n for n, i in enumerate(pictures)}
+    return tuple(pictures.values())
+
+
+def _kept(pictures: tuple[Picture, ...], options: DatasetOptions, problems: Problems) -> NDArray[np.bool_]:
+    """The pictures that exist, no more of them than the limit."""
+    found = np.array([picture.path.is_file() for picture in pictures], bool)
+    if len(found) and not found.any():
+        raise DatasetError(
+            f"none of the {len(found)} pictures is in '{options.images}' (first missing: '{pictures[0].path}'); "
+            "give the folder that the annotations' file names start from"
+        )
+    for picture, there in zip(pictures, found, strict=True):
+        if not there:
+            problems.add("picture missing, left out of every figure", picture.path.name)
+    return found if options.limit is None else found & (np.cumsum(found) <= options.limit)
+
+
+def _sizes_wh(pictures: tuple[Picture, ...]) -> NDArray[np.float64]:  # N x 2, infinite where it is not known
+    return np.array([picture.size_wh or (np.inf, np.inf) for picture in pictures], np.float64).reshape(-1, 2)
 
 
 def _size_wh(record: Record) -> tuple[int, int] | None:
@@ -142,9 +164,7 @@ def _joint_notes(categories: list[Record], skeleton: Skeleton, path: Path) -> tu
     return (f"the annotations name joints differently: {', '.join(different)}",) if different else ()
 
 
-def _truth(
-    annotations: list[Record], position: dict[int, int], skeleton: Skeleton, problems: Problems
-) -> tuple[Truth, int]:
+def _truth(annotations: list[Record], position: Position, skeleton: Skeleton, problems: Problems) -> tuple[Truth, int]:
     joints = len(skeleton.joints)
     rows: list[tuple[int, NDArray[np.float32], list[float], float, bool, str]] = []
     without_area = 0
@@ -152,6 +172,9 @@ def _truth(
         name = f"annotation {record.get('id')}"
         if record.get("image_id") not in position:
             problems.add("annotation of an unknown image", name)
+            continue
+        picture = position[record["image_id"]]
+        if picture is None:
             continue
         crowd = bool(record.get("iscrowd", 0))
         points, box = finite_numbers(record.get("keypoints"), 3 * joints), finite_numbers(record.get("bbox"), 4)
@@ -167,7 +190,7 @@ def _truth(
         if not isinstance(area, (int, float)) or not np.isfinite(area):
             area, without_area = AREA_SHARE * box[2] * box[3], without_area + 1
         keypoints = np.asarray(points, np.float32).reshape(joints, 3)
-        rows.append((position[record["image_id"]], keypoints, box, float(area), crowd, name))
+        rows.append((picture, keypoints, box, float(area), crowd, name))
     return _truth_from_rows(rows, joints), without_area
 
 
@@ -204,23 +227,24 @@ def _annotated_persons(
     }
 
 
-def _detected_persons(path: Path, position: dict[int, int], problems: Problems) -> dict[str, NDArray[Any]]:
+def _detected_persons(path: Path, position: Position, problems: Problems) -> dict[str, NDArray[Any]]:
     records = read_json(path, "the detection file")
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DatasetError(f"{path}: detections must be a list of tables with image_id, category_id, bbox and score")
     rows: list[tuple[int, list[float], float]] = []
     for number, record in enumerate(records):
         box, score = finite_numbers(record.get("bbox"), 4), record.get("score")
-        if record.get("category_id", 1) != 1:
+        picture = position.get(record.get("image_id"), UNKNOWN)
+        if record.get("category_id", 1) != 1 or picture is None:
             continue
-        if record.get("image_id") not in position:
+        if picture == UNKNOWN:
             problems.add("detection of an unknown image", f"detection {number}")
         elif box is None or not isinstance(score, (int, float)) or not np.isfinite(score):
             problems.add("detection without a finite box and score", f"detection {number}")
         elif box[2] <= 0 or box[3] <= 0:
             problems.add("detection with a zero-area box", f"detection {number}")
         else:
-            rows.append((position[record["image_id"]], box, float(score)))
+            rows.append((picture, box, float(score)))
     boxes = np.array([row[1] for row in rows], np.float64).reshape(-1, 4)
     return {
         "picture": np.array([row[0] for row in rows], np.intp),
@@ -228,19 +252,3 @@ def _detected_persons(path: Path, position: dict[int, int], problems: Problems) 
         "box_scores": np.array([row[2] for row in rows], np.float64),
         "row": np.full(len(rows), -1, np.intp),
     }
-
-
-def _existing(dataset: Dataset, options: DatasetOptions) -> Dataset:
-    found = np.array([picture.path.is_file() for picture in dataset.pictures], bool)
-    if len(found) and not found.any():
-        raise DatasetError(
-            f"none of the {len(found)} pictures is in '{options.images}' (first missing: "
-            f"'{dataset.pictures[0].path}'); give the folder that the annotations' file names start from"
-        )
-    keep = found.copy()
-    if options.limit is not None:
-        keep &= np.cumsum(found) <= options.limit
-    for picture, there in zip(dataset.pictures, found, strict=True):
-        if not there:
-            dataset.problems.add("picture missing, left out of every figure", picture.path.name)
-    return limited(dataset, keep)
