@@ -13,6 +13,7 @@ from sdk.errors import InputError
 from sdk.evaluate import latency
 from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text, comparison_text, read_benchmark
 from sdk.evaluate.benchmarking import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
+from sdk.evaluate.device_times import DeviceClock, device_times
 from sdk.evaluate.latency import Case, measure, warm_up
 from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
@@ -96,6 +97,28 @@ def test_turns_are_interleaved_until_each_case_was_busy_long_enough(clock):
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
 
 
+class Clocked:
+    """A pipeline as a GPU's: it has a clock of its own."""
+
+    recipe, max_batch = SMALL, 4
+
+    def stages(self, frame, affines, *, flip=False):
+        assert len(affines) <= self.max_batch
+        return {"upload": 1.0, "crop": 0.1 * len(affines)}
+
+    def network_ms(self, count, repeats=100):
+        return [float(count)] * repeats
+
+
+def test_the_devices_own_clock():
+    assert isinstance(Clocked(), DeviceClock)
+    boxes = [boxes_in_frame(count, (320, 240)) for count in (1, 9)]
+    table = device_times(Clocked(), noise_frame((320, 240)), (1, 16), boxes)
+    assert {batch: figures["p99"] for batch, figures in table["network_ms"].items()} == {"1": 1.0, "16": 16.0}
+    assert table["stages_ms"]["4"]["crop"]["p50"] == pytest.approx(0.4)  # 9 persons are cut to a chunk of 4
+    assert set(table["stages_ms"]) == {"1", "4"}
+
+
 INA = {"in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "1500", "in2_label": "VDD_CPU", "in2_input": "900"}
 POWER = {
     "input-rail": (INA, 7.5),
@@ -177,6 +200,14 @@ QUICK = {"device": "cpu", "seconds": 0.05, "frame_wh": (320, 240)}
 def table(engine):
     pytest.importorskip("rtmlib")
     return benchmark(BenchmarkOptions(engine, batches=(1, 4), persons=(1, 3), peer="rtmlib", **QUICK))
+
+
+@pytest.mark.native
+def test_the_devices_figures_are_in_the_text(table):
+    spread = {"p50": 0.25, "p99": 0.5}
+    clock = {"network_ms": {"4": spread}, "stages_ms": {"8": {"upload": spread}}}
+    text = benchmark_text({**table, "device_clock": clock})
+    assert "plan alone, batch 4" in text and "upload apart, 8 persons" in text and "0.250" in text
 
 
 @pytest.mark.native

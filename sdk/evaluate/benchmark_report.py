@@ -57,6 +57,8 @@ def benchmark_text(table: Table) -> str:
         names = list(dict.fromkeys(name for case in staged for name in case["stages_ms"]))
         rows = [(case["name"], *(_stage(case["stages_ms"].get(name)) for name in names)) for case in staged]
         lines += ["", *_aligned([("stages, p50 ms", *names), *rows])]
+    if table.get("device_clock"):
+        lines += ["", *_device_lines(table["device_clock"])]
     if "peer" in table:
         lines += ["", *_peer_lines(table["peer"])]
     unsteady = [case["name"] for case in table["cases"] if not case["steady"]]
@@ -138,6 +140,16 @@ def _stage(value: Any) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else f"{value['p50']:.3f}"
+
+
+def _device_lines(clock: Table) -> list[str]:
+    rows = [("by the device's clock, ms", "p50", "p99")]
+    for batch, figures in clock["network_ms"].items():
+        rows.append((f"plan alone, batch {batch}", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}"))
+    for persons, stages in clock["stages_ms"].items():
+        for name, figures in stages.items():
+            rows.append((f"{name} apart, {persons} persons", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}"))
+    return _aligned(rows)
 
 
 def _peer_lines(peer: Table) -> list[str]:

@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.evaluate.device_times import DeviceClock, device_times
 from sdk.evaluate.latency import Case, measure
 from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.peer import Peer, rtmlib_peer
 from sdk.evaluate.power import PowerLog, find_power_meter
 from sdk.manifest import Engine
 from sdk.runtime.estimator import PoseEstimator
+from sdk.runtime.pipeline import open_pipeline
 from sdk.runtime.session import Session, engine_from, open_session
 
 __all__ = ["FORMAT", "BenchmarkOptions", "benchmark", "boxes_in_frame", "noise_frame"]
@@ -84,6 +86,8 @@ def benchmark(options: BenchmarkOptions, on_progress: Progress = lambda share: N
             "machine": {**before, "clock_mhz_after": machine_facts()["clock_mhz"]},
             "cases": summaries,
         }
+        if bench.device.startswith("cuda"):
+            table["device_clock"] = _device_times(options, engine, bench, stack)
         if bench.peer is not None:
             table["peer"] = _peer_table(options, bench, bench.peer, summaries)
     return table
@@ -170,6 +174,14 @@ def _peer_case(peer: Peer, frame: NDArray[np.uint8], boxes: NDArray[np.float32])
         return {}
 
     return Case(f"{peer.name}, {len(boxes)} persons", "peer", len(boxes), call)
+
+
+def _device_times(options: BenchmarkOptions, engine: Engine, bench: _Bench, stack: ExitStack) -> dict[str, Any]:
+    pipeline = stack.enter_context(open_pipeline(engine, bench.device, threads=options.threads))
+    if not isinstance(pipeline, DeviceClock):
+        return {}
+    boxes = [boxes_in_frame(count, options.frame_wh) for count in options.persons]
+    return device_times(pipeline, bench.frame, options.batches, boxes)
 
 
 def _peer_table(

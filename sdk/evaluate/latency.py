@@ -16,10 +16,11 @@ from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdk.evaluate.power import PowerLog
 
-__all__ = ["Case", "measure", "warm_up"]
+__all__ = ["Case", "measure", "spread", "warm_up"]
 
 Call = Callable[[], Mapping[str, float | str]]
 
@@ -86,9 +87,9 @@ class Case:
             "calls": len(samples),
             "warm_up_calls": self.warm_up_calls,
             "steady": self.steady,
-            "latency_ms": _spread(samples),
+            "latency_ms": spread(samples),
             "throughput_a_second": round(persons / self.busy_seconds, 3),
-            "stages_ms": {**{name: _spread(np.array(times)) for name, times in self.stages_ms.items()}, **self.words},
+            "stages_ms": {**{name: spread(np.array(times)) for name, times in self.stages_ms.items()}, **self.words},
             "joules_a_person": "unavailable" if joules is None else round(joules / persons, 6),
             "over_time": self._course(samples),
         }
@@ -125,7 +126,8 @@ def warm_up(case: Case, limit_seconds: float) -> None:
     case.samples_ms, case.started_s, case.stages_ms, case.words = [], [], {}, {}
 
 
-def _spread(samples: Any) -> dict[str, float]:
-    spread = {f"p{at}": float(np.percentile(samples, at)) for at in PERCENTILES}
-    spread |= {"mean": float(samples.mean()), "min": float(samples.min()), "max": float(samples.max())}
-    return {name: round(value, 4) for name, value in spread.items()}
+def spread(samples: NDArray[np.float64]) -> dict[str, float]:
+    """Percentiles, mean, least and most, to a tenth of a microsecond."""
+    figures = {f"p{at}": float(np.percentile(samples, at)) for at in PERCENTILES}
+    figures |= {"mean": float(samples.mean()), "min": float(samples.min()), "max": float(samples.max())}
+    return {name: round(value, 4) for name, value in figures.items()}

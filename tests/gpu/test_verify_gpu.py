@@ -33,5 +33,7 @@ def test_every_case_is_timed_on_the_device(engine_folder):
     assert table["device"].startswith("cuda") and len(table["cases"]) == 4
     for case in table["cases"]:
         assert 0 < case["latency_ms"]["p50"] <= case["latency_ms"]["p99"]
-    assert any(case["stages_ms"] for case in table["cases"] if case["kind"] == "estimate")
+    clock = table["device_clock"]
+    assert set(clock["network_ms"]) == {"1", "4"} and set(clock["stages_ms"]) == {"1", "8"}
+    assert all(stage["p50"] > 0 for stages in clock["stages_ms"].values() for stage in stages.values())
     assert table["power"].startswith(("NVML", "VDD_IN", "tegrastats", "unavailable"))
