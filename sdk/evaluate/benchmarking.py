@@ -162,8 +162,8 @@ def _estimate_case(estimate: PoseEstimator, frame: NDArray[np.uint8], boxes: NDA
         stages = dict(estimate(frame, boxes).timings_ms)
         total = stages.pop("total")
         assert not isinstance(total, str), "an estimator always times its whole call"
-        stages["host"] = total - sum(value for value in stages.values() if not isinstance(value, str))
-        return stages
+        timed = [value for value in stages.values() if not isinstance(value, str)]
+        return {**stages, "host": total - sum(timed)} if timed else stages
 
     return Case(f"estimate, {len(boxes)} persons", "estimate", len(boxes), call)
 

@@ -1,4 +1,4 @@
-"""What a GPU's own clock says: the plan alone, and each stage run apart. Beside the caller's clock, never mixed with it.
+"""What a GPU's own clock says: the plan alone, and each stage run apart. Never mixed with the caller's clock.
 
     table = device_times(pipeline, frame, batches=(1, 4), boxes=[boxes_xyxy])
     table["network_ms"]["1"]["p50"]           # as trtexec's GPU compute time, in the SDK's own CUDA graph
