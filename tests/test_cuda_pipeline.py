@@ -432,7 +432,8 @@ def test_stages_and_network_times_are_given(simulate):
     with GpuPipeline(engine, kernels=kernels) as gpu:
         stages = gpu.stages(random_frame(), random_affines(2))
         assert list(stages) == ["upload", "crop", "network", "decode"] and all(ms > 0 for ms in stages.values())
-        assert gpu.network_ms(2, repeats=5) == [0.25] * 5
+        for mode in ("graph", "plain", "own graph"):
+            assert gpu.network_ms(2, 5, mode) == [0.25] * 5
 
 
 def test_warm_makes_every_lane_and_graph(simulate):

@@ -392,7 +392,7 @@ class _Plan:
             trt.Tensor(name, name in inputs, "float32", shape) for name, shape in {**inputs, **shapes}.items()
         )
 
-    def create_context(self, *, kernels="lazy", runtime_cache=None, own_memory=True):
+    def create_context(self, *, kernels="lazy", runtime_cache=None, own_memory=True, own_graph=False):
         assert kernels == "eager" and not own_memory
         return _Context(self)
 

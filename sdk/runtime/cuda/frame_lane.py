@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +39,13 @@ from sdk.runtime.cuda.planner import (
 )
 from sdk.runtime.cuda.upload import FrameUpload
 
-__all__ = ["FrameLane", "Program", "Timings", "frame_lane", "lane_layout"]
+__all__ = ["FrameLane", "NetworkMode", "Program", "Timings", "frame_lane", "lane_layout"]
 
 log = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
+NetworkMode = Literal["graph", "plain", "own graph"]
 AFFINE_BYTES = 24
 AFFINES_AT = ALIGNMENT  # in the parameter block, after the frame record
 
@@ -111,6 +113,7 @@ class FrameLane(Lane):
         self.program = program
         self._graphs: dict[tuple[int, bool], Graph] = {}
         self._warmed: set[tuple[int, bool]] = set()
+        self._filler = off_frame_affines(program.max_batch)
         self._upload = FrameUpload(
             self.device, program.kernels, self.stream, program.recipe.input.size_hw, nv12=program.crop.nv12
         )
@@ -133,7 +136,7 @@ class FrameLane(Lane):
         start = perf_counter()
         bucket = bucket_of(len(affines), self.program.buckets)
         brought = self._upload.bring(frame, affines)
-        self._set_params(brought.record, affines, bucket)
+        self._set_params(brought.record, affines, bucket, flip=flip)
         self._warm(bucket, flip)
         uploaded = perf_counter()
         graph = self._graphs.get((bucket, flip))
@@ -160,7 +163,7 @@ class FrameLane(Lane):
         bucket = bucket_of(len(affines), self.program.buckets)
         marks[0].record(self.stream)
         brought = self._upload.bring(frame, affines)
-        self._set_params(brought.record, affines, bucket)
+        self._set_params(brought.record, affines, bucket, flip=flip)
         self._warm(bucket, flip)
         marks[1].record(self.stream)
         self._send_params()
@@ -174,17 +177,22 @@ class FrameLane(Lane):
         names = ("upload", "crop", "network", "decode")
         return {name: float(marks[i + 1].time_since(marks[i])) for i, name in enumerate(names)}
 
-    def network_ms(self, count: int, repeats: int) -> list[float]:
-        """Device milliseconds of the plan alone, `repeats` times, as a graph where it can be captured."""
+    def network_ms(self, count: int, repeats: int, mode: NetworkMode) -> list[float]:
+        """Device milliseconds of the plan alone, `repeats` times."""
         bucket, stream = bucket_of(count, self.program.buckets), self.stream
         before, after = self.device.driver.Event(), self.device.driver.Event()
-        self._network(bucket, mirrored=False)
+        context = self._context(bucket, mirrored=False)
+        if mode == "own graph":
+            context = self._fresh_context(bucket, self.loaded.create_context(own_graph=True))
+        enqueue = partial(context.enqueue, self.stream_handle)
+        for _ in range(3):
+            enqueue()
         self.settle("run the network")
-        graph = self._captured(lambda: self._network(bucket, mirrored=False)) if self._can_capture(bucket) else None
+        graph = self._captured(enqueue) if mode == "graph" and self._can_capture(bucket) else None
         spent = []
         for _ in range(repeats):
             before.record(stream)
-            self._network(bucket, mirrored=False) if graph is None else self._launch(graph)
+            enqueue() if graph is None else self._launch(graph)
             after.record(stream)
             self.settle("run the network")
             spent.append(float(after.time_since(before)))
@@ -206,14 +214,16 @@ class FrameLane(Lane):
 
     # ---- parameters and results -------------------------------------------------------------------------------
 
-    def _set_params(self, record: bytes, affines: Float32Array, bucket: int) -> None:
+    def _set_params(self, record: bytes, affines: Float32Array, bucket: int, *, flip: bool) -> None:
         """Write the parameter block. Rows that fill up the bucket look outside the frame and read nothing."""
         params, count = self._params.array, len(affines)
         params[:FRAME_BYTES] = np.frombuffer(record, np.uint8)
-        both = params[AFFINES_AT:].view(np.float32).reshape(2, self.program.max_batch, 2, 3)
-        both[0, :count] = affines
-        both[1, :count] = mirrored_affines(affines, self.program.crop.width)
-        both[:, count:bucket] = off_frame_affines(bucket - count)
+        plain, mirrored = params[AFFINES_AT:].view(np.float32).reshape(2, self.program.max_batch, 2, 3)
+        plain[:count] = affines
+        plain[count:bucket] = self._filler[: bucket - count]
+        if flip:
+            mirrored[:count] = mirrored_affines(affines, self.program.crop.width)
+            mirrored[count:bucket] = self._filler[: bucket - count]
 
     def _params_address(self) -> int:
         return self._params.device_pointer if self.device.integrated else self.address("params")
@@ -296,11 +306,19 @@ class FrameLane(Lane):
         self._context(bucket, mirrored=mirrored).enqueue(self.stream_handle)
 
     def _context(self, bucket: int, *, mirrored: bool) -> trt.Context:
-        addresses = {
-            tensor.name: self.address(f"mirrored {tensor.name}" if mirrored and not tensor.is_input else tensor.name)
-            for tensor in self.loaded.plan.tensors
-        }
-        return self.context_for(bucket, addresses)
+        context = self.context_for(bucket)
+        self._set_addresses(context, mirrored=mirrored)
+        return context
+
+    def _fresh_context(self, bucket: int, context: trt.Context) -> trt.Context:
+        self.prepare_context(context, bucket)
+        self._set_addresses(context, mirrored=False)
+        return context
+
+    def _set_addresses(self, context: trt.Context, *, mirrored: bool) -> None:
+        for tensor in self.loaded.plan.tensors:
+            buffer = f"mirrored {tensor.name}" if mirrored and not tensor.is_input else tensor.name
+            context.set_address(tensor.name, self.address(buffer))
 
     def _finish(self, bucket: int, *, flip: bool) -> None:
         """Decode and download; on shared memory the decode writes where the host reads."""

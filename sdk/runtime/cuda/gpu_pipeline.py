@@ -22,7 +22,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
-from sdk.runtime.cuda.frame_lane import FrameLane, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import FrameLane, NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
@@ -121,10 +121,10 @@ class GpuPipeline:
         with self._device.entered("time the stages"), self._pool.lent() as lane:
             return lane.stages(frame, affines, flip=flip)
 
-    def network_ms(self, count: int, repeats: int = 100) -> list[float]:
-        """Device milliseconds of the plan alone for `count` persons, as a graph: what a call is held to."""
+    def network_ms(self, count: int, repeats: int = 100, mode: NetworkMode = "graph") -> list[float]:
+        """Device milliseconds of the plan alone for `count` persons: in our graph, plain, in TensorRT-RTX's."""
         with self._device.entered("time the network"), self._pool.lent() as lane:
-            return lane.network_ms(count, repeats)
+            return lane.network_ms(count, repeats, mode)
 
     def close(self) -> None:
         """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""

@@ -56,19 +56,20 @@ class Lane:
         """Where a named buffer lies on the device."""
         return self.memory.pointer + self.layout.offsets[buffer]
 
-    def context_for(self, batch: int, addresses: dict[str, int]) -> trt.Context:
-        """The execution context for `batch` crops, its shapes, tensors and activation memory set."""
+    def context_for(self, batch: int) -> trt.Context:
+        """The execution context for `batch` crops: its shape and activation memory are set, its addresses not."""
         context = self._contexts.get(batch)
         if context is None:
-            context = self.loaded.create_context()
-            context.set_memory(self.address("activations"), self.loaded.plan.activation_bytes)
-            for tensor in self.loaded.plan.tensors:
-                if tensor.is_input:
-                    context.set_shape(tensor.name, (batch, *tensor.shape[1:]))
-            self._contexts[batch] = context
-        for name, address in addresses.items():
-            context.set_address(name, address)
+            context = self._contexts[batch] = self.loaded.create_context()
+            self.prepare_context(context, batch)
         return context
+
+    def prepare_context(self, context: trt.Context, batch: int) -> None:
+        """Hand a new context the lane's activation memory, and fix its input's shape."""
+        context.set_memory(self.address("activations"), self.loaded.plan.activation_bytes)
+        for tensor in self.loaded.plan.tensors:
+            if tensor.is_input:
+                context.set_shape(tensor.name, (batch, *tensor.shape[1:]))
 
     def pinned(self, shape: tuple[int, ...], dtype: str, purpose: str) -> PinnedArray:
         """Pinned memory that lives as long as the lane."""

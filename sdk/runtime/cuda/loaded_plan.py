@@ -100,9 +100,11 @@ class LoadedPlan:
             raise AssertionError("a plan is used after its last user released it")
         return self._plan
 
-    def create_context(self) -> trt.Context:
+    def create_context(self, *, own_graph: bool = False) -> trt.Context:
         """An execution context without memory of its own, its kernels compiled for the very shapes it is given."""
-        return self.plan.create_context(kernels="eager", runtime_cache=self._cache.blob, own_memory=False)
+        return self.plan.create_context(
+            kernels="eager", runtime_cache=self._cache.blob, own_memory=False, own_graph=own_graph
+        )
 
     def keep_kernels(self, context: trt.Context) -> None:
         """Store what TensorRT-RTX compiled for `context` so far."""

@@ -53,7 +53,9 @@ class TensorLane(Lane):
         """The outputs called `names`, for at most the largest batch. Rows that fill up a batch are not read."""
         count, driver = len(crops), self.device.driver
         batch = bucket_of(count, self._batches)
-        context = self.context_for(batch, {name: self.address(name) for name in self._host})
+        context = self.context_for(batch)
+        for name in self._host:
+            context.set_address(name, self.address(name))
         (source,) = (tensor for tensor in self.loaded.plan.tensors if tensor.is_input)
         self._host[source.name].array[:count] = crops
         driver.memcpy_htod_async(self.address(source.name), self._host[source.name].array[:batch], self.stream)
