@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from sdk.errors import BuildError, DeviceError, EngineError, InputError, MissingDependencyError
+from sdk.trt_messages import Monitor, new_logger, progress_class, told
 
 __all__ = [
     "BuildSettings",
@@ -50,7 +50,6 @@ NUMPY_NAMES: Mapping[str, str] = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "UINT8": "uint8", "INT32": "int32", "INT64": "int64",
     "BOOL": "bool",
 }  # fmt: skip
-TRACE = 5  # below logging.DEBUG: TensorRT's VERBOSE, thousands of lines a build
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +81,6 @@ class Built:
 
     plan: bytes
     timing_cache: bytes | None = None
-
-
-class Monitor(Protocol):
-    """Hears of a build's progress. `step` answers whether to go on; False stops the build."""
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None: ...
-
-    def step(self, phase: str, step: int) -> bool: ...
-
-    def finish(self, phase: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, mo
     with logger.collected() as errors:
         builder = trt.Builder(logger)
         if builder is None:
-            raise BuildError(f"{compiler} {trt.__version__} cannot start: {_told(errors)}")
+            raise BuildError(f"{compiler} {trt.__version__} cannot start: {told(errors)}")
         network = builder.create_network(_network_flags(trt))
         _parse(trt, network, logger, compiler, graph)
         config = builder.create_builder_config()
@@ -150,10 +139,11 @@ def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, mo
         config.add_optimization_profile(_profile(builder, settings))
         cache = _attach_timing_cache(config, compiler, settings)
         if monitor is not None:
-            config.progress_monitor = _progress(compiler)(monitor)
+            progress = _progress(compiler)(monitor)  # kept in a variable: it must outlive the build
+            config.progress_monitor = progress
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildError(f"{compiler} {trt.__version__} could not build the plan: {_told(errors)}")
+            raise BuildError(f"{compiler} {trt.__version__} could not build the plan: {told(errors)}")
         return Built(bytes(plan), None if cache is None else bytes(config.get_timing_cache().serialize()))
 
 
@@ -166,7 +156,7 @@ def load_plan(compiler: CompilerName, data: bytes, *, dla_core: int | None = Non
     with logger.collected() as errors:
         runtime = trt.Runtime(logger)
         if runtime is None:
-            raise DeviceError(f"{compiler} {trt.__version__} cannot start: {_told(errors)}")
+            raise DeviceError(f"{compiler} {trt.__version__} cannot start: {told(errors)}")
         if runtime.engine_host_code_allowed:
             raise AssertionError("a plan must never bring host code")
         if dla_core is not None:
@@ -175,7 +165,7 @@ def load_plan(compiler: CompilerName, data: bytes, *, dla_core: int | None = Non
         engine = runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise EngineError(
-                f"{compiler} {trt.__version__} cannot load the plan: {_told(errors)}; rebuild the engine on this "
+                f"{compiler} {trt.__version__} cannot load the plan: {told(errors)}; rebuild the engine on this "
                 "machine with `sdk build-engine --rebuild ENGINE`"
             )
     return Plan(compiler, runtime, engine)
@@ -224,7 +214,7 @@ class Plan:
                     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 context = self._engine.create_execution_context(config)
             if context is None:
-                raise DeviceError(f"{self.compiler} cannot make an execution context: {_told(errors)}")
+                raise DeviceError(f"{self.compiler} cannot make an execution context: {told(errors)}")
         return Context(self, context, cache)
 
     def _rtx_config(self, trt: Any, strategy: Any, kernels: Kernels, blob: bytes | None) -> tuple[Any, Any]:
@@ -289,7 +279,7 @@ class Context:
     def _must(self, deed: str, call: Any, *arguments: Any) -> None:
         with _logger(self.plan.compiler).collected() as errors:
             if not call(*arguments):
-                raise DeviceError(f"{self.plan.compiler} did not {deed} {list(arguments)}: {_told(errors)}")
+                raise DeviceError(f"{self.plan.compiler} did not {deed} {list(arguments)}: {told(errors)}")
 
 
 def _module(compiler: CompilerName) -> Any:
@@ -388,81 +378,19 @@ def _check_validity(trt: Any, runtime: Any, compiler: CompilerName, data: bytes,
     validity, reasons = runtime.get_engine_validity(data)
     if validity == trt.EngineValidity.INVALID:
         raise EngineError(
-            f"{compiler} {trt.__version__} cannot run this plan here (diagnostics {reasons}): {_told(errors)}; "
+            f"{compiler} {trt.__version__} cannot run this plan here (diagnostics {reasons}): {told(errors)}; "
             "rebuild the engine on this machine with `sdk build-engine --rebuild ENGINE`"
         )
     if validity == trt.EngineValidity.SUBOPTIMAL:
         log.warning("the plan runs on this device below its best (diagnostics %s); rebuild it here", reasons)
 
 
-def _told(errors: Sequence[str]) -> str:
-    return "; ".join(dict.fromkeys(errors)) or "it gave no reason"
-
-
-@dataclass
-class _Collector:
-    """Keeps the error messages that arrive while a call runs; logs them after a call that went well all the same."""
-
-    lists: list[list[str]] = field(default_factory=list)
-
-    @contextmanager
-    def collected(self) -> Iterator[list[str]]:
-        errors: list[str] = []
-        self.lists.append(errors)
-        try:
-            yield errors  # a caller that raises tells them in its message
-            for message in errors:
-                log.error("%s", message)
-        finally:
-            self.lists = [kept for kept in self.lists if kept is not errors]
-
-
 @cache
 def _logger(compiler: CompilerName) -> Any:
-    """TensorRT's messages as `logging` records; one for the process, because TensorRT keeps the first it is given."""
-    trt = _module(compiler)
-    base = trt.ILogger
-    trt_log = logging.getLogger(f"{__name__}.{MODULES[compiler]}")
-    levels = {
-        base.INTERNAL_ERROR: logging.ERROR,
-        base.ERROR: logging.ERROR,
-        base.WARNING: logging.WARNING,
-        base.INFO: logging.DEBUG,
-        base.VERBOSE: TRACE,
-    }
-
-    class Logger(base, _Collector):  # type: ignore[misc, valid-type]
-        def __init__(self) -> None:
-            base.__init__(self)
-            _Collector.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            level = levels[severity]
-            if level >= logging.ERROR and self.lists:
-                self.lists[-1].append(message.strip())
-            else:
-                trt_log.log(level, "%s", message)
-
-    return Logger()
+    """One for the process and flavour, because TensorRT keeps the first it is given."""
+    return new_logger(_module(compiler), f"{__name__}.{MODULES[compiler]}")
 
 
 @cache
 def _progress(compiler: CompilerName) -> Any:
-    """The IProgressMonitor class that hands on to a `Monitor`."""
-    base = _module(compiler).IProgressMonitor
-
-    class Progress(base):  # type: ignore[misc, valid-type]
-        def __init__(self, monitor: Monitor) -> None:
-            base.__init__(self)
-            self.monitor = monitor
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.monitor.start(phase_name, parent_phase, num_steps)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            return self.monitor.step(phase_name, step)
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.monitor.finish(phase_name)
-
-    return Progress
+    return progress_class(_module(compiler))

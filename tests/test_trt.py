@@ -1,6 +1,7 @@
 """The face of TensorRT: plans are built, refusals are told in full, progress is heard, messages become log records."""
 
 import logging
+import threading
 
 import pytest
 
@@ -10,6 +11,7 @@ import onnx
 
 from sdk import trt
 from sdk.errors import BuildError, EngineError, InputError, MissingDependencyError
+from sdk.trt_messages import TRACE
 from tests.support.engines import SMALL, pooled_simcc_graph
 
 RTX = "tensorrt-rtx"
@@ -149,11 +151,11 @@ def test_a_plan_that_is_none_is_an_error_in_words(data):
 
 @needs_rtx
 def test_messages_become_log_records_and_none_above_debug_is_dropped(graph, caplog):
-    caplog.set_level(trt.TRACE, logger="sdk.trt")
+    caplog.set_level(TRACE, logger="sdk.trt")
     trt.build_plan(RTX, graph, trt.BuildSettings(shapes()))
     levels = {record.levelno for record in caplog.records if record.name == "sdk.trt.tensorrt_rtx"}
     assert logging.DEBUG in levels
-    assert trt.TRACE in levels
+    assert TRACE in levels
     logger = trt._logger(RTX)
     for severity, level in ((logger.WARNING, logging.WARNING), (logger.ERROR, logging.ERROR)):
         caplog.clear()
@@ -173,6 +175,27 @@ def test_errors_of_a_call_that_went_well_are_logged_all_the_same(caplog):
         logger.log(logger.ERROR, "told by the exception")
         raise ZeroDivisionError
     assert len(caplog.records) == 1
+
+
+@needs_rtx
+def test_threads_collect_their_own_errors():
+    logger = trt._logger(RTX)
+    meet, found = threading.Barrier(8), {}
+
+    def work(name):
+        with pytest.raises(ZeroDivisionError), logger.collected() as errors:
+            meet.wait(10)
+            logger.log(logger.ERROR, name)
+            meet.wait(10)
+            found[name] = list(errors)
+            raise ZeroDivisionError
+
+    threads = [threading.Thread(target=work, args=(str(index),)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {name: [name] for name in map(str, range(8))}
 
 
 def test_compute_capabilities_are_read_from_the_package():
