@@ -213,6 +213,19 @@ def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, pho
         verify(options(engine, photographs, output=tmp_path))
 
 
+def test_a_resumed_run_still_says_what_was_left_out(engine, photographs, perfect, tmp_path):
+    for path in photographs.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "4.png").write_bytes(b"no picture")
+    chosen = options(engine, tmp_path, perfect, output=tmp_path / "out")
+    first, again = verify(chosen), verify(chosen)
+    assert again.timing.persons == 0 and dict(again.scores[0].figures) == pytest.approx(
+        dict(first.scores[0].figures), nan_ok=True
+    )
+    [line] = again.dataset.problems.lines()
+    assert line == "picture could not be used when the run began, left out of every figure: 1 (4.png)"
+
+
 def test_a_place_that_cannot_be_written_is_said(engine, photographs, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"journal .* cannot be written \(Not a directory"):
@@ -299,7 +312,12 @@ def test_random_weights_and_a_missing_flip_test_are_said(graphs, photographs, tm
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"threads": 0}, "threads"), ({"samples": 0}, "samples"), ({"max_drop": -1.0}, "max_drop")],
+    [
+        ({"threads": 0}, "threads"),
+        ({"samples": 0}, "samples"),
+        ({"max_drop": -1.0}, "max_drop"),
+        ({"max_drop": float("nan")}, "max_drop"),
+    ],
 )
 def test_options_that_make_no_sense(engine, photographs, changes, message):
     with pytest.raises(InputError, match=message):

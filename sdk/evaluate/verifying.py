@@ -62,8 +62,8 @@ class VerifyOptions:
         for name, value in (("threads", self.threads), ("workers", self.workers), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1 (got {value})")
-        if self.max_drop < 0:
-            raise InputError(f"max_drop must not be negative: it is how far the figure may fall (got {self.max_drop})")
+        if not self.max_drop >= 0:
+            raise InputError(f"max_drop must be 0 or more: it is how far the figure may fall (got {self.max_drop})")
 
 
 @dataclass(frozen=True)
