@@ -1,0 +1,131 @@
+"""`PoseEstimator(device="cuda")` on a simulated device: dispatch, calls, submit, stream, frames on the device."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import sdk
+from sdk.errors import ClosedError, EngineError, InputError
+from sdk.runtime.cuda import gpu_pipeline
+from sdk.runtime.session import open_session
+from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+from tests.support.simulated_cuda import Simulated, install, simulated_engine
+from tests.test_cuda_pipeline import DeviceArray, random_frame
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """An engine that the simulated device can run."""
+    graph = pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
+    made = simulated_engine(wrapped_engine(graph, tmp_path / "small", SMALL))
+    device = Simulated(lag=2)
+    kernels = install(monkeypatch, device, made)
+    monkeypatch.setattr(gpu_pipeline, "NativeKernels", lambda: kernels)
+    return made
+
+
+def boxes_of(count, seed=0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 60, (count, 2))
+    return np.concatenate([corner, corner + rng.uniform(10, 60, (count, 2))], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "auto"])
+def test_the_estimator_runs_on_the_device_asked_for(engine, device):
+    frame, boxes = random_frame(), boxes_of(11)  # above the engine's batch of 8: two chunks
+    with sdk.PoseEstimator(engine, device="cpu") as cpu, sdk.PoseEstimator(engine, device=device) as gpu:
+        assert gpu.device == "cuda:0"
+        poses = gpu(frame, boxes)
+        np.testing.assert_array_equal(poses.keypoints, cpu(frame, boxes).keypoints)
+        assert poses.timings_ms["transfer"] in ("whole", "union", "boxes")
+        assert {"upload", "launch", "device", "download", "total"} <= set(poses.timings_ms)
+        assert gpu(frame, np.zeros((0, 4))).keypoints.shape == (0, 14, 2)
+
+
+def test_a_device_that_is_not_there_is_refused(engine):
+    with pytest.raises(sdk.SdkError, match="there is no device 1; the driver sees 1"):
+        sdk.PoseEstimator(engine, device="cuda:1")
+
+
+def test_an_engine_without_a_plan_is_refused_on_the_gpu(engine, tmp_path):
+    bare = wrapped_engine(engine.graph_path, tmp_path / "bare", SMALL)
+    with pytest.raises(EngineError, match="no plan"):
+        sdk.PoseEstimator(bare, device="cuda")
+
+
+def test_a_frame_on_the_device_is_taken_as_it_is(engine):
+    frame, boxes = random_frame(), boxes_of(3)
+    with sdk.PoseEstimator(engine, device="cpu") as cpu, sdk.PoseEstimator(engine, device="cuda") as gpu:
+        poses = gpu(DeviceArray(frame), boxes)
+        np.testing.assert_array_equal(poses.keypoints, cpu(frame, boxes).keypoints)
+        assert poses.timings_ms["transfer"] == "none: on the device"
+        with pytest.raises(InputError, match="device memory"):
+            cpu(DeviceArray(frame), boxes)
+
+
+def test_submitted_and_streamed_frames_keep_their_order(engine):
+    frames = [random_frame(seed) for seed in range(9)]
+    boxes = [boxes_of(1 + seed % 4, seed) for seed in range(9)]
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        expected = [estimate(f, b).keypoints for f, b in zip(frames, boxes, strict=True)]
+        futures = [estimate.submit(f, b) for f, b in zip(frames, boxes, strict=True)]
+        streamed = list(estimate.stream(zip(frames, boxes, strict=True)))
+        for want, future, poses in zip(expected, futures, streamed, strict=True):
+            np.testing.assert_array_equal(future.result().keypoints, want)
+            np.testing.assert_array_equal(poses.keypoints, want)
+
+
+def test_a_stream_takes_no_more_frames_than_are_in_flight(engine):
+    taken = []
+
+    def source():
+        for seed in range(20):
+            taken.append(seed)
+            yield random_frame(seed), boxes_of(1)
+
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        for given, _ in enumerate(estimate.stream(source())):
+            assert len(taken) - given <= 4  # three lanes, and one that waits
+    assert len(taken) == 20
+
+
+def test_frames_of_a_stream_are_in_flight_together(engine, monkeypatch):
+    inside, lock, two_at_once = [0], threading.Lock(), threading.Event()
+    run = gpu_pipeline.GpuPipeline.run
+
+    def counted(self, *arguments, **options):
+        with lock:
+            inside[0] += 1
+            if inside[0] == 2:
+                two_at_once.set()
+        two_at_once.wait(timeout=20)
+        try:
+            return run(self, *arguments, **options)
+        finally:
+            with lock:
+                inside[0] -= 1
+
+    monkeypatch.setattr(gpu_pipeline.GpuPipeline, "run", counted)
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        list(estimate.stream([(random_frame(seed), boxes_of(1)) for seed in range(6)]))
+    assert two_at_once.is_set()
+
+
+def test_closing_refuses_later_calls(engine):
+    estimate = sdk.PoseEstimator(engine, device="cuda")
+    estimate(random_frame(), boxes_of(1))
+    estimate.close()
+    with pytest.raises(ClosedError):
+        estimate(random_frame(), boxes_of(1))
+
+
+def test_a_session_opens_by_the_same_names(engine):
+    crops = np.random.default_rng(0).standard_normal((3, 3, 64, 48)).astype(np.float32)
+    with open_session(engine, "cuda") as gpu, open_session(engine, "cpu") as cpu:
+        for a, b in zip(gpu.run(crops), cpu.run(crops), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
