@@ -36,6 +36,7 @@ __all__ = ["Verification", "VerifyOptions", "verify"]
 log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "predictions.journal"
+UNSCORED_SHARE = 5.0  # per cent of the persons, above which a report says that AP ranks them blindly
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def verify(options: VerifyOptions) -> Verification:
         timing,
         perf_counter() - start,
         resumed,
-        _notes(options, recipe, engines),
+        _notes(options, engines, persons),
     )
 
 
@@ -185,7 +186,8 @@ def _usable(dataset: Dataset, persons: NDArray[np.float32]) -> tuple[Dataset, ND
     return limited(dataset, keep), persons[keep[dataset.picture]]
 
 
-def _notes(options: VerifyOptions, recipe: Recipe, engines: tuple[Engine, ...]) -> tuple[str, ...]:
+def _notes(options: VerifyOptions, engines: tuple[Engine, ...], persons: NDArray[np.float32]) -> tuple[str, ...]:
+    recipe = engines[0].manifest.recipe
     notes = [
         f"engine '{engine.folder.name}' has random weights: its accuracy means nothing"
         for engine in engines
@@ -193,4 +195,12 @@ def _notes(options: VerifyOptions, recipe: Recipe, engines: tuple[Engine, ...]) 
     ]
     if recipe.published and recipe.protocol.flip_test and not options.flip_test:
         notes.append("the published figure was measured with the flip test, this one without (--flip-test)")
+    for n, engine in enumerate(engines):
+        threshold = engine.manifest.recipe.protocol.joint_threshold
+        share = 100 * float((persons[:, n, :, 2] <= threshold).all(axis=1).mean())
+        if share > UNSCORED_SHARE:
+            notes.append(
+                f"{share:.0f} % of the persons of '{engine.folder.name}' have no joint above its recipe's joint_threshold "
+                f"{threshold:g}: they score 0 and AP cannot rank them; lower it in the recipe"
+            )
     return tuple(notes)
