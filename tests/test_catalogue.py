@@ -123,7 +123,9 @@ def test_colours_and_numbers_are_those_of_training(name):
     assert recipe.input.box_padding == 1.25
     if recipe.output.kind == "simcc":
         assert recipe.output.score == ("min_logit" if recipe.source == "open-mmlab/mmpose" else "min_softmax")
-    if recipe.source == "open-mmlab/mmpose":
+    if recipe.source.startswith("leeyegy/SimCC"):
+        assert recipe.protocol.flip_shift
+    if recipe.source in ("open-mmlab/mmpose", "leeyegy/TokenPose"):
         assert not recipe.protocol.flip_shift
 
 

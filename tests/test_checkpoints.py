@@ -63,6 +63,13 @@ WRAPPINGS = {
     "ordered": collections.OrderedDict,
     "state_dict": lambda s: {"state_dict": s, "epoch": 3, "best_acc": 0.5},
     "model": lambda s: {"model": s},
+    "SimCC's training state": lambda s: {
+        "epoch": 210,
+        "model": "pose_hrnet",
+        "state_dict": prefixed(s, "module."),
+        "best_state_dict": other(s),
+        "optimizer": {"state": {}, "param_groups": []},
+    },
     "module prefix": lambda s: prefixed(s, "module."),
     "module prefix within state_dict": lambda s: {"state_dict": prefixed(s, "module.")},
     "compiled, of several GPUs": lambda s: {"model": prefixed(s, "module._orig_mod.")},

@@ -142,6 +142,27 @@ def test_costs_are_the_published_ones(name):
         assert cost.macs / 1e9 == pytest.approx(gflops, rel=0.02)
 
 
+# Parameters of the classifiers these backbones were first published as, without their last linear layer.
+BACKBONES = {
+    "resnet18": (ResNet("resnet", 18), 11_176_512),
+    "resnet34": (ResNet("resnet", 34), 21_284_672),
+    "resnet50": (ResNet("resnet", 50), 23_508_032),
+    "resnet101": (ResNet("resnet", 101), 42_500_160),
+    "resnet152": (ResNet("resnet", 152), 58_143_808),
+    "mobilenetv2": (MobileNetV2("mobilenetv2", 1.0), 2_223_872),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_have_their_published_sizes(name):
+    import torch
+
+    backbone, count = BACKBONES[name]
+    with torch.device("meta"):
+        network = network_from_recipe(recipe_of(backbone, HeatmapHead("heatmap", ()), (64, 64), split_ratio=None))
+    assert sum(p.numel() for p in network.backbone.parameters()) == count
+
+
 def test_costs_count_by_hand():
     """One convolution after another, of the smallest ResNet: the stem and the head by their formulas."""
     recipe = recipe_of(R18, LinearSimccHead("simcc", (), 1), (64, 64), joints=14, split_ratio=2.0)
