@@ -24,6 +24,24 @@ struct Job {
     int helpers;  // workers that may join
 };
 
+// What is taken of a job: `front` parts by the caller from the first on, `back` parts by workers from the last on, so
+// that each core writes the same half of the outputs call after call: its cache holds them (two threads, 8 crops of
+// 128 x 128: 1.6 times one thread's speed when parts went to whoever came, on two cores of a Zen 5). A worker that
+// comes late finds another generation and takes nothing.
+constexpr uint32_t COUNT_BITS = 20, MAX_PARTS = (1u << COUNT_BITS) - 1;
+
+struct Ticket {
+    uint32_t generation, front, back;
+
+    static Ticket from(uint64_t word) {
+        return {static_cast<uint32_t>(word >> 2 * COUNT_BITS), static_cast<uint32_t>(word >> COUNT_BITS) & MAX_PARTS,
+                static_cast<uint32_t>(word) & MAX_PARTS};
+    }
+    uint64_t word() const {
+        return static_cast<uint64_t>(generation) << 2 * COUNT_BITS | static_cast<uint64_t>(front) << COUNT_BITS | back;
+    }
+};
+
 class Pool {
   public:
     void run(const Job& job) {
@@ -33,32 +51,35 @@ class Pool {
             std::lock_guard<std::mutex> lock(mutex_);
             job_ = job;
             done_.store(0);
-            generation = generation_of(ticket_.load()) + 1;
-            ticket_.store(static_cast<uint64_t>(generation) << 32);
+            const uint64_t fresh = Ticket{generation_of(ticket_.load()) + 1, 0, 0}.word();
+            generation = generation_of(fresh);
+            ticket_.store(fresh);
         }
         wake_.notify_all();
-        take_parts(job, generation);
+        take_parts(job, generation, true);
         while (done_.load(std::memory_order_acquire) < job.parts) std::this_thread::yield();
     }
 
     std::mutex callers;
 
   private:
-    static uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+    static uint32_t generation_of(uint64_t word) { return Ticket::from(word).generation; }
 
     void add_worker() {
         const int index = static_cast<int>(workers_.size());
         workers_.emplace_back(&Pool::work, this, index, generation_of(ticket_.load()));
     }
 
-    // A ticket is (generation, next part): a worker that comes late finds another generation and takes nothing.
-    void take_parts(const Job& job, uint32_t generation) {
-        uint64_t ticket = ticket_.load();
-        while (generation_of(ticket) == generation && static_cast<uint32_t>(ticket) < job.parts) {
-            if (!ticket_.compare_exchange_weak(ticket, ticket + 1)) continue;
-            job.part(job.context, static_cast<uint32_t>(ticket));
+    void take_parts(const Job& job, uint32_t generation, bool from_front) {
+        uint64_t word = ticket_.load();
+        for (;;) {
+            Ticket ticket = Ticket::from(word);
+            if (ticket.generation != generation || ticket.front + ticket.back >= job.parts) return;
+            const uint32_t part = from_front ? ticket.front++ : job.parts - 1 - ticket.back++;
+            if (!ticket_.compare_exchange_weak(word, ticket.word())) continue;
+            job.part(job.context, part);
             done_.fetch_add(1, std::memory_order_release);
-            ticket = ticket_.load();
+            word = ticket_.load();
         }
     }
 
@@ -81,7 +102,7 @@ class Pool {
                 seen = generation_of(ticket_.load());
                 job = job_;
             }
-            if (index < job.helpers) take_parts(job, seen);
+            if (index < job.helpers) take_parts(job, seen, false);
         }
     }
 
@@ -112,7 +133,7 @@ Pool& pool() {
 
 void run_parts(Part part, void* context, int64_t parts, int threads) {
     if (threads > parts) threads = static_cast<int>(parts);
-    if (threads > 1 && parts < UINT32_MAX) {
+    if (threads > 1 && parts <= MAX_PARTS) {
         Pool& workers = pool();
         std::unique_lock<std::mutex> free(workers.callers, std::try_to_lock);
         if (free.owns_lock()) return workers.run({part, context, static_cast<uint32_t>(parts), threads - 1});
