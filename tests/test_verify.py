@@ -310,6 +310,14 @@ def test_random_weights_and_a_missing_flip_test_are_said(graphs, photographs, tm
     assert "random weights" in notes and "--flip-test" in notes
 
 
+def test_persons_that_ap_cannot_rank_are_said(engine, graphs, photographs, tmp_path):
+    recipe = replace(SMALL, protocol=replace(SMALL.protocol, joint_threshold=1e6))
+    folder = wrapped_engine(graphs["simcc"], tmp_path / "deaf", recipe)
+    [note] = verify(options(folder, photographs)).notes
+    assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1e+06")
+    assert verify(options(engine, photographs)).notes == ()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

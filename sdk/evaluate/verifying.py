@@ -200,7 +200,7 @@ def _notes(options: VerifyOptions, engines: tuple[Engine, ...], persons: NDArray
         share = 100 * float((persons[:, n, :, 2] <= threshold).all(axis=1).mean())
         if share > UNSCORED_SHARE:
             notes.append(
-                f"{share:.0f} % of the persons of '{engine.folder.name}' have no joint above its recipe's joint_threshold "
-                f"{threshold:g}: they score 0 and AP cannot rank them; lower it in the recipe"
+                f"{share:.0f} % of the persons of '{engine.folder.name}' have no joint above its recipe's "
+                f"joint_threshold {threshold:g}: they score 0 and AP cannot rank them; lower it in the recipe"
             )
     return tuple(notes)
