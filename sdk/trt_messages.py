@@ -47,6 +47,7 @@ class _Collector:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: list[tuple[int, list[str]]] = []  # thread, messages
+        self._warned: dict[str, int] = {}  # message -> how often, since the calls began
 
     @contextmanager
     def collected(self) -> Iterator[list[str]]:
@@ -60,6 +61,18 @@ class _Collector:
         finally:
             with self._lock:
                 self._calls = [other for other in self._calls if other is not call]
+                over = {} if self._calls else self._warned
+                self._warned = self._warned if self._calls else {}
+            for message, count in over.items():
+                if count > 1:
+                    log.warning("%s (%d times)", message, count)
+
+    def heard(self, warning: str) -> bool:
+        """Whether this warning came before in the calls that run: one a layer would drown the others."""
+        with self._lock:
+            count = self._warned.get(warning, 0) + 1 if self._calls else 1
+            self._warned[warning] = count
+            return count > 1
 
     def keep(self, message: str) -> bool:
         """Whether some call collects, and now holds, this message."""
@@ -90,6 +103,8 @@ def new_logger(trt: Any, name: str) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             level = levels[severity]
+            if level == logging.WARNING and self.heard(message.strip()):
+                return
             if level < logging.ERROR or not self.keep(message.strip()):
                 trt_log.log(level, "%s", message)
 
