@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from sdk.training.dataset import PersonDataset, annotations_from_coco
 from sdk.training.settings import Settings, settings_from_file
 
 cv2 = pytest.importorskip("cv2")
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -170,8 +173,8 @@ def test_bad_settings_are_refused(tmp_path, text, message):
     assert message in str(error.value)
 
 
-def test_the_bundled_settings_are_settings():
-    from pathlib import Path
-
-    settings = settings_from_file(Path(__file__).resolve().parents[1] / "docs" / "bundled-settings.toml")
-    assert settings.stages[-1].height < 128
+@pytest.mark.parametrize("name", ["bundled-settings", "bundled-settings-2", "bundled-settings-3"])
+def test_the_bundled_settings_are_settings(name):
+    settings = settings_from_file(ROOT / "docs" / f"{name}.toml")
+    assert settings.figures == 300
+    assert all(stage.height < 128 for stage in settings.stages)
