@@ -204,6 +204,7 @@ FAILS = {
     "a batch range upside down": ([*SMALL_BUILD, "--min-batch", "8", "--max-batch", "2"], "1 <= min <= opt <= max"),
     "an output that is something else": ([*SMALL_BUILD, "--output", "small.onnx"], "is not an engine folder; choose"),
     "a rebuild with a recipe": (["build-engine", "x", "--rebuild", "e"], "leave recipe out"),
+    "a rebuild with a pattern": (["build-engine", "--rebuild", "e", "--keep-float", "*"], "leave keep-float out"),
     "a rebuild of nothing": (["build-engine", "--rebuild", "nowhere"], "'nowhere' is not an engine folder"),
     "tensorrt without tensorrt or device": (
         [*SMALL_BUILD[:-1], "tensorrt"], "compiler 'tensorrt'",
@@ -335,3 +336,27 @@ def test_a_full_disk_is_an_error_in_words(run, folder, monkeypatch):
     assert (status, out) == (1, "")
     assert "cannot be written (No space left on device); free some space" in err
     assert left(folder) == []
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnxslim", "onnxscript", "onnxruntime"):
+    sys.modules[name] = None
+from sdk.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_rebuild_needs_neither_torch_nor_onnxslim(run, folder):
+    run(*SMALL_BUILD, "--precision", "fp16")
+    words = ["build-engine", "--rebuild", "small-64x48.fp16", "--compiler", COMPILER, "--output", "here"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr

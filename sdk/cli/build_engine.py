@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+OF_ITS_OWN = (  # what an engine holds already, and a rebuild therefore does not take
+    "recipe", "recipe_file", "weights", "onnx", "images", "precision", "keep_float", "calibration", "quantize_all",
+    "max_drop",
+)  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
@@ -122,8 +127,8 @@ def _rebuilt(arguments: argparse.Namespace) -> Engine:
     from sdk.manifest import open_engine
     from sdk.toolchain.build import rebuild_engine
 
-    for name in ("recipe", "recipe_file", "weights", "onnx", "precision", "calibration", "max_drop"):
-        if getattr(arguments, name) is not None:
+    for name in OF_ITS_OWN:
+        if getattr(arguments, name) not in (None, [], False):
             raise InputError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
     options = _compile_options(arguments, open_engine(arguments.rebuild).manifest.batch)
     return rebuild_engine(arguments.rebuild, options, arguments.output, force=arguments.force)
