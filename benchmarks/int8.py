@@ -321,9 +321,11 @@ def _verdict(rows: list[Row]) -> None:
     print()
     for row in rows:
         if row.name.startswith("naive"):
-            lost, kept = exact.ap - row.ap, 100 * (1 - (exact.ap - ours.ap) / max(exact.ap - row.ap, 1e-9))
+            lost, ours_lost = exact.ap - row.ap, exact.ap - ours.ap
+            kept = 100 * (1 - max(ours_lost, 0.0) / lost) if lost > 0 else float("nan")
             oks = 100 * (1 - ours.oks_loss / row.oks_loss)
-            print(f"{row.name} loses {lost:.2f} AP: ours recovers {kept:.0f} % of it, and {oks:.0f} % of the OKS lost")
+            print(f"{row.name}: {lost:.2f} AP lost, ours {ours_lost:.2f}: {kept:.0f} % of it recovered")
+            print(f"{'':47}{row.oks_loss:.2f} OKS lost, ours {ours.oks_loss:.2f}: {oks:.0f} % recovered")
 
 
 def _plan_sizes(model: onnx.ModelProto, table: CalibrationTable) -> dict[str, float]:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from support.int8 import tiny_graph, tiny_recipe, write_photographs
+from support.int8 import JOINTS, Builder, tiny_graph, tiny_recipe, write_photographs
 
 from sdk.errors import CalibrationError
 from sdk.toolchain.auto import decide
@@ -108,6 +108,25 @@ def test_without_ground_truth_there_is_no_ap(model, tmp_path):
     judge = Judge(model, CropSet.drawn(people_from_data(data, None, RECIPE), RECIPE, count=3))
     assert judge.float_ap is None
     assert judge.cost_of(model).ap_loss is None
+
+
+def test_heatmaps_are_judged_too(tmp_path):
+    from sdk.recipe import recipe_from_table
+
+    table = RECIPE.to_table()
+    table["output"] = {"kind": "heatmap"}
+    recipe = recipe_from_table(table, "tests")
+    b = Builder()
+    x = b.node("Relu", [b.conv("input", "stem", 3, 8, 3, 2)], "stem.relu")
+    x = b.node("Relu", [b.conv(x, "body", 8, 8, 3, 2)], "body.relu")
+    x = b.node("Relu", [b.conv(x, "deep", 8, 8, 3)], "deep.relu")
+    b.conv(x, "heatmap", 8, JOINTS)
+    model = b.model(["heatmap"])
+    crops = CropSet.drawn(people_from_data(write_photographs(tmp_path, 6), None, recipe), recipe, count=6)
+    found = calibrate(model, crops, CalibrateOptions(equalise=False))
+    cost = Judge(model, crops).cost_of(qdq_graph_from_graph(model, found)[0])
+    assert 0 < cost.divergence < 2 * (8 / 127) ** 2 / 12 * 2  # two tensors and two weights, as noise over signal
+    assert cost.distance_px < 8
 
 
 # Groups and curve
