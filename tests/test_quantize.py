@@ -163,11 +163,12 @@ def attention_graph(squared):
 def test_gated_attention_stays_float():
     floats = placement_of(attention_graph(squared=True)).floats
     assert floats["/query"] == floats["/key"] == PROTECTED["gated"]
+    assert floats["/last"] == PROTECTED["last_conv"]
 
 
 def test_softmax_attention_quantises_its_linear_layers():
     placement = placement_of(attention_graph(squared=False))
-    assert {"/query", "/key"} <= {node.name for node in placement.int8}
+    assert {"/query", "/key", "/last"} <= {node.name for node in placement.int8}
     assert placement.floats["/scores"] == placement.floats["/mix"] == "both factors are activations"
 
 

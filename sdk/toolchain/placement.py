@@ -202,10 +202,11 @@ def _kept_by_pattern(weighted: list[WeightedNode], patterns: tuple[str, ...]) ->
 def _protected(view: GraphView, weighted: list[WeightedNode]) -> dict[str, str]:
     by_name = {node.name: node for node in weighted}
     floats = {node.name: PROTECTED["stem"] for node in weighted if node.data in view.data_inputs}
+    attends, gated = any(_products_of_activations(view)), _has_gated_attention(view)
     last = _last_convolution(view, by_name)
-    if last is not None:
+    if last is not None and (gated or not attends):  # a transformer's last convolution is far from its head
         floats[last] = PROTECTED["last_conv"]
-    if _has_gated_attention(view):
+    if gated:
         floats |= {node.name: PROTECTED["gated"] for node in weighted if node.op in ("MatMul", "Gemm")}
     floats |= {node.name: PROTECTED["pooled"] for node in weighted if set(view.shapes[node.data][2:]) == {1}}
     floats |= {name: PROTECTED["classifier"] for out in view.outputs for name in _nearest_weighted(view, out, by_name)}
@@ -238,15 +239,20 @@ def _last_convolution(view: GraphView, by_name: Mapping[str, WeightedNode]) -> s
 
 
 def _has_gated_attention(view: GraphView) -> bool:
-    """A product of two activations, then ReLU, then a square: RTMPose's gated attention unit."""
-    for node, _ in _products_of_activations(view):
-        waiting = [node.output[0]]
-        for _ in range(4):  # scale, ReLU, square
-            following = [n for name in waiting for n in view.consumers.get(name, [])]
-            if any(n.op_type == "Relu" for n in following):
-                return True
-            waiting = [name for n in following for name in n.output]
+    """A product of two activations, scaled, then ReLU, then a square: RTMPose's gated attention unit."""
+    for product, _ in _products_of_activations(view):
+        waiting = [product.output[0]]
+        while waiting:
+            for node in view.consumers.get(waiting.pop(), []):
+                if node.op_type == "Relu" and any(map(_squares, view.consumers.get(node.output[0], []))):
+                    return True
+                if node.op_type in ("Mul", "Div", "Add", "Cast") and not _squares(node):
+                    waiting.extend(node.output)
     return False
+
+
+def _squares(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Pow" or (node.op_type == "Mul" and node.input[0] == node.input[1])
 
 
 def _products_of_activations(view: GraphView) -> Iterator[tuple[onnx.NodeProto, int]]:
