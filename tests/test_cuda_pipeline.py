@@ -369,6 +369,17 @@ def test_an_interrupt_leaves_the_lane_usable(simulate, monkeypatch):
         assert device.stack == []
 
 
+def test_a_loan_cut_off_by_an_interrupt_loses_no_lane(simulate):
+    """As if Ctrl-C came between taking a lane and the line after it, more often than there are lanes."""
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=2) as gpu:
+        for _ in range(5):
+            with gpu._device.entered("be interrupted"):
+                gpu._pool._take()
+            gpu.run(random_frame(), random_affines(1))
+    assert kernels.device.live == {} and kernels.device.pinned == {}
+
+
 def test_a_forked_child_is_told_so_and_touches_nothing(simulate, monkeypatch):
     device, engine, kernels = simulate()
     gpu = GpuPipeline(engine, kernels=kernels)

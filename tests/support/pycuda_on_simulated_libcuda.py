@@ -7,15 +7,18 @@ status and at what PyCUDA wrote to stderr.
 import ctypes
 import gc
 import json
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
 import sdk
 from sdk import trt
-from sdk.errors import DeviceError, OutOfMemoryError
+from sdk.errors import ClosedError, DeviceError, OutOfMemoryError
 from sdk.manifest import open_engine
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.ort_session import OrtSession
@@ -95,51 +98,104 @@ def frames_of(frame):
     return {"pageable": frame, "pinned": pinned, "view": view, "device": DeviceArray(frame)}
 
 
+def run_for_ever(gpu, frame):
+    try:
+        while True:
+            gpu.run(frame, random_affines(2))
+    except ClosedError:
+        return
+
+
+def interrupted_runs(gpu, cpu, frame, wrong, seconds=4.0):
+    """Frames under a rain of Ctrl-C; afterwards every frame must still be right. How many interrupts were felt."""
+    felt, ended = 0, threading.Event()
+
+    def rain():
+        rng = np.random.default_rng(0)
+        while not ended.wait(float(rng.uniform(0.0005, 0.004))):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    storm = threading.Thread(target=rain)
+    storm.start()
+    end = monotonic() + seconds
+    while monotonic() < end:
+        try:
+            while monotonic() < end:
+                gpu.run(frame, random_affines(3))
+        except KeyboardInterrupt:
+            felt += 1
+    while storm.is_alive():
+        try:
+            ended.set()
+            storm.join()
+        except KeyboardInterrupt:
+            felt += 1
+    for count in (1, 3, 8):
+        affines = random_affines(count, count)
+        if not np.array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0]):
+            wrong.append(["after interrupts", count])
+    return felt
+
+
+def checked_frames(gpu, cpu, frame, wrong):
+    """Every kind of frame, threads, and the timing helpers."""
+    for name, given in frames_of(frame).items():
+        for count in (1, 3, 8):
+            affines = random_affines(count, count)
+            for _ in range(2):
+                if not np.array_equal(gpu.run(given, affines)[0], cpu.run(frame, affines)[0]):
+                    wrong.append([name, count])
+    threads = [threading.Thread(target=gpu.run, args=(frame, random_affines(2))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gpu.stages(frame, random_affines(1))
+    gpu.network_ms(1, 3)
+
+
+def short_of_memory(gpu, lib, engine, kernels, frame):
+    """What opening says when there is no room; the open pipeline goes on."""
+    lib.sim_limit(ctypes.c_size_t(4096))
+    try:
+        GpuPipeline(engine, kernels=kernels)
+        message = "it fitted"
+    except OutOfMemoryError as error:
+        message = str(error)
+    lib.sim_limit(ctypes.c_size_t(1 << 30))
+    gpu.run(frame, random_affines(1))
+    return message
+
+
+def dropped_in_a_thread(box):
+    thread = threading.Thread(target=box.clear)
+    thread.start()
+    thread.join()
+
+
 def main(folder, deed, library):
     engine, device = open_engine(Path(folder)), Library(library)
     kernels = LibraryKernels(device, engine.manifest.recipe)
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
     trt.load_plan = lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
-    frame, wrong = random_frame(), []
-    with CpuPipeline(session) as cpu:
-        gpu = GpuPipeline(engine, kernels=kernels)
-        for name, given in frames_of(frame).items():
-            for count in (1, 3, 8):
-                affines = random_affines(count, count)
-                for _ in range(2):
-                    if not np.array_equal(gpu.run(given, affines)[0], cpu.run(frame, affines)[0]):
-                        wrong.append([name, count])
-        threads = [threading.Thread(target=gpu.run, args=(frame, random_affines(2))) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        gpu.stages(frame, random_affines(1)), gpu.network_ms(1, 3)
-        message = ""
-        if deed == "memory":
-            device.lib.sim_limit(ctypes.c_size_t(4096))
-            try:
-                GpuPipeline(engine, kernels=kernels)
-            except OutOfMemoryError as error:
-                message = str(error)
-            device.lib.sim_limit(ctypes.c_size_t(1 << 30))
-            gpu.run(frame, random_affines(1))
-        del given
-        gc.collect()
-        if deed == "drop-in-a-thread":
-            box = [gpu]
-            del gpu
-            thread = threading.Thread(target=box.clear)
-            thread.start()
-            thread.join()
-            gc.collect()
-        elif deed != "exit":
-            gpu.close()
-        print(json.dumps({"wrong": wrong, "message": message, **device.alive()}))
-        sys.stdout.flush()
-        if deed == "exit":
-            globals()["kept_until_the_end"] = gpu
+    frame, wrong, message = random_frame(), [], ""
+    cpu, box = CpuPipeline(session), [GpuPipeline(engine, kernels=kernels)]
+    checked_frames(box[0], cpu, frame, wrong)
+    if deed == "memory":
+        message = short_of_memory(box[0], device.lib, engine, kernels, frame)
+    if deed == "interrupts":
+        message = f"{interrupted_runs(box[0], cpu, frame, wrong)} interrupts"
+    if deed == "drop-in-a-thread":
+        dropped_in_a_thread(box)
+    elif not deed.startswith("exit"):
+        box[0].close()
+    gc.collect()
+    print(json.dumps({"wrong": wrong, "message": message, **device.alive()}), flush=True)
+    if deed == "exit-while-running":
+        for _ in range(4):
+            threading.Thread(target=run_for_ever, args=(box[0], frame), daemon=True).start()
+    globals()["kept_until_the_end"] = box
 
 
 if __name__ == "__main__":

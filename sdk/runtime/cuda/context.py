@@ -11,6 +11,7 @@ caller's context restored at every exit, and a device once lost is never touched
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -74,6 +75,7 @@ class DeviceContext:
         with self.entered("open the device"):
             self._probe = driver.Stream(1)
         never_freed(self._probe)
+        atexit.register(self._pop_all)
 
     def entered(self, deed: str) -> _Entry:
         """A `with` block with the primary context current. CUDA's errors leave it as the SDK's, naming `deed`."""
@@ -152,15 +154,25 @@ class DeviceContext:
         return False
 
     def _push(self) -> None:
-        depth = getattr(self._local, "depth", 0)
-        if depth == 0:
-            self._context.push()
-        self._local.depth = depth + 1
+        # At every entry, also a nested one: a count of levels could be put out of step by an interrupt, a push cannot.
+        self._local.pushed = getattr(self._local, "pushed", 0) + 1
+        self._context.push()
 
     def _pop(self) -> None:
-        self._local.depth -= 1
-        if self._local.depth == 0:
-            self._context.pop()
+        self._context.pop()
+        self._local.pushed -= 1
+
+    def _pop_all(self) -> None:
+        """At interpreter exit, in the main thread: PyCUDA aborts a process that ends with a context pushed.
+
+        Only an interrupt between a push and the line after it leaves one.
+        """
+        while getattr(self._local, "pushed", 0) > 0 and not self.forked:
+            self._local.pushed -= 1
+            try:
+                self._context.pop()
+            except self.driver.Error as error:
+                log.debug("no context was pushed after all (%s)", error)
 
 
 class _Entry:

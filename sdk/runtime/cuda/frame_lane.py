@@ -274,15 +274,14 @@ class FrameLane(Lane):
     def _captured(self, enqueue: Callable[[], None]) -> Graph:
         """The graph of what `enqueue` puts on the stream. A refusal inside ends the capture and is raised."""
         kernels, stream = self.program.kernels, self.stream_handle
-        self.device.capturing(True)
         try:
+            self.device.capturing(True)
             kernels.begin_capture(stream)
-            try:
-                enqueue()
-            except BaseException:
-                kernels.abort_capture(stream)
-                raise
+            enqueue()
             return kernels.end_capture(stream)
+        except BaseException:
+            kernels.abort_capture(stream)
+            raise
         finally:
             self.device.capturing(False)
 

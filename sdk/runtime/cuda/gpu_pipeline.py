@@ -22,7 +22,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
-from sdk.runtime.cuda.frame_lane import FrameLane, NetworkMode, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
@@ -112,7 +112,7 @@ class GpuPipeline:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
         black = np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
         with self._device.entered("warm up"):
-            for lane in self._all_lanes():
+            for lane in self._pool.all_lanes():
                 for bucket in self._program.buckets:
                     lane.run(black, off_frame_affines(bucket), flip=flip)
 
@@ -137,13 +137,6 @@ class GpuPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _all_lanes(self) -> list[FrameLane]:
-        """Every lane, made now where it was not; each settled."""
-        from contextlib import ExitStack
-
-        with ExitStack() as stack:
-            return [stack.enter_context(self._pool.lent()) for _ in range(self.lanes)]
 
     def _decoded(self, results: tuple[NDArray[Any], ...], affines: Float32Array) -> Float32Array:
         heatmaps = results[0].astype(np.float32)

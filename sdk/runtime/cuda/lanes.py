@@ -101,15 +101,19 @@ L = TypeVar("L", bound=Lane)
 
 
 class LanePool(Generic[L]):
-    """Lends lanes, made when first needed, up to `limit`; more callers wait. The device's context must be entered."""
+    """Lends lanes, made when first needed, up to `limit`; more callers wait. The device's context must be entered.
+
+    A thread holds one lane at a time. Who holds a lane is one entry of one table, so that an interrupt (Ctrl-C) can cut
+    a loan off but never lose a lane: the thread's next loan is the lane it still holds.
+    """
 
     def __init__(self, make: Callable[[], L], limit: int, time_out_s: float) -> None:
         self._make = make
         self._limit = limit
         self._time_out_s = time_out_s
-        self._free: list[L] = []
-        self._made: list[L] = []
-        self._turn = threading.Condition()
+        self._holders: dict[L, int | None] = {}  # lane -> the thread that holds it, or None
+        self._lock = threading.RLock()
+        self._given_back = threading.Condition(self._lock)
         self._closed = False
 
     @contextmanager
@@ -120,44 +124,63 @@ class LanePool(Generic[L]):
             lane.settle()
             yield lane
         finally:
-            with self._turn:
-                self._free.append(lane)
-                self._turn.notify()
+            self._give_back(lane)
+
+    def all_lanes(self) -> list[L]:
+        """Every lane, made now where it was not. For one thread before others begin."""
+        with self._lock:
+            while len(self._holders) < self._limit:
+                if self._new() is None:
+                    break
+            return list(self._holders)
 
     def close(self) -> tuple[list[L], list[L]]:
-        """Refuse new loans and wait for those out. The lanes to free, and those a stuck thread still holds."""
-        with self._turn:
+        """Refuse new loans and wait for those out. The lanes to free, and those that another thread still holds."""
+        with self._lock:
             self._closed = True
-            self._turn.notify_all()
-            self._turn.wait_for(lambda: len(self._free) == len(self._made), timeout=2 * self._time_out_s)
-            stuck = [lane for lane in self._made if lane not in self._free]
-            idle, self._free, self._made = self._free, [], []
+            self._given_back.notify_all()
+            self._given_back.wait_for(lambda: not self._stuck(), timeout=2 * self._time_out_s)
+            stuck = self._stuck()
+            idle = [lane for lane in self._holders if lane not in stuck]
+            self._holders = {}
             return idle, stuck
 
     def every(self) -> list[L]:
         """Every lane, lent or not, without the lock: for a forked child, in which a lock may be held for ever."""
-        return list(self._made)
+        return list(self._holders)
 
     def _take(self) -> L:
-        with self._turn:
+        thread = threading.get_ident()
+        with self._lock:
             while not self._closed:
-                if self._free:
-                    return self._free.pop()
-                if len(self._made) < self._limit:
+                held = next((lane for lane, holder in self._holders.items() if holder == thread), None)
+                lane = held or next((lane for lane, holder in self._holders.items() if holder is None), None)
+                if lane is None and len(self._holders) < self._limit:
                     lane = self._new()
-                    if lane is not None:
-                        return lane
-                self._turn.wait()
+                if lane is not None:
+                    self._holders[lane] = thread
+                    return lane
+                self._given_back.wait()
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
+
+    def _give_back(self, lane: L) -> None:
+        with self._lock:
+            if lane in self._holders:
+                self._holders[lane] = None
+            self._given_back.notify()
+
+    def _stuck(self) -> list[L]:
+        """Lanes that another thread holds; what this one holds was cut off by an interrupt and is its own to free."""
+        return [lane for lane, holder in self._holders.items() if holder not in (None, threading.get_ident())]
 
     def _new(self) -> L | None:
         """A new lane. Where memory lacks for one more, those there are go on: the call waits for one."""
         try:
             lane = self._make()
         except OutOfMemoryError:
-            if not self._made:
+            if not self._holders:
                 raise
-            self._limit = len(self._made)
+            self._limit = len(self._holders)
             return None
-        self._made.append(lane)
+        self._holders[lane] = None
         return lane
