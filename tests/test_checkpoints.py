@@ -1,6 +1,7 @@
 """Checkpoints: every way they are wrapped, every way they are broken, and that none of them runs code."""
 
 import collections
+import pathlib
 import pickle
 import re
 import struct
@@ -186,6 +187,14 @@ def test_files_of_mmengine_are_read_without_mmengine(trained, tmp_path, mmengine
     assert "mmengine" not in sys.modules
 
 
+def test_other_data_beside_the_weights_is_dropped(trained, tmp_path):
+    import torch
+
+    beside = {"folder": pathlib.Path("runs") / "1", "best": np.float32(0.5), "seen": np.arange(3), "size": (64, 64)}
+    torch.save({"state_dict": trained, **beside}, tmp_path / "a.pth")
+    assert set(state_from_file(tmp_path / "a.pth")) == set(trained)
+
+
 def test_stand_ins_are_allowed_only_while_reading(trained, tmp_path):
     import torch
 
@@ -336,6 +345,33 @@ def test_broken_files_are_named_and_change_nothing(case, trained, tmp_path):
         load_checkpoint(network, RECIPE, path)
     assert str(path) in str(caught.value)
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_damaged_files_are_read_or_refused(form, tmp_path):
+    """Bytes are changed and files cut at random: there is an answer or a CheckpointError, and never another error."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = {f"layer.{index}.weight": torch.full((3, 2), 0.5) for index in range(4)}
+    path = tmp_path / ("a.safetensors" if form == "safetensors" else "a.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3}, path, _use_new_zipfile_serialization=form == "zip")
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(6), 0
+    for _ in range(120):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 12)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged[: rng.integers(0, len(whole))] if rng.random() < 0.2 else damaged)
+        try:
+            state_from_file(path)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 40
 
 
 # ---- files that do not fit

@@ -35,6 +35,20 @@ WRAPPERS = (
     "ema",
     "network",
 )
+# What torch's reader raises for a damaged file, found by damaging files.
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 PREFIXES = ("module.", "_orig_mod.", "model.")
 # Tensors that training code leaves among the weights and that no network has.
 BOOKKEEPING = re.compile(r"steps|n_averaged|ema_.*|data_preprocessor\..*")
@@ -49,7 +63,6 @@ INERT = (
     "builtins.getattr",  # as which methods are pickled, in HistoryBuffer
     "__builtin__.getattr",
     "pathlib.PosixPath",
-    "yacs.config.CfgNode",
 )
 
 
@@ -112,7 +125,7 @@ def _from_torch(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refused(path, str(error))) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, struct.error) as error:
+        except DAMAGE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"checkpoint '{path}' is truncated or not a torch file ({reason}); fetch it again"
