@@ -44,7 +44,9 @@ void check(cudaError_t error, const char* what) {
 }
 
 void check_launch(const char* problem, const char* op) {
-    if (problem) throw std::runtime_error(std::string(op) + " could not be launched: " + problem);
+    if (!problem) return;
+    throw std::runtime_error(std::string(op) + " could not be launched: " + problem +
+                             " (built for compute capabilities " SDK_CUDA_ARCHITECTURES ")");
 }
 
 // ---- ops -------------------------------------------------------------------------------------------------------
