@@ -351,6 +351,28 @@ def test_the_watchdog_gives_up_on_a_hung_device(simulate):
             gpu.run(random_frame(), random_affines(1))
 
 
+def test_threads_that_wait_for_a_lane_hear_of_the_loss_at_once(simulate):
+    """One thread finds the device hung; those that waited behind it do not wait for the time-out again."""
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=1, time_out_s=0.3) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        device.hangs = True
+        heard = []
+
+        def work():
+            try:
+                gpu.run(random_frame(), random_affines(1))
+            except DeviceLostError as error:
+                heard.append(str(error))
+
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert len(heard) == 6 and len(set(heard)) == 1
+
+
 def test_an_interrupt_leaves_the_lane_usable(simulate, monkeypatch):
     device, engine, kernels = simulate()
     with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:

@@ -108,28 +108,35 @@ def run_for_ever(gpu, frame):
 
 def interrupted_runs(gpu, cpu, frame, wrong, seconds=4.0):
     """Frames under a rain of Ctrl-C; afterwards every frame must still be right. How many interrupts were felt."""
-    felt, ended = 0, threading.Event()
+    felt, armed, ended = 0, [False], threading.Event()
+
+    def interrupt(*_):
+        if armed[0]:
+            armed[0] = False  # one at a time, and only where this function expects one
+            raise KeyboardInterrupt
 
     def rain():
         rng = np.random.default_rng(0)
         while not ended.wait(float(rng.uniform(0.0005, 0.004))):
             os.kill(os.getpid(), signal.SIGINT)
 
+    gpu.run(frame, random_affines(3))
+    launch, Graph.launch = Graph.launch, lambda graph, stream: None  # a callback of ctypes would swallow interrupts
+    signal.signal(signal.SIGINT, interrupt)
     storm = threading.Thread(target=rain)
     storm.start()
     end = monotonic() + seconds
     while monotonic() < end:
         try:
+            armed[0] = True
             while monotonic() < end:
                 gpu.run(frame, random_affines(3))
+            armed[0] = False
         except KeyboardInterrupt:
             felt += 1
-    while storm.is_alive():
-        try:
-            ended.set()
-            storm.join()
-        except KeyboardInterrupt:
-            felt += 1
+    ended.set()
+    storm.join()
+    Graph.launch = launch
     for count in (1, 3, 8):
         affines = random_affines(count, count)
         if not np.array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0]):
@@ -173,14 +180,22 @@ def dropped_in_a_thread(box):
     thread.join()
 
 
-def main(folder, deed, library):
+def opened(folder, library):
+    """A GPU pipeline on the simulated library, its kernels, the library, and the session that stands for the plan."""
     engine, device = open_engine(Path(folder)), Library(library)
     kernels = LibraryKernels(device, engine.manifest.recipe)
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
     trt.load_plan = lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
+    return GpuPipeline(engine, kernels=kernels), kernels, device, session
+
+
+def main(folder, deed, library):
+    gpu, kernels, device, session = opened(folder, library)
+    engine = gpu.engine
     frame, wrong, message = random_frame(), [], ""
-    cpu, box = CpuPipeline(session), [GpuPipeline(engine, kernels=kernels)]
+    cpu, box = CpuPipeline(session), [gpu]
+    del gpu
     checked_frames(box[0], cpu, frame, wrong)
     if deed == "memory":
         message = short_of_memory(box[0], device.lib, engine, kernels, frame)

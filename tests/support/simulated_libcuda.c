@@ -55,6 +55,7 @@ int cuStreamQuery(Stream *s) { return s->capturing ? 900 : OK; }
 int cuEventCreate(void **e, unsigned flags) { NEEDS_CONTEXT; *e = malloc(1); live_events++; return OK; }
 int cuEventDestroy_v2(void *e) { NEEDS_CONTEXT; free(e); live_events--; return OK; }
 int cuEventRecord(void *e, Stream *s) { NEEDS_CONTEXT; return OK; }
+int cuEventQuery(void *e) { return OK; }
 int cuEventElapsedTime_v2(float *ms, void *a, void *b) { *ms = 0.25f; return OK; }
 int cuEventElapsedTime(float *ms, void *a, void *b) { *ms = 0.25f; return OK; }
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { NEEDS_CONTEXT; *free_bytes = limit_bytes - used_bytes; *total = limit_bytes; return OK; }

@@ -138,7 +138,8 @@ class DeviceContext:
     def translated(self, error: BaseException, deed: str) -> SdkError | None:
         """The SDK's error for one of CUDA's, or for TensorRT's refusal when the device is lost; else None."""
         of_cuda = isinstance(error, self.driver.Error)
-        if (of_cuda or isinstance(error, DeviceError)) and self._sticky():
+        of_device = of_cuda or (isinstance(error, DeviceError) and not isinstance(error, DeviceLostError))
+        if of_device and (self.lost is not None or self._sticky()):
             return self.lose(f"it could not {deed} ({error})")
         told = isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError)
         if isinstance(error, self.driver.MemoryError) or (told and "out of memory" in str(error).lower()):
@@ -192,7 +193,7 @@ class _Entry:
     ) -> None:
         translated = None
         try:
-            if error is not None and self._device.lost is None:
+            if error is not None:
                 translated = self._device.translated(error, self._deed)
         finally:
             self._device._pop()

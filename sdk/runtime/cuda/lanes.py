@@ -11,6 +11,7 @@ buffers are used again.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
 
 __all__ = ["Lane", "LanePool", "Resource"]
+
+log = logging.getLogger(__name__)
 
 
 class Resource(Protocol):
@@ -121,6 +124,7 @@ class LanePool(Generic[L]):
         """A lane whose stream is empty."""
         lane = self._take()
         try:
+            lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
             lane.settle()
             yield lane
         finally:
@@ -177,10 +181,11 @@ class LanePool(Generic[L]):
         """A new lane. Where memory lacks for one more, those there are go on: the call waits for one."""
         try:
             lane = self._make()
-        except OutOfMemoryError:
+        except OutOfMemoryError as error:
             if not self._holders:
                 raise
             self._limit = len(self._holders)
+            log.warning("%d frames will be in flight at once, not more: %s", self._limit, error)
             return None
         self._holders[lane] = None
         return lane

@@ -30,6 +30,8 @@ class DeviceMemory:
             raise out_of_memory(purpose, size_bytes, device.free_bytes()) from error
         self.pointer = int(self._allocation)
         driver.memset_d8(self.pointer, 0, size_bytes)
+        cleared = driver.Event().record()  # the memset runs on the default stream, which the lanes' streams do not heed
+        device.wait(cleared.query, "clear new memory")
 
     def free(self) -> None:
         """Give the memory back; the context must be entered. Twice is allowed."""

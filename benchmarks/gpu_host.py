@@ -1,0 +1,75 @@
+"""What a call costs on the host's side of the GPU run time, measured without a GPU.
+
+    python benchmarks/gpu_host.py
+
+The real PyCUDA calls a libcuda that does nothing for real (`tests/support/simulated_libcuda.c`), and the graph's launch
+does nothing at all. So this counts Python, PyCUDA and the copies of pageable frames; not the driver, not the device. It
+is what has to fit beside the plan in the goal "whole call <= 1.15x the plan alone". Needs PyCUDA and a C compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+ROUNDS = 5000
+FRAME_HW = (1080, 1920)
+
+
+def main() -> int:
+    if find_spec("pycuda") is None:
+        print("benchmarks/gpu_host.py needs PyCUDA (pip install '.[cuda]')", file=sys.stderr)
+        return 1
+    from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+    from tests.support.libcuda import SIMULATED, compiled_libcuda
+    from tests.support.simulated_cuda import simulated_engine
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        library = compiled_libcuda(folder, SIMULATED.read_text())
+        graph = pooled_simcc_graph(folder / "small.onnx", SMALL)
+        engine = simulated_engine(wrapped_engine(graph, folder / "engine", SMALL)).folder
+        environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, __file__, str(engine), str(library)]
+        return subprocess.run(words, env=environment, check=False).returncode
+
+
+def measure(engine_folder: str, library: str) -> None:
+    """In the process that has the simulated libcuda."""
+    from tests.support import pycuda_on_simulated_libcuda as simulation
+    from tests.test_cuda_pipeline import DeviceArray, random_affines, random_frame
+
+    gpu, _, _, _ = simulation.opened(engine_folder, library)
+    frame = random_frame(0, FRAME_HW)
+    on_device = DeviceArray(frame)
+    on_device.__cuda_array_interface__["stream"] = None
+    frames = {"on the device": on_device, "pageable": frame}
+    for count in (1, 8):
+        affines = random_affines(count, 0, FRAME_HW)
+        for name, given in frames.items():
+            gpu.run(given, affines)
+            simulation.Graph.launch = lambda graph, stream: None
+            spent = []
+            for _ in range(ROUNDS):
+                start = perf_counter()
+                gpu.run(given, affines)
+                spent.append(1e6 * (perf_counter() - start))
+            p50, p99 = np.percentile(spent, (50, 99))
+            print(f"1080p frame {name}, {count} persons: {p50:.1f} us a call, p99 {p99:.1f} us")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        measure(*sys.argv[1:])
+    else:
+        sys.exit(main())

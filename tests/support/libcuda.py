@@ -1,0 +1,25 @@
+"""Compiles a libcuda for the installed PyCUDA: what a C source can do, and every other symbol as 'not supported'.
+
+library = compiled_libcuda(folder, SIMULATED.read_text())          # to be loaded first: LD_PRELOAD
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+
+SIMULATED = Path(__file__).with_name("simulated_libcuda.c")
+
+
+def compiled_libcuda(folder, source):
+    (driver,) = Path(importlib.util.find_spec("pycuda").submodule_search_locations[0]).glob("_driver*.so")
+    listed = subprocess.run(["nm", "-D", driver], capture_output=True, text=True, check=True).stdout
+    needed = sorted({line.split()[-1] for line in listed.splitlines() if " U cu" in line})
+    stubs = "".join(f"int {each}(void) {{ return 801; }}\n" for each in needed if f" {each}(" not in source)
+    (folder / "main.c").write_text(source)
+    (folder / "rest.c").write_text(stubs)
+    target = folder / "libcuda.so.1"
+    options = ["-shared", "-fPIC", "-w", "-O2", "-Wl,-soname,libcuda.so.1", "-o", target]
+    compiler = shutil.which("cc") or "gcc"
+    subprocess.run([compiler, *options, folder / "main.c", folder / "rest.c", "-lpthread"], check=True)
+    return target
