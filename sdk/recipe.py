@@ -168,6 +168,7 @@ class MarginalHead:
 
     kind: Literal["marginal"]
     depth: int  # 3x3 convolutions before the maps
+    blur_px: float = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
 
 
 Head = HeatmapHead | LinearSimccHead | GauHead | TokenHeatmapHead | TokenSimccHead | MarginalHead

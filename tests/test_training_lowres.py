@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sdk.networks import network_from_recipe, random_weights  # noqa: E402
-from sdk.networks.lowres import MarginalHead, log_sum_exp  # noqa: E402
+from sdk.networks.lowres import MarginalHead, blur_matrix, log_sum_exp  # noqa: E402
 from sdk.recipe import recipe_by_name  # noqa: E402
 
 RECIPE = recipe_by_name("body14-nano-128x128")
@@ -78,3 +78,31 @@ def test_any_multiple_of_32_goes_in(network, size_hw):
         x, y = network(torch.zeros(2, 3, *size_hw))
     assert x.shape == (2, 14, 2 * size_hw[1])
     assert y.shape == (2, 14, 2 * size_hw[0])
+
+
+@pytest.mark.parametrize("sigma", [0.5, 6.0, 40.0])
+def test_the_blur_is_a_gaussian_that_repeats_the_ends(sigma):
+    logits = np.random.default_rng(4).normal(0, 5, 64)
+    reach = int(np.ceil(4 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    want = np.convolve(np.pad(logits, reach, mode="edge"), taps / taps.sum(), mode="valid")
+    np.testing.assert_allclose(logits @ blur_matrix(64, sigma), want, atol=1e-5)
+
+
+def test_the_blur_leaves_the_logits_of_a_gaussian_label():
+    bins = np.arange(256.0)
+    parabola = -0.5 * ((bins - 130.4) / 8) ** 2
+    inside = slice(30, 226)
+    moved = (parabola @ blur_matrix(256, 6.0) - parabola)[inside]
+    assert np.ptp(moved) < 1e-3
+
+
+def test_the_blur_joins_neighbouring_cells():
+    plain, blurred = (MarginalHead(4, joints=1, bins_a_cell=8, depth=0, blur_bins=blur).eval() for blur in (0.0, 3.0))
+    with torch.no_grad():
+        plain.final.weight.normal_(generator=torch.Generator().manual_seed(1))
+        blurred.load_state_dict(plain.state_dict())
+        features = torch.from_numpy(np.random.default_rng(5).normal(0, 2, (1, 4, 6, 6))).float()
+        steps = [np.abs(np.diff(head(features)[0].numpy()[0, 0]))[7::8].max() for head in (plain, blurred)]
+    assert steps[1] < 0.4 * steps[0]
+    assert not [key for key in blurred.state_dict() if "blur" in key]

@@ -95,14 +95,17 @@ def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
         case words.TokenHeatmapHead(hidden=hidden):
             heatmap_hw = (recipe.input.height // 4, recipe.input.width // 4)
             return tokenpose.TokenHeatmapHead(backbone.channels, hidden=hidden, heatmap_hw=heatmap_hw)
-        case words.MarginalHead(depth=depth):
+        case words.MarginalHead(depth=depth, blur_px=blur_px):
             cell_bins = backbone.stride * recipe.bins_xy[0] / recipe.input.width
             if cell_bins != int(cell_bins):
                 raise RecipeError(
                     f"recipe '{recipe.name}': head 'marginal' needs whole bins in a cell of {backbone.stride} pixels "
                     f"(got {cell_bins}); choose another split ratio"
                 )
-            return lowres.MarginalHead(backbone.channels, recipe.joints, int(cell_bins), depth)
+            blur_bins = blur_px * recipe.bins_xy[0] / recipe.input.width
+            return lowres.MarginalHead(
+                backbone.channels, recipe.joints, int(cell_bins), depth, blur_bins=blur_bins, bins_xy=recipe.bins_xy
+            )
         case words.TokenSimccHead():
             return tokenpose.TokenSimccHead(backbone.channels, bins_xy=recipe.bins_xy)
 

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["LowRes", "MarginalHead"]
+__all__ = ["LowRes", "MarginalHead", "blur_matrix", "log_sum_exp"]
 
 
 class LowRes(nn.Module):
@@ -49,11 +52,27 @@ class LowRes(nn.Module):
 
 
 class MarginalHead(nn.Module):
-    """`depth` 3x3 convolutions, the 1x1 convolution, and the log-sum-exp over rows and over columns."""
+    """`depth` 3x3 convolutions, the 1x1 convolution, the log-sum-exp over rows and over columns, and a blur.
 
-    def __init__(self, channels: int, joints: int, bins_a_cell: int, depth: int) -> None:
+    Nothing ties the last bin of a cell to the first of the next, so the largest bin would often be one at a border. A
+    Gaussian of `blur_bins` over the logits ties them; it leaves a parabola, the logits of a Gaussian label, as it is.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        joints: int,
+        bins_a_cell: int,
+        depth: int,
+        *,
+        blur_bins: float = 0.0,
+        bins_xy: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
-        self.joints, self.bins = joints, bins_a_cell
+        self.joints, self.bins, self.blur_bins = joints, bins_a_cell, blur_bins
+        self._blurs: dict[int, Tensor] = {}
+        for bins in bins_xy if blur_bins else ():  # made here, an exporter's trace meets it as the constant it is
+            self._blur(bins)
         self.refine = nn.Sequential(*[convolution(channels, channels, 3) for _ in range(depth)])
         self.final = nn.Conv2d(channels, 2 * joints * bins_a_cell, 1)
         nn.init.normal_(self.final.weight, std=0.01)
@@ -62,11 +81,22 @@ class MarginalHead(nn.Module):
         along_x, along_y = self.final(self.refine(features)).float().chunk(2, dim=1)
         return self._bins(log_sum_exp(along_x, dim=2)), self._bins(log_sum_exp(along_y, dim=3))
 
+    def _blur(self, bins: int) -> Tensor:
+        """bins x bins, made once; not a buffer, for it is no weight and depends on the input's size."""
+        if bins not in self._blurs:
+            self._blurs[bins] = torch.from_numpy(blur_matrix(bins, self.blur_bins))
+        return self._blurs[bins]
+
     def _bins(self, marginal: Tensor) -> Tensor:  # N x (K x bins a cell) x cells
         """N x K x (cells x bins a cell), in the order of pixels."""
         cells = marginal.shape[2]
         split = marginal.reshape(-1, self.joints, self.bins, cells).transpose(2, 3)
-        return split.reshape(-1, self.joints, cells * self.bins)
+        logits = split.reshape(-1, self.joints, cells * self.bins)
+        if self.blur_bins == 0:
+            return logits
+        blur = self._blur(cells * self.bins).to(logits)
+        with torch.autocast(logits.device.type, enabled=False):  # half precision would cost a tenth of a logit
+            return logits @ blur
 
 
 def log_sum_exp(x: Tensor, dim: int) -> Tensor:
@@ -77,6 +107,17 @@ def log_sum_exp(x: Tensor, dim: int) -> Tensor:
     largest = x.amax(dim=dim, keepdim=True).detach()
     total: Tensor = (x - largest).exp().sum(dim=dim).log() + largest.squeeze(dim)
     return total
+
+
+def blur_matrix(bins: int, sigma_bins: float) -> NDArray[np.float32]:
+    """bins x bins: `logits @ matrix` is the logits under a Gaussian, the first and last bin repeated outside."""
+    reach = int(np.ceil(4 * sigma_bins))
+    taps = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / sigma_bins))
+    matrix = np.zeros((bins, bins))
+    for target in range(bins):
+        sources = np.clip(np.arange(target - reach, target + reach + 1), 0, bins - 1)
+        np.add.at(matrix[:, target], sources, taps / taps.sum())
+    return matrix.astype(np.float32)
 
 
 class Residual(nn.Module):
