@@ -192,6 +192,8 @@ FAILS = {
     "no recipe for a graph made elsewhere": (
         ["build-engine", "--onnx", "small.onnx"], "'small.onnx' does not carry its recipe; name a RECIPE",
     ),
+    "a graph that is not there": (["build-engine", "--onnx", "no.onnx"], "'no.onnx' cannot be read (No such file"),
+    "a graph that is none": (["build-engine", "--onnx", "cut.onnx"], "'cut.onnx' is not an ONNX file, or is truncated"),
     "nothing at all": (["build-engine"], "name a RECIPE of the catalogue or give --recipe-file F"),
     "an unknown recipe": (["build-engine", "rtmpose-q-256x192"], "is not in the catalogue; did you mean rtmpose-"),
     "a recipe that the file does not hold": (
@@ -224,6 +226,7 @@ def test_what_fails_says_why_and_leaves_nothing(run, folder, words, message):
         pytest.skip("tensorrt is installed here")
     (folder / "empty.pth").write_bytes(b"")
     (folder / "cut.pth").write_bytes((folder / "small.onnx").read_bytes()[:1000])
+    (folder / "cut.onnx").write_bytes((folder / "small.onnx").read_bytes()[:1000])
     pickled_with_code(folder / "bomb.pth")
     before = left(folder)
     status, out, err = run(*words)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from sdk.errors import GraphError, InputError
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
@@ -122,8 +123,10 @@ def recipe_from_graph(path: Path) -> Recipe | None:
     """The recipe that `sdk export` wrote into an ONNX file; None for files made elsewhere."""
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise GraphError(f"ONNX file '{path}' cannot be read ({error}); check the path") from error
+    except OSError as error:
+        raise GraphError(f"ONNX file '{path}' cannot be read ({error.strerror}); check the path") from error
+    except DecodeError as error:
+        raise GraphError(f"'{path}' is not an ONNX file, or is truncated ({error}); export it again") from error
     tables = [entry.value for entry in model.metadata_props if entry.key == RECIPE_KEY]
     if not tables:
         return None
