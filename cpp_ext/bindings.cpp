@@ -52,11 +52,7 @@ sdk::CropSpec crop_spec(CropOut& out, size_t count, std::array<float, 3> scale, 
     spec.height = static_cast<int32_t>(out.shape(2));
     spec.width = static_cast<int32_t>(out.shape(3));
     spec.half = is_half(out.dtype());
-    for (int channel = 0; channel < 3; channel++) {
-        spec.plane[channel] = swap ? 2 - channel : channel;
-        spec.scale[channel] = scale[spec.plane[channel]];
-        spec.bias[channel] = bias[spec.plane[channel]];
-    }
+    sdk::set_channels(spec, scale.data(), bias.data(), swap);
     return spec;
 }
 

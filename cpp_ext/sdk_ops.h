@@ -40,6 +40,16 @@ struct CropSpec {
     YuvToRgb yuv;  // read for NV12 only
 };
 
+// From scale and bias in the order of the output's planes; `swap` when the source's channels lie the other way round.
+SDK_FN void set_channels(CropSpec& spec, const float* scale, const float* bias, bool swap) {
+    for (int channel = 0; channel < 3; channel++) {
+        const int plane = swap ? 2 - channel : channel;
+        spec.plane[channel] = plane;
+        spec.scale[channel] = scale[plane];
+        spec.bias[channel] = bias[plane];
+    }
+}
+
 struct DecodeSpec {
     int32_t joints, x_bins, y_bins;
     double split_ratio;

@@ -59,11 +59,7 @@ sdk::CropSpec crop_spec(int32_t height, int32_t width, const Triple& scale, cons
     spec.width = width;
     spec.half = half;
     spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
-    for (int channel = 0; channel < 3; channel++) {
-        spec.plane[channel] = swap ? 2 - channel : channel;
-        spec.scale[channel] = scale[spec.plane[channel]];
-        spec.bias[channel] = bias[spec.plane[channel]];
-    }
+    sdk::set_channels(spec, scale.data(), bias.data(), swap);
     return spec;
 }
 
