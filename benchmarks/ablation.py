@@ -116,7 +116,8 @@ def datasets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Any, Any]:
 
     sets = []
     for name, limit in (("train.json", arguments.persons), ("val.json", arguments.val_persons)):
-        chosen = PersonDataset(arguments.data / name, arguments.data, recipe, seed=arguments.seed, limit=limit)
+        path, exact = arguments.data / name, name == "val.json"
+        chosen = PersonDataset(path, arguments.data, recipe, seed=arguments.seed, limit=limit, exact=exact)
         sets.append(chosen)
     return sets[0], sets[1]
 

@@ -124,6 +124,7 @@ def test_a_person_far_larger_than_the_crop_is_shrunk_without_moving_joints(tmp_p
     small, shrunk = (dataset.sample(index, 0, Augmentation.none()) for index in (0, 1))
     np.testing.assert_allclose(shrunk[1], small[1], atol=0.6)
     assert np.abs(small[0].astype(int) - shrunk[0]).mean() < 12
+    assert PersonDataset(path, tmp_path, tiny_recipe(), exact=True).person(1).image.shape[0] > 4 * image.shape[0]
 
 
 @pytest.mark.parametrize(

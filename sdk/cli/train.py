@@ -95,7 +95,7 @@ def _datasets(arguments: argparse.Namespace, recipe: Recipe, settings: Settings)
         cache_gib=settings.cache_gib,
         figures=settings.figures,
     )
-    return train, PersonDataset(arguments.val, arguments.images, recipe, cache_gib=settings.cache_gib)
+    return train, PersonDataset(arguments.val, arguments.images, recipe, cache_gib=settings.cache_gib, exact=True)
 
 
 def _device(asked: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
 class PersonDataset:
     """Persons in memory up to `cache_gib`, the rest read from their file each time; then `figures` rendered ones.
 
-    `limit`: only the first persons of the file.
+    `limit`: only the first persons of the file. `exact`: never shrink, so that a crop is the deployed one to the pixel.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class PersonDataset:
         cache_gib: float = 4.0,
         figures: int = 0,
         limit: int | None = None,
+        exact: bool = False,
     ) -> None:
         self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)[:limit]
         self.recipe = recipe
         self.seed = seed
+        self._shrink_above = math.inf if exact else SHRINK_ABOVE * max(recipe.input.size_hw)
         self._cache: dict[int, Person] = {}
         self._fill(cache_gib * 2**30)
         self._figures = [rendered_person(recipe, seed, index) for index in range(figures)]
@@ -106,7 +109,7 @@ class PersonDataset:
             return self._figures[index - len(self.annotations)]
         if index in self._cache:
             return self._cache[index]
-        person = _person_from_file(self.annotations[index], self.recipe.input.size_hw)
+        person = _person_from_file(self.annotations[index], self._shrink_above)
         if person is None:
             raise DatasetError(f"image '{self.annotations[index].path}' no longer decodes; it did when training began")
         return person
@@ -133,7 +136,7 @@ class PersonDataset:
         kept: list[Annotation] = []
         used = 0
         for annotation in self.annotations:
-            person = _person_from_file(annotation, self.recipe.input.size_hw)
+            person = _person_from_file(annotation, self._shrink_above)
             if person is None:
                 logger.warning("image '%s' is missing or does not decode; skipped", annotation.path)
                 continue
@@ -195,7 +198,7 @@ def _annotation(
     return ("", person) if (keypoints[:, 2] > 0).any() else ("no annotated joint", None)
 
 
-def _person_from_file(annotation: Annotation, size_hw: tuple[int, int]) -> Person | None:
+def _person_from_file(annotation: Annotation, shrink_above_px: float) -> Person | None:
     """The person's region of the photograph, or None when the file is missing or broken."""
     import cv2
 
@@ -213,7 +216,7 @@ def _person_from_file(annotation: Annotation, size_hw: tuple[int, int]) -> Perso
         return None
     box -= np.tile(low, 2)
     keypoints[:, :2] -= low
-    factor = SHRINK_ABOVE * max(size_hw) / side
+    factor = shrink_above_px / side
     if factor < 1:
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         box = (box + 0.5) * factor - 0.5
