@@ -287,6 +287,17 @@ def test_a_file_larger_than_any_graph_is_not_read(path, monkeypatch):
         graph_from_file(zipped(path, "end2end.onnx"), SMALL)
 
 
+def test_a_graph_that_cannot_be_simplified_is_refused(path, monkeypatch):
+    from sdk.toolchain import foreign
+
+    def broken(_):
+        raise AssertionError("no shape of 'pooled'\nat line 3")
+
+    monkeypatch.setattr(foreign, "slim", broken)
+    with pytest.raises(GraphError, match=r"cannot be simplified \(no shape of 'pooled'\); export it anew"):
+        graph_from_file(path, SMALL)
+
+
 @pytest.mark.torch
 def test_rtmlibs_end2end_layout_works(tmp_path):
     """Opset 11, `input`, `simcc_x`, `simcc_y`, a ScaleNorm and a GAU in it: as OpenMMLab's deploy zips have it."""

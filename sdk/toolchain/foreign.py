@@ -50,7 +50,7 @@ def graph_from_file(path: Path, recipe: Recipe) -> onnx.ModelProto:
     shapes = _run_shapes(path, model, source, recipe)
     outputs = _outputs(path, model, recipe, shapes)
     _keep_outputs(model, outputs)
-    model = slim(model)
+    model = _slimmed(path, model)
     _rename(model, {source.name: recipe.input.name, **outputs})
     _declare_outputs(model, recipe, shapes, outputs)
     _prove(path, model, recipe)
@@ -65,6 +65,13 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     name_nodes(slimmed)
     onnx.checker.check_model(slimmed)
     return slimmed
+
+
+def _slimmed(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return slim(model)
+    except Exception as error:  # onnxslim has no error type of its own
+        raise GraphError(f"'{path}' cannot be simplified ({_first_line(error)}); export it anew") from error
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
@@ -294,4 +301,4 @@ def _ort_errors() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
