@@ -47,6 +47,18 @@ def test_the_estimator_runs_on_the_device_asked_for(engine, device):
         assert gpu(frame, np.zeros((0, 4))).keypoints.shape == (0, 14, 2)
 
 
+def test_auto_takes_the_cpu_where_the_ops_have_no_cuda_half(engine, monkeypatch, caplog):
+    from sdk import _native
+    from sdk.runtime import pipeline
+    from sdk.runtime.device import ops_problem
+
+    monkeypatch.setattr(_native, "cuda", None)
+    monkeypatch.setattr(pipeline, "ops_problem", ops_problem)
+    with caplog.at_level("INFO", "sdk"), sdk.PoseEstimator(engine, device="auto") as estimate:
+        assert estimate.device == "cpu"
+    assert "runs on cpu" in caplog.text and "CUDA half" in caplog.text
+
+
 def test_a_device_that_is_not_there_is_refused(engine):
     with pytest.raises(sdk.SdkError, match="there is no device 1; the driver sees 1"):
         sdk.PoseEstimator(engine, device="cuda:1")

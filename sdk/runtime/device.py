@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
 
-from sdk.errors import DeviceError, EngineError
+from sdk.errors import DeviceError, EngineError, MissingDependencyError
 from sdk.manifest import CompilerNote, Engine
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cuda_problem",
     "device_from_name",
     "native_problem",
+    "ops_problem",
     "plan_mismatch",
     "plan_problem",
 ]
@@ -109,6 +110,17 @@ def compute_capability(index: int = 0) -> str:
     cuda.init()
     major, minor = cuda.Device(index).compute_capability()
     return f"{major}.{minor}"
+
+
+def ops_problem() -> str | None:
+    """Why the fused ops cannot run on a GPU, or None: the extension may have been built without its CUDA half."""
+    from sdk import ops
+
+    try:
+        ops.cuda_half()
+    except MissingDependencyError as error:
+        return str(error)
+    return None
 
 
 def plan_problem(engine: Engine, index: int = 0) -> str | None:
