@@ -7,10 +7,12 @@ It only asks; contexts, streams and memory belong to `sdk.runtime.cuda`. PyCUDA 
 
 from __future__ import annotations
 
+import ctypes
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal
 
 from sdk.errors import DeviceError, EngineError, MissingDependencyError
 from sdk.manifest import CompilerNote, Engine
@@ -72,7 +74,7 @@ def choose_device(engine: Engine, name: str) -> tuple[Device, str]:
 def cuda_problem(index: int = 0) -> str | None:
     """Why CUDA device `index` cannot be used, or None. Creates no context."""
     try:
-        cuda = import_module("pycuda.driver")
+        cuda = _pycuda()
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pycuda")
         return (
@@ -106,10 +108,19 @@ def native_problem() -> str | None:
 
 def compute_capability(index: int = 0) -> str:
     """'8.7' for an Orin; only where `cuda_problem` found none."""
-    cuda = import_module("pycuda.driver")
+    cuda = _pycuda()
     cuda.init()
     major, minor = cuda.Device(index).compute_capability()
     return f"{major}.{minor}"
+
+
+def _pycuda() -> Any:
+    """`pycuda.driver`, the driver's symbols made global first: a PyCUDA built on a machine without a driver, against a
+    stand-in, may not name libcuda and would not be loaded otherwise.
+    """
+    with suppress(OSError):  # no driver: the import says so
+        ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
+    return import_module("pycuda.driver")
 
 
 def ops_problem() -> str | None:
