@@ -1,11 +1,10 @@
 """What a test may need of the machine, asked once, with the reason for a skip."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from tests.support.shared import SHARED
 
 
 def _installed(*names):

@@ -11,7 +11,6 @@ pytest.importorskip("onnx")
 
 import onnx
 from onnx import numpy_helper
-from support.int8 import photograph, tiny_graph, tiny_recipe, write_photographs
 
 from sdk.cli import main
 from sdk.errors import CalibrationError, InputError
@@ -22,6 +21,7 @@ from sdk.toolchain.crops import CropSet, people_from_data
 from sdk.toolchain.placement import PlacementOptions, placement_of
 from sdk.toolchain.ranges import METHODS, Histogram, best_method, candidate_ranges, quantisation_error
 from sdk.toolchain.table import check_graph, graph_sha256, table_from_file, write_table
+from tests.support.int8 import photograph, tiny_graph, tiny_recipe, write_photographs
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 RECIPE = tiny_recipe()

@@ -10,12 +10,12 @@ import types
 
 import numpy as np
 import pytest
-from support.networks import recipe_of
 
 from sdk.errors import CheckpointError
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.networks.reader import state_from_file
 from sdk.recipe import CSPNeXt, GauHead, LinearSimccHead, ResNet, recipe_by_name
+from tests.support.networks import recipe_of
 
 pytestmark = pytest.mark.torch
 

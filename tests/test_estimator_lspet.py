@@ -1,4 +1,4 @@
-"""A trained SimCC network on real photographs: built by the toolchain, run by the estimator, scored by PCK of the torso."""
+"""A trained SimCC network on real photographs: built, run by the estimator, scored by PCK of the torso."""
 
 import json
 

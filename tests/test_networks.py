@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from support.networks import recipe_of
 
 from sdk.errors import MissingDependencyError, RecipeError
 from sdk.networks import build, cost_of, network_from_recipe, random_weights
@@ -22,6 +21,7 @@ from sdk.recipe import (
     catalogue,
     recipe_by_name,
 )
+from tests.support.networks import recipe_of
 
 pytestmark = pytest.mark.torch
 

@@ -1,11 +1,11 @@
 """What a checkpoint's keys and shapes say of its network, without a recipe."""
 
 import pytest
-from support.networks import recipe_of
 
 from sdk.networks import network_from_recipe
 from sdk.networks.fitting import found_in_shapes, layout_of_keys, nearest_recipe
 from sdk.recipe import LinearSimccHead, ResNet, catalogue
+from tests.support.networks import recipe_of
 
 pytestmark = pytest.mark.torch
 

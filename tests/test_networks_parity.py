@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from conftest import SHARED
-from support.networks import parity_documents, parity_input, parity_state, recipe_from_parity
 
 from sdk.networks import load_checkpoint, network_from_recipe
+from tests.support.networks import parity_documents, parity_input, parity_state, recipe_from_parity
+from tests.support.shared import SHARED
 
 DOCUMENTS = parity_documents(SHARED / "parity")
 TOLERANCE = 1e-4  # of the largest magnitude, as the folder's README says

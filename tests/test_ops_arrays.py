@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from support.ops_cases import MEAN, STD, noise_frame
+
+from tests.support.ops_cases import MEAN, STD, noise_frame
 
 pytestmark = pytest.mark.native
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from support.ops_cases import CROP_CASES, MEAN, STD, noise_frame, noise_nv12, turned
-from support.ops_reference import crop_reference, crop_tolerance
+
+from tests.support.ops_cases import CROP_CASES, MEAN, STD, noise_frame, noise_nv12, turned
+from tests.support.ops_reference import crop_reference, crop_tolerance
 
 pytestmark = pytest.mark.native
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from support.ops_cases import DECODE_CASES, REFINEMENTS, SCORES, special_rows
-from support.ops_reference import decode_reference
+
+from tests.support.ops_cases import DECODE_CASES, REFINEMENTS, SCORES, special_rows
+from tests.support.ops_reference import decode_reference
 
 pytestmark = pytest.mark.native
 

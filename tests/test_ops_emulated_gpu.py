@@ -7,8 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from support.emulated_gpu import EmulatedGpu
-from support.ops_cases import (
+
+from tests.support.emulated_gpu import EmulatedGpu
+from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
     MEAN,

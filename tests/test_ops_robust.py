@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.ops_cases import MEAN, STD, noise_frame
+
+from tests.support.ops_cases import MEAN, STD, noise_frame
 
 pytestmark = pytest.mark.native
 

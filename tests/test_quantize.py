@@ -7,7 +7,6 @@ pytest.importorskip("onnx")
 
 import onnx
 from onnx import helper, numpy_helper
-from support.int8 import SIZE, Builder, tiny_graph, tiny_recipe
 
 from sdk.errors import CalibrationError, InputError
 from sdk.toolchain.correction import bias_corrections
@@ -22,6 +21,7 @@ from sdk.toolchain.quantize import (
     scale_from_range,
 )
 from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, graph_sha256
+from tests.support.int8 import SIZE, Builder, tiny_graph, tiny_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 

@@ -7,8 +7,6 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from support.int8 import JOINTS, Builder, tiny_graph, tiny_recipe, write_photographs
-
 from sdk.errors import CalibrationError
 from sdk.toolchain.auto import decide
 from sdk.toolchain.calibrate import CalibrateOptions, calibrate
@@ -18,6 +16,7 @@ from sdk.toolchain.placement import placement_of
 from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.sensitivity import draw_sensitivity, measure_sensitivity
 from sdk.toolchain.table import BudgetPoint, GroupCost, Sensitivity, point_within, tensors_within
+from tests.support.int8 import JOINTS, Builder, tiny_graph, tiny_recipe, write_photographs
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 RECIPE = tiny_recipe()

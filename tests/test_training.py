@@ -18,13 +18,13 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("pycocotools")
 
 from safetensors.torch import load_file  # noqa: E402
-from support.training import tiny_recipe, write_data  # noqa: E402
 
 from sdk.training.augment import Augmentation  # noqa: E402
 from sdk.training.codecs import Smoothing  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
 from sdk.training.trainer import Trainer  # noqa: E402
+from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = Settings(epochs=3, batch=4, warmup_steps=2, workers=0, validate_every=2, cache_gib=0.01)

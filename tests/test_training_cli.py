@@ -16,7 +16,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("matplotlib")
 pytest.importorskip("pycocotools")
 
-from support.training import write_data, write_tiny_recipe  # noqa: E402
+from tests.support.training import write_data, write_tiny_recipe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

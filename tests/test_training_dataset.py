@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.training import JOINTS, tiny_recipe, write_data
 
 from sdk.errors import DatasetError, TrainingError
 from sdk.training.augment import Augmentation
 from sdk.training.dataset import PersonDataset, annotations_from_coco
 from sdk.training.settings import Settings, settings_from_file
+from tests.support.training import JOINTS, tiny_recipe, write_data
 
 cv2 = pytest.importorskip("cv2")
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.networks import recipe_of
 
 from sdk.errors import DownloadError
 from sdk.networks.weights import weights_file, weights_path
 from sdk.recipe import HeatmapHead, ResNet, Weights
 from sdk.resources import CACHE_VARIABLE
+from tests.support.networks import recipe_of
 
 DATA = np.random.default_rng(5).integers(0, 256, 700_001, dtype=np.uint8).tobytes()
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -3,12 +3,9 @@
 At the end a short report tells the device and what the checks measured.
 """
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for support/
 
 LINES: list[str] = []
 

@@ -4,7 +4,8 @@ import struct
 
 import numpy as np
 import pytest
-from support.ops_cases import (
+
+from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
     MEAN,

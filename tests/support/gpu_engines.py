@@ -11,8 +11,8 @@ from sdk.errors import SdkError
 from sdk.manifest import CompilerNote, open_engine, sha256_of_file
 from sdk.resources import bundled_engines
 from sdk.runtime.device import compute_capability
-from tests.conftest import SHARED
 from tests.support.engines import BODY14, pooled_simcc_graph, wrapped_engine
+from tests.support.shared import SHARED
 
 MAX_BATCH = 16
 
