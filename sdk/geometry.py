@@ -49,14 +49,12 @@ def crop_affines(
 ) -> Float32Array:
     """N x 2 x 3 float32, crop -> frame pixels, for checked boxes (mmpose `bbox_xyxy2cs` and `get_warp_matrix`)."""
     height, width = size_hw
-    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    box_w, box_h = ((boxes[:, 2:] - boxes[:, :2]) * padding).T
-    scale = np.maximum(box_w, box_h * (width / height)) / width  # frame pixels per crop pixel
-    affines = np.zeros((len(boxes), 2, 3), np.float32)
+    x1, y1, x2, y2 = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T
+    scale = np.maximum(x2 - x1, (y2 - y1) * (width / height)) * (padding / width)  # frame pixels per crop pixel
+    affines = np.zeros((len(scale), 2, 3), np.float32)
     affines[:, 0, 0] = affines[:, 1, 1] = scale
-    affines[:, 0, 2] = centre[:, 0] - scale * width / 2
-    affines[:, 1, 2] = centre[:, 1] - scale * height / 2
+    affines[:, 0, 2] = (x1 + x2 - scale * width) / 2
+    affines[:, 1, 2] = (y1 + y2 - scale * height) / 2
     return affines
 
 
