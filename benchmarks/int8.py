@@ -248,6 +248,7 @@ def _variants(
         yield f"ours, no budget, {method}", quantised(by(method))
     yield "ours, no budget, auto", quantised(table, correct_bias=False)
     yield "ours, no budget, auto, bias correction", quantised(table, correct_bias=True)
+    yield "ours, --quantize-all, auto", quantised(table, quantise_all=True)
     for budget in (DEFAULT_MAX_DROP, DEFAULT_MAX_DROP / 5):
         yield f"ours, --max-drop {budget:g}", quantised(table, max_drop=budget)
     yield (
