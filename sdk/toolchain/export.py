@@ -78,7 +78,7 @@ def graph_from_network(network: nn.Module, recipe: Recipe) -> onnx.ModelProto:
     names = output_names(recipe)
     crops = torch.from_numpy(_noise(2, recipe))
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore", DeprecationWarning)  # the exporter that keeps module paths is the older one
+        warnings.simplefilter("ignore")  # of the older exporter and its tracer; the graph is compared afterwards
         torch.onnx.export(
             network.eval(),
             (crops,),
