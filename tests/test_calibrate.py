@@ -445,6 +445,22 @@ def test_what_is_no_table_is_refused(tmp_path, content, message):
         table_from_file(path)
 
 
+def test_tables_that_ship_read_and_belong_to_the_bundled_graphs():
+    from sdk.recipe import catalogue
+    from sdk.resources import bundled_engines, catalogue_folder
+
+    paths = sorted(catalogue_folder("calibration").glob("*.json"))
+    assert paths
+    bundled = {open_engine(folder).manifest.recipe.name: folder for folder in bundled_engines().values()}
+    for path in paths:
+        shipped = table_from_file(path)
+        assert path.stem == shipped.recipe
+        assert shipped.recipe in catalogue()
+        assert shipped.data.images >= 500
+        if shipped.recipe in bundled:
+            check_graph(shipped, onnx.load(bundled[shipped.recipe] / "network.onnx"), path.name)
+
+
 # The verbs
 
 
