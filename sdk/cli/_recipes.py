@@ -8,6 +8,7 @@ from pathlib import Path
 from sdk.errors import EngineError, InputError, RecipeError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
+from sdk.resources import bundled_engines
 
 __all__ = ["add_recipe_arguments", "add_weights_arguments", "float_engine_from", "recipe_from", "weights_from"]
 
@@ -48,9 +49,10 @@ def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Reci
 
 
 def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
-    """The fp32 engine whose folder stands where RECIPE does, to start from its graph; None for anything else."""
-    folder = Path(arguments.recipe or "")
-    if not arguments.recipe or not (folder / MANIFEST_NAME).is_file():
+    """The fp32 engine whose folder, or bundled name, stands where RECIPE does; None for anything else."""
+    name = arguments.recipe or ""
+    folder = bundled_engines().get(name) or Path(name)
+    if not name or not (folder / MANIFEST_NAME).is_file():
         return None
     engine = open_engine(folder)
     if engine.manifest.precision != "fp32":
