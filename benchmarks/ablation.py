@@ -73,9 +73,7 @@ def recipe_of(variant: Variant, size: int) -> Recipe:
 
 
 def measured(variant: Variant, size: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Train the variant, then time its network on one crop."""
-    import torch
-
+    """Train the variant: its figures and its network."""
     from sdk.training.trainer import Trainer
 
     recipe = recipe_of(variant, size)
@@ -84,15 +82,25 @@ def measured(variant: Variant, size: int, arguments: argparse.Namespace, folder:
     train, val = datasets(arguments, recipe)
     run = Trainer(recipe, settings, train, val, folder / f"{size}-{variant.what}", progress=sys.stderr.isatty())
     scores = run.fit()
-    crop = torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last)
-    spent_ms = []
+    parameters = sum(p.numel() for p in run.network.parameters()) / 1e6
+    return {**scores, "network": run.average, "parameters": parameters}
+
+
+def add_latencies(rows: list[tuple[int, Variant, dict[str, Any]]]) -> None:
+    """Time every row's network on one crop and one thread, all rows in turn."""
+    import torch
+
+    torch.set_num_threads(1)
+    spent_ms: list[list[float]] = [[] for _ in rows]
+    crops = [torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last) for size, _, _ in rows]
     with torch.inference_mode():
         for _ in range(LATENCY_RUNS):
-            started = time.perf_counter()
-            run.average(crop)
-            spent_ms.append(1e3 * (time.perf_counter() - started))
-    parameters = sum(p.numel() for p in run.network.parameters()) / 1e6
-    return {**scores, "ms": median(spent_ms), "parameters": parameters}
+            for times, crop, (_, _, row) in zip(spent_ms, crops, rows, strict=True):
+                started = time.perf_counter()
+                row["network"](crop)
+                times.append(1e3 * (time.perf_counter() - started))
+    for times, (_, _, row) in zip(spent_ms, rows, strict=True):
+        row["ms"] = median(times)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -166,10 +174,11 @@ def main() -> int:
                 row = measured(variant, size, arguments, Path(folder))
                 rows.append((size, variant, row))
                 print(f"{size} {variant.what}: {row['pck_0.2']:.2f}", file=sys.stderr)
+    add_latencies(rows)
     about = (
         f"{arguments.persons} persons, {arguments.epochs} epochs, seed {arguments.seed}, {arguments.precision}; torch "
         f"{torch.__version__}, {platform.machine()}, {os.cpu_count()} cores; "
-        f"ms: one crop, float32, median of {LATENCY_RUNS}"
+        f"ms: one crop, float32, one thread, rows interleaved, median of {LATENCY_RUNS}"
     )
     page = f"{about}\n\n{table_of(rows)}\n\n{verdict(rows)}\n"
     print(page)

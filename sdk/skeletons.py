@@ -34,13 +34,13 @@ class Skeleton:
             raise RecipeError(f"skeleton '{self.name}': joints must be unique and not empty (got {list(self.joints)})")
         if len(self.sigmas) != count or min(self.sigmas) <= 0:
             raise RecipeError(
-                f"skeleton '{self.name}': sigmas must be {count} positive numbers, one per joint (got {list(self.sigmas)})"
+                f"skeleton '{self.name}': sigmas must be {count} positive numbers, one a joint (got {list(self.sigmas)})"
             )
         for key, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs)):
             for a, b in pairs:
                 if not (0 <= a < count and 0 <= b < count and a != b):
                     raise RecipeError(
-                        f"skeleton '{self.name}': {key} must join two different joints of 0..{count - 1} (got [{a}, {b}])"
+                        f"skeleton '{self.name}': {key} must join two joints of 0 to {count - 1} (got [{a}, {b}])"
                     )
 
     @property

@@ -2,7 +2,7 @@
 
     recipe = strict_from_table(Recipe, table, where="engines/x.toml: recipe 'x'", error=RecipeError)
 
-Understands bool, int, float (an int is a float), str, Literal, tuple[X, ...], tuple[X, X], Optional, nested dataclasses,
+Understands bool, int, float (an int is a float), str, Literal, tuple[X, ...], tuple[X, X], Optional, dataclasses,
 Mapping[str, X], and unions of dataclasses told apart by their `kind` field (a Literal of one string).
 """
 
