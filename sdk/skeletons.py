@@ -34,7 +34,7 @@ class Skeleton:
             raise RecipeError(f"skeleton '{self.name}': joints must be unique and not empty (got {list(self.joints)})")
         if len(self.sigmas) != count or min(self.sigmas) <= 0:
             raise RecipeError(
-                f"skeleton '{self.name}': sigmas must be {count} positive numbers, one a joint (got {list(self.sigmas)})"
+                f"skeleton '{self.name}': sigmas must be {count} positive numbers, one per joint (got {self.sigmas})"
             )
         for key, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs)):
             for a, b in pairs:

@@ -54,11 +54,11 @@ def test_sides_are_read_from_names():
 BAD = {
     "no joints": ({"joints": ()}, "joints must be unique and not empty (got [])"),
     "twice the same": ({"joints": ("a", "a", "b")}, "joints must be unique and not empty"),
-    "too few sigmas": ({"sigmas": (0.1,)}, "sigmas must be 3 positive numbers, one per joint (got [0.1])"),
+    "too few sigmas": ({"sigmas": (0.1,)}, "sigmas must be 3 positive numbers, one per joint (got (0.1,))"),
     "sigma of nothing": ({"sigmas": (0.1, 0.0, 0.1)}, "sigmas must be 3 positive numbers"),
-    "pair beyond": ({"flip_pairs": ((0, 3),)}, "flip_pairs must join two different joints of 0..2 (got [0, 3])"),
-    "pair with itself": ({"flip_pairs": ((1, 1),)}, "flip_pairs must join two different joints of 0..2 (got [1, 1])"),
-    "limb before": ({"limbs": ((-1, 0),)}, "limbs must join two different joints of 0..2 (got [-1, 0])"),
+    "pair beyond": ({"flip_pairs": ((0, 3),)}, "flip_pairs must join two joints of 0 to 2 (got [0, 3])"),
+    "pair with itself": ({"flip_pairs": ((1, 1),)}, "flip_pairs must join two joints of 0 to 2 (got [1, 1])"),
+    "limb before": ({"limbs": ((-1, 0),)}, "limbs must join two joints of 0 to 2 (got [-1, 0])"),
 }
 
 

@@ -37,7 +37,7 @@ def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they reach the user as exceptions
-    # Q/DQ as written: ONNX Runtime's INT8 kernels saturate on processors without VNNI; a reference must not depend on that
+    # Q/DQ as written: ONNX Runtime's INT8 kernels saturate without VNNI; a reference must not depend on it
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     state = onnxruntime.capi.onnxruntime_pybind11_state
     refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented)
