@@ -77,7 +77,7 @@ def main() -> int:
             continue
         for pair in chosen:
             rows.append(_row(pair, engine, measured(*steps(pair, threads), arguments.samples)))
-            print(f"{engine}: {pair.name} done", file=sys.stderr)
+            print(" | ".join(rows[-1][:5]), file=sys.stderr)
     print(_table(rows))
     print(_cost_table(chosen))
     return 0
