@@ -1,6 +1,7 @@
 """What a test may need of the machine, asked once, with the reason for a skip."""
 
 import importlib.util
+import signal
 
 import pytest
 
@@ -31,6 +32,12 @@ NEEDS = {
     "gpu": (_has_gpu, "no CUDA device, or pycuda is not installed"),
     "data": (SHARED.is_dir, "the shared data folder is not beside the project"),
 }
+
+
+def pytest_configure():
+    """A shell that starts the tests in the background makes them ignore Ctrl-C, and their children with them."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

@@ -251,7 +251,7 @@ def test_a_joint_set_may_be_written_out(tmp_path):
     assert isinstance(recipe, Recipe)
     assert (recipe.joints, recipe.skeleton.flip_order) == (2, (1, 0))
     plain["skeleton"]["flip_pairs"] = [[0, 2]]
-    with pytest.raises(RecipeError, match="flip_pairs must join two different joints"):
+    with pytest.raises(RecipeError, match="flip_pairs must join two joints of 0 to 1"):
         recipe_from_table(plain, "a table")
 
 
