@@ -34,7 +34,7 @@ __all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runners", "
 Float32Array = NDArray[np.float32]
 Frame = NDArray[np.uint8]
 
-# Persons a run of the network on the CPU. Milliseconds a person at 1, 4, 8, 16, 32 and 64 (bundled network, two cores of
+# Persons a run of the network on a CPU. Milliseconds a person at 1, 4, 8, 16, 32 and 64 (bundled network, two cores of
 # an AMD EPYC, interleaved medians): 1.62, 1.16, 1.55, 1.55, 1.58, 1.69. 16 hides the loop; above it nothing is won.
 PREFERRED_BATCH = 16
 
