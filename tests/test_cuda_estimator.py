@@ -7,6 +7,7 @@ import pytest
 
 import sdk
 from sdk.errors import ClosedError, EngineError, InputError
+from sdk.runtime import device as choosing
 from sdk.runtime.cuda import gpu_pipeline
 from sdk.runtime.session import open_session
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
@@ -16,6 +17,8 @@ from tests.test_cuda_pipeline import DeviceArray, random_frame
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.native
+
+NATIVE_PROBLEM = choosing.native_problem  # before the simulation takes its place
 
 
 @pytest.fixture
@@ -49,11 +52,9 @@ def test_the_estimator_runs_on_the_device_asked_for(engine, device):
 
 def test_auto_takes_the_cpu_where_the_ops_have_no_cuda_half(engine, monkeypatch, caplog):
     from sdk import _native
-    from sdk.runtime import pipeline
-    from sdk.runtime.device import ops_problem
 
     monkeypatch.setattr(_native, "cuda", None)
-    monkeypatch.setattr(pipeline, "ops_problem", ops_problem)
+    monkeypatch.setattr(choosing, "native_problem", NATIVE_PROBLEM)
     with caplog.at_level("INFO", "sdk"), sdk.PoseEstimator(engine, device="auto") as estimate:
         assert estimate.device == "cpu"
     assert "runs on cpu" in caplog.text and "CUDA half" in caplog.text

@@ -24,7 +24,6 @@ __all__ = [
     "cuda_problem",
     "device_from_name",
     "native_problem",
-    "ops_problem",
     "plan_mismatch",
     "plan_problem",
 ]
@@ -95,14 +94,11 @@ def cuda_problem(index: int = 0) -> str | None:
 def native_problem() -> str | None:
     """Why the native extension cannot crop and decode on a GPU, or None."""
     try:
-        from sdk import _native
-    except ImportError as error:
-        return f"the native extension cannot be loaded ({error})"
-    if _native.cuda is None:
-        return (
-            "the native extension was built without its CUDA half: install the CUDA toolkit and install simcc-edge-sdk "
-            "from source, so that nvcc is found"
-        )
+        from sdk import ops
+
+        ops.cuda_half()
+    except MissingDependencyError as error:
+        return str(error)
     return None
 
 
@@ -121,17 +117,6 @@ def _pycuda() -> Any:
     with suppress(OSError):  # no driver: the import says so
         ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
     return import_module("pycuda.driver")
-
-
-def ops_problem() -> str | None:
-    """Why the fused ops cannot run on a GPU, or None: the extension may have been built without its CUDA half."""
-    from sdk import ops
-
-    try:
-        ops.cuda_half()
-    except MissingDependencyError as error:
-        return str(error)
-    return None
 
 
 def plan_problem(engine: Engine, index: int = 0) -> str | None:

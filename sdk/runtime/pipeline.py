@@ -19,7 +19,7 @@ from sdk.errors import InputError
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
-from sdk.runtime.device import Device, choose_device, ops_problem
+from sdk.runtime.device import choose_device
 from sdk.runtime.frames import crop_options
 from sdk.runtime.session import Session, engine_from
 
@@ -82,8 +82,6 @@ def open_pipeline(
     if weights.kind == "random":
         log.warning("engine '%s' has random weights (%s): its poses mean nothing", opened.folder.name, weights.source)
     chosen, reason = choose_device(opened, device)
-    if device == "auto" and chosen.kind == "cuda" and (problem := ops_problem()):
-        chosen, reason = Device("cpu"), problem
     if device == "auto":
         log.info("engine '%s' runs on %s: %s", opened.folder.name, chosen, reason)
     if chosen.kind == "cuda":

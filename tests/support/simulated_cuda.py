@@ -457,7 +457,7 @@ def simulated_engine(folder):
 
 def install(monkeypatch, device, engine):
     """Put the simulation in the place of PyCUDA and TensorRT; the kernels to hand to `GpuPipeline`."""
-    from sdk.runtime import pipeline
+    from sdk.runtime import device as choosing
     from sdk.runtime.cuda import bandwidth, context, loaded_plan
 
     package = ModuleType("pycuda")
@@ -467,7 +467,7 @@ def install(monkeypatch, device, engine):
     for module, registry in ((context, "_devices"), (bandwidth, "_known"), (loaded_plan, "_plans")):
         monkeypatch.setattr(module, registry, {})
     session = OrtSession(engine, threads=1)
-    monkeypatch.setattr(pipeline, "ops_problem", lambda: None)
+    monkeypatch.setattr(choosing, "native_problem", lambda: None)
     monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
     monkeypatch.setattr(
         trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
