@@ -11,7 +11,6 @@ calibration goes on where it was. Which range a tensor gets is `sdk.toolchain.ra
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from sdk import __version__
 from sdk.errors import CalibrationError, InputError
+from sdk.files import whole_file
 from sdk.toolchain.crops import CropSet, synthetic_reason
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
 from sdk.toolchain.graphs import graph_session
@@ -268,11 +268,8 @@ def _arrays(observed: Observed) -> Iterator[tuple[str, Any]]:
 
 def _save(path: Path, key: str, seen: Mapping[str, Observed], done: int) -> None:
     arrays = {f"{i}.{part}": array for i, o in enumerate(seen.values()) for part, array in _arrays(o)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=np.array(key), done=np.array(done), **arrays)
-    partial.replace(path)
 
 
 def _resumed(path: Path | None, key: str, tensors: Sequence[str]) -> tuple[dict[str, Observed], int]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from sdk.errors import CalibrationError
+from sdk.files import whole_file
 from sdk.strict import strict_from_table, table_from
 
 __all__ = [
@@ -190,10 +190,8 @@ def point_within(table: CalibrationTable, max_drop: float) -> BudgetPoint | None
 
 def write_table(table: CalibrationTable, path: Path) -> None:
     """Write the table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(_rounded(table_from(table)), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(_rounded(table_from(table)), indent=1) + "\n", encoding="utf-8")
 
 
 def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str) -> None:

@@ -8,9 +8,10 @@ write_curves(Path("curves.png"), rows)
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from sdk.files import whole_file
 
 __all__ = ["write_atomically", "write_curves", "write_log"]
 
@@ -20,12 +21,8 @@ COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a temporary file beside `path`, then rename: a killed process leaves the old file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
