@@ -41,7 +41,7 @@ INSTRUCTION_SETS = {
     "avx2": ("-mavx2", "-mf16c"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mf16c"),
 }
-DEFAULT_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 110, 120)  # 87: Orin, 110: Thor
+DEFAULT_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # 87: Orin, 110: Thor
 
 
 @dataclass(frozen=True)

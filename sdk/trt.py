@@ -3,9 +3,11 @@
 It hides what differs between TensorRT 10.3, 10.x, 11.x and TensorRT-RTX. It decides nothing: which compiler, what to do
 with progress and files is `sdk.toolchain.compile`; device memory and streams are `sdk.runtime`.
 
-    plan = build_plan("tensorrt-rtx", graph_bytes, BuildSettings(shapes={"input": (low, best, high)})).plan
-    context = load_plan("tensorrt-rtx", plan).create_context()
-    context.set_shape("input", (4, 3, 256, 192)); context.set_address("input", pointer); context.enqueue(stream)
+    data = build_plan("tensorrt-rtx", graph_bytes, BuildSettings(shapes={"input": (low, best, high)})).plan
+    plan = load_plan("tensorrt-rtx", data)
+    context = plan.create_context()
+    context.set_shape("input", (4, 3, 256, 192)); context.set_memory(scratch, plan.activation_bytes)
+    context.set_address("input", pointer); context.enqueue(stream)
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ __all__ = [
     "CompilerName",
     "Context",
     "Flavour",
-    "Kernels",
     "Monitor",
     "Plan",
     "Tensor",
@@ -40,7 +41,6 @@ __all__ = [
 ]
 
 CompilerName = Literal["tensorrt", "tensorrt-rtx"]
-Kernels = Literal["lazy", "eager", "none"]
 Shape = tuple[int, ...]
 
 MODULES: Mapping[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -178,38 +178,22 @@ class Plan:
         self.compiler = compiler
         self._runtime, self._engine = runtime, engine  # the engine must not outlive its runtime
         self.tensors = tuple(self._tensor(index) for index in range(engine.num_io_tensors))
-        self.aux_streams = int(engine.num_aux_streams)
         self.activation_bytes = int(engine.device_memory_size_v2)
 
-    def profile_shapes(self, name: str) -> tuple[Shape, Shape, Shape]:
-        """Smallest, best and largest shape of an input."""
-        low, best, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
-        return low, best, high
+    def create_context(self, *, runtime_cache: bytes | None = None, own_graph: bool = False) -> Context:
+        """An execution context without memory of its own: `Context.set_memory` comes before the first enqueue.
 
-    def create_context(
-        self,
-        *,
-        kernels: Kernels = "lazy",
-        runtime_cache: bytes | None = None,
-        own_memory: bool = True,
-        own_graph: bool = False,
-    ) -> Context:
-        """An execution context.
-
-        `kernels` (TensorRT-RTX): when kernels for the actual shapes are compiled: in the background, at once, or never.
-        `runtime_cache` (TensorRT-RTX): what `Context.runtime_cache` gave earlier.
-        `own_graph` (TensorRT-RTX): it captures the plan in a CUDA graph of its own; not to be captured in another.
-        `tensorrt` ignores these three.
-        `own_memory` False: the caller hands activations over by `Context.set_memory` before the first enqueue.
+        TensorRT-RTX alone: kernels are compiled for the very shapes a context gets; `runtime_cache` is what
+        `Context.runtime_cache` gave earlier; with `own_graph` it captures the plan in a CUDA graph by itself, and no
+        other capture may hold it.
         """
         trt, logger = _module(self.compiler), _logger(self.compiler)
-        strategies = trt.ExecutionContextAllocationStrategy
-        strategy = strategies.STATIC if own_memory else strategies.USER_MANAGED
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         with logger.collected() as errors:
             if self.compiler == "tensorrt":
                 context, cache = self._engine.create_execution_context(strategy), None
             else:
-                config, cache = self._rtx_config(trt, strategy, kernels, runtime_cache)
+                config, cache = self._rtx_config(trt, strategy, runtime_cache)
                 if own_graph:
                     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 context = self._engine.create_execution_context(config)
@@ -217,11 +201,10 @@ class Plan:
                 raise DeviceError(f"{self.compiler} cannot make an execution context: {told(errors)}")
         return Context(self, context, cache)
 
-    def _rtx_config(self, trt: Any, strategy: Any, kernels: Kernels, blob: bytes | None) -> tuple[Any, Any]:
+    def _rtx_config(self, trt: Any, strategy: Any, blob: bytes | None) -> tuple[Any, Any]:
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        choices = trt.DynamicShapesKernelSpecializationStrategy
-        config.dynamic_shapes_kernel_specialization_strategy = getattr(choices, kernels.upper())
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         cache = config.create_runtime_cache()
         if blob and not cache.deserialize(blob):
             log.info("the runtime cache is of another machine or version; kernels are compiled anew")
@@ -247,10 +230,6 @@ class Context:
         """Fix an input's shape for the next enqueue."""
         self._must("take the shape", self._context.set_input_shape, name, tuple(shape))
 
-    def shape(self, name: str) -> Shape:
-        """A tensor's shape under the input shapes set so far."""
-        return tuple(self._context.get_tensor_shape(name))
-
     def set_address(self, name: str, pointer: int) -> None:
         """Where a tensor lies on the device."""
         self._must("take the address", self._context.set_tensor_address, name, pointer)
@@ -258,10 +237,6 @@ class Context:
     def set_memory(self, pointer: int, size_bytes: int) -> None:
         """Device memory for activations, at least `plan.activation_bytes`, aligned to 256 bytes."""
         self._context.set_device_memory(pointer, size_bytes)
-
-    def set_aux_streams(self, streams: Sequence[int]) -> None:
-        """Streams for the plan's side branches, so that TensorRT makes none of its own."""
-        self._context.set_aux_streams(list(streams))
 
     def capturable(self, stream: int) -> bool:
         """Whether an enqueue on `stream` can be captured into a CUDA graph now (TensorRT-RTX may answer no)."""

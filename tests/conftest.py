@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.support.emulated_gpu import compiler, emulated_cuda
 from tests.support.shared import SHARED
 
 
@@ -64,3 +65,11 @@ def parity(shared):
 @pytest.fixture(scope="session")
 def lspet(shared):
     return shared / "data" / "lspet"
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory):
+    """The CUDA half of the extension, run on the CPU: a module like `sdk._native.cuda`."""
+    if not compiler():
+        pytest.skip("needs a C++ compiler")
+    return emulated_cuda(tmp_path_factory.mktemp("emulated"))

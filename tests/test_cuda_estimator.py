@@ -8,7 +8,7 @@ import pytest
 import sdk
 from sdk.errors import ClosedError, EngineError, InputError
 from sdk.runtime import device as choosing
-from sdk.runtime.cuda import gpu_pipeline
+from sdk.runtime.cuda import gpu_pipeline, tensorrt_session
 from sdk.runtime.session import open_session
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.simulated_cuda import Simulated, install, simulated_engine
@@ -22,13 +22,14 @@ NATIVE_PROBLEM = choosing.native_problem  # before the simulation takes its plac
 
 
 @pytest.fixture
-def engine(tmp_path, monkeypatch):
+def engine(emulated, tmp_path, monkeypatch):
     """An engine that the simulated device can run."""
     graph = pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
     made = simulated_engine(wrapped_engine(graph, tmp_path / "small", SMALL))
     device = Simulated(lag=2)
-    kernels = install(monkeypatch, device, made)
-    monkeypatch.setattr(gpu_pipeline, "NativeKernels", lambda: kernels)
+    kernels = install(monkeypatch, device, made, emulated)
+    for module in (gpu_pipeline, tensorrt_session):
+        monkeypatch.setattr(module, "NativeKernels", lambda: kernels)
     return made
 
 

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from sdk import ops
 from sdk.errors import (
     ClosedError,
     DeviceError,
@@ -41,14 +42,14 @@ def graphs(tmp_path_factory):
 
 
 @pytest.fixture
-def simulate(graphs, tmp_path, monkeypatch):
+def simulate(graphs, emulated, tmp_path, monkeypatch):
     """A function that opens a simulated device for one kind of engine: (device, engine, kernels)."""
 
     def opened(kind="simcc", **switches):
         path, recipe = graphs[kind]
         engine = simulated_engine(wrapped_engine(path, tmp_path / kind, recipe))
         device = Simulated(**switches)
-        return device, engine, install(monkeypatch, device, engine)
+        return device, engine, install(monkeypatch, device, engine, emulated)
 
     return opened
 
@@ -91,12 +92,17 @@ def as_kind(frame, kind, kernels):
         view = pinned[3:-4, 2:-3]
         view[...] = frame
         return view
+    if kind == "registered":  # page-locked by somebody else: torch, OpenCV, a camera's driver
+        copy = frame.copy()
+        kernels.device.pinned[copy.ctypes.data] = copy.reshape(-1)
+        return copy
     if kind == "upside-down":
         return np.ascontiguousarray(frame[::-1])[::-1]
     return DeviceArray(frame)
 
 
-FRAME_KINDS = ("pageable", "pinned", "pinned-view", "upside-down", "device")
+FRAME_KINDS = ("pageable", "pinned", "pinned-view", "registered", "upside-down", "device")
+PAGE_LOCKED = ("pinned", "pinned-view", "registered")
 
 
 @pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
@@ -112,7 +118,22 @@ def test_the_same_poses_as_the_cpu(simulate, kind, integrated):
             for _ in range(2):
                 found, timings = gpu.run(given, affines)
                 np.testing.assert_array_equal(found, expected)
-        assert str(timings["transfer"]).startswith("none") == (kind == "device" or (integrated and "pinned" in kind))
+        assert str(timings["transfer"]).startswith("none") == (kind == "device" or (integrated and kind in PAGE_LOCKED))
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
+def test_a_plan_of_halves_takes_and_gives_halves(simulate, integrated):
+    _, engine, kernels = simulate(integrated=integrated, plan_dtype="float16")
+    frame, recipe = random_frame(), engine.manifest.recipe
+    source, output = recipe.input, recipe.output
+    options = {"mean": source.mean, "std": source.std, "channel_order": source.colour}
+    with OrtSession(engine, threads=1) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
+        for count in (1, 3, 8):
+            affines = random_affines(count, seed=count)
+            crops = ops.crop(frame, affines, source.size_hw, dtype=np.float16, **options)
+            x, y = (logits.astype(np.float16) for logits in cpu.run(crops.astype(np.float32)))
+            expected = ops.decode(x, y, affines, output.split_ratio, score=output.score)
+            np.testing.assert_array_equal(gpu.run(frame, affines)[0], expected)
 
 
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
@@ -440,7 +461,7 @@ def test_a_device_frame_waits_for_its_producer(simulate):
     _, engine, kernels = simulate()
     with GpuPipeline(engine, kernels=kernels) as gpu:
         gpu.run(DeviceArray(random_frame(), stream=77), random_affines(1))
-    assert [producer for _, producer in kernels.waits] == [77]
+    assert [producer for _, producer in kernels.device.waits] == [77]
 
 
 BAD_DEVICE_FRAMES = {
@@ -482,17 +503,17 @@ def test_warm_makes_every_lane_and_graph(simulate):
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
 @pytest.mark.parametrize("count", [0, 1, 3, 8, 21])
 def test_the_session_gives_the_cpu_sessions_outputs(simulate, kind, count):
-    _, engine, _ = simulate(kind)
+    _, engine, kernels = simulate(kind)
     crops = np.random.default_rng(count).standard_normal((count, 3, 64, 48)).astype(np.float32)
-    with OrtSession(engine, threads=1) as cpu, TensorRTSession(engine) as gpu:
+    with OrtSession(engine, threads=1) as cpu, TensorRTSession(engine, kernels=kernels) as gpu:
         for a, b in zip(gpu.run(crops), cpu.run(crops), strict=True):
             assert a.dtype == np.float32 and a.shape == b.shape
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_the_session_frees_what_it_took(simulate):
-    device, engine, _ = simulate()
-    session = TensorRTSession(engine)
+    device, engine, kernels = simulate()
+    session = TensorRTSession(engine, kernels=kernels)
     session.run(np.zeros((2, 3, 64, 48), np.float32))
     session.close()
     assert not device.live and not device.pinned

@@ -61,8 +61,9 @@ def run(preload, *arguments):
 
 
 @pytest.mark.parametrize("deed", ["close", "memory", "drop-in-a-thread", "exit", "exit-while-running", "interrupts"])
-def test_the_pipeline_uses_pycuda_as_it_is(simulated, engine_folder, deed):
-    done = run(simulated, "tests/support/pycuda_on_simulated_libcuda.py", engine_folder, deed, simulated)
+def test_the_pipeline_uses_pycuda_as_it_is(simulated, emulated, engine_folder, deed):
+    words = "tests/support/pycuda_on_simulated_libcuda.py", engine_folder, deed, simulated, emulated.path
+    done = run(simulated, *words)
     assert done.returncode == 0, done.stderr
     assert "PyCUDA" not in done.stderr and "cleaned up" not in done.stderr, done.stderr
     assert "Traceback" not in done.stderr, done.stderr

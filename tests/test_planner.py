@@ -185,6 +185,35 @@ def test_a_pageable_frame_costs_the_hosts_copy_too():
     assert costs.seconds([layout.whole], layout, pinned=False) == pytest.approx(1 + 30 + 2 + 30)
 
 
+def test_the_host_copies_one_piece_while_the_bus_moves_the_one_before():
+    layout, costs = bgr_layout(100, 100), TransferCosts(0, 1e3, 0, 0, 2e3, 0)
+    halves = [Rect(0, 50, 0, 300), Rect(50, 100, 0, 300)]
+    assert costs.seconds(halves, layout, pinned=False) == pytest.approx(7.5 + 15 + 15)
+    slow_host = TransferCosts(0, 2e3, 0, 0, 1e3, 0)
+    assert slow_host.seconds(halves, layout, pinned=False) == pytest.approx(15 + 15 + 7.5)
+
+
+@pytest.mark.parametrize("costs", [CARD, SLOW_COPIES, JETSON], ids=["card", "slow-copies", "jetson"])
+@pytest.mark.parametrize(
+    "rect", [Rect(0, 1080, 0, 5760), Rect(3, 7, 9, 40), Rect(5, 6, 0, 3)], ids=["whole", "small", "row"]
+)
+def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, rect):
+    layout = bgr_layout(1080, 1920)
+    bands = costs.bands(rect, layout)
+    assert [band.top for band in bands[1:]] == [band.bottom for band in bands[:-1]]
+    assert (bands[0].top, bands[-1].bottom) == (rect.top, rect.bottom)
+    assert {(band.left, band.right) for band in bands} == {(rect.left, rect.right)}
+    assert costs.seconds(bands, layout, pinned=False) <= 1.001 * costs.seconds([rect], layout, pinned=False)
+
+
+def test_bands_hide_most_of_the_faster_side():
+    layout = bgr_layout(1080, 1920)
+    host, bus = layout.size_bytes / CARD.host_bytes_per_s, layout.size_bytes / CARD.bytes_per_s
+    banded = CARD.seconds(CARD.bands(layout.whole, layout), layout, pinned=False)
+    assert max(host, bus) < banded < max(host, bus) + 0.35 * min(host, bus)
+    assert choose_transfer(np.zeros((0, 4), np.int64), layout, CARD, pinned=True).rects == ()
+
+
 positive = st.floats(1e-7, 1e-2)
 region = st.tuples(st.integers(0, 1900), st.integers(0, 1060), st.integers(0, 1920), st.integers(0, 1080))
 

@@ -42,11 +42,11 @@ CALLS = {  # class -> member -> number of arguments
     "Runtime": {"__init__": 1, "deserialize_cuda_engine": 1},
     "ICudaEngine": {
         "get_tensor_name": 1, "get_tensor_mode": 1, "get_tensor_dtype": 1, "get_tensor_shape": 1,
-        "get_tensor_profile_shape": 2, "create_execution_context": 1,
+        "create_execution_context": 1,
     },
     "IExecutionContext": {
-        "set_input_shape": 2, "get_tensor_shape": 1, "set_tensor_address": 2, "set_device_memory": 2,
-        "set_aux_streams": 1, "execute_async_v3": 1,
+        "set_input_shape": 2, "set_tensor_address": 2, "set_device_memory": 2,
+        "execute_async_v3": 1,
     },
 }  # fmt: skip
 RTX_CALLS = {
@@ -63,7 +63,7 @@ PROPERTIES = {
     "OnnxParser": ("num_errors",),
     "IBuilderConfig": ("builder_optimization_level", "progress_monitor"),
     "Runtime": ("engine_host_code_allowed",),
-    "ICudaEngine": ("num_io_tensors", "num_aux_streams", "device_memory_size_v2"),
+    "ICudaEngine": ("num_io_tensors", "device_memory_size_v2"),
 }
 RTX_PROPERTIES = {
     "IRuntimeConfig": ("dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"),
@@ -81,12 +81,12 @@ VALUES = {
     "BuilderFlag": ("TF32",),
     "MemoryPoolType": ("WORKSPACE",),
     "TensorIOMode": ("INPUT",),
-    "ExecutionContextAllocationStrategy": ("STATIC", "USER_MANAGED"),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
     "DataType": ("FLOAT", "HALF", "INT8", "UINT8", "INT32", "INT64", "BOOL"),
     "ILogger": ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"),
 }
 RTX_VALUES = {
-    "DynamicShapesKernelSpecializationStrategy": ("LAZY", "EAGER", "NONE"),
+    "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
     "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
     "EngineValidity": ("INVALID", "SUBOPTIMAL"),
     "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),

@@ -1,5 +1,5 @@
 // cuda/bindings_cuda.cpp: the submodule _native.cuda: both ops on raw device pointers, and what PyCUDA lacks to replay a
-// frame as one CUDA graph. Pointers and streams are integers. Nothing allocates device memory or synchronises.
+// frame as one CUDA graph. Pointers and streams are integers. Nothing allocates device memory; `finished` alone waits.
 //
 // The CUDA runtime is linked statically and works in the context that is current, i.e. the primary one that the run
 // time pushes.
@@ -7,15 +7,20 @@
 #include "bindings_cuda.h"
 
 #include <cuda_runtime.h>
+#include <sys/prctl.h>
+
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -166,6 +171,56 @@ void wait_for_stream(Address stream, Address producer) {
     check(error, "one stream cannot wait for the other");
 }
 
+// ---- waiting ---------------------------------------------------------------------------------------------------
+
+using Clock = std::chrono::steady_clock;
+
+// A frame is polled for without sleeping, then with naps of a 64th of the time waited so far: never later than 2 % of it.
+constexpr std::chrono::microseconds SPIN(500);
+constexpr int NAPS_OF_THE_TIME_WAITED = 64;
+
+// Linux ends a sleep up to 50 us late, the timer slack of the thread, so that others' timers can share the wake-up.
+struct PunctualNaps {
+    const int slack_ns = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    PunctualNaps() { prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); }
+    ~PunctualNaps() { prctl(PR_SET_TIMERSLACK, slack_ns, 0, 0, 0); }
+};
+
+// Whether the stream's work ends within `seconds`. CUDA's own synchronisation has no limit and would hang with the GPU.
+bool finished(Address stream, double seconds) {
+    nb::gil_scoped_release released;
+    const Clock::time_point begin = Clock::now();
+    const auto limit = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    Clock::duration waited{};
+    const auto pending = [&] {
+        const cudaError_t state = cudaStreamQuery(stream_of(stream));
+        waited = Clock::now() - begin;
+        if (state == cudaErrorNotReady) cudaGetLastError();  // kept like an error, and not to be found by the next launch
+        else check(state, "the stream's work failed");
+        return state == cudaErrorNotReady;
+    };
+    bool busy = pending();
+    while (busy && waited < SPIN && waited < limit) busy = pending();
+    if (!busy) return true;
+    const PunctualNaps naps;
+    while (busy && waited < limit) {
+        std::this_thread::sleep_for(std::min(waited / NAPS_OF_THE_TIME_WAITED, limit - waited));
+        busy = pending();
+    }
+    return !busy;
+}
+
+// The device's address of `size` bytes of page-locked host memory, whoever locked them; 0 for pageable memory.
+Address mapped(Address host, size_t size) {
+    cudaPointerAttributes first = {}, last = {};
+    const bool known = cudaPointerGetAttributes(&first, pointer<void>(host)) == cudaSuccess &&
+                       cudaPointerGetAttributes(&last, pointer<void>(host + (size ? size - 1 : 0))) == cudaSuccess;
+    cudaGetLastError();
+    if (!known || first.type != cudaMemoryTypeHost || last.type != cudaMemoryTypeHost || !first.devicePointer) return 0;
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(first.devicePointer), end = reinterpret_cast<uintptr_t>(last.devicePointer);
+    return size <= 1 || end - begin == size - 1 ? begin : 0;
+}
+
 // ---- arrays ----------------------------------------------------------------------------------------------------
 
 using Description = std::tuple<Address, std::vector<size_t>, std::vector<int64_t>, std::string, int, int>;
@@ -188,6 +243,7 @@ Description describe(nb::ndarray<nb::ro> array) {
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
+    nb::set_leak_warnings(false);  // the graphs of a lost device are left alone on purpose
     nb::module_ m = parent.def_submodule("cuda", "The CUDA half, on raw pointers.");
     m.attr("ARCHITECTURES") = SDK_CUDA_ARCHITECTURES;
     m.attr("TOOLKIT") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
@@ -207,5 +263,7 @@ void bind_cuda(nb::module_& parent) {
     m.def("graph_end", &graph_end, "stream"_a);
     m.def("graph_abort", &graph_abort, "stream"_a);
     m.def("wait_for_stream", &wait_for_stream, "stream"_a, "producer"_a);
+    m.def("finished", &finished, "stream"_a, "seconds"_a);
+    m.def("mapped", &mapped, "host"_a, "size"_a);
     m.def("describe", &describe, "array"_a);
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -116,7 +117,9 @@ def _pycuda() -> Any:
     """
     with suppress(OSError):  # no driver: the import says so
         ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
-    return import_module("pycuda.driver")
+    with warnings.catch_warnings():  # PyCUDA guesses at versions; the ImportError that follows names the reason
+        warnings.filterwarnings("ignore", message="Failed to import the CUDA driver interface")
+        return import_module("pycuda.driver")
 
 
 def plan_problem(engine: Engine, index: int = 0) -> str | None:

@@ -62,14 +62,15 @@ def test_ctrl_c_at_any_moment_ends_the_process(engine_folder):
         assert "KeyboardInterrupt" in said and "PyCUDA" not in said, said
 
 
+@pytest.mark.parametrize("deed", ["both-ops", "one-frame"])
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
-def test_compute_sanitizer_finds_nothing(engine_folder, tool):
+def test_compute_sanitizer_finds_nothing(engine_folder, tool, deed):
     from shutil import which
 
     sanitizer = which("compute-sanitizer") or which("/usr/local/cuda/bin/compute-sanitizer")
     if sanitizer is None:
         pytest.skip("compute-sanitizer is not installed")
-    words, options = script("one-frame", engine_folder)
+    words, options = script(deed, engine_folder)
     arguments = [sanitizer, "--tool", tool, "--error-exitcode", "9"]
     done = subprocess.run([*arguments, *words], **options, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from tests.support.gpu_engines import OnGpu
 from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
@@ -27,32 +28,6 @@ if _native.cuda is None:
     pytest.skip("sdk._native was built without nvcc", allow_module_level=True)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
-
-
-class OnGpu:
-    """Device memory of an array's size, with the interface the ops take. Freed when dropped."""
-
-    def __init__(self, array, *, fill=True, offset=0):
-        from pycuda import driver
-
-        self._driver, self._array = driver, np.ascontiguousarray(array)
-        self.memory = driver.mem_alloc(max(self._array.nbytes, 1) + offset)
-        self.address = int(self.memory) + offset
-        self.__cuda_array_interface__ = {
-            "shape": self._array.shape,
-            "typestr": self._array.dtype.str,
-            "data": (self.address, False),
-            "strides": None,
-            "version": 3,
-        }
-        if fill and self._array.nbytes:
-            driver.memcpy_htod(self.address, self._array)
-
-    def numpy(self):
-        result = np.empty_like(self._array)
-        if result.nbytes:
-            self._driver.memcpy_dtoh(result, self.address)
-        return result
 
 
 def out_like(array):

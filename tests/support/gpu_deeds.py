@@ -4,6 +4,7 @@
 A deed that goes as it should prints so in its last line.
 """
 
+import ctypes
 import gc
 import os
 import sys
@@ -11,8 +12,11 @@ import threading
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from sdk import PoseEstimator
 from sdk.errors import ClosedError, DeviceLostError, OutOfMemoryError
+from sdk.geometry import crop_affines
 from sdk.manifest import open_engine
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
@@ -62,29 +66,26 @@ def sticky_error(folder):
 
 
 def hang(folder):
-    """A device that does not finish in time is lost: here the time is shorter than any frame."""
-    pipeline = GpuPipeline(open_engine(Path(folder)))
-    with device_context(0).entered("measure"):
-        pass
-    lane = pipeline._pool.every()[0]
-    lane.stream = _Never(lane.stream)
-    lane.time_out_s = 0.2
-    try:
-        lane.settle()
-        raise AssertionError("the watchdog did not bark")
-    except DeviceLostError as error:
-        assert "within 0.2 s" in str(error)
+    """A host function on the lane's stream that does not end: within the time-out the device is lost."""
+    pipeline = GpuPipeline(open_engine(Path(folder)), lanes=1, time_out_s=0.5)
+    affines = crop_affines(BOXES, pipeline.recipe.input.size_hw, 1.25)
+    pipeline.run(FRAME, affines)
+    (lane,) = pipeline._pool.every()
+    released = threading.Event()
+    wait = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: released.wait() and None)
+    with device_context(0).entered("hang"):
+        assert ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc(ctypes.c_void_p(lane.stream_handle), wait, None) == 0
+    for limit_s in (2.0, 0.01):
+        start = perf_counter()
+        try:
+            pipeline.run(FRAME, affines)
+            raise AssertionError("a hung device gave poses")
+        except DeviceLostError as error:
+            assert "within 0.5 s" in str(error)
+        spent = perf_counter() - start
+        assert spent < limit_s, f"it took {spent:.3f} s to say so"
+    released.set()
     pipeline.close()
-
-
-class _Never:
-    """A stream that never becomes empty: a real one cannot be made to hang without hanging the machine."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def is_done(self):
-        return False
 
 
 def fork(folder):
@@ -146,6 +147,27 @@ def run_for_ever(folder):
     with PoseEstimator(folder, device="cuda") as estimate:
         while True:
             estimate(FRAME, BOXES)
+
+
+def both_ops(folder):
+    """The ops alone, without TensorRT's kernels beside them."""
+    from sdk import ops
+    from tests.support.gpu_engines import OnGpu
+
+    size_hw = open_engine(Path(folder)).manifest.recipe.input.size_hw
+    affines = crop_affines(BOXES, size_hw, 1.25)
+    rng = np.random.default_rng(0)
+    with device_context(0).entered("run the ops"):
+        for dtype in (np.float32, np.float16):
+            crops = OnGpu(np.zeros((3, 3, *size_hw), dtype))
+            ops.crop(OnGpu(FRAME), OnGpu(affines), size_hw, mean=(0, 0, 0), std=(1, 1, 1), dtype=dtype, out=crops)
+            logits = [OnGpu(rng.standard_normal((3, 17, bins)).astype(dtype)) for bins in (96, 129)]
+            for refine in ops.REFINEMENTS:
+                joints = OnGpu(np.zeros((3, 17, 3), np.float32))
+                ops.decode(*logits, OnGpu(affines), 2.0, score="min_softmax", refine=refine, out=joints)
+                assert np.isfinite(joints.numpy()).all()
+            assert crops.numpy().any()
+        del crops, logits, joints
 
 
 def one_frame(folder):

@@ -127,3 +127,29 @@ class PycudaFrame:
     def free(self):
         with self.device.entered("free a test frame"):
             self.memory.free()
+
+
+class OnGpu:
+    """Device memory of an array's size, with the interface the ops take. Freed when dropped."""
+
+    def __init__(self, array, *, fill=True, offset=0):
+        from pycuda import driver
+
+        self._driver, self._array = driver, np.ascontiguousarray(array)
+        self.memory = driver.mem_alloc(max(self._array.nbytes, 1) + offset)
+        self.address = int(self.memory) + offset
+        self.__cuda_array_interface__ = {
+            "shape": self._array.shape,
+            "typestr": self._array.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            "version": 3,
+        }
+        if fill and self._array.nbytes:
+            driver.memcpy_htod(self.address, self._array)
+
+    def numpy(self):
+        result = np.empty_like(self._array)
+        if result.nbytes:
+            self._driver.memcpy_dtoh(result, self.address)
+        return result

@@ -1,7 +1,7 @@
 """Run by `tests/test_cuda_pycuda.py` in a process of its own, with the simulated libcuda loaded before the real PyCUDA.
 
-argv: an engine folder, what to do, the simulated library. Prints one JSON line; the caller looks at it, at the exit
-status and at what PyCUDA wrote to stderr.
+argv: an engine folder, what to do, the simulated library, the emulated CUDA half. Prints one JSON line; the caller
+looks at it, at the exit status and at what PyCUDA wrote to stderr.
 """
 
 import ctypes
@@ -23,22 +23,26 @@ from sdk.manifest import open_engine
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
-from tests.support.simulated_cuda import Kernels, _Plan
+from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
+from tests.support.simulated_cuda import _Plan
 from tests.test_cuda_pipeline import DeviceArray, random_affines, random_frame
-
-CALLBACK = ctypes.CFUNCTYPE(None)
 
 
 class Library:
     """The simulated libcuda as what `tests.support.simulated_cuda` calls a device."""
 
     refuse_in_capture = False
+    plan_dtype = "float32"
 
     def __init__(self, path):
         self.lib = ctypes.CDLL(path)
-        for name in ("sim_end",):
-            getattr(self.lib, name).restype = ctypes.c_void_p
-        self.kept, self.enqueues, self.captures, self.launches, self.streams = [], 0, 0, 0, []
+        self.lib.sim_busy.argtypes = (ctypes.c_double, ctypes.c_int)
+        self.kept, self.enqueues = [], 0
+
+    def hooks(self):
+        """The library's own functions, for the emulated CUDA runtime."""
+        names = {name: f"sim_{name}" for name, _ in Hooks._fields_} | {"query": "cuStreamQuery"}
+        return Hooks(**{name: kind((names[name], self.lib)) for name, kind in Hooks._fields_})
 
     def stream(self, handle):
         return Stream(self, handle)
@@ -61,32 +65,10 @@ class Stream:
         return self.device.lib.sim_capturing(self.handle) or None
 
     def put(self, work):
-        call = CALLBACK(work)
+        call = RUN(lambda _: work())
         self.device.kept.append(call)
-        if self.device.lib.sim_call(self.handle, call):
+        if self.device.lib.sim_put(self.handle, call, None):
             raise DeviceError("work was put on a stream without a context")
-
-
-class Graph:
-    def __init__(self, lib, handle):
-        self.lib, self.handle = lib, ctypes.c_void_p(handle)
-
-    def launch(self, stream):
-        self.lib.sim_launch(self.handle)
-
-    def destroy(self):
-        self.lib.sim_destroy(self.handle)
-
-
-class LibraryKernels(Kernels):
-    def begin_capture(self, stream):
-        self.device.lib.sim_begin(ctypes.c_void_p(stream))
-
-    def end_capture(self, stream):
-        return Graph(self.device.lib, self.device.lib.sim_end(ctypes.c_void_p(stream)))
-
-    def abort_capture(self, stream):
-        self.device.lib.sim_abort(ctypes.c_void_p(stream))
 
 
 def frames_of(frame):
@@ -106,7 +88,7 @@ def run_for_ever(gpu, frame):
         return
 
 
-def interrupted_runs(gpu, cpu, frame, wrong, seconds=4.0):
+def interrupted_runs(gpu, cpu, lib, frame, wrong, seconds=4.0):
     """Frames under a rain of Ctrl-C; afterwards every frame must still be right. How many interrupts were felt."""
     felt, armed, ended = 0, [False], threading.Event()
 
@@ -121,7 +103,7 @@ def interrupted_runs(gpu, cpu, frame, wrong, seconds=4.0):
             os.kill(os.getpid(), signal.SIGINT)
 
     gpu.run(frame, random_affines(3))
-    launch, Graph.launch = Graph.launch, lambda graph, stream: None  # a callback of ctypes would swallow interrupts
+    lib.sim_busy(200e-6, 1)  # a callback of ctypes would swallow interrupts
     signal.signal(signal.SIGINT, interrupt)
     storm = threading.Thread(target=rain)
     storm.start()
@@ -136,7 +118,7 @@ def interrupted_runs(gpu, cpu, frame, wrong, seconds=4.0):
             felt += 1
     ended.set()
     storm.join()
-    Graph.launch = launch
+    lib.sim_busy(0.0, 0)
     for count in (1, 3, 8):
         affines = random_affines(count, count)
         if not np.array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0]):
@@ -180,18 +162,18 @@ def dropped_in_a_thread(box):
     thread.join()
 
 
-def opened(folder, library):
+def opened(folder, library, emulated):
     """A GPU pipeline on the simulated library, its kernels, the library, and the session that stands for the plan."""
     engine, device = open_engine(Path(folder)), Library(library)
-    kernels = LibraryKernels(device, engine.manifest.recipe)
+    kernels = EmulatedKernels(loaded(emulated), device, device.hooks())
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
     trt.load_plan = lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
     return GpuPipeline(engine, kernels=kernels), kernels, device, session
 
 
-def main(folder, deed, library):
-    gpu, kernels, device, session = opened(folder, library)
+def main(folder, deed, library, emulated):
+    gpu, kernels, device, session = opened(folder, library, emulated)
     engine = gpu.engine
     frame, wrong, message = random_frame(), [], ""
     cpu, box = CpuPipeline(session), [gpu]
@@ -200,7 +182,7 @@ def main(folder, deed, library):
     if deed == "memory":
         message = short_of_memory(box[0], device.lib, engine, kernels, frame)
     if deed == "interrupts":
-        message = f"{interrupted_runs(box[0], cpu, frame, wrong)} interrupts"
+        message = f"{interrupted_runs(box[0], cpu, device.lib, frame, wrong)} interrupts"
     if deed == "drop-in-a-thread":
         dropped_in_a_thread(box)
     elif not deed.startswith("exit"):

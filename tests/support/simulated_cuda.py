@@ -1,6 +1,6 @@
-"""A simulated CUDA device for machines without one, at the three lowest borders: PyCUDA's driver, the native
-extension's CUDA half, and TensorRT's execution context. It proves the run time's bookkeeping, never a kernel, a driver
-or a speed: that is what `tests/gpu` is for.
+"""A simulated CUDA device for machines without one, at the three lowest borders: PyCUDA's driver, the CUDA runtime that
+the extension's own kernels and bindings call (`emulated_gpu`), and TensorRT's execution context. It proves what the SDK
+does with a device, never a driver, a compiler or a speed: that is what `tests/gpu` is for.
 
 "Device memory" is host memory, so an address is a real one. Work is queued on streams and done only when the stream is
 asked often enough, as late as a real device may do it; a copy reads and writes then, not when it was issued. What a
@@ -8,10 +8,10 @@ real device would call an error is one here: a call without the context, an addr
 from pageable memory, an allocation during a capture.
 """
 
-import ctypes
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -19,10 +19,11 @@ import numpy as np
 from sdk import trt
 from sdk.manifest import CompilerNote, open_engine
 from sdk.recipe import Recipe
-from sdk.runtime.cuda.kernels import FRAME_BYTES
 from sdk.runtime.ort_session import OrtSession
+from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks
 
 ALIGN = 512
+INVALID_VALUE, INVALID_CONTEXT, NOT_READY, ILLEGAL_ADDRESS = 1, 201, 600, 700  # CUDA's error numbers
 
 
 class Error(Exception):
@@ -40,8 +41,9 @@ class LogicError(Error):
 class Simulated:
     """The state of one simulated device, and the switches that make it fail."""
 
-    def __init__(self, *, memory_bytes=1 << 30, integrated=False, devices=1, lag=2):
+    def __init__(self, *, memory_bytes=1 << 30, integrated=False, devices=1, lag=2, plan_dtype="float32"):
         self.memory_bytes, self.integrated, self.devices, self.lag = memory_bytes, integrated, devices, lag
+        self.plan_dtype = plan_dtype
         self.live: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
         self.allocations = self.frees = self.launches = self.enqueues = self.captures = 0
@@ -51,6 +53,8 @@ class Simulated:
         self.local = threading.local()
         self.lock = threading.RLock()
         self.streams: list[Stream] = []
+        self.graphs: dict[int, _Graph] = {}
+        self.waits: list[tuple[int, int]] = []
 
     @property
     def used_bytes(self):
@@ -82,6 +86,9 @@ class Simulated:
                 if base <= address and address + size <= base + array.nbytes:
                     return array[address - base : address - base + size]
         raise AssertionError(f"{size} bytes at {address:#x} lie in no live allocation")
+
+    def is_pinned(self, address, size):
+        return any(base <= address and address + size <= base + a.nbytes for base, a in list(self.pinned.items()))
 
     def stream(self, handle):
         return next(stream for stream in self.streams if stream.handle == handle)
@@ -262,11 +269,7 @@ def _driver(device):
 
 
 def _must_be_pinned(device, array):
-    address = array.ctypes.data
-    for base, memory in device.pinned.items():
-        if base <= address and address + array.nbytes <= base + memory.nbytes:
-            return
-    raise AssertionError("an asynchronous copy needs pinned host memory")
+    assert device.is_pinned(array.ctypes.data, array.nbytes), "an asynchronous copy needs pinned host memory"
 
 
 class _Graph:
@@ -284,102 +287,65 @@ class _Graph:
         self.destroyed = True
 
 
-class Kernels:
-    """`sdk.runtime.cuda.kernels.Kernels` by the CPU ops, reading the addresses when the stream gets there."""
+def hooks_of(device):
+    """The emulated CUDA runtime's functions on this device; CUDA's error numbers."""
 
-    def __init__(self, device, recipe):
-        self.device, self.recipe, self.waits = device, recipe, []
+    def code(action):
+        try:
+            return 0 if action() is not False else NOT_READY
+        except Error:
+            return ILLEGAL_ADDRESS if device.sticky else INVALID_CONTEXT
 
-    def crop(self, out, frame, affines, count, work, stream):
-        from sdk import ops
+    def put(stream, call, data):
+        work = partial(RUN(call), data)
+        return code(lambda: device.stream(stream).put(work)) if stream else work() or 0
 
-        def crop_now():
-            data, _, stride, _, height, width = np.frombuffer(
-                self.device.bytes_at(frame, FRAME_BYTES).tobytes(), np.dtype("u8,u8,i8,i8,i4,i4")
-            )[0]
-            row_bytes, rows = (width, height * 3 // 2) if work.nv12 else (3 * width, height)
-            pixels = _at(int(data), rows, int(row_bytes), int(stride))
-            pixels = pixels if work.nv12 else pixels.reshape(height, width, 3)
-            source = self.recipe.input
-            crops = ops.crop(
-                pixels,
-                self._floats(affines, (count, 2, 3)),
-                (work.height, work.width),
-                mean=source.mean,
-                std=source.std,
-                channel_order=source.colour,
-                **_pixel_options(work, source.colour),
-            )
-            self._floats(out, crops.shape)[...] = crops
-
-        self.device.stream(stream).put(crop_now)
-
-    def decode(self, out, logits, mirrored, partner, affines, count, work, stream):
-        from sdk import ops
-
-        def decode_now():
-            shapes = ((count, work.joints, work.x_bins), (count, work.joints, work.y_bins))
-            arrays = [self._floats(a, s).copy() for a, s in zip(logits, shapes, strict=True)]
-            flipped = mirrored and tuple(self._floats(a, s).copy() for a, s in zip(mirrored, shapes, strict=True))
-            order = self.device.bytes_at(partner, 4 * work.joints).view(np.int32).tolist()
-            pairs = [(a, b) for a, b in enumerate(order) if a < b]
-            self._floats(out, (count, work.joints, 3))[...] = ops.decode(
-                *arrays,
-                self._floats(affines, (count, 2, 3)).copy(),
-                work.split_ratio,
-                score=next(name for name, value in ops.SCORES.items() if value == work.score),
-                refine=next(name for name, value in ops.REFINEMENTS.items() if value == work.refine),
-                flipped=flipped,
-                flip_pairs=pairs if flipped else None,
-                flip_shift=bool(work.flip_shift),
-            )
-
-        self.device.stream(stream).put(decode_now)
-
-    def wait_for_stream(self, stream, producer):
-        self.waits.append((stream, producer))
-
-    def begin_capture(self, stream):
-        chosen = self.device.stream(stream)
-        assert chosen.capture is None and not chosen.queue
+    def begin(stream):
+        chosen = device.stream(stream)
+        if chosen.capture is not None or chosen.queue:
+            return INVALID_VALUE
         chosen.capture, chosen.capture_thread = [], threading.get_ident()
+        return 0
 
-    def end_capture(self, stream):
-        chosen = self.device.stream(stream)
+    def end(stream):
+        chosen = device.stream(stream)
         works, chosen.capture = chosen.capture, None
-        self.device.captures += 1
-        return _Graph(self.device, works)
+        if works is None:
+            return None
+        graph = _Graph(device, works)
+        device.graphs[id(graph)] = graph
+        return id(graph)
 
-    def abort_capture(self, stream):
-        self.device.stream(stream).capture = None
+    def instantiate(graph):
+        device.captures += 1
+        return 0
 
-    def _floats(self, address, shape):
-        return self.device.bytes_at(address, 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
+    def wait(stream, producer):
+        device.waits.append((stream, producer))
+        return 0
 
+    def capturing(stream):
+        return bool(stream) and device.stream(stream).capture is not None
 
-def _pixel_options(work, colour):
-    """The options of `ops.crop` that a pipeline turned into this work."""
-    from sdk import ops
-
-    if not work.nv12:
-        return {"pixel_format": "bgr" if work.swap_channels == (colour == "rgb") else "rgb"}
-    choices = [(matrix, range_) for matrix in ("bt601", "bt709") for range_ in ("limited", "full")]
-    matrix, range_ = next(pair for pair in choices if ops.yuv_to_rgb(*pair) == work.yuv)
-    return {"pixel_format": "nv12", "yuv_matrix": matrix, "yuv_range": range_}
-
-
-def _at(address, rows, row_bytes, stride):
-    """Rows of bytes at an address that may belong to the caller's own frame."""
-    span = (ctypes.c_uint8 * ((rows - 1) * stride + row_bytes)).from_address(address)
-    flat = np.frombuffer(span, np.uint8)
-    return np.lib.stride_tricks.as_strided(flat, (rows, row_bytes), (stride, 1))
+    functions = {
+        "put": put,
+        "query": lambda stream: code(device.stream(stream).is_done),
+        "begin": begin,
+        "capturing": capturing,
+        "end": end,
+        "instantiate": instantiate,
+        "launch": lambda graph, stream: code(lambda: device.graphs[graph].launch(stream)),
+        "destroy": lambda graph: device.graphs.pop(graph).destroy(),
+        "wait": wait,
+        "mapped": lambda host: host if device.is_pinned(host, 1) else None,
+    }
+    return Hooks(**{name: dict(Hooks._fields_)[name](function) for name, function in functions.items()})
 
 
 class _Plan:
     """`sdk.trt.Plan` by ONNX Runtime on the simulated memory."""
 
     activation_bytes = 4096
-    aux_streams = 0
 
     def __init__(self, device, session, recipe: Recipe):
         self.device, self.session = device, session
@@ -392,11 +358,10 @@ class _Plan:
             shapes = {output.heatmap_name: (-1, joints, recipe.input.height // 4, recipe.input.width // 4)}
         inputs = {recipe.input.name: (-1, 3, *recipe.input.size_hw)}
         self.tensors = tuple(
-            trt.Tensor(name, name in inputs, "float32", shape) for name, shape in {**inputs, **shapes}.items()
+            trt.Tensor(name, name in inputs, device.plan_dtype, shape) for name, shape in {**inputs, **shapes}.items()
         )
 
-    def create_context(self, *, kernels="lazy", runtime_cache=None, own_memory=True, own_graph=False):
-        assert kernels == "eager" and not own_memory
+    def create_context(self, *, runtime_cache=None, own_graph=False):
         return _Context(self)
 
 
@@ -433,9 +398,12 @@ class _Context:
         def run():
             self.memory[:] = 0xAB  # the plan's scratch is the plan's
             source, *outputs = self.plan.tensors
-            crops = device.bytes_at(addresses[source.name], 4 * int(np.prod(shape))).view(np.float32).reshape(shape)
-            for tensor, logits in zip(outputs, self.plan.session.run(crops.copy()), strict=True):
-                device.bytes_at(addresses[tensor.name], logits.nbytes)[:] = logits.reshape(-1).view(np.uint8)
+            dtype = np.dtype(source.dtype)
+            crops = device.bytes_at(addresses[source.name], dtype.itemsize * int(np.prod(shape))).view(dtype)
+            results = self.plan.session.run(crops.reshape(shape).astype(np.float32))
+            for tensor, logits in zip(outputs, results, strict=True):
+                written = logits.astype(tensor.dtype).reshape(-1).view(np.uint8)
+                device.bytes_at(addresses[tensor.name], written.nbytes)[:] = written
 
         chosen.put(run)
 
@@ -455,8 +423,11 @@ def simulated_engine(folder):
     return open_engine(folder)
 
 
-def install(monkeypatch, device, engine):
-    """Put the simulation in the place of PyCUDA and TensorRT; the kernels to hand to `GpuPipeline`."""
+def install(monkeypatch, device, engine, cuda):
+    """Put the simulation in the place of PyCUDA and TensorRT; the kernels to hand to `GpuPipeline`.
+
+    `cuda`: the emulated CUDA half (the fixture `emulated`).
+    """
     from sdk.runtime import device as choosing
     from sdk.runtime.cuda import bandwidth, context, loaded_plan
 
@@ -472,4 +443,4 @@ def install(monkeypatch, device, engine):
     monkeypatch.setattr(
         trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
     )
-    return Kernels(device, engine.manifest.recipe)
+    return EmulatedKernels(cuda, device, hooks_of(device))

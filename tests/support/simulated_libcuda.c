@@ -9,12 +9,16 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_READY = 600 };
 
-typedef void (*Callback)(void);
-typedef struct Work { int kind; void *to; const void *from; size_t size, to_pitch, from_pitch, rows; Callback call; } Work;
-typedef struct Stream { int capturing; size_t count; Work works[256]; } Stream;
+typedef void (*Callback)(void *);
+typedef struct Work { int kind; void *to; const void *from; size_t size, to_pitch, from_pitch, rows; Callback call; void *data; } Work;
+typedef struct Stream { int capturing; double busy_until; size_t count; Work works[256]; } Stream;
+typedef struct HostBlock { char *begin; size_t size; } HostBlock;
+
+enum { HOST_BLOCKS = 256 };
 
 static __thread void *stack[64];
 static __thread int depth;
@@ -22,11 +26,15 @@ static size_t used_bytes, limit_bytes = 1u << 30;
 static int live_device, live_host, live_streams, live_events, primary_retained;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char context;
+static HostBlock host_blocks[HOST_BLOCKS];
+static double busy_seconds;
+static int idle;
 
 #define NEEDS_CONTEXT if (depth == 0) return INVALID_CONTEXT
 
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + 1e-9 * t.tv_nsec; }
 static void do_work(const Work *w) {
-    if (w->kind == 2) { w->call(); return; }
+    if (w->kind == 2) { w->call(w->data); return; }
     for (size_t row = 0; row < w->rows; row++)
         memcpy((char *)w->to + row * w->to_pitch, (const char *)w->from + row * w->from_pitch, w->size);
 }
@@ -51,7 +59,7 @@ int cuCtxPushCurrent_v2(void *c) { stack[depth++] = c; return OK; }
 int cuCtxPopCurrent_v2(void **c) { NEEDS_CONTEXT; *c = stack[--depth]; return OK; }
 int cuStreamCreate(Stream **s, unsigned flags) { NEEDS_CONTEXT; *s = calloc(1, sizeof(Stream)); live_streams++; return OK; }
 int cuStreamDestroy_v2(Stream *s) { NEEDS_CONTEXT; free(s); live_streams--; return OK; }
-int cuStreamQuery(Stream *s) { return s->capturing ? 900 : OK; }
+int cuStreamQuery(Stream *s) { return s->capturing ? 900 : now() < s->busy_until ? NOT_READY : OK; }
 int cuEventCreate(void **e, unsigned flags) { NEEDS_CONTEXT; *e = malloc(1); live_events++; return OK; }
 int cuEventDestroy_v2(void *e) { NEEDS_CONTEXT; free(e); live_events--; return OK; }
 int cuEventRecord(void *e, Stream *s) { NEEDS_CONTEXT; return OK; }
@@ -80,31 +88,65 @@ int cuMemFree_v2(uint64_t p) {
     free(block);
     return OK;
 }
-int cuMemHostAlloc(void **p, size_t size, unsigned flags) { NEEDS_CONTEXT; *p = aligned_alloc(512, (size + 511) / 512 * 512); live_host++; return OK; }
-int cuMemFreeHost(void *p) { NEEDS_CONTEXT; free(p); live_host--; return OK; }
+int cuMemHostAlloc(void **p, size_t size, unsigned flags) {
+    NEEDS_CONTEXT;
+    *p = aligned_alloc(512, (size + 511) / 512 * 512);
+    pthread_mutex_lock(&lock);
+    int i = 0;
+    while (i < HOST_BLOCKS && host_blocks[i].begin) i++;
+    if (i < HOST_BLOCKS) host_blocks[i] = (HostBlock){*p, size};
+    live_host++;
+    pthread_mutex_unlock(&lock);
+    return i < HOST_BLOCKS ? OK : OUT_OF_MEMORY;
+}
+int cuMemFreeHost(void *p) {
+    NEEDS_CONTEXT;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < HOST_BLOCKS; i++)
+        if (host_blocks[i].begin == p) host_blocks[i].begin = 0;
+    live_host--;
+    pthread_mutex_unlock(&lock);
+    free(p);
+    return OK;
+}
 int cuMemHostGetDevicePointer_v2(uint64_t *d, void *p, unsigned flags) { *d = (uint64_t)(uintptr_t)p; return OK; }
 int cuMemsetD8_v2(uint64_t p, unsigned char value, size_t size) { NEEDS_CONTEXT; memset((void *)(uintptr_t)p, value, size); return OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, Stream *s) {
-    return put(s, (Work){1, (void *)(uintptr_t)to, from, size, 0, 0, 1, 0});
+    return put(s, (Work){1, (void *)(uintptr_t)to, from, size, 0, 0, 1, 0, 0});
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, Stream *s) {
-    return put(s, (Work){1, to, (const void *)(uintptr_t)from, size, 0, 0, 1, 0});
+    return put(s, (Work){1, to, (const void *)(uintptr_t)from, size, 0, 0, 1, 0, 0});
 }
 typedef struct { size_t sx, sy; int st; const void *sh; uint64_t sd; void *sa; size_t sp; size_t dx, dy; int dt; void *dh; uint64_t dd; void *da; size_t dp; size_t width, height; } Copy2D;
 int cuMemcpy2DAsync_v2(const Copy2D *c, Stream *s) {
     if (c->st != 1 || c->dt != 2 || c->sp < c->width || c->dp < c->width) return INVALID_VALUE;
     const char *from = (const char *)c->sh + c->sy * c->sp + c->sx;
     char *to = (char *)(uintptr_t)c->dd + c->dy * c->dp + c->dx;
-    return put(s, (Work){1, to, from, c->width, c->dp, c->sp, c->height, 0});
+    return put(s, (Work){1, to, from, c->width, c->dp, c->sp, c->height, 0, 0});
 }
 
-/* For the test: work of its own on a stream, captures, and what is still alive. */
-int sim_call(Stream *s, Callback call) { return put(s, (Work){2, 0, 0, 0, 0, 0, 1, call}); }
-int sim_capturing(Stream *s) { return s->capturing; }
-void sim_begin(Stream *s) { s->capturing = 1; s->count = 0; }
+/* For the test: the emulated CUDA runtime's functions (emulated_cuda/runtime.cpp), switches, and what is still alive. */
+int sim_put(Stream *s, Callback call, void *data) { return put(s, (Work){2, 0, 0, 0, 0, 0, 1, call, data}); }
+int sim_capturing(Stream *s) { return s && s->capturing; }
+int sim_begin(Stream *s) { s->capturing = 1; s->count = 0; return OK; }
 Stream *sim_end(Stream *s) { Stream *graph = malloc(sizeof(Stream)); *graph = *s; s->capturing = 0; s->count = 0; return graph; }
-void sim_abort(Stream *s) { s->capturing = 0; s->count = 0; }
-void sim_launch(Stream *graph) { for (size_t i = 0; i < graph->count; i++) do_work(&graph->works[i]); }
+int sim_instantiate(Stream *graph) { return OK; }
+int sim_launch(Stream *graph, Stream *s) {
+    for (size_t i = 0; i < graph->count && !idle; i++) do_work(&graph->works[i]);
+    s->busy_until = now() + busy_seconds;
+    return OK;
+}
 void sim_destroy(Stream *graph) { free(graph); }
+int sim_wait(Stream *s, Stream *producer) { return OK; }
+const void *sim_mapped(const char *host) {
+    pthread_mutex_lock(&lock);
+    const void *found = 0;
+    for (int i = 0; i < HOST_BLOCKS && !found; i++)
+        if (host_blocks[i].begin && host >= host_blocks[i].begin && host < host_blocks[i].begin + host_blocks[i].size) found = host;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+/* A launch keeps its stream busy for so long; with `idle_` it does nothing else. */
+void sim_busy(double seconds, int idle_) { busy_seconds = seconds; idle = idle_; }
 void sim_limit(size_t bytes) { limit_bytes = bytes; }
 void sim_alive(int *counts) { counts[0] = live_device; counts[1] = live_host; counts[2] = live_streams; counts[3] = live_events; counts[4] = depth; }

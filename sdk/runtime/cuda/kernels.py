@@ -1,7 +1,7 @@
-"""What the GPU run time asks of the native extension: the two fused ops on raw pointers, and graph capture.
+"""What the GPU run time asks of the native extension: the two fused ops on raw pointers, graph capture, waiting.
 
 `NativeKernels` is the only implementation that runs on a GPU. Pointers and streams are plain integers; nothing here
-allocates, synchronises or checks memory. Callers have the device's context entered.
+allocates or checks memory, and `finished` alone waits. Callers have the device's context entered.
 
     kernels = NativeKernels()
     kernels.begin_capture(stream); kernels.crop(...); kernels.end_capture(stream).launch(stream)
@@ -89,6 +89,14 @@ class Kernels(Protocol):
         """Let `stream` wait, on the device, for what `producer` was given so far."""
         ...
 
+    def finished(self, stream: int, seconds: float) -> bool:
+        """Whether the work on `stream` ends within so many seconds; other Python threads run meanwhile."""
+        ...
+
+    def mapped(self, host: int, size_bytes: int) -> int:
+        """The device's address of page-locked host memory, whoever locked it; 0 for pageable memory."""
+        ...
+
     def begin_capture(self, stream: int) -> None: ...
 
     def end_capture(self, stream: int) -> Graph:
@@ -131,6 +139,12 @@ class NativeKernels:
 
     def wait_for_stream(self, stream: int, producer: int) -> None:
         self._call(self._cuda.wait_for_stream, stream, producer)
+
+    def finished(self, stream: int, seconds: float) -> bool:
+        return bool(self._call(self._cuda.finished, stream, seconds))
+
+    def mapped(self, host: int, size_bytes: int) -> int:
+        return int(self._cuda.mapped(host, size_bytes))
 
     def begin_capture(self, stream: int) -> None:
         self._call(self._cuda.graph_begin, stream)

@@ -15,11 +15,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from sdk import trt
 from sdk.errors import ClosedError, OutOfMemoryError
 from sdk.runtime.cuda.context import DeviceContext, never_freed
+from sdk.runtime.cuda.kernels import Kernels
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
@@ -27,6 +29,8 @@ from sdk.runtime.cuda.planner import BufferLayout
 __all__ = ["Lane", "LanePool", "Resource"]
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.1  # one native wait at most: Python hears Ctrl-C between two
 
 
 class Resource(Protocol):
@@ -43,9 +47,12 @@ class Lane:
     The contexts share the lane's activation memory: they run one after the other on one stream.
     """
 
-    def __init__(self, device: DeviceContext, loaded: LoadedPlan, layout: BufferLayout, time_out_s: float) -> None:
+    def __init__(
+        self, device: DeviceContext, loaded: LoadedPlan, kernels: Kernels, layout: BufferLayout, time_out_s: float
+    ) -> None:
         self.device = device
         self.loaded = loaded
+        self.kernels = kernels
         self.layout = layout
         self.time_out_s = time_out_s
         self.resources: list[Resource] = []
@@ -82,7 +89,8 @@ class Lane:
 
     def settle(self, deed: str = "finish a frame") -> None:
         """Wait until the lane's stream is empty; a device that takes longer than the time-out is lost."""
-        self.device.wait(self.stream.is_done, deed, self.time_out_s)
+        look_s = min(LOOK_S, self.time_out_s)
+        self.device.wait(partial(self.kernels.finished, self.stream_handle, look_s), deed, self.time_out_s)
 
     def free(self) -> None:
         """Free everything, in the order contexts, memory, stream; the device's context must be entered."""

@@ -103,9 +103,7 @@ class LoadedPlan:
     def create_context(self, *, own_graph: bool = False) -> trt.Context:
         """An execution context without memory of its own, its kernels compiled for the very shapes it is given."""
         with _plans_lock:  # one at a time: TensorRT promises threads their contexts, not the making of them
-            return self.plan.create_context(
-                kernels="eager", runtime_cache=self._cache.blob, own_memory=False, own_graph=own_graph
-            )
+            return self.plan.create_context(runtime_cache=self._cache.blob, own_graph=own_graph)
 
     def keep_kernels(self, context: trt.Context) -> None:
         """Store what TensorRT-RTX compiled for `context` so far."""

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
 
-__all__ = ["DeviceMemory", "PinnedArray", "is_pinned", "mapped_address", "pinned_array"]
+__all__ = ["DeviceMemory", "PinnedArray", "pinned_array"]
 
 
 class DeviceMemory:
@@ -52,7 +52,7 @@ class PinnedArray:
         array[...] = 0
         self._array: NDArray[Any] | None = array
         self._allocation: Any = _owner(array)
-        self.device_pointer = mapped_address(array)
+        self.device_pointer = int(self._allocation.get_device_pointer())
 
     @property
     def array(self) -> NDArray[Any]:
@@ -81,19 +81,6 @@ def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         raise out_of_memory(f"{purpose} in pinned host memory", size, device.free_bytes()) from error
     return array
-
-
-def is_pinned(array: NDArray[Any], driver: Any) -> bool:
-    """Whether an array, or what it is a view of, lies in page-locked memory that PyCUDA gave or registered."""
-    return isinstance(_owner(array), driver.HostPointer)
-
-
-def mapped_address(array: NDArray[Any]) -> int:
-    """The device's address of pinned memory, or of a view of it. The context must be entered."""
-    bottom = array
-    while isinstance(bottom.base, np.ndarray):
-        bottom = bottom.base
-    return int(_owner(array).get_device_pointer()) + array.ctypes.data - bottom.ctypes.data
 
 
 def _owner(array: NDArray[Any]) -> Any:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from itertools import pairwise
+from math import ceil, isfinite, sqrt
 from typing import Literal
 
 import numpy as np
@@ -171,22 +172,46 @@ class TransferCosts:
     A pageable frame is first copied to pinned memory by the host (`host_*`); a pinned frame is not.
     """
 
-    copy_s: float  # of one asynchronous copy, whatever its size
+    copy_s: float  # of one asynchronous copy among several, whatever its size
     bytes_per_s: float  # host to device; infinite where the device reads host memory itself
     row_s: float = 0.0  # of each row of a copy that is not whole rows
-    host_copy_s: float = 0.0  # of one rectangle copied by the host
+    host_copy_s: float = 0.0  # of one rectangle copied by the host and handed to the device
     host_bytes_per_s: float = float("inf")
     host_row_s: float = 0.0
 
     def seconds(self, rects: Iterable[Rect], layout: FrameLayout, *, pinned: bool) -> float:
-        """The modelled time to bring `rects` of a frame to the device."""
-        return sum(self._rect_seconds(rect, layout, pinned) for rect in rects)
+        """The modelled time to bring `rects` to the device; the host copies one while the bus moves the one before."""
+        host = device = 0.0
+        for rect in rects:
+            if not pinned:
+                host += self._host_s(rect, layout)
+            device = max(host, device) + self._bus_s(rect, layout)
+        return device
 
-    def _rect_seconds(self, rect: Rect, layout: FrameLayout, pinned: bool) -> float:
-        rows = 0 if rect.row_bytes == layout.row_bytes else rect.rows
-        device = self.copy_s + rows * self.row_s + rect.size_bytes / self.bytes_per_s
-        host = self.host_copy_s + rows * self.host_row_s + rect.size_bytes / self.host_bytes_per_s
-        return device if pinned else device + host
+    def bands(self, rect: Rect, layout: FrameLayout) -> tuple[Rect, ...]:
+        """A rectangle of a pageable frame cut into bands of rows, so that host and bus work at once.
+
+        Of n bands, at a cost c each, one n-th of the faster side is not hidden behind the slower: the time is
+        slower + faster / n + n c, least at n = sqrt(faster / c).
+        """
+        cost = self.host_copy_s + self.copy_s
+        if cost == 0 or not isfinite(self.bytes_per_s):
+            return (rect,)
+        faster = min(self._host_s(rect, layout), self._bus_s(rect, layout))
+        count = min(max(1, round(sqrt(faster / cost))), rect.rows)
+        edges = [rect.top + rect.rows * index // count for index in range(count + 1)]
+        return tuple(Rect(top, bottom, rect.left, rect.right) for top, bottom in pairwise(edges))
+
+    def _host_s(self, rect: Rect, layout: FrameLayout) -> float:
+        return self.host_copy_s + _split_rows(rect, layout) * self.host_row_s + rect.size_bytes / self.host_bytes_per_s
+
+    def _bus_s(self, rect: Rect, layout: FrameLayout) -> float:
+        return self.copy_s + _split_rows(rect, layout) * self.row_s + rect.size_bytes / self.bytes_per_s
+
+
+def _split_rows(rect: Rect, layout: FrameLayout) -> int:
+    """How many rows a copy takes one by one: none where they are the frame's whole rows, hence one piece."""
+    return 0 if rect.row_bytes == layout.row_bytes else rect.rows
 
 
 @dataclass(frozen=True)
@@ -217,7 +242,14 @@ def transfers(
         ("union", [rect for region in union for rect in layout.rects(region)]),
         ("boxes", [rect for region in kept for rect in layout.rects(region)]),
     )
-    return tuple(Transfer(kind, tuple(rects), costs.seconds(rects, layout, pinned=pinned)) for kind, rects in ways)
+    return tuple(_transfer(kind, rects, layout, costs, pinned) for kind, rects in ways)
+
+
+def _transfer(
+    kind: TransferKind, rects: list[Rect], layout: FrameLayout, costs: TransferCosts, pinned: bool
+) -> Transfer:
+    pieces = tuple(rects) if pinned else tuple(band for rect in rects for band in costs.bands(rect, layout))
+    return Transfer(kind, pieces, costs.seconds(pieces, layout, pinned=pinned))
 
 
 def choose_transfer(

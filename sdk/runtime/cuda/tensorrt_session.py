@@ -21,6 +21,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import DeviceContext, device_context
+from sdk.runtime.cuda.kernels import Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import Lane, LanePool
 from sdk.runtime.cuda.loaded_plan import LoadedPlan, loaded_plan
 from sdk.runtime.cuda.memory import PinnedArray
@@ -69,16 +70,19 @@ class TensorLane(Lane):
 class TensorRTSession:
     """An engine's plan on one CUDA device. Several threads may call `run` at once."""
 
-    def __init__(self, engine: Engine, *, index: int = 0, time_out_s: float = TIME_OUT_S) -> None:
+    def __init__(
+        self, engine: Engine, *, index: int = 0, time_out_s: float = TIME_OUT_S, kernels: Kernels | None = None
+    ) -> None:
         self.engine = engine
         self.device = f"cuda:{index}"
         self.max_batch = engine.manifest.batch.max
         self._names = _output_names(engine.manifest.recipe)
         device = self._device = device_context(index)
+        used = NativeKernels() if kernels is None else kernels
         with device.entered(f"open engine '{engine.folder.name}'"):
             loaded = loaded_plan(engine, device)
             batches = buckets(engine.manifest.batch.min, self.max_batch)
-            self._pool = LanePool(lambda: _tensor_lane(device, loaded, batches, time_out_s), LANES, time_out_s)
+            self._pool = LanePool(lambda: _tensor_lane(device, loaded, used, batches, time_out_s), LANES, time_out_s)
             self._closer = weakref.finalize(self, close_lanes, device, loaded, self._pool)
             try:
                 with self._pool.lent():
@@ -116,10 +120,12 @@ class TensorRTSession:
         self.close()
 
 
-def _tensor_lane(device: DeviceContext, loaded: LoadedPlan, batches: tuple[int, ...], time_out_s: float) -> TensorLane:
+def _tensor_lane(
+    device: DeviceContext, loaded: LoadedPlan, kernels: Kernels, batches: tuple[int, ...], time_out_s: float
+) -> TensorLane:
     sizes = {t.name: _tensor_bytes(t, batches[-1]) for t in loaded.plan.tensors}
     layout = buffer_layout({**sizes, "activations": loaded.plan.activation_bytes})
-    lane = TensorLane(device, loaded, layout, time_out_s)
+    lane = TensorLane(device, loaded, kernels, layout, time_out_s)
     try:
         lane.prepare(batches)
     except BaseException:

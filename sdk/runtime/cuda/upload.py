@@ -20,7 +20,7 @@ from sdk.runtime.cuda.bandwidth import rows_copy, transfer_costs
 from sdk.runtime.cuda.context import DeviceContext
 from sdk.runtime.cuda.device_frames import check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.kernels import Kernels, frame_record
-from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, is_pinned, mapped_address
+from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import FrameLayout, Rect, Transfer, choose_transfer, sampled_regions
 
 __all__ = ["Brought", "FrameUpload"]
@@ -60,20 +60,20 @@ class FrameUpload:
             return self._in_place(frame)
         layout = self._layout_of(frame.shape)
         rows = frame.reshape(layout.rows, layout.row_bytes) if frame.ndim == 3 else frame
-        pinned = is_pinned(frame, self.device.driver) and rows.strides[0] > 0
-        if pinned and self.device.integrated:
-            return Brought(self._record(mapped_address(frame), rows.strides[0], layout), "none: shared memory", frame)
+        mapped = self._mapped(rows)
+        if mapped and self.device.integrated:
+            return Brought(self._record(mapped, rows.strides[0], layout), "none: shared memory", frame)
         base = self._frame_memory(layout)
         costs = transfer_costs(self.device)
         regions = sampled_regions(affines, self.size_hw, (layout.height, layout.width))
-        chosen = choose_transfer(regions, layout, costs, pinned=pinned)
+        chosen = choose_transfer(regions, layout, costs, pinned=mapped != 0)
         if chosen.kind != self._transfer:
             self._transfer = chosen.kind
             log.debug(
                 "frames of %d x %d go to cuda:%d as '%s': %d bytes, %.0f us by the model",
                 layout.height, layout.width, self.device.index, chosen.kind, chosen.size_bytes, 1e6 * chosen.seconds,
             )  # fmt: skip
-        self._upload(rows, layout, chosen, pinned=pinned)
+        self._upload(rows, layout, chosen, pinned=mapped != 0)
         return Brought(self._record(base, layout.row_bytes, layout), chosen.kind, frame)
 
     def free(self) -> None:
@@ -88,6 +88,11 @@ class FrameUpload:
         for memory in (self._frame, self._staging):
             if memory is not None:
                 memory.abandon()
+
+    def _mapped(self, rows: NDArray[np.uint8]) -> int:
+        """The device's address of a frame in page-locked memory; 0 for a pageable frame, and for one upside down."""
+        pitch = rows.strides[0]
+        return self.kernels.mapped(rows.ctypes.data, pitch * (len(rows) - 1) + rows.shape[1]) if pitch > 0 else 0
 
     def _layout_of(self, shape: tuple[int, ...]) -> FrameLayout:
         return FrameLayout(shape[0] * 2 // 3 if self.nv12 else shape[0], shape[1], self.nv12)
@@ -135,10 +140,10 @@ class FrameUpload:
         if not pinned:
             source = self._staging_for(layout).array[: layout.size_bytes].reshape(layout.rows, layout.row_bytes)
             pitch = layout.row_bytes
-            for rect in transfer.rects:
+        for rect in transfer.rects:
+            if not pinned:
                 np.copyto(_part(source, rect), _part(rows, rect))
-        if not self.device.integrated:
-            for rect in transfer.rects:
+            if not self.device.integrated:
                 self._copy(source, pitch, rect, layout)
 
     def _copy(self, source: NDArray[np.uint8], pitch: int, rect: Rect, layout: FrameLayout) -> None:

@@ -1,6 +1,8 @@
 """Waiting for the device with a limit: CUDA's own synchronisation has none and would hang with the GPU. Pure code.
 
-if not wait_until(stream.is_done, time_out_s=5.0): ...      # the GPU hangs
+if not wait_until(event.query, time_out_s=5.0): ...      # the GPU hangs
+
+For what happens now and then. A frame is waited for by `Kernels.finished`, which does not sleep at first.
 """
 
 from __future__ import annotations
@@ -8,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic, sleep
 
-__all__ = ["SPIN_S", "TIME_OUT_S", "wait_until"]
+__all__ = ["TIME_OUT_S", "wait_until"]
 
 TIME_OUT_S = 5.0  # a frame takes milliseconds; a GPU that is silent for seconds has hung or was reset
-SPIN_S = 0.004  # polled without sleeping: longer than a frame on any supported device at the networks' usual sizes
 NAP_S = 0.0002
 
 
@@ -22,13 +23,10 @@ def wait_until(
     clock: Callable[[], float] = monotonic,
     nap: Callable[[float], None] = sleep,
 ) -> bool:
-    """Poll `done` until it answers True, or for `time_out_s` seconds; the answer. Exceptions of `done` pass through."""
-    if done():
-        return True
+    """Ask `done` until it answers True, or for `time_out_s` seconds; the answer. Exceptions of `done` pass through."""
     start = clock()
     while not done():
-        waited = clock() - start
-        if waited > time_out_s:
+        if clock() - start > time_out_s:
             return done()
-        nap(0.0 if waited < SPIN_S else NAP_S)  # 0 lets other Python threads run
+        nap(NAP_S)
     return True

@@ -1,4 +1,4 @@
-// Just enough of CUDA to run the kernels of cpp_ext/cuda as C++ on a CPU, so that they are exercised without a GPU.
+// Just enough of CUDA to run cpp_ext/cuda, kernels and bindings, as C++ on a CPU: exercised without a GPU.
 //
 // A block's threads are fibers (ucontext), started from the last to the first so that a missing barrier shows, and
 // switched at barriers and shuffles alone. Blocks run one after the other. Reads through __ldg are checked against the
@@ -34,15 +34,46 @@ struct alignas(8) uint2 {
 };
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
+// ---- the runtime's API, as far as cpp_ext/cuda uses it; runtime.cpp hands it on to a simulated device --------------
+
 typedef struct CUstream_st* cudaStream_t;
+typedef struct CUevent_st* cudaEvent_t;
+typedef struct CUgraph_st* cudaGraph_t;
+typedef struct CUgraph_st* cudaGraphExec_t;
 typedef int cudaError_t;
-constexpr cudaError_t cudaSuccess = 0;
-static inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-static inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorNotReady = 600;
+constexpr int CUDART_VERSION = 13000;
+constexpr unsigned cudaEventDisableTiming = 2;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum cudaMemoryType { cudaMemoryTypeUnregistered = 0, cudaMemoryTypeHost = 1 };
+struct cudaPointerAttributes {
+    cudaMemoryType type;
+    void* devicePointer;
+};
+
+cudaError_t cudaGetLastError();
+const char* cudaGetErrorName(cudaError_t);
+const char* cudaGetErrorString(cudaError_t);
+cudaError_t cudaStreamQuery(cudaStream_t);
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*);
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus*);
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned long long);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
+cudaError_t cudaGraphDestroy(cudaGraph_t);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned);
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
+cudaError_t cudaEventDestroy(cudaEvent_t);
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes*, const void*);
+
+// ---- kernels ---------------------------------------------------------------------------------------------------
 
 extern dim3 threadIdx, blockIdx;
 
-void emulate_launch(dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream, const std::function<void()>& kernel);
+void emulate_launch(dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream, std::function<void()> kernel);
 void __syncthreads();
 uint32_t exchange_in_warp(uint32_t value, int lane_mask);  // what lane ^ lane_mask passed
 void check_read(const void* address, size_t bytes);        // counts reads outside the declared frame

@@ -1,8 +1,9 @@
-// Runs emulated blocks, and offers both CUDA ops to ctypes. See cuda_runtime.h.
+// Runs emulated blocks. See cuda_runtime.h.
 
 #include <ucontext.h>
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -107,7 +108,9 @@ void check_read(const void* address, size_t bytes) {
         bad_reads++;
 }
 
-void emulate_launch(dim3 grid, dim3 block, int, cudaStream_t, const std::function<void()>& kernel) {
+void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) {
+    static std::mutex one_device;
+    const std::lock_guard<std::mutex> held(one_device);
     body = &kernel;
     const size_t threads = block.x * block.y * block.z;
     fibers.resize(threads);
@@ -124,20 +127,13 @@ void emulate_launch(dim3 grid, dim3 block, int, cudaStream_t, const std::functio
             }
 }
 
-// Number of reads outside the frame's rows, or -1 when the launcher refused.
-extern "C" int64_t emulated_crop(void* out, const sdk::Frame* frame, int on_device, int nv12, const float* affines,
-                                 int32_t count, const sdk::CropSpec* spec) {
+// Until null is declared, reads outside the rows of this frame are counted.
+extern "C" void emulated_declare(const sdk::Frame* frame, int nv12) {
     declared = frame;
+    if (!frame) return;
     row_bytes = static_cast<int64_t>(frame->width) * (nv12 ? 1 : 3);
     chroma_row_bytes = frame->width;
     bad_reads = 0;
-    const char* problem = on_device ? sdk::cuda::crop(out, {}, frame, nv12, affines, count, *spec, nullptr)
-                                    : sdk::cuda::crop(out, *frame, nullptr, nv12, affines, count, *spec, nullptr);
-    declared = nullptr;
-    return problem ? -1 : bad_reads;
 }
 
-extern "C" int64_t emulated_decode(float* out, const sdk::Logits* logits, const float* affines, int32_t count,
-                                   const sdk::DecodeSpec* spec) {
-    return sdk::cuda::decode(out, *logits, affines, count, *spec, nullptr) ? -1 : 0;
-}
+extern "C" int64_t emulated_bad_reads() { return bad_reads; }
