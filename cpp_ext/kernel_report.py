@@ -21,7 +21,7 @@ BLOCK_THREADS = {"crop": 256, "decode": 128}
 # Compute capability -> (threads, blocks, KiB of shared memory) of one multiprocessor; all have 65536 registers.
 LIMITS = {
     75: (1024, 16, 64), 80: (2048, 32, 164), 86: (1536, 16, 100), 87: (1536, 16, 164), 89: (1536, 24, 100),
-    90: (2048, 32, 228), 110: (2048, 32, 228), 120: (1536, 24, 100),
+    90: (2048, 32, 228), 100: (2048, 32, 228), 110: (2048, 32, 228), 120: (1536, 24, 100),
 }  # fmt: skip
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import cache
 
-__all__ = ["CudaDevice", "cuda_devices", "driver_version"]
+__all__ = ["NO_CONTEXT", "CudaDevice", "context_of", "cuda_devices", "current_context", "driver_version"]
 
+NO_CONTEXT = 0  # memory of pools and of other processes' exports belongs to none
+POINTER_CONTEXT = 1  # CUpointer_attribute
 COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute
 COMPUTE_CAPABILITY_MINOR = 76
 
@@ -45,6 +48,24 @@ def driver_version() -> str | None:
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
 
 
+def current_context() -> int | None:
+    """The CUDA context that is current in this thread; None without a driver, or where none is."""
+    driver, handle = _driver(), ctypes.c_void_p()
+    if driver is None or driver.cuCtxGetCurrent(ctypes.byref(handle)) != 0:
+        return None
+    return handle.value
+
+
+def context_of(pointer: int) -> int | None:
+    """The CUDA context that an address's memory was allocated in, or `NO_CONTEXT`; None where it is no CUDA memory."""
+    driver, handle = _driver(), ctypes.c_void_p()
+    key, address = ctypes.c_int(POINTER_CONTEXT), ctypes.c_uint64(pointer)
+    if driver is None or driver.cuPointerGetAttribute(ctypes.byref(handle), key, address) != 0:
+        return None
+    return handle.value or NO_CONTEXT
+
+
+@cache
 def _driver() -> ctypes.CDLL | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -134,9 +134,9 @@ def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, mo
         _parse(trt, network, logger, compiler, graph)
         config = builder.create_builder_config()
         _configure(trt, config, compiler, settings)
+        config.add_optimization_profile(_profile(builder, settings))
         if settings.dla_core is not None:
             _use_dla(trt, builder, network, config, settings.dla_core)
-        config.add_optimization_profile(_profile(builder, settings))
         cache = _attach_timing_cache(config, compiler, settings)
         if monitor is not None:
             progress = _progress(compiler)(monitor)  # kept in a variable: it must outlive the build
@@ -172,44 +172,55 @@ def load_plan(compiler: CompilerName, data: bytes, *, dla_core: int | None = Non
 
 
 class Plan:
-    """A deserialised plan. It may serve several contexts, each for one thread and one stream."""
+    """A deserialised plan. It may serve several contexts, each for one thread and one stream.
+
+    TensorRT-RTX compiles kernels when a context gets its shapes; all contexts keep them in one cache, `kernels()`.
+    """
 
     def __init__(self, compiler: CompilerName, runtime: Any, engine: Any) -> None:
         self.compiler = compiler
         self._runtime, self._engine = runtime, engine  # the engine must not outlive its runtime
+        self._kernels: Any = None
         self.tensors = tuple(self._tensor(index) for index in range(engine.num_io_tensors))
+        self.aux_streams = int(engine.num_aux_streams)
         self.activation_bytes = int(engine.device_memory_size_v2)
 
-    def create_context(self, *, runtime_cache: bytes | None = None, own_graph: bool = False) -> Context:
+    def use_kernels(self, blob: bytes) -> None:
+        """Begin with what `kernels()` gave in an earlier process, before the first context; TensorRT-RTX alone."""
+        if not self._kernel_cache().deserialize(blob):
+            log.info("the kernel cache is of another machine or version; kernels are compiled anew")
+
+    def kernels(self) -> bytes | None:
+        """Kernels compiled so far; None for `tensorrt`, which compiles none at run time."""
+        return None if self._kernels is None else bytes(self._kernels.serialize())
+
+    def create_context(self, *, own_graph: bool = False) -> Context:
         """An execution context without memory of its own: `Context.set_memory` comes before the first enqueue.
 
-        TensorRT-RTX alone: kernels are compiled for the very shapes a context gets; `runtime_cache` is what
-        `Context.runtime_cache` gave earlier; with `own_graph` it captures the plan in a CUDA graph by itself, and no
-        other capture may hold it.
+        `own_graph`, TensorRT-RTX alone: it captures the plan in a CUDA graph by itself; no other capture may hold it.
         """
         trt, logger = _module(self.compiler), _logger(self.compiler)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         with logger.collected() as errors:
             if self.compiler == "tensorrt":
-                context, cache = self._engine.create_execution_context(strategy), None
+                context = self._engine.create_execution_context(strategy)
             else:
-                config, cache = self._rtx_config(trt, strategy, runtime_cache)
+                config = self._engine.create_runtime_config()
+                config.set_execution_context_allocation_strategy(strategy)
+                choices = trt.DynamicShapesKernelSpecializationStrategy
+                config.dynamic_shapes_kernel_specialization_strategy = choices.EAGER
+                config.set_runtime_cache(self._kernel_cache())
                 if own_graph:
                     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
                 context = self._engine.create_execution_context(config)
             if context is None:
                 raise DeviceError(f"{self.compiler} cannot make an execution context: {told(errors)}")
-        return Context(self, context, cache)
+        return Context(self, context)
 
-    def _rtx_config(self, trt: Any, strategy: Any, blob: bytes | None) -> tuple[Any, Any]:
-        config = self._engine.create_runtime_config()
-        config.set_execution_context_allocation_strategy(strategy)
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        cache = config.create_runtime_cache()
-        if blob and not cache.deserialize(blob):
-            log.info("the runtime cache is of another machine or version; kernels are compiled anew")
-        config.set_runtime_cache(cache)
-        return config, cache
+    def _kernel_cache(self) -> Any:
+        if self._kernels is None:
+            self._kernels = self._engine.create_runtime_config().create_runtime_cache()
+        return self._kernels
 
     def _tensor(self, index: int) -> Tensor:
         trt, engine = _module(self.compiler), self._engine
@@ -222,9 +233,9 @@ class Plan:
 class Context:
     """One thread's use of a plan. Pointers and streams are plain integers; nothing here allocates or synchronises."""
 
-    def __init__(self, plan: Plan, context: Any, cache: Any) -> None:
+    def __init__(self, plan: Plan, context: Any) -> None:
         self.plan = plan
-        self._context, self._cache = context, cache
+        self._context = context
 
     def set_shape(self, name: str, shape: Sequence[int]) -> None:
         """Fix an input's shape for the next enqueue."""
@@ -238,6 +249,10 @@ class Context:
         """Device memory for activations, at least `plan.activation_bytes`, aligned to 256 bytes."""
         self._context.set_device_memory(pointer, size_bytes)
 
+    def set_aux_streams(self, streams: Sequence[int]) -> None:
+        """Streams for the plan's side branches, `plan.aux_streams` of them, so that TensorRT makes none of its own."""
+        self._context.set_aux_streams(list(streams))
+
     def capturable(self, stream: int) -> bool:
         """Whether an enqueue on `stream` can be captured into a CUDA graph now (TensorRT-RTX may answer no)."""
         asks = getattr(self._context, "is_stream_capturable", None)
@@ -246,10 +261,6 @@ class Context:
     def enqueue(self, stream: int) -> None:
         """Run once, asynchronously. DeviceError when TensorRT refuses: outputs are then not to be read."""
         self._must("run", self._context.execute_async_v3, stream)
-
-    def runtime_cache(self) -> bytes | None:
-        """Kernels compiled so far (TensorRT-RTX), for `Plan.create_context` of a later process; else None."""
-        return None if self._cache is None else bytes(self._cache.serialize())
 
     def _must(self, deed: str, call: Any, *arguments: Any) -> None:
         with _logger(self.plan.compiler).collected() as errors:

@@ -45,9 +45,10 @@ class _Collector:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection inside may free what logs
         self._calls: list[tuple[int, list[str]]] = []  # thread, messages
         self._warned: dict[str, int] = {}  # message -> how often, since the calls began
+        self._interrupted: dict[int, KeyboardInterrupt] = {}  # by thread
 
     @contextmanager
     def collected(self) -> Iterator[list[str]]:
@@ -66,6 +67,13 @@ class _Collector:
             for message, count in over.items():
                 if count > 1:
                     log.warning("%s (%d times)", message, count)
+            interrupt = self._interrupted.pop(threading.get_ident(), None)
+            if interrupt is not None:
+                raise interrupt
+
+    def interrupted(self, error: KeyboardInterrupt) -> None:
+        """Ctrl-C came inside a callback, where TensorRT would swallow it: it is raised when the call is over."""
+        self._interrupted[threading.get_ident()] = error
 
     def heard(self, warning: str) -> bool:
         """Whether this warning came before in the calls that run: one a layer would drown the others."""
@@ -102,7 +110,12 @@ def new_logger(trt: Any, name: str) -> Any:
             _Collector.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            level = levels[severity]
+            try:
+                self._told(levels[severity], message)
+            except KeyboardInterrupt as error:
+                self.interrupted(error)
+
+        def _told(self, level: int, message: str) -> None:
             if level == logging.WARNING and self.heard(message.strip()):
                 return
             if level < logging.ERROR or not self.keep(message.strip()):

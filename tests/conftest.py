@@ -70,6 +70,7 @@ def lspet(shared):
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory):
     """The CUDA half of the extension, run on the CPU: a module like `sdk._native.cuda`."""
+    pytest.importorskip("nanobind")
     if not compiler():
         pytest.skip("needs a C++ compiler")
     return emulated_cuda(tmp_path_factory.mktemp("emulated"))

@@ -94,6 +94,60 @@ def test_submitted_and_streamed_frames_keep_their_order(engine):
             np.testing.assert_array_equal(poses.keypoints, want)
 
 
+class Producer:
+    """A frame whose owner, like torch, looks up its current stream in the thread that asks."""
+
+    def __init__(self, array):
+        self.array, self.asked = array, []
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, *, stream=None):
+        self.asked.append((threading.get_ident(), stream))
+        return self.array.__dlpack__()
+
+
+def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submits(engine):
+    frame, boxes = Producer(random_frame()), boxes_of(2)
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        expected = estimate(random_frame(), boxes).keypoints
+        device = estimate._pipeline._device
+        arrivals, (lane,) = int(device.arrivals.handle), estimate._pipeline._pool.every()
+        np.testing.assert_array_equal(estimate.submit(frame, boxes).result().keypoints, expected)
+        waits = estimate._pipeline._program.kernels.device.waits
+    assert frame.asked == [(threading.get_ident(), arrivals)]
+    assert waits == [(lane.stream_handle, arrivals)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_submitted_boxes_may_change_at_once(engine, device):
+    """A caller that reuses its buffers: each call has the boxes it was given."""
+    frame, boxes, scores = random_frame(), boxes_of(2), np.array([0.5, 0.25], np.float32)
+    with sdk.PoseEstimator(engine, device=device) as estimate:
+        expected, pending = [], []
+        for _ in range(6):
+            expected.append(boxes.copy())
+            pending.append(estimate.submit(frame, boxes, box_scores=scores))
+            boxes += 3
+        for want, future in zip(expected, pending, strict=True):
+            np.testing.assert_array_equal(future.result().boxes, want)
+
+
+def test_warm_leaves_nothing_for_the_first_call(engine):
+    with sdk.PoseEstimator(engine, device="cuda", flip_test=True) as estimate:
+        estimate.warm()
+        device = estimate._pipeline._program.kernels.device
+        captures = device.captures
+        assert captures == 3 * 4  # lanes, batch sizes
+        estimate(random_frame(), boxes_of(3))
+        assert device.captures == captures
+    with sdk.PoseEstimator(engine, device="cpu") as estimate:
+        estimate.warm()
+    with pytest.raises(ClosedError):
+        estimate.warm()
+
+
 def test_a_stream_takes_no_more_frames_than_are_in_flight(engine):
     taken = []
 

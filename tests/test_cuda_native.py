@@ -52,11 +52,11 @@ def test_the_frame_record_is_the_struct_of_the_kernel():
     [
         lambda k: k.begin_capture(0),
         lambda k: k.end_capture(0),
-        lambda k: k.wait_for_stream(0, 0),
+        lambda k: k.mark(0),
         lambda k: k.crop(256, 512, 1024, 1, CROP, 0),
         lambda k: k.decode(256, (512, 1024), None, 2048, 4096, 1, DECODE, 0),
     ],
-    ids=["begin", "end", "wait", "crop", "decode"],
+    ids=["begin", "end", "mark", "crop", "decode"],
 )
 def test_without_a_driver_each_call_is_a_device_error_in_words(kernels, call):
     with pytest.raises(DeviceError, match=r"CUDA|cuda"):

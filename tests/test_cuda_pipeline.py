@@ -423,6 +423,34 @@ def test_a_loan_cut_off_by_an_interrupt_loses_no_lane(simulate):
     assert kernels.device.live == {} and kernels.device.pinned == {}
 
 
+def test_a_pinned_frame_lives_as_long_as_its_last_view_and_is_freed_in_any_thread(simulate):
+    device, _, _ = simulate()
+    frame = pinned_frame(20, 30)
+    views = [frame[2:, 3:][1:]]
+    del frame
+    gc.collect()
+    assert len(device.pinned) == 1
+    views[0][...] = 7
+    thread = threading.Thread(target=views.clear)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert not device.pinned
+
+
+def test_another_librarys_capture_is_no_loss_of_the_device(simulate):
+    """Torch captures in a mode that forbids other threads what CUDA deems unsafe: an error, and no sticky one."""
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        device.captured_elsewhere = True
+        with pytest.raises(DeviceError, match="capturing") as caught:
+            gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        assert not isinstance(caught.value, DeviceLostError)
+        device.captured_elsewhere = False
+        gpu.run(random_frame(0, (400, 400)), random_affines(1))
+
+
 def test_a_forked_child_is_told_so_and_touches_nothing(simulate, monkeypatch):
     device, engine, kernels = simulate()
     gpu = GpuPipeline(engine, kernels=kernels)

@@ -60,7 +60,9 @@ def run(preload, *arguments):
     )
 
 
-@pytest.mark.parametrize("deed", ["close", "memory", "drop-in-a-thread", "exit", "exit-while-running", "interrupts"])
+@pytest.mark.parametrize(
+    "deed", ["close", "memory", "foreign", "drop-in-a-thread", "exit", "exit-while-running", "interrupts"]
+)
 def test_the_pipeline_uses_pycuda_as_it_is(simulated, emulated, engine_folder, deed):
     words = "tests/support/pycuda_on_simulated_libcuda.py", engine_folder, deed, simulated, emulated.path
     done = run(simulated, *words)
@@ -72,11 +74,13 @@ def test_the_pipeline_uses_pycuda_as_it_is(simulated, emulated, engine_folder, d
     assert report["depth"] == 0 or deed == "interrupts"  # a push cut off by an interrupt is popped at exit
     if deed == "memory":
         assert "free" in report["message"] and "needed" in report["message"]
+    if deed == "foreign":
+        assert "another CUDA context" in report["message"] and "autoprimaryctx" in report["message"]
     if deed == "interrupts":
         assert int(report["message"].split()[0]) > 20
     if not deed.startswith("exit"):
         assert (report["device"], report["host"], report["events"]) == (0, 0, 0)
-        assert report["streams"] == 1  # the device's probe, which lives as long as the process
+        assert report["streams"] == 2  # the device's own, which live as long as the process
 
 
 ANSWERS = """

@@ -399,6 +399,9 @@ class Device(CpuPipeline):
 
     device, lanes = "cuda:0", 3
 
+    def arrived(self, frame):
+        return frame
+
     def run(self, frame, affines, *, flip=False):
         self.running = getattr(self, "running", 0) + 1
         self.most = max(getattr(self, "most", 0), self.running)

@@ -49,8 +49,9 @@ def test_functions_are_the_modules():
 def test_the_cuda_half_is_as_stubbed():
     assert stubbed(stub_class("_Cuda")) == bound(native.cuda)
     assert stubbed(stub_class("_Graph")) == bound(native.cuda.Graph)
+    assert stubbed(stub_class("_Mark")) == bound(native.cuda.Mark)
     constants = {node.target.id for node in stub_class("_Cuda") if isinstance(node, ast.AnnAssign)}
-    assert constants == {"ARCHITECTURES", "TOOLKIT", "Graph"} <= set(dir(native.cuda))
+    assert constants == {"ARCHITECTURES", "TOOLKIT", "Graph", "Mark"} <= set(dir(native.cuda))
 
 
 def test_the_comparison_sees_a_difference():

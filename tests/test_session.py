@@ -8,7 +8,7 @@ import pytest
 
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
-from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch
+from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
 from sdk.runtime.session import engine_from, open_session
 from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
 
@@ -203,6 +203,19 @@ def test_cuda_without_cuda_says_why(folder):
         open_session(folder, "cuda")
 
 
+def test_without_a_driver_the_driver_is_named_not_pycuda(monkeypatch):
+    from sdk.runtime import device
+
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'pycuda'", name="pycuda")
+
+    monkeypatch.setattr(device, "import_module", missing)
+    monkeypatch.setattr(device, "driver_version", lambda: None)
+    assert cuda_problem() == "no CUDA driver is installed"
+    monkeypatch.setattr(device, "driver_version", lambda: "13.0")
+    assert cuda_problem() == "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')"
+
+
 def test_auto_says_what_it_chose_and_why(folder, caplog):
     with caplog.at_level("INFO", "sdk"), open_session(folder, "auto") as session:
         assert session.device == "cpu"
@@ -259,7 +272,7 @@ def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
 
 def test_an_engine_without_a_plan_names_the_build_command(folder, two_gpus):
     with pytest.raises(
-        EngineError, match=r"it has no plan, only its graph; rebuild it here.*`sdk build-engine --rebuild "
+        EngineError, match=r"it has no plan, only its graph; rebuild it here.*: `sdk build-engine --rebuild "
     ):
         choose_device(engine_from(folder), "cuda")
     device, reason = choose_device(engine_from(folder), "auto")
@@ -276,6 +289,13 @@ MISMATCHES = {
     ),
     "other GPU": (("tensorrt", "10.3.0", "8.7"), "10.3.0", "8.9", "compute capability 8.7 and this GPU has 8.9"),
     "portable": (("tensorrt-rtx", "1.5.0", "portable"), "1.5.0", "12.0", None),
+    "portable, Hopper": (
+        ("tensorrt-rtx", "1.5.0", "portable"),
+        "1.5.0",
+        "9.0",
+        "8.9, 12.0 and this GPU has 9.0",
+    ),
+    "portable, Turing": (("tensorrt-rtx", "1.5.0", "portable"), "1.5.0", "7.5", "this GPU has 7.5"),
     "portable, other version": (("tensorrt-rtx", "1.5.0", "portable"), "1.4.0", "8.6", "1.5.0 and 1.4.0 is installed"),
 }
 
@@ -284,10 +304,36 @@ MISMATCHES = {
 def test_a_plan_for_another_machine_names_both_and_the_mend(made, version, capability, message):
     name, made_version, target = made
     note = CompilerNote(name, made_version, target, f"{name}.plan")
-    problem = plan_mismatch(note, version, capability, "rebuild it")
+    problem = plan_mismatch(note, version, capability, "rebuild it{}".format)
     assert (problem is None) == (message is None)
     if message:
-        assert message in problem and problem.endswith("rebuild it")
+        here = target == "portable" and version == made_version
+        assert message in problem and problem.endswith("rebuild it" + " --compute-capability current" * here)
+
+
+def test_a_portable_plan_for_named_capabilities_runs_on_those_families():
+    options = {"compute_capabilities": ["7.5", "8.6"]}
+    note = CompilerNote("tensorrt-rtx", "1.5.0", "portable", "tensorrt-rtx.plan", options)
+    assert plan_mismatch(note, "1.5.0", "7.5", str) is None
+    assert plan_mismatch(note, "1.5.0", "8.9", str) is None
+    assert "compiled for compute capability 7.5, 8.6" in plan_mismatch(note, "1.5.0", "12.0", str)
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "driver", "fits"),
+    [
+        ("13.0", "13.1", True),
+        ("13.2", "13.0", True),
+        ("12.6", "13.0", True),
+        ("13.0", "12.8", False),
+        ("13.0", None, True),
+    ],
+)
+def test_a_toolkit_newer_than_the_driver_is_told(toolkit, driver, fits):
+    problem = toolkit_mismatch(toolkit, driver)
+    assert (problem is None) == fits
+    if problem:
+        assert f"built with CUDA {toolkit} and the driver serves CUDA {driver}: update" in problem
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ CALLS = {  # class -> member -> number of arguments
     },
     "IExecutionContext": {
         "set_input_shape": 2, "set_tensor_address": 2, "set_device_memory": 2,
-        "execute_async_v3": 1,
+        "set_aux_streams": 1, "execute_async_v3": 1,
     },
 }  # fmt: skip
 RTX_CALLS = {
@@ -63,7 +63,7 @@ PROPERTIES = {
     "OnnxParser": ("num_errors",),
     "IBuilderConfig": ("builder_optimization_level", "progress_monitor"),
     "Runtime": ("engine_host_code_allowed",),
-    "ICudaEngine": ("num_io_tensors", "device_memory_size_v2"),
+    "ICudaEngine": ("num_io_tensors", "num_aux_streams", "device_memory_size_v2"),
 }
 RTX_PROPERTIES = {
     "IRuntimeConfig": ("dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"),

@@ -1,8 +1,11 @@
 """TensorRT's warnings: each told once, and how often it came; the next call starts anew."""
 
 import logging
+import threading
 from enum import Enum
 from types import SimpleNamespace
+
+import pytest
 
 from sdk.trt_messages import new_logger
 
@@ -41,3 +44,24 @@ def test_the_next_call_hears_it_again(caplog):
             with logger.collected():
                 logger.log(Severity.WARNING, "Converting scales")
     assert [record.getMessage() for record in caplog.records] == ["Converting scales"] * 2
+
+
+def test_ctrl_c_inside_a_callback_is_raised_when_the_call_is_over(monkeypatch):
+    """TensorRT catches whatever leaves `log`, so an interrupt that Python delivers there would be lost."""
+    logger = new_logger(PACKAGE, "sdk.trt.test")
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    def elsewhere():
+        with logger.collected():
+            pass
+
+    with pytest.raises(KeyboardInterrupt), logger.collected():
+        monkeypatch.setattr(logger, "heard", pressed)
+        logger.log(Severity.WARNING, "slow")
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    with logger.collected():
+        pass

@@ -162,14 +162,28 @@ void graph_abort(Address stream) {
     cudaGetLastError();
 }
 
-void wait_for_stream(Address stream, Address producer) {
-    cudaEvent_t event = nullptr;
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "no event could be made");
-    cudaError_t error = cudaEventRecord(event, stream_of(producer));
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(stream_of(stream), event, 0);
-    cudaEventDestroy(event);
-    check(error, "one stream cannot wait for the other");
-}
+// What a stream was given until now, for others to wait for.
+class Mark {
+  public:
+    explicit Mark(Address stream) {
+        check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "no event could be made");
+        const cudaError_t error = cudaEventRecord(event_, stream_of(stream));
+        if (error != cudaSuccess) cudaEventDestroy(event_);
+        check(error, "the stream takes no event");
+    }
+    Mark(Mark&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+    Mark& operator=(Mark&&) = delete;
+    ~Mark() {
+        if (event_) cudaEventDestroy(event_);
+    }
+
+    void hold_up(Address stream) const {
+        check(cudaStreamWaitEvent(stream_of(stream), event_, 0), "one stream cannot wait for the other");
+    }
+
+  private:
+    cudaEvent_t event_ = nullptr;
+};
 
 // ---- waiting ---------------------------------------------------------------------------------------------------
 
@@ -186,9 +200,18 @@ struct PunctualNaps {
     ~PunctualNaps() { prctl(PR_SET_TIMERSLACK, slack_ns, 0, 0, 0); }
 };
 
+// Another library's capture in the global mode (torch's default) forbids the other threads to ask after streams, unless
+// they are in the relaxed mode.
+struct RelaxedCapture {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode); }
+    ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode); }
+};
+
 // Whether the stream's work ends within `seconds`. CUDA's own synchronisation has no limit and would hang with the GPU.
 bool finished(Address stream, double seconds) {
     nb::gil_scoped_release released;
+    const RelaxedCapture relaxed;
     const Clock::time_point begin = Clock::now();
     const auto limit = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
     Clock::duration waited{};
@@ -262,7 +285,8 @@ void bind_cuda(nb::module_& parent) {
     m.def("graph_begin", &graph_begin, "stream"_a);
     m.def("graph_end", &graph_end, "stream"_a);
     m.def("graph_abort", &graph_abort, "stream"_a);
-    m.def("wait_for_stream", &wait_for_stream, "stream"_a, "producer"_a);
+    nb::class_<Mark>(m, "Mark").def("hold_up", &Mark::hold_up, "stream"_a);
+    m.def("mark", [](Address stream) { return Mark(stream); }, "stream"_a);
     m.def("finished", &finished, "stream"_a, "seconds"_a);
     m.def("mapped", &mapped, "host"_a, "size"_a);
     m.def("describe", &describe, "array"_a);

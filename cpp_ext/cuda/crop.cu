@@ -90,18 +90,23 @@ __device__ __forceinline__ void store_pixels(Out* to, const float* values, int32
 
 // ---- kernel ----------------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ FixedAffine shared_affine(const float* affine) {
-    __shared__ FixedAffine fixed;
-    if (threadIdx.x == 0 && threadIdx.y == 0) fixed = fixed_from_affine(affine);
+// What a block's threads have in common, read once: on a Jetson it lies in host memory, which the GPU does not cache.
+struct Task {
+    Frame frame;
+    FixedAffine affine;
+};
+
+__device__ __forceinline__ Task shared_task(const Frame& by_value, const Frame* on_device, const float* affine) {
+    __shared__ Task task;
+    if (threadIdx.x == 0 && threadIdx.y == 0) task = {on_device ? *on_device : by_value, fixed_from_affine(affine)};
     __syncthreads();
-    return fixed;
+    return task;
 }
 
 template <class Source, class Out>
 __global__ void __launch_bounds__(BLOCK_X * BLOCK_Y)
     crop_kernel(Out* out, Frame by_value, const Frame* on_device, const float* affines, CropSpec spec, bool aligned) {
-    const Frame frame = on_device ? *on_device : by_value;
-    const FixedAffine affine = shared_affine(affines + 6 * blockIdx.z);
+    const auto [frame, affine] = shared_task(by_value, on_device, affines + 6 * blockIdx.z);
     const int32_t column = blockIdx.x * TILE_X + threadIdx.x * PIXELS, row = blockIdx.y * TILE_Y + threadIdx.y;
     if (column >= spec.width || row >= spec.height) return;
     int64_t x = affine.x0 + column * affine.xx + row * affine.xy;

@@ -10,11 +10,14 @@ from __future__ import annotations
 import ctypes
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
+from sdk.cuda_devices import driver_version
 from sdk.errors import DeviceError, EngineError, MissingDependencyError
 from sdk.manifest import CompilerNote, Engine
 
@@ -27,7 +30,11 @@ __all__ = [
     "native_problem",
     "plan_mismatch",
     "plan_problem",
+    "toolkit_mismatch",
 ]
+
+
+PORTABLE = ("8.0", "8.6", "8.9", "12.0")  # what TensorRT-RTX compiles for where nothing is named (its support matrix)
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,9 @@ def cuda_problem(index: int = 0) -> str | None:
         cuda = _pycuda()
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pycuda")
-        return (
-            "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')" if missing else f"no CUDA driver ({error})"
-        )
+        if missing and driver_version() is not None:
+            return "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')"
+        return "no CUDA driver is installed" if missing else f"no CUDA driver ({error})"
     try:
         cuda.init()
         count = int(cuda.Device.count())
@@ -97,10 +104,23 @@ def native_problem() -> str | None:
     try:
         from sdk import ops
 
-        ops.cuda_half()
+        half = ops.cuda_half()
     except MissingDependencyError as error:
         return str(error)
-    return None
+    return toolkit_mismatch(half.TOOLKIT, driver_version())
+
+
+def toolkit_mismatch(toolkit: str, driver: str | None) -> str | None:
+    """Why a driver cannot run what this CUDA toolkit built, or None. Both as in '13.0'. Pure.
+
+    Within a major version of CUDA any driver runs what any toolkit built.
+    """
+    if driver is None or int(toolkit.split(".", maxsplit=1)[0]) <= int(driver.split(".")[0]):
+        return None
+    return (
+        f"sdk._native was built with CUDA {toolkit} and the driver serves CUDA {driver}: update the driver, or build "
+        f"the SDK again with a toolkit of CUDA {driver.split('.')[0]} (CUDA_HOME)"
+    )
 
 
 def compute_capability(index: int = 0) -> str:
@@ -132,17 +152,32 @@ def plan_problem(engine: Engine, index: int = 0) -> str | None:
     installed = trt.flavour(compiler.name)
     if installed.version is None:
         return f"its plan needs {compiler.name}, which is {installed.problem}"
-    return plan_mismatch(compiler, installed.version, compute_capability(index), _rebuild(engine, compiler.name))
+    mend = partial(_rebuild, engine, compiler.name)
+    return plan_mismatch(compiler, installed.version, compute_capability(index), mend)
 
 
-def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: str) -> str | None:
-    """What differs between the machine a plan was compiled for and this one, or None. Pure."""
+def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: Callable[[str], str]) -> str | None:
+    """What differs between the machine a plan was compiled for and this one, or None. Pure.
+
+    `mend`: options of a rebuild -> what to do.
+    """
     if compiler.version != version:
-        return f"its plan was compiled by {compiler.name} {compiler.version} and {version} is installed here; {mend}"
-    if compiler.target not in ("portable", capability):
-        return f"its plan was compiled for compute capability {compiler.target} and this GPU has {capability}; {mend}"
-    return None
+        made = f"{compiler.name} {compiler.version}"
+        return f"its plan was compiled by {made} and {version} is installed here; {mend('')}"
+    compiled, options = (compiler.target,), ""
+    fits = compiler.target == capability
+    if (
+        compiler.target == "portable"
+    ):  # it runs on later GPUs of the families it was compiled for, not on other families
+        compiled = tuple(compiler.options.get("compute_capabilities") or PORTABLE)
+        fits = capability.split(".")[0] in {each.split(".")[0] for each in compiled}
+        options = " --compute-capability current"
+    if fits:
+        return None
+    made = ", ".join(compiled)
+    return f"its plan was compiled for compute capability {made} and this GPU has {capability}; {mend(options)}"
 
 
-def _rebuild(engine: Engine, compiler: str) -> str:
-    return f"rebuild it here from its own graph: `sdk build-engine --rebuild {engine.folder} --compiler {compiler}`"
+def _rebuild(engine: Engine, compiler: str, options: str = "") -> str:
+    command = f"sdk build-engine --rebuild {engine.folder} --compiler {compiler}{options}"
+    return f"rebuild it here from its own graph: `{command}`"

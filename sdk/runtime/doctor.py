@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, metadata
@@ -274,7 +275,9 @@ def _imported(module: str, package: str | None = None) -> tuple[str | None, str]
     """(version, '') of a module that imports, else (None, why not)."""
     top = package or module.partition(".")[0]
     try:
-        import_module(module)
+        with warnings.catch_warnings():  # what a package thinks of the machine on import is no finding
+            warnings.simplefilter("ignore")
+            import_module(module)
         version = getattr(import_module(top), "__version__", None) or _distribution_version(top)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == top:

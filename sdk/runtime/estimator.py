@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -104,11 +105,15 @@ class PoseEstimator:
         return self._call(frame, boxes, box_scores)
 
     def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
-        """The call in the background. The frame must not change until the future is done.
+        """The call in the background. The frame must not change until the future is done; boxes may.
 
-        Calls start in the order of submission; with a tracker, or on the CPU, each waits for the one before.
+        Calls start in the order of submission; with a tracker, or on the CPU, each waits for the one before. A frame in
+        device memory may still be being made, on the calling thread's current stream.
         """
         self._check_open()
+        if _on_device(frame):
+            frame = self._pipeline.arrived(frame)
+        boxes, box_scores = deepcopy((boxes, box_scores))
         with self._starting:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(self._in_flight(), thread_name_prefix="sdk-estimator")
@@ -136,6 +141,11 @@ class PoseEstimator:
         finally:
             for future in pending:
                 future.cancel()
+
+    def warm(self) -> None:
+        """Do now what would make first calls slow: on a GPU, a CUDA graph for each batch size and frame in flight."""
+        self._check_open()
+        self._pipeline.warm(flip=self._flip_test)
 
     def reset_tracks(self) -> None:
         """Forget the persons of the frames so far, as before another video. Nothing happens without a tracker."""
@@ -174,10 +184,8 @@ class PoseEstimator:
 
     def _checked(self, frame: object) -> Any:
         """A checked frame, H x W x 3 or NV12; one in device memory as it is, which its pipeline checks."""
-        if not isinstance(frame, np.ndarray) and is_device_array(frame):
-            if self.device == "cpu":
-                raise InputError("frame lies in device memory, and this estimator runs on the CPU; give a numpy array")
-            return frame
+        if _on_device(frame):
+            return self._pipeline.arrived(frame) if self.device == "cpu" else frame
         return check_frame(frame, self._pixel_format)
 
     def _estimate(self, frame: Any, boxes: object, box_scores: object) -> Poses:
@@ -243,6 +251,10 @@ class PoseEstimator:
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
         if os.getpid() != self._pid:
             raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
+
+
+def _on_device(frame: object) -> bool:
+    return not isinstance(frame, np.ndarray) and is_device_array(frame)
 
 
 def _check_box_scores(scores: object, count: int) -> Float32Array:

@@ -34,11 +34,11 @@ def pinned_frame(height: int, width: int, *, pixel_format: str = "bgr", device: 
     if chosen is None or chosen.kind != "cuda":
         raise DeviceError(f"a pinned frame belongs to a CUDA device: device must be 'cuda' or 'cuda:N', not {device!r}")
     from sdk.runtime.cuda.context import device_context
-    from sdk.runtime.cuda.memory import pinned_array
+    from sdk.runtime.cuda.memory import shared_array
 
     opened = device_context(chosen.index)
     shape = (height * 3 // 2, width) if nv12 else (height, width, 3)
     with opened.entered("allocate a pinned frame"):
-        frame: NDArray[np.uint8] = pinned_array(opened, shape, np.uint8, "hold a frame")
+        frame: NDArray[np.uint8] = shared_array(opened, shape, np.uint8, "hold a frame")
     frame[...] = 0
     return frame

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,14 @@ class Pipeline(Protocol):
         flip: bool = False,
     ) -> tuple[Float32Array, Timings]:
         """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
+        ...
+
+    def arrived(self, frame: Any) -> Any:
+        """A frame in device memory, to be given to `run` in another thread. InputError on the CPU."""
+        ...
+
+    def warm(self, *, flip: bool = False) -> None:
+        """Do now what would make the first calls slower than later ones."""
         ...
 
     def close(self) -> None: ...
@@ -161,6 +169,13 @@ class CpuPipeline:
             **crop_options(self.pixel_format),
         )
         return crops
+
+    def arrived(self, frame: Any) -> Any:
+        raise InputError("frame lies in device memory, and this estimator runs on the CPU; give a numpy array")
+
+    def warm(self, *, flip: bool = False) -> None:
+        black = np.zeros((3, 2) if self.pixel_format.startswith("nv12") else (2, 2, 3), np.uint8)
+        self.run(black, np.zeros((1, 2, 3), np.float32), flip=flip)
 
     def close(self) -> None:
         self.session.close()

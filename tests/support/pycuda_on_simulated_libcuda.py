@@ -18,7 +18,7 @@ import numpy as np
 
 import sdk
 from sdk import trt
-from sdk.errors import ClosedError, DeviceError, OutOfMemoryError
+from sdk.errors import ClosedError, DeviceError, InputError, OutOfMemoryError
 from sdk.manifest import open_engine
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.ort_session import OrtSession
@@ -156,6 +156,19 @@ def short_of_memory(gpu, lib, engine, kernels, frame):
     return message
 
 
+def foreign_frame(gpu, lib, frame):
+    """What is said to a frame of another context; the open pipeline goes on."""
+    lib.sim_foreign(ctypes.c_uint64(frame.ctypes.data))
+    try:
+        gpu.run(DeviceArray(frame), random_affines(1))
+        message = "it was read"
+    except InputError as error:
+        message = str(error)
+    lib.sim_foreign(ctypes.c_uint64(0))
+    gpu.run(DeviceArray(frame), random_affines(1))
+    return message
+
+
 def dropped_in_a_thread(box):
     thread = threading.Thread(target=box.clear)
     thread.start()
@@ -181,6 +194,8 @@ def main(folder, deed, library, emulated):
     checked_frames(box[0], cpu, frame, wrong)
     if deed == "memory":
         message = short_of_memory(box[0], device.lib, engine, kernels, frame)
+    if deed == "foreign":
+        message = foreign_frame(box[0], device.lib, frame)
     if deed == "interrupts":
         message = f"{interrupted_runs(box[0], cpu, device.lib, frame, wrong)} interrupts"
     if deed == "drop-in-a-thread":

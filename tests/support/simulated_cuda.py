@@ -48,7 +48,7 @@ class Simulated:
         self.pinned: dict[int, np.ndarray] = {}
         self.allocations = self.frees = self.launches = self.enqueues = self.captures = 0
         self.uploaded_bytes = 0
-        self.sticky = self.hangs = False
+        self.sticky = self.hangs = self.captured_elsewhere = False
         self.refuse_in_capture = False
         self.local = threading.local()
         self.lock = threading.RLock()
@@ -110,6 +110,13 @@ class Stream:
         (self.queue if self.capture is None else self.capture).append(work)
 
     def is_done(self):
+        """As PyCUDA asks: in the thread's own capture mode."""
+        if self.device.captured_elsewhere:
+            raise LogicError("cuStreamQuery failed: operation not permitted when stream is capturing")
+        return self.look()
+
+    def look(self):
+        """As the extension asks: in the relaxed mode, which no other thread's capture restrains."""
         if self.device.sticky:
             raise LogicError("cuStreamQuery failed: an illegal memory access was encountered")
         if self.device.hangs and self.queue:
@@ -144,7 +151,7 @@ def _driver(device):
     class DeviceAllocation:
         def __init__(self, size):
             device.called("cuMemAlloc")
-            if device.capturing_here():
+            if device.capturing_here() or device.captured_elsewhere:
                 raise LogicError("cuMemAlloc failed: operation not permitted when stream is capturing")
             if device.used_bytes + size > device.memory_bytes:
                 raise NoMemoryError("cuMemAlloc failed: out of memory")
@@ -245,9 +252,11 @@ def _driver(device):
 
         stream.put(work)
 
-    def memset_d8(dest, data, size):
-        device.called("cuMemsetD8")
-        device.bytes_at(dest, size)[:] = data
+    def memset_d8_async(dest, data, size, stream=None):
+        def work():
+            device.bytes_at(dest, size)[:] = data
+
+        stream.put(work)
 
     def mem_get_info():
         device.called("cuMemGetInfo")
@@ -260,11 +269,8 @@ def _driver(device):
     driver.device_attribute = SimpleNamespace(INTEGRATED="integrated")
     driver.host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2)
     driver.mem_alloc, driver.pagelocked_empty, driver.mem_get_info = DeviceAllocation, pagelocked_empty, mem_get_info
-    driver.memcpy_htod_async, driver.memcpy_dtoh_async, driver.memset_d8 = (
-        memcpy_htod_async,
-        memcpy_dtoh_async,
-        memset_d8,
-    )
+    driver.memcpy_htod_async, driver.memcpy_dtoh_async = memcpy_htod_async, memcpy_dtoh_async
+    driver.memset_d8_async = memset_d8_async
     return driver
 
 
@@ -329,7 +335,7 @@ def hooks_of(device):
 
     functions = {
         "put": put,
-        "query": lambda stream: code(device.stream(stream).is_done),
+        "query": lambda stream: code(device.stream(stream).look),
         "begin": begin,
         "capturing": capturing,
         "end": end,
@@ -346,6 +352,7 @@ class _Plan:
     """`sdk.trt.Plan` by ONNX Runtime on the simulated memory."""
 
     activation_bytes = 4096
+    aux_streams = 2
 
     def __init__(self, device, session, recipe: Recipe):
         self.device, self.session = device, session
@@ -361,13 +368,16 @@ class _Plan:
             trt.Tensor(name, name in inputs, device.plan_dtype, shape) for name, shape in {**inputs, **shapes}.items()
         )
 
-    def create_context(self, *, runtime_cache=None, own_graph=False):
+    def create_context(self, *, own_graph=False):
         return _Context(self)
+
+    def kernels(self):
+        return None
 
 
 class _Context:
     def __init__(self, plan):
-        self.plan, self.addresses, self.shapes, self.memory = plan, {}, {}, None
+        self.plan, self.addresses, self.shapes, self.memory, self.aux_streams = plan, {}, {}, None, None
 
     def set_memory(self, pointer, size_bytes):
         assert pointer % 256 == 0
@@ -383,13 +393,15 @@ class _Context:
     def capturable(self, stream):
         return True
 
-    def runtime_cache(self):
-        return None
+    def set_aux_streams(self, streams):
+        assert len(streams) == self.plan.aux_streams and all(map(self.plan.device.stream, streams))
+        self.aux_streams = streams
 
     def enqueue(self, stream):
         from sdk.errors import DeviceError
 
         device, chosen = self.plan.device, self.plan.device.stream(stream)
+        assert self.aux_streams is not None
         if device.refuse_in_capture and chosen.capture is not None:
             raise DeviceError("tensorrt did not run: refused")
         addresses, (shape,) = dict(self.addresses), self.shapes.values()

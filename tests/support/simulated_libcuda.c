@@ -26,6 +26,7 @@ static size_t used_bytes, limit_bytes = 1u << 30;
 static int live_device, live_host, live_streams, live_events, primary_retained;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char context;
+static uint64_t foreign;
 static HostBlock host_blocks[HOST_BLOCKS];
 static double busy_seconds;
 static int idle;
@@ -56,6 +57,8 @@ int cuDeviceGetAttribute(int *value, int attribute, int d) { *value = 0; return 
 int cuDevicePrimaryCtxRetain(void **c, int d) { primary_retained++; *c = &context; return OK; }
 int cuDevicePrimaryCtxRelease_v2(int d) { primary_retained--; return OK; }
 int cuCtxPushCurrent_v2(void *c) { stack[depth++] = c; return OK; }
+int cuCtxGetCurrent(void **c) { *c = depth ? stack[depth - 1] : 0; return OK; }
+int cuPointerGetAttribute(void **value, int attribute, uint64_t p) { *value = p == foreign ? &foreign : (void *)&context; return p && attribute == 1 ? OK : INVALID_VALUE; }
 int cuCtxPopCurrent_v2(void **c) { NEEDS_CONTEXT; *c = stack[--depth]; return OK; }
 int cuStreamCreate(Stream **s, unsigned flags) { NEEDS_CONTEXT; *s = calloc(1, sizeof(Stream)); live_streams++; return OK; }
 int cuStreamDestroy_v2(Stream *s) { NEEDS_CONTEXT; free(s); live_streams--; return OK; }
@@ -110,7 +113,7 @@ int cuMemFreeHost(void *p) {
     return OK;
 }
 int cuMemHostGetDevicePointer_v2(uint64_t *d, void *p, unsigned flags) { *d = (uint64_t)(uintptr_t)p; return OK; }
-int cuMemsetD8_v2(uint64_t p, unsigned char value, size_t size) { NEEDS_CONTEXT; memset((void *)(uintptr_t)p, value, size); return OK; }
+int cuMemsetD8Async(uint64_t p, unsigned char value, size_t size, Stream *s) { NEEDS_CONTEXT; memset((void *)(uintptr_t)p, value, size); return OK; }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, Stream *s) {
     return put(s, (Work){1, (void *)(uintptr_t)to, from, size, 0, 0, 1, 0, 0});
 }
@@ -148,5 +151,7 @@ const void *sim_mapped(const char *host) {
 }
 /* A launch keeps its stream busy for so long; with `idle_` it does nothing else. */
 void sim_busy(double seconds, int idle_) { busy_seconds = seconds; idle = idle_; }
+/* Memory at this address was allocated in another context. */
+void sim_foreign(uint64_t p) { foreign = p; }
 void sim_limit(size_t bytes) { limit_bytes = bytes; }
 void sim_alive(int *counts) { counts[0] = live_device; counts[1] = live_host; counts[2] = live_streams; counts[3] = live_events; counts[4] = depth; }

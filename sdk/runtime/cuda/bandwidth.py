@@ -7,6 +7,7 @@ with device.entered("measure transfers"):
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -27,13 +28,16 @@ ROWS, ROW_BYTES, PITCH = 1536, 2048, 4096  # half the width of a frame as large 
 COPIES = 8  # in a row: what one more costs is asked, not how long a single one takes to answer
 REPEATS = 5
 
+_measuring = threading.Lock()
 _known: dict[int, TransferCosts] = {}
 
 
 def transfer_costs(device: DeviceContext) -> TransferCosts:
     """The device's costs; the first call measures them (tens of milliseconds). The context must be entered."""
-    known = _known.get(device.index)
-    if known is None:
+    with _measuring:  # by one lane, the others wait: figures taken together would be wrong
+        known = _known.get(device.index)
+        if known is not None:
+            return known
         known = _known[device.index] = _measured(device)
         log.info(
             "cuda:%d takes %.1f GB/s from pinned memory, %.1f us a copy; the host copies %.1f GB/s",

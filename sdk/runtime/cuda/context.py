@@ -21,11 +21,12 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any
 
-from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError, SdkError
+from sdk.cuda_devices import NO_CONTEXT, context_of, current_context
+from sdk.errors import ClosedError, DeviceError, DeviceLostError, InputError, OutOfMemoryError, SdkError
 from sdk.runtime.cuda.watchdog import TIME_OUT_S, wait_until
 from sdk.runtime.device import cuda_problem
 
-__all__ = ["DeviceContext", "device_context", "never_freed", "out_of_memory"]
+__all__ = ["DeviceContext", "device_context", "never_freed", "out_of_memory", "tells_of_memory"]
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,16 @@ class DeviceContext:
         self.integrated = bool(handle.get_attribute(attributes.INTEGRATED))  # a Jetson: the host's memory is its own
         try:
             self._context = handle.retain_primary_context()
+        except driver.MemoryError as error:
+            raise OutOfMemoryError(f"device 'cuda:{index}' ({self.name}) has no room for a context: {error}") from error
         except driver.Error as error:
             raise DeviceError(f"device 'cuda:{index}' ({self.name}) gives no context: {error}") from error
         never_freed(self._context)  # PyCUDA would release it in a destructor, in any thread, after everything else
         with self.entered("open the device"):
-            self._probe = driver.Stream(1)
-        never_freed(self._probe)
+            self._handle = current_context()
+            self.stream = driver.Stream(1)  # for what belongs to no lane; it does not heed the legacy default stream
+            self.arrivals = driver.Stream(1)  # waits for the producers of frames that lanes take later
+        never_freed((self.stream, self.arrivals))
         atexit.register(self._pop_all)
 
     def entered(self, deed: str) -> _Entry:
@@ -105,6 +110,18 @@ class DeviceContext:
             )
             log.error("%s", self.lost)
         return DeviceLostError(self.lost)
+
+    def check_memory(self, pointer: int) -> None:
+        """InputError unless the device can read this address: a kernel that cannot would lose the device."""
+        owner = context_of(pointer)
+        if self._handle is None or owner in (self._handle, NO_CONTEXT):
+            return
+        if owner is None:
+            raise InputError(f"the frame's address {pointer:#x} is not CUDA memory; is the frame's owner still alive?")
+        raise InputError(
+            f"the frame lies in another CUDA context than the primary one of cuda:{self.index}, which torch, CuPy and "
+            "the SDK share; with PyCUDA import pycuda.autoprimaryctx, not pycuda.autoinit; with several GPUs copy it"
+        )
 
     def free_bytes(self) -> int:
         """Free device memory now; the context must be entered."""
@@ -142,16 +159,19 @@ class DeviceContext:
         if of_device and (self.lost is not None or self._sticky()):
             return self.lose(f"it could not {deed} ({error})")
         told = isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError)
-        if isinstance(error, self.driver.MemoryError) or (told and "out of memory" in str(error).lower()):
+        if isinstance(error, self.driver.MemoryError) or (told and tells_of_memory(error)):
             return out_of_memory(deed, None, self.free_bytes())
         return DeviceError(f"device 'cuda:{self.index}' cannot {deed}: {error}") if of_cuda else None
 
     def _sticky(self) -> bool:
-        """Whether the device fails whatever it is asked: what CUDA calls a sticky error. Does not wait."""
+        """Whether the device fails whatever it is asked: what CUDA calls a sticky error. Does not wait.
+
+        What CUDA refuses while another library captures a graph (errors 900 to 908) is no fault of the device.
+        """
         try:
-            self._probe.is_done()
-        except self.driver.Error:
-            return True
+            self.stream.is_done()
+        except self.driver.Error as error:
+            return "captur" not in str(error)
         return False
 
     def _push(self) -> None:
@@ -199,6 +219,11 @@ class _Entry:
             self._device._pop()
         if translated is not None:
             raise translated from error
+
+
+def tells_of_memory(error: BaseException) -> bool:
+    """Whether a message is about memory that lacks; CUDA and TensorRT word it differently."""
+    return "outofmemory" in str(error).lower().replace(" ", "")
 
 
 def out_of_memory(what: str, needed_bytes: int | None, free_bytes: int) -> OutOfMemoryError:

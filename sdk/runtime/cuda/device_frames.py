@@ -4,7 +4,7 @@ torch and CuPy arrays, PyCUDA's GPUArray, Numba's device arrays and decoders' su
 work on the frame is waited for on the device, not by the host.
 
     if is_device_array(frame):
-        found = device_array(frame, stream_handle)        # DeviceArray(pointer, shape, strides, device_index)
+        found = device_array(frame, stream_handle, 0)     # DeviceArray(pointer, shape, strides, device_index)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdk.errors import InputError
+from sdk.runtime.cuda.kernels import Mark
 from sdk.runtime.frames import MAX_SIDE
 
 __all__ = ["DeviceArray", "check_device_frame", "device_array", "is_device_array"]
@@ -28,6 +29,7 @@ class DeviceArray:
     """Bytes of a uint8 array in device memory. `strides` in bytes. `owner` keeps the memory alive.
 
     `producer_stream`: a stream whose work must be done before the frame is read; None when the exchange saw to it.
+    `ready`: the same for a frame that another thread took over.
     """
 
     pointer: int
@@ -36,26 +38,38 @@ class DeviceArray:
     device_index: int | None
     owner: object
     producer_stream: int | None = None
+    ready: Mark | None = None
 
 
 def is_device_array(frame: object) -> bool:
     """Whether `frame` says that it lies in CUDA memory. numpy arrays, which have DLPack too, do not."""
-    if hasattr(frame, "__cuda_array_interface__"):
+    if isinstance(frame, DeviceArray):
         return True
+    ask = getattr(frame, "__dlpack_device__", None)  # first: torch makes its other table anew each time it is asked
+    return (ask is not None and ask()[0] in DLPACK_CUDA) or hasattr(frame, "__cuda_array_interface__")
+
+
+def device_array(frame: object, stream: int, index: int) -> DeviceArray:
+    """Where a device array lies, made ready for use on `stream` of cuda:`index`. InputError when it is not uint8.
+
+    The producer's stream is the calling thread's current one, as torch and CuPy have it.
+    """
+    if isinstance(frame, DeviceArray):
+        return frame
     ask = getattr(frame, "__dlpack_device__", None)
-    return ask is not None and ask()[0] in DLPACK_CUDA
+    if ask is None or ask()[0] not in DLPACK_CUDA:
+        return _from_interface(frame)
+    found = int(ask()[1])
+    if found != index:
+        raise InputError(
+            f"the frame lies on cuda:{found} and the estimator runs on cuda:{index}; copy the frame, or open the "
+            "estimator there"
+        )
+    return _from_dlpack(frame, stream, index)
 
 
-def device_array(frame: object, stream: int) -> DeviceArray:
-    """Where a device array lies, made ready for use on `stream`. InputError when it is not uint8."""
-    ask = getattr(frame, "__dlpack_device__", None)
-    if ask is not None and ask()[0] in DLPACK_CUDA:
-        return _from_dlpack(frame, stream, int(ask()[1]))
-    return _from_interface(frame)
-
-
-def check_device_frame(found: DeviceArray, index: int, *, nv12: bool) -> None:
-    """InputError unless `found` is a frame that cuda:`index` can crop from: uint8, whole rows, on that device."""
+def check_device_frame(found: DeviceArray, *, nv12: bool) -> None:
+    """InputError unless `found` has the form of a frame: uint8, whole rows. Whose memory it is the device knows."""
     shape, strides = found.shape, found.strides
     if nv12:
         wanted = "(H * 3/2) x W with H and W even"
@@ -66,11 +80,6 @@ def check_device_frame(found: DeviceArray, index: int, *, nv12: bool) -> None:
         raise InputError(
             f"a device frame must be {wanted}, uint8, with whole rows, at most {MAX_SIDE} pixels a side "
             f"(got shape {shape}, strides {strides})"
-        )
-    if found.device_index not in (None, index):
-        raise InputError(
-            f"the frame lies on cuda:{found.device_index} and the estimator runs on cuda:{index}; "
-            "copy the frame, or open the estimator there"
         )
 
 
@@ -113,7 +122,10 @@ class _DLTensor(ctypes.Structure):
 
 def _from_dlpack(frame: Any, stream: int, device_index: int) -> DeviceArray:
     """The tensor inside a DLPack capsule. The capsule is kept unconsumed: its destructor gives the memory back."""
-    capsule = frame.__dlpack__(stream=stream)  # the producer makes `stream` wait for its own work
+    try:
+        capsule = frame.__dlpack__(stream=stream)  # the producer makes `stream` wait for its own work
+    except BufferError as error:
+        raise InputError(f"the frame's owner, {type(frame).__name__}, does not hand it over: {error}") from error
     pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
     pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     tensor = _DLTensor.from_address(int(pointer_of(capsule, b"dltensor")))

@@ -26,7 +26,7 @@ from sdk.errors import DeviceError
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.context import DeviceContext, never_freed
 from sdk.runtime.cuda.kernels import FRAME_BYTES, CropWork, DecodeWork, Graph, Kernels
-from sdk.runtime.cuda.lanes import Lane
+from sdk.runtime.cuda.lanes import Lane, prepared
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import PinnedArray
 from sdk.runtime.cuda.planner import (
@@ -93,13 +93,7 @@ def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
 def frame_lane(device: DeviceContext, loaded: LoadedPlan, program: Program) -> FrameLane:
     """A lane, its memory allocated; nothing of it stays when one allocation fails. The context must be entered."""
     lane = FrameLane(device, loaded, program.kernels, lane_layout(loaded.plan, program), program.time_out_s)
-    try:
-        lane.prepare(program)
-    except BaseException:
-        if device.lost is None:
-            lane.free()
-        raise
-    return lane
+    return prepared(lane, lambda lane: lane.prepare(program))
 
 
 class FrameLane(Lane):
@@ -260,7 +254,7 @@ class FrameLane(Lane):
             return
         self._enqueue(bucket, flip)
         self.settle("run a batch for the first time")
-        self.loaded.keep_kernels(self._context(bucket, mirrored=False))
+        self.loaded.keep_kernels()
         if not self.program.graphs:
             log.info("batch %d runs without a CUDA graph, as asked", bucket)
         elif self._can_capture(bucket):

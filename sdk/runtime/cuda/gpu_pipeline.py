@@ -10,6 +10,7 @@ another computes. Opening loads the plan and allocates the first lane; a batch b
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -22,11 +23,13 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
+from sdk.runtime.cuda.device_frames import DeviceArray
 from sdk.runtime.cuda.frame_lane import NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
 from sdk.runtime.cuda.planner import buckets, off_frame_affines
+from sdk.runtime.cuda.upload import taken_over
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
 from sdk.runtime.frames import crop_options
 
@@ -107,6 +110,14 @@ class GpuPipeline:
         if self._program.decode is None:
             return self._decoded(results, affines), timings
         return results[0], timings
+
+    def arrived(self, frame: Any) -> DeviceArray:
+        """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
+        with self._device.entered("take over a frame"):
+            arrivals = int(self._device.arrivals.handle)
+            kernels, nv12 = self._program.kernels, self._program.crop.nv12
+            found = taken_over(self._device, kernels, frame, arrivals, nv12=nv12)
+            return found if found.ready is not None else replace(found, ready=kernels.mark(arrivals))
 
     def warm(self, *, flip: bool = False) -> None:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""

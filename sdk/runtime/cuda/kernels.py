@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from sdk.errors import DeviceError
 
-__all__ = ["FRAME_BYTES", "CropWork", "DecodeWork", "Graph", "Kernels", "NativeKernels", "frame_record"]
+__all__ = ["FRAME_BYTES", "CropWork", "DecodeWork", "Graph", "Kernels", "Mark", "NativeKernels", "frame_record"]
 
 FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
 _FRAME = struct.Struct("<QQqqii")
@@ -64,6 +64,14 @@ class Graph(Protocol):
         ...
 
 
+class Mark(Protocol):
+    """A point in a stream's work."""
+
+    def hold_up(self, stream: int) -> None:
+        """Let `stream` wait for it, on the device."""
+        ...
+
+
 class Kernels(Protocol):
     """The device's side of a frame besides the plan."""
 
@@ -85,8 +93,8 @@ class Kernels(Protocol):
         """Joints in frame pixels."""
         ...
 
-    def wait_for_stream(self, stream: int, producer: int) -> None:
-        """Let `stream` wait, on the device, for what `producer` was given so far."""
+    def mark(self, stream: int) -> Mark:
+        """What `stream` was given until now, for other streams to wait for on the device."""
         ...
 
     def finished(self, stream: int, seconds: float) -> bool:
@@ -137,8 +145,9 @@ class NativeKernels:
         flip = () if mirrored is None else (*mirrored, partner, int(work.flip_shift))
         self._call(self._cuda.decode, out, *logits, affines, *sizes, *rules, stream, *flip)
 
-    def wait_for_stream(self, stream: int, producer: int) -> None:
-        self._call(self._cuda.wait_for_stream, stream, producer)
+    def mark(self, stream: int) -> Mark:
+        mark: Mark = self._call(self._cuda.mark, stream)
+        return mark
 
     def finished(self, stream: int, seconds: float) -> bool:
         return bool(self._call(self._cuda.finished, stream, seconds))

@@ -26,7 +26,7 @@ from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
 
-__all__ = ["Lane", "LanePool", "Resource"]
+__all__ = ["Lane", "LanePool", "Resource", "prepared"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Lane:
         self.resources.append(self.memory)
         self.stream = device.driver.Stream(1)  # non-blocking: it does not wait for the legacy default stream
         self.stream_handle = int(self.stream.handle)
+        self.aux_streams = [device.driver.Stream(1) for _ in range(loaded.plan.aux_streams)]
 
     def address(self, buffer: str) -> int:
         """Where a named buffer lies on the device."""
@@ -75,8 +76,10 @@ class Lane:
         return context
 
     def prepare_context(self, context: trt.Context, batch: int) -> None:
-        """Hand a new context the lane's activation memory, and fix its input's shape."""
+        """Hand a new context the lane's activation memory and side streams, and fix its input's shape."""
         context.set_memory(self.address("activations"), self.loaded.plan.activation_bytes)
+        if self.aux_streams:
+            context.set_aux_streams([int(stream.handle) for stream in self.aux_streams])
         for tensor in self.loaded.plan.tensors:
             if tensor.is_input:
                 context.set_shape(tensor.name, (batch, *tensor.shape[1:]))
@@ -98,17 +101,30 @@ class Lane:
         self._contexts.clear()
         for resource in self.resources:
             resource.free()
-        del self.stream
+        del self.stream, self.aux_streams
 
     def abandon(self) -> None:
         """Touch nothing: the device is lost, or this is a forked child."""
         for resource in self.resources:
             resource.abandon()
-        for thing in (self.stream, self._contexts, self.loaded.plan):
+        for thing in (self.stream, self.aux_streams, self._contexts, self.loaded.plan):
             never_freed(thing)
 
 
 L = TypeVar("L", bound=Lane)
+
+
+def prepared(lane: L, prepare: Callable[[L], None]) -> L:
+    """`lane` after `prepare(lane)`; nothing of it stays when that fails. The device's context must be entered."""
+    try:
+        prepare(lane)
+    except BaseException:
+        if lane.device.lost is None:
+            lane.free()
+        else:
+            lane.abandon()
+        raise
+    return lane
 
 
 class LanePool(Generic[L]):

@@ -22,7 +22,7 @@ from sdk.errors import DeviceError, EngineError
 from sdk.manifest import CompilerNote, Engine, sha256_of_file
 from sdk.recipe import Recipe
 from sdk.resources import cache_folder
-from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
+from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory, tells_of_memory
 from sdk.runtime.device import plan_problem
 
 __all__ = ["LoadedPlan", "RuntimeCache", "loaded_plan"]
@@ -92,6 +92,8 @@ class LoadedPlan:
         )
         if compiler.name == "tensorrt-rtx":
             self._cache.load()
+            if self._cache.blob is not None:
+                self.plan.use_kernels(self._cache.blob)
         _check_tensors(self.plan, engine)
 
     @property
@@ -103,13 +105,13 @@ class LoadedPlan:
     def create_context(self, *, own_graph: bool = False) -> trt.Context:
         """An execution context without memory of its own, its kernels compiled for the very shapes it is given."""
         with _plans_lock:  # one at a time: TensorRT promises threads their contexts, not the making of them
-            return self.plan.create_context(runtime_cache=self._cache.blob, own_graph=own_graph)
+            return self.plan.create_context(own_graph=own_graph)
 
-    def keep_kernels(self, context: trt.Context) -> None:
-        """Store what TensorRT-RTX compiled for `context` so far."""
-        blob = context.runtime_cache()
-        if blob:
-            with _plans_lock:
+    def keep_kernels(self) -> None:
+        """Store what TensorRT-RTX compiled so far."""
+        with _plans_lock:
+            blob = self.plan.kernels()
+            if blob:
                 self._cache.store(blob)
 
     def release(self) -> None:
@@ -155,7 +157,7 @@ def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, en
     try:
         return trt.load_plan(compiler.name, data, dla_core=compiler.options.get("dla_core"))
     except (EngineError, DeviceError) as error:
-        if "out of memory" in str(error).lower() or "outofmemory" in str(error).lower():
+        if tells_of_memory(error):
             raise out_of_memory(f"load engine '{engine.folder.name}'", len(data), device.free_bytes()) from error
         raise
 

@@ -7,14 +7,16 @@ params.array[:] = 0; params.device_pointer
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sdk.errors import DeviceLostError
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
 
-__all__ = ["DeviceMemory", "PinnedArray", "pinned_array"]
+__all__ = ["DeviceMemory", "PinnedArray", "pinned_array", "shared_array"]
 
 
 class DeviceMemory:
@@ -29,9 +31,12 @@ class DeviceMemory:
         except driver.MemoryError as error:
             raise out_of_memory(purpose, size_bytes, device.free_bytes()) from error
         self.pointer = int(self._allocation)
-        driver.memset_d8(self.pointer, 0, size_bytes)
-        cleared = driver.Event().record()  # the memset runs on the default stream, which the lanes' streams do not heed
-        device.wait(cleared.query, "clear new memory")
+        driver.memset_d8_async(self.pointer, 0, size_bytes, device.stream)
+        try:
+            device.wait(device.stream.is_done, "clear new memory")
+        except DeviceLostError:
+            self.abandon()
+            raise
 
     def free(self) -> None:
         """Give the memory back; the context must be entered. Twice is allowed."""
@@ -81,6 +86,31 @@ def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         raise out_of_memory(f"{purpose} in pinned host memory", size, device.free_bytes()) from error
     return array
+
+
+def shared_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
+    """A `pinned_array` for the caller to keep: freed when it and its last view are gone, in whatever thread that is.
+
+    PyCUDA itself would free it only in the thread that opened the device.
+    """
+    array = pinned_array(device, shape, dtype, purpose)
+    memory = _Memory(array.__array_interface__)
+    weakref.finalize(memory, _give_back, device, _owner(array))
+    return np.asarray(memory)
+
+
+class _Memory:
+    """What an array and all its views keep alive, whatever arrays between them numpy leaves out."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+def _give_back(device: DeviceContext, allocation: Any) -> None:
+    if device.forked or device.lost is not None:
+        never_freed(allocation)
+    else:
+        device.release(allocation.free)
 
 
 def _owner(array: NDArray[Any]) -> Any:

@@ -22,7 +22,7 @@ from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import DeviceContext, device_context
 from sdk.runtime.cuda.kernels import Kernels, NativeKernels
-from sdk.runtime.cuda.lanes import Lane, LanePool
+from sdk.runtime.cuda.lanes import Lane, LanePool, prepared
 from sdk.runtime.cuda.loaded_plan import LoadedPlan, loaded_plan
 from sdk.runtime.cuda.memory import PinnedArray
 from sdk.runtime.cuda.planner import bucket_of, buckets, buffer_layout
@@ -126,13 +126,7 @@ def _tensor_lane(
     sizes = {t.name: _tensor_bytes(t, batches[-1]) for t in loaded.plan.tensors}
     layout = buffer_layout({**sizes, "activations": loaded.plan.activation_bytes})
     lane = TensorLane(device, loaded, kernels, layout, time_out_s)
-    try:
-        lane.prepare(batches)
-    except BaseException:
-        if device.lost is None:
-            lane.free()
-        raise
-    return lane
+    return prepared(lane, lambda lane: lane.prepare(batches))
 
 
 def _tensor_bytes(tensor: trt.Tensor, batch: int) -> int:

@@ -10,7 +10,7 @@ where it lies in the frame, so the crop sees a whole frame. A device frame, and 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from sdk.runtime.cuda.bandwidth import rows_copy, transfer_costs
 from sdk.runtime.cuda.context import DeviceContext
-from sdk.runtime.cuda.device_frames import check_device_frame, device_array, is_device_array
+from sdk.runtime.cuda.device_frames import DeviceArray, check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.kernels import Kernels, frame_record
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import FrameLayout, Rect, Transfer, choose_transfer, sampled_regions
 
-__all__ = ["Brought", "FrameUpload"]
+__all__ = ["Brought", "FrameUpload", "taken_over"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,16 @@ class Brought:
     record: bytes
     transfer: str
     owner: object
+
+
+def taken_over(device: DeviceContext, kernels: Kernels, frame: Any, stream: int, *, nv12: bool) -> DeviceArray:
+    """A checked frame in device memory. What its producer still does to it, `stream` waits for, or is in `ready`."""
+    found = device_array(frame, stream, device.index)
+    check_device_frame(found, nv12=nv12)
+    device.check_memory(found.pointer)
+    if found.producer_stream is None:
+        return found
+    return replace(found, producer_stream=None, ready=kernels.mark(found.producer_stream))
 
 
 class FrameUpload:
@@ -102,10 +112,9 @@ class FrameUpload:
         return frame_record(base, chroma, stride, stride if layout.nv12 else 0, layout.height, layout.width)
 
     def _in_place(self, frame: Any) -> Brought:
-        found = device_array(frame, int(self.stream.handle))
-        check_device_frame(found, self.device.index, nv12=self.nv12)
-        if found.producer_stream is not None:
-            self.kernels.wait_for_stream(int(self.stream.handle), found.producer_stream)
+        found = taken_over(self.device, self.kernels, frame, int(self.stream.handle), nv12=self.nv12)
+        if found.ready is not None:
+            found.ready.hold_up(int(self.stream.handle))
         record = self._record(found.pointer, found.strides[0], self._layout_of(found.shape))
         return Brought(record, "none: on the device", found.owner)
 
