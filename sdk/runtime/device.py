@@ -166,11 +166,9 @@ def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: C
         return f"its plan was compiled by {made} and {version} is installed here; {mend('')}"
     compiled, options = (compiler.target,), ""
     fits = compiler.target == capability
-    if (
-        compiler.target == "portable"
-    ):  # it runs on later GPUs of the families it was compiled for, not on other families
+    if compiler.target == "portable":  # for later GPUs of the families it was compiled for, not for other families
         compiled = tuple(compiler.options.get("compute_capabilities") or PORTABLE)
-        fits = capability.split(".")[0] in {each.split(".")[0] for each in compiled}
+        fits = capability.partition(".")[0] in {each.partition(".")[0] for each in compiled}
         options = " --compute-capability current"
     if fits:
         return None

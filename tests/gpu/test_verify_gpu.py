@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.native, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def engine_folder(request, tmp_path_factory):
-    return compiled_engine(tmp_path_factory.mktemp("engine"), request.param).folder
+    return compiled_engine(tmp_path_factory.mktemp("engine"), request.param, stand_in=False).folder
 
 
 @pytest.mark.data

@@ -39,13 +39,12 @@ def emulated_cuda(folder):
     sources = {SHIM / name: CUDA for name in ("driver.cpp", "runtime.cpp", "module.cpp")}
     sources[ROOT / "cpp_ext/cuda/bindings_cuda.cpp"] = CUDA
     sources[Path(nanobind.source_dir()) / "nb_combined.cpp"] = (*NANOBIND, "-fno-strict-aliasing")
-    for name in ("crop", "decode"):
-        text, launches = LAUNCH.subn(
-            r"emulate_launch(\2, [=] { \1(\3); });", (ROOT / f"cpp_ext/cuda/{name}.cu").read_text()
-        )
+    for kernel in (ROOT / "cpp_ext/cuda/crop.cu", ROOT / "cpp_ext/cuda/decode.cu", SHIM.parent / "stand_in.cu"):
+        text, launches = LAUNCH.subn(r"emulate_launch(\2, [=] { \1(\3); });", kernel.read_text())
         assert launches >= 1
-        (folder / f"{name}.cpp").write_text(text.replace('"../sdk_ops.h"', '"sdk_ops.h"'))
-        sources[folder / f"{name}.cpp"] = CUDA
+        written = folder / f"{kernel.stem}.cpp"
+        written.write_text(text.replace('"../sdk_ops.h"', '"sdk_ops.h"'))
+        sources[written] = CUDA
     package = Path(nanobind.include_dir())
     robin_map = package.parent / "ext/robin_map/include"
     includes = [f"-I{path}" for path in (SHIM, ROOT / "cpp_ext", package, robin_map, sysconfig.get_path("include"))]

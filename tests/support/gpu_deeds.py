@@ -22,6 +22,7 @@ from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.kernels import CropWork, NativeKernels
 from tests.support.gpu_engines import persons, street
+from tests.support.stand_in import is_stand_in, library_of, use_stand_ins
 
 FRAME, BOXES = street(360, 640), persons(3, (360, 640))
 kept = []
@@ -32,11 +33,13 @@ def out_of_memory(folder):
     with PoseEstimator(folder, device="cuda") as estimate:
         estimate(FRAME, BOXES)
     device = device_context(0)
+    if device.integrated:  # its memory is the whole board's: filling it would freeze the machine
+        return
     with device.entered("fill the device"):
         hog = device.driver.mem_alloc(device.free_bytes() - (4 << 20))
     try:
         PoseEstimator(folder, device="cuda")
-        assert device.integrated, "an engine was opened in 4 MiB"
+        raise AssertionError("an engine was opened in 4 MiB")
     except OutOfMemoryError as error:
         assert "free" in str(error) and error.free_bytes is not None
     with device.entered("empty the device"):
@@ -177,5 +180,8 @@ def one_frame(folder):
 
 
 if __name__ == "__main__":
+    engine = open_engine(Path(sys.argv[2]))
+    if is_stand_in(engine):
+        use_stand_ins(library_of(engine.folder.parent))
     globals()[sys.argv[1].replace("-", "_")](sys.argv[2])
     print("as it should", flush=True)

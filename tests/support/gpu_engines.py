@@ -1,7 +1,10 @@
-"""Engines compiled on the GPU that runs the tests, and frames for them. A graph that is there needs no onnx.
+"""Engines compiled on the GPU that runs the tests, and frames for them. A graph that is there needs no onnx; where no
+TensorRT makes plans for the GPU, a stand-in for a plan needs nvcc.
 
 engine = compiled_engine(folder, "fp32")
 """
+
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from sdk.resources import bundled_engines
 from sdk.runtime.device import compute_capability
 from tests.support.engines import BODY14, pooled_simcc_graph, wrapped_engine
 from tests.support.shared import SHARED
+from tests.support.stand_in import StandInSession, is_stand_in, library_of, stand_in_engine, use_stand_ins
 
 MAX_BATCH = 16
 
@@ -44,8 +48,8 @@ def compilers():
     return [name for name in ("tensorrt", "tensorrt-rtx") if trt.flavour(name).version]
 
 
-def compiled_engine(folder, precision, max_batch=MAX_BATCH):
-    """An engine of this precision with a plan for this GPU; skips with the reason where no TensorRT can make one."""
+def compiled_engine(folder, precision, max_batch=MAX_BATCH, *, stand_in=True):
+    """An engine of this precision with a plan for this GPU. Where no TensorRT can make one, a stand-in, or a skip."""
     folder.mkdir(parents=True, exist_ok=True)
     source, recipe = graph_and_recipe(folder)
     path = folder / "typed.onnx"
@@ -56,7 +60,22 @@ def compiled_engine(folder, precision, max_batch=MAX_BATCH):
             return _with_plan(folder / f"{precision}.{compiler}", path, recipe, precision, compiler, max_batch)
         except SdkError as error:
             reasons.append(f"{compiler}: {error}")
-    pytest.skip("no TensorRT makes a plan for this GPU: " + ("; ".join(reasons) or "none is installed"))
+    told = "no TensorRT makes a plan for this GPU: " + ("; ".join(reasons) or "none is installed")
+    if not stand_in:
+        pytest.skip(told)
+    warnings.warn(f"{told}; a stand-in takes the plan's place", stacklevel=2)
+    use_stand_ins(library_of(folder))
+    return stand_in_engine(folder / precision, recipe, precision, capability=compute_capability(), max_batch=max_batch)
+
+
+def cpu_session(engine):
+    """The CPU's session of the same network: ONNX Runtime, or numpy for a stand-in."""
+    if is_stand_in(engine):
+        return StandInSession(engine)
+    pytest.importorskip("onnxruntime")
+    from sdk.runtime.ort_session import OrtSession
+
+    return OrtSession(engine)
 
 
 def _with_plan(folder, graph, recipe, precision, compiler, max_batch):

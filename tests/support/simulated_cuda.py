@@ -128,6 +128,10 @@ class Stream:
             self.queue.pop(0)()
         return True
 
+    def synchronize(self):
+        while not self.look():
+            pass
+
 
 def _driver(device):
     """The part of `pycuda.driver` that the run time uses, with PyCUDA's names and arguments."""
@@ -175,6 +179,9 @@ def _driver(device):
         def pop(self):
             device.stack.pop()
 
+        def detach(self):
+            pass
+
     class Device:
         def __init__(self, index):
             self.index = index
@@ -196,6 +203,8 @@ def _driver(device):
             return device.devices
 
     class Event:
+        """Its time is a quarter of a millisecond after any other's."""
+
         def record(self, stream=None):
             device.called("cuEventRecord")
             return self
@@ -203,8 +212,13 @@ def _driver(device):
         def query(self):
             return True
 
+        def synchronize(self):
+            device.called("cuEventSynchronize")
+
         def time_since(self, other):
             return 0.25
+
+        time_till = time_since
 
     class Memcpy2D:
         def set_src_host(self, array):
@@ -252,6 +266,18 @@ def _driver(device):
 
         stream.put(work)
 
+    def memcpy_htod(dest, src):
+        device.called("cuMemcpyHtoD")
+        source = np.frombuffer(src, np.uint8)
+        device.bytes_at(int(dest), source.nbytes)[:] = source
+
+    def memcpy_dtoh(dest, src):
+        device.called("cuMemcpyDtoH")
+        dest.reshape(-1).view(np.uint8)[:] = device.bytes_at(int(src), dest.nbytes)
+
+    def memcpy_dtod_async(dest, src, size, stream=None):
+        stream.put(lambda: np.copyto(device.bytes_at(dest, size), device.bytes_at(src, size)))
+
     def memset_d8_async(dest, data, size, stream=None):
         def work():
             device.bytes_at(dest, size)[:] = data
@@ -270,7 +296,8 @@ def _driver(device):
     driver.host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2)
     driver.mem_alloc, driver.pagelocked_empty, driver.mem_get_info = DeviceAllocation, pagelocked_empty, mem_get_info
     driver.memcpy_htod_async, driver.memcpy_dtoh_async = memcpy_htod_async, memcpy_dtoh_async
-    driver.memset_d8_async = memset_d8_async
+    driver.memcpy_htod, driver.memcpy_dtoh, driver.memcpy_dtod_async = memcpy_htod, memcpy_dtoh, memcpy_dtod_async
+    driver.memset_d8_async, driver.get_driver_version = memset_d8_async, lambda: 13000
     return driver
 
 
@@ -440,6 +467,16 @@ def install(monkeypatch, device, engine, cuda):
 
     `cuda`: the emulated CUDA half (the fixture `emulated`).
     """
+    session = OrtSession(engine, threads=1)
+    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
+    monkeypatch.setattr(
+        trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
+    )
+    return install_device(monkeypatch, device, cuda)
+
+
+def install_device(monkeypatch, device, cuda):
+    """The same for PyCUDA alone."""
     from sdk.runtime import device as choosing
     from sdk.runtime.cuda import bandwidth, context, loaded_plan
 
@@ -449,10 +486,5 @@ def install(monkeypatch, device, engine, cuda):
     monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
     for module, registry in ((context, "_devices"), (bandwidth, "_known"), (loaded_plan, "_plans")):
         monkeypatch.setattr(module, registry, {})
-    session = OrtSession(engine, threads=1)
     monkeypatch.setattr(choosing, "native_problem", lambda: None)
-    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
-    monkeypatch.setattr(
-        trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
-    )
     return EmulatedKernels(cuda, device, hooks_of(device))
