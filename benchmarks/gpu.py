@@ -1,10 +1,12 @@
 """The GPU run time held to its goals, on the GPU that is here: `python benchmarks/gpu.py`.
 
-    python benchmarks/gpu.py [ENGINE ...] [--rounds 2000] [--output docs/measurements]
+    python benchmarks/gpu.py [ENGINE ...] [--stand-in] [--rounds 2000] [--output docs/measurements]
 
 Without engines, two are built with random weights (times do not hang on weights): rtmpose-s-256x192 and a 128x128 one,
-fp16, batch 1 to 16; that needs the extra `build`. Calls take turns, so that a clock that falls hits all alike; figures
-are medians. Prints a report and writes it to OUTPUT/<device>.md. Without a GPU it says so and exits 1.
+fp16, batch 1 to 16; that needs the extra `build`. `--stand-in`, for GPUs that no installed TensorRT makes plans for: a
+plan's stand-in of our own (tests/support/stand_in.cu), so that what stands around a plan is measured all the same; its
+report says so. Calls take turns, so that a clock that falls hits all alike; figures are medians. Prints a report and
+writes it to OUTPUT/<device>.md. Without a GPU it says so and exits 1.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 RECIPES = ("rtmpose-s-256x192", "body14-nano-128x128")
 FRAME_HW = (1080, 1920)
+WARM_UP = 10
 Call = Callable[[], object]
 
 
@@ -60,6 +63,7 @@ class Report:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engines", nargs="*", type=Path)
+    parser.add_argument("--stand-in", action="store_true")
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "measurements")
     arguments = parser.parse_args()
@@ -70,7 +74,7 @@ def main() -> int:
         print(f"benchmarks/gpu.py needs a CUDA device: {problem}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        engines = arguments.engines or built(Path(folder))
+        engines = arguments.engines or (stand_ins if arguments.stand_in else built)(Path(folder))
         report, facts = measured(engines, arguments.rounds)
     text = report.text(facts)
     print(text)
@@ -98,6 +102,17 @@ def built(folder: Path) -> list[Path]:
     return engines
 
 
+def stand_ins(folder: Path) -> list[Path]:
+    """Engines of the default recipes' shapes with a stand-in for the plan."""
+    from sdk.recipe import recipe_by_name
+    from sdk.runtime.device import compute_capability
+    from tests.support.stand_in import library_of, stand_in_engine, use_stand_ins
+
+    use_stand_ins(library_of(folder))
+    options = {"precision": "fp16", "capability": compute_capability()}
+    return [stand_in_engine(folder / name, recipe_by_name(name), **options).folder for name in RECIPES]
+
+
 def _capabilities() -> tuple[str, ...]:
     from sdk import trt
 
@@ -112,11 +127,10 @@ def measured(engines: list[Path], rounds: int) -> tuple[Report, dict[str, Any]]:
     report, device = Report(), device_context(0)
     for folder in engines:
         engine = open_engine(folder)
-        for measure in (whole_call, graph_against_plain, many_against_one, ops_against_cpu, transfers, built_in_graph):
+        for measure in MEASURES:
             measure(report, engine, rounds)
-        rtmlib_on_the_gpu(report, engine, rounds)
     notes = [open_engine(folder).manifest.compiler for folder in engines]
-    versions = sorted({f"{note.name} {note.version}" for note in notes if note})
+    versions = sorted({f"{note.name} {note.version}" for note in notes if note})  # "tensorrt stand-in": no TensorRT
     return report, {"device": device.name, "compilers": versions, **machine_facts()}
 
 
@@ -137,8 +151,8 @@ def whole_call(report: Report, engine: Any, rounds: int) -> None:
         whole: list[float] = []
         alone: list[float] = []
         for _ in range(max(1, rounds // 50)):
-            whole += timed([lambda: estimate(frame, boxes)], 50)[0]
-            alone += pipeline.network_ms(1, 50)
+            whole += timed([lambda: estimate(frame, boxes)], min(rounds, 50))[0]
+            alone += pipeline.network_ms(1, min(rounds, 50))
     name, p50 = engine.manifest.recipe.name, float(np.median(whole))
     report.ratio(f"{name}: whole call, frame on the device / the plan alone", p50 / median(alone), 1.15, at_most=True)
     report.ratio(f"{name}: p99 / p50 of the call", float(np.percentile(whole, 99)) / p50, 1.10, at_most=True)
@@ -187,7 +201,7 @@ def ops_against_cpu(report: Report, engine: Any, rounds: int) -> None:
     rng = np.random.default_rng(0)
     logits = [rng.standard_normal((count, recipe.joints, bins)).astype(np.float32) for bins in recipe.bins_xy]
     with GpuPipeline(engine) as pipeline, on_device(frame) as given:
-        stages = [pipeline.stages(given, affines) for _ in range(max(20, rounds // 20))]
+        stages = [pipeline.stages(given, affines) for _ in range(max(1, rounds // 20))]
     device_ms = median([each["crop"] + each["decode"] for each in stages])
     ops.set_threads(1)
 
@@ -196,7 +210,7 @@ def ops_against_cpu(report: Report, engine: Any, rounds: int) -> None:
         ops.decode(*logits, affines, recipe.output.split_ratio, score=recipe.output.score)
 
     calls, peer = [ours], rtmlib_crop_and_decode(frame, boxes, logits, recipe)
-    spent = [median(each) for each in timed(calls + ([peer] if peer else []), 30)]
+    spent = [median(each) for each in timed(calls + ([peer] if peer else []), max(1, rounds // 60))]
     name = f"{recipe.name}: crop and decode, N={count}: "
     report.ratio(f"{name}our CPU ops / the device", spent[0] / device_ms, 10, at_most=False)
     if peer:
@@ -220,11 +234,29 @@ def transfers(report: Report, engine: Any, rounds: int) -> None:
             for _ in range(max(1, rounds // 20)):
                 for way in ("whole", "union", "boxes"):
                     with forced_transfer(way):
-                        spent.setdefault(way, []).extend(timed([run], 5, warm_up=1)[0])
+                        spent.setdefault(way, []).extend(timed([run], min(rounds, 5), warm_up=1)[0])
         medians = {way: median(values) for way, values in spent.items()}
         what = f"{engine.manifest.recipe.name}: pageable frame, N={count}: chosen '{chosen}' / the best transfer"
         report.ratio(what, medians[chosen] / min(medians.values()), 1.05, at_most=True)
         report.figures.append((what + ", ms", ", ".join(f"{way} {ms:.3f}" for way, ms in medians.items())))
+
+
+def shared_memory(report: Report, engine: Any, rounds: int) -> None:
+    """On a Jetson a pinned frame is read where it is, past the GPU's caches: what the crop pays for it."""
+    from sdk import pinned_frame
+    from sdk.runtime.cuda.context import device_context
+    from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+
+    if not device_context(0).integrated:
+        return
+    pinned, affines = pinned_frame(*FRAME_HW), affines_of(engine, min(8, engine.manifest.batch.max))
+    pinned[...] = street()
+    with GpuPipeline(engine) as pipeline, on_device(street()) as frame:
+        turns = range(max(1, rounds // 20))
+        spent = [(pipeline.stages(pinned, affines)["crop"], pipeline.stages(frame, affines)["crop"]) for _ in turns]
+    shared, own = (median(list(each)) for each in zip(*spent, strict=True))
+    text = f"{shared:.3f} from shared memory, {own:.3f} from device memory"
+    report.figures.append((f"{engine.manifest.recipe.name}: crop, N={len(affines)}, ms", text))
 
 
 @contextmanager
@@ -267,19 +299,29 @@ def rtmlib_on_the_gpu(report: Report, engine: Any, rounds: int) -> None:
         for count, goal in goals:
             report.absent(f"{recipe.name}: rtmlib on this GPU / ours, N={count}", f">= {goal:g}", str(error))
         return
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    reason, peer = "this ONNX Runtime has no CUDA provider", None
+    if engine.manifest.compiler.version == "stand-in":
+        reason = "a stand-in has no graph for it"
+    elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        peer = RTMPose(str(engine.graph_path), recipe.input.size_hw[::-1], backend="onnxruntime", device="cuda")
+        reason = f"its session fell back to {peer.session.get_providers()}"
+    if peer is None or peer.session.get_providers()[0] != "CUDAExecutionProvider":
         for count, goal in goals:
-            reason = "this ONNX Runtime has no CUDA provider"
             report.absent(f"{recipe.name}: rtmlib on this GPU / ours, N={count}", f">= {goal:g}", reason)
         return
-    peer = RTMPose(str(engine.graph_path), recipe.input.size_hw[::-1], backend="onnxruntime", device="cuda")
     with PoseEstimator(engine, device="cuda") as estimate:
         for count, goal in goals:
             boxes = persons(count)
             calls: list[Call] = [lambda b=boxes: peer(frame, b), lambda b=boxes: estimate(frame, b)]
-            theirs, ours = timed(calls, max(20, rounds // 20))
+            theirs, ours = timed(calls, max(1, rounds // 20))
             what = f"{recipe.name}: rtmlib on this GPU / ours, N={count}, frame on the host"
             report.ratio(what, median(theirs) / median(ours), goal, at_most=False)
+
+
+MEASURES = (
+    whole_call, graph_against_plain, many_against_one, ops_against_cpu, transfers, shared_memory, built_in_graph,
+    rtmlib_on_the_gpu,
+)  # fmt: skip
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------
@@ -303,14 +345,15 @@ def rtmlib_crop_and_decode(frame: Any, boxes: Any, logits: list[Any], recipe: An
     return run
 
 
-def timed(calls: list[Call], rounds: int, warm_up: int = 10) -> list[list[float]]:
+def timed(calls: list[Call], rounds: int, warm_up: int | None = None) -> list[list[float]]:
     """Milliseconds of each call, the calls taking turns."""
     spent: list[list[float]] = [[] for _ in calls]
-    for turn in range(warm_up + rounds):
+    skipped = WARM_UP if warm_up is None else warm_up
+    for turn in range(skipped + rounds):
         for call, kept in zip(calls, spent, strict=True):
             start = perf_counter()
             call()
-            if turn >= warm_up:
+            if turn >= skipped:
                 kept.append(1e3 * (perf_counter() - start))
     return spent
 

@@ -23,3 +23,44 @@ def test_the_gpu_checks_pass_on_a_simulated_device(name):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+BENCHMARK = """
+import sys
+from tests.support import rehearsal
+rehearsal.begin(integrated=sys.argv[2] == "jetson")
+from benchmarks import gpu
+from benchmarks.gpu import main
+gpu.WARM_UP, gpu.RECIPES, gpu.FRAME_HW = 1, sys.argv[3:], (540, 960)
+sys.argv = ["gpu.py", "--stand-in", "--rounds", "1", "--output", sys.argv[1]]
+main()
+"""
+
+
+CARD_ROWS = (
+    "whole call, frame on the device / the plan alone",
+    "plain enqueue / graph",
+    "the best transfer",
+    "N=16 / N=1",
+    "our CPU ops / the device",
+)
+JETSON_ROWS = ("whole call, frame on the device / the plan alone", "from shared memory, 0.250 from device memory")
+
+
+@pytest.mark.parametrize(
+    ("device", "recipes", "rows"),
+    [
+        ("card", ("body14-nano-128x128", "rtmpose-t-256x192"), CARD_ROWS),
+        ("jetson", ("body14-nano-128x128",), JETSON_ROWS),
+    ],
+    ids=["card", "jetson"],
+)
+def test_the_gpu_benchmark_runs_on_a_simulated_device(tmp_path, device, recipes, rows):
+    pytest.importorskip("nanobind")
+    words = [sys.executable, "-c", BENCHMARK, str(tmp_path), device, *recipes]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = (tmp_path / "simulated.md").read_text()
+    for row in rows:
+        assert row in report
+    assert "tensorrt stand-in" in report and "| nan" not in report

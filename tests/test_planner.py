@@ -172,46 +172,51 @@ def test_the_choice(case):
     assert choose_transfer(regions, bgr_layout(1080, 1920), costs, pinned=pinned).kind in expected
 
 
+def seconds(costs, boxes, layout, *, pinned):
+    """The model's time for these boxes, each by itself."""
+    return transfers(np.array(boxes), layout, costs, pinned=pinned)[2].seconds
+
+
 def test_what_is_cheaper_by_the_row_only_pays_for_rows_that_are_cut():
     layout, costs = bgr_layout(100, 100), TransferCosts(0, float("inf"), row_s=1.0)
-    assert costs.seconds([layout.whole], layout, pinned=True) == 0
-    assert costs.seconds([Rect(0, 10, 0, 300)], layout, pinned=True) == 0
-    assert costs.seconds([Rect(0, 10, 0, 299)], layout, pinned=True) == 10
+    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=True) == 0
+    assert seconds(costs, [(0, 0, 100, 10)], layout, pinned=True) == 0
+    assert seconds(costs, [(0, 0, 99, 10)], layout, pinned=True) == 10
 
 
 def test_a_pageable_frame_costs_the_hosts_copy_too():
-    layout, costs = bgr_layout(100, 100), TransferCosts(1, 1e3, 0, 2, 1e3, 0)
-    assert costs.seconds([layout.whole], layout, pinned=True) == pytest.approx(1 + 30)
-    assert costs.seconds([layout.whole], layout, pinned=False) == pytest.approx(1 + 30 + 2 + 30)
+    layout, costs = bgr_layout(100, 100), TransferCosts(20, 1e3, 0, 30, 1e3, 0)
+    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=True) == pytest.approx(20 + 30)
+    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=False) == pytest.approx(20 + 30 + 30 + 30)
 
 
 def test_the_host_copies_one_piece_while_the_bus_moves_the_one_before():
     layout, costs = bgr_layout(100, 100), TransferCosts(0, 1e3, 0, 0, 2e3, 0)
-    halves = [Rect(0, 50, 0, 300), Rect(50, 100, 0, 300)]
-    assert costs.seconds(halves, layout, pinned=False) == pytest.approx(7.5 + 15 + 15)
+    halves = [(0, 0, 100, 50), (0, 50, 100, 100)]
+    assert seconds(costs, halves, layout, pinned=False) == pytest.approx(7.5 + 15 + 15)
     slow_host = TransferCosts(0, 2e3, 0, 0, 1e3, 0)
-    assert slow_host.seconds(halves, layout, pinned=False) == pytest.approx(15 + 15 + 7.5)
+    assert seconds(slow_host, halves, layout, pinned=False) == pytest.approx(15 + 15 + 7.5)
 
 
 @pytest.mark.parametrize("costs", [CARD, SLOW_COPIES, JETSON], ids=["card", "slow-copies", "jetson"])
-@pytest.mark.parametrize(
-    "rect", [Rect(0, 1080, 0, 5760), Rect(3, 7, 9, 40), Rect(5, 6, 0, 3)], ids=["whole", "small", "row"]
-)
-def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, rect):
+@pytest.mark.parametrize("box", [(0, 0, 1920, 1080), (3, 3, 14, 7), (0, 5, 1, 6)], ids=["whole", "small", "row"])
+def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, box):
     layout = bgr_layout(1080, 1920)
-    bands = costs.bands(rect, layout)
-    assert [band.top for band in bands[1:]] == [band.bottom for band in bands[:-1]]
-    assert (bands[0].top, bands[-1].bottom) == (rect.top, rect.bottom)
-    assert {(band.left, band.right) for band in bands} == {(rect.left, rect.right)}
-    assert costs.seconds(bands, layout, pinned=False) <= 1.001 * costs.seconds([rect], layout, pinned=False)
+    (rect,) = layout.rects(box)
+    way = transfers(np.array([box]), layout, costs)[2]
+    assert [band.top for band in way.pieces[1:]] == [band.bottom for band in way.pieces[:-1]]
+    assert (way.pieces[0].top, way.pieces[-1].bottom) == (rect.top, rect.bottom)
+    assert {(band.left, band.right) for band in way.pieces} == {(rect.left, rect.right)}
+    assert way.seconds <= 1.001 * sum(costs.of(rect.rows, rect.row_bytes, layout, pinned=False))
 
 
 def test_bands_hide_most_of_the_faster_side():
     layout = bgr_layout(1080, 1920)
     host, bus = layout.size_bytes / CARD.host_bytes_per_s, layout.size_bytes / CARD.bytes_per_s
-    banded = CARD.seconds(CARD.bands(layout.whole, layout), layout, pinned=False)
-    assert max(host, bus) < banded < max(host, bus) + 0.35 * min(host, bus)
-    assert choose_transfer(np.zeros((0, 4), np.int64), layout, CARD, pinned=True).rects == ()
+    whole = transfers(np.zeros((0, 4), np.int64), layout, CARD)[0]
+    assert len(whole.pieces) > 3
+    assert max(host, bus) < whole.seconds < max(host, bus) + 0.35 * min(host, bus)
+    assert choose_transfer(np.zeros((0, 4), np.int64), layout, CARD, pinned=True).pieces == ()
 
 
 positive = st.floats(1e-7, 1e-2)
@@ -240,8 +245,11 @@ def test_the_choice_is_never_above_the_best(regions, costs, pinned, nv12):
     assert chosen.seconds <= 1.05 * min(way.seconds for way in transfers(table, layout, costs, pinned=pinned))
     whole = layout.whole
     for way in transfers(table, layout, costs, pinned=pinned):
-        assert way.size_bytes == sum(rect.rows * rect.row_bytes for rect in way.rects)
-        for rect in way.rects:
+        assert way.size_bytes == sum(rect.rows * rect.row_bytes for rect in way.pieces)
+        assert layout.sizes([tuple(row) for row in regions if row[2] > row[0] and row[3] > row[1]]) == [
+            (rect.rows, rect.row_bytes) for rect in transfers(table, layout, costs)[2].rects
+        ]
+        for rect in way.pieces:
             assert 0 <= rect.top < rect.bottom <= whole.bottom and 0 <= rect.left < rect.right <= whole.right
 
 
@@ -252,7 +260,7 @@ def test_each_way_uploads_every_pixel_of_every_region(regions, nv12):
     table = np.array(regions, np.int64)
     for way in transfers(table, layout, CARD):
         uploaded = np.zeros((layout.rows, layout.row_bytes), bool)
-        for rect in way.rects:
+        for rect in way.pieces:
             uploaded[rect.top : rect.bottom, rect.left : rect.right] = True
         for each in regions:
             for rect in layout.rects(each):

@@ -16,20 +16,26 @@ NEEDS_MORE = ("another_context", "time_of_the_ops")
 
 
 def pytest_configure(config):
+    begin()
+
+
+def begin(**switches):
+    """Put the simulated device in the GPU's place, for the rest of the process."""
     from sdk import _native
     from sdk.runtime.cuda import gpu_pipeline, tensorrt_session
-    from tests.support import gpu_engines
+    from tests.support import gpu_engines, stand_in
     from tests.support.emulated_gpu import emulated_cuda
     from tests.support.simulated_cuda import Simulated, install_device
 
     patch = pytest.MonkeyPatch()
     cuda = emulated_cuda(Path(tempfile.mkdtemp(prefix="rehearsal-")))
-    kernels = install_device(patch, Simulated(memory_bytes=8 << 30), cuda)
+    kernels = install_device(patch, Simulated(memory_bytes=8 << 30, **switches), cuda)
     patch.setattr(_native, "cuda", cuda)
     for module in (gpu_pipeline, tensorrt_session):
         patch.setattr(module, "NativeKernels", lambda: kernels)
     patch.setattr(gpu_engines, "compilers", list)
-    patch.setattr(gpu_engines, "library_of", lambda folder: cuda.library)
+    for module in (gpu_engines, stand_in):
+        patch.setattr(module, "library_of", lambda folder: cuda.library)
 
 
 def pytest_collection_modifyitems(items):

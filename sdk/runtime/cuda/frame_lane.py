@@ -114,6 +114,8 @@ class FrameLane(Lane):
         )
         self.resources.append(self._upload)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
+        self._record = self._params.array[:FRAME_BYTES]
+        self._affines = self._params.array[AFFINES_AT:].view(np.float32).reshape(2, program.max_batch, 2, 3)
         self._results = tuple(self.pinned(shape, dtype, "hold results") for _, shape, dtype in self._downloads())
         partner = self.pinned(program.partner.shape, "int32", "hold the joints' partners")
         partner.array[:] = program.partner
@@ -214,14 +216,13 @@ class FrameLane(Lane):
 
     def _set_params(self, record: bytes, affines: Float32Array, bucket: int, *, flip: bool) -> None:
         """Write the parameter block. Rows that fill up the bucket look outside the frame and read nothing."""
-        params, count = self._params.array, len(affines)
-        params[:FRAME_BYTES] = np.frombuffer(record, np.uint8)
-        plain, mirrored = params[AFFINES_AT:].view(np.float32).reshape(2, self.program.max_batch, 2, 3)
-        plain[:count] = affines
-        plain[count:bucket] = self._filler[: bucket - count]
+        count = len(affines)
+        self._record[:] = np.frombuffer(record, np.uint8)
+        self._affines[0, :count] = affines
         if flip:
-            mirrored[:count] = mirrored_affines(affines, self.program.crop.width)
-            mirrored[count:bucket] = self._filler[: bucket - count]
+            self._affines[1, :count] = mirrored_affines(affines, self.program.crop.width)
+        if count < bucket:
+            self._affines[:, count:bucket] = self._filler[: bucket - count]
 
     def _params_address(self) -> int:
         return self._params.device_pointer if self.device.integrated else self.address("params")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil, isfinite, sqrt
+from math import ceil, sqrt
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of tensors and activations
+OFF_FRAME = ((0.0, 0.0, -64.0), (0.0, 0.0, -64.0))  # an affine: a crop that reads nothing
 MARGIN_PX = 2  # beside the two bilinear taps: the crop's fixed point may round a coordinate across a whole pixel
 
 TransferKind = Literal["whole", "union", "boxes"]
@@ -114,9 +115,19 @@ class FrameLayout:
             return ()
         if not self.nv12:
             return (Rect(y0, y1, 3 * x0, 3 * x1),)
-        left, right = x0 // 2 * 2, ceil(x1 / 2) * 2  # a chroma pair serves two columns and two rows
-        chroma = Rect(self.height + y0 // 2, self.height + ceil(y1 / 2), left, right)
+        left, right = x0 // 2 * 2, (x1 + 1) // 2 * 2  # a chroma pair serves two columns and two rows
+        chroma = Rect(self.height + y0 // 2, self.height + (y1 + 1) // 2, left, right)
         return (Rect(y0, y1, left, right), chroma)
+
+    def sizes(self, regions: Iterable[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
+        """(rows, bytes a row) of each rectangle that `rects` gives for each region, none of which is empty."""
+        if not self.nv12:
+            return [(y1 - y0, 3 * (x1 - x0)) for x0, y0, x1, y1 in regions]
+        sizes = []
+        for x0, y0, x1, y1 in regions:
+            row_bytes = (x1 + 1) // 2 * 2 - x0 // 2 * 2
+            sizes += [(y1 - y0, row_bytes), ((y1 + 1) // 2 - y0 // 2, row_bytes)]
+        return sizes
 
 
 def bgr_layout(height: int, width: int) -> FrameLayout:
@@ -139,14 +150,18 @@ def sampled_regions(
     An empty region (x1 <= x0 or y1 <= y0) belongs to a crop wholly outside the frame.
     """
     height, width = size_hw
-    corners = np.array([(0, 0, 1), (width - 1, 0, 1), (0, height - 1, 1), (width - 1, height - 1, 1)], np.float64)
-    limit = np.array(frame_hw[::-1], np.float64)
-    exact = np.asarray(affines, np.float64).reshape(-1, 2, 3)
-    usable = np.isfinite(exact).all(axis=(1, 2), keepdims=True)  # the crop takes any other as outside the frame
-    points = np.where(usable, np.where(usable, exact, 0) @ corners.T, -np.inf)  # N x 2 x 4
-    low = np.clip(np.floor(points.min(axis=2)) - MARGIN_PX, 0, limit)
-    high = np.clip(np.floor(points.max(axis=2)) + 2 + MARGIN_PX, 0, limit)
-    return np.concatenate([low, high], axis=1).astype(np.int64)
+    exact = np.array(affines, np.float64).reshape(-1, 2, 3)
+    usable = np.isfinite(exact).all(axis=(1, 2))
+    if not usable.all():
+        exact[~usable] = OFF_FRAME  # as the crop takes them
+    spans = exact[:, :, :2] * (
+        width - 1,
+        height - 1,
+    )  # N x 2 x 2: from the first crop pixel to the last, along each axis
+    first, limit = exact[:, :, 2], frame_hw[::-1]
+    low = np.floor(first + np.minimum(spans, 0).sum(axis=2)) - MARGIN_PX
+    high = np.floor(first + np.maximum(spans, 0).sum(axis=2)) + 2 + MARGIN_PX
+    return np.concatenate([np.clip(low, 0, limit), np.clip(high, 0, limit)], axis=1).astype(np.int64)
 
 
 def mirrored_affines(affines: Float32Array, crop_width: int) -> Float32Array:  # N x 2 x 3
@@ -160,9 +175,7 @@ def mirrored_affines(affines: Float32Array, crop_width: int) -> Float32Array:  #
 
 def off_frame_affines(count: int) -> Float32Array:
     """`count` x 2 x 3: every pixel of these crops lies outside any frame. They fill up a bucket and read nothing."""
-    affines = np.zeros((count, 2, 3), np.float32)
-    affines[:, :, 2] = -64.0
-    return affines
+    return np.tile(np.array(OFF_FRAME, np.float32), (count, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -179,52 +192,51 @@ class TransferCosts:
     host_bytes_per_s: float = float("inf")
     host_row_s: float = 0.0
 
-    def seconds(self, rects: Iterable[Rect], layout: FrameLayout, *, pinned: bool) -> float:
-        """The modelled time to bring `rects` to the device; the host copies one while the bus moves the one before."""
-        host = device = 0.0
-        for rect in rects:
-            if not pinned:
-                host += self._host_s(rect, layout)
-            device = max(host, device) + self._bus_s(rect, layout)
-        return device
+    def of(self, rows: int, row_bytes: int, layout: FrameLayout, *, pinned: bool) -> tuple[float, float]:
+        """Seconds that the host and that the bus takes for so many rows of so many bytes."""
+        size = rows * row_bytes
+        split = 0 if row_bytes == layout.row_bytes else rows  # whole rows are one piece
+        bus = self.copy_s + split * self.row_s + size / self.bytes_per_s
+        return (0.0 if pinned else self.host_copy_s + split * self.host_row_s + size / self.host_bytes_per_s), bus
 
-    def bands(self, rect: Rect, layout: FrameLayout) -> tuple[Rect, ...]:
-        """A rectangle of a pageable frame cut into bands of rows, so that host and bus work at once.
+    def bands(self, host_s: float, bus_s: float, rows: int) -> int:
+        """Into how many bands of rows to cut a rectangle, so that host and bus work at once.
 
         Of n bands, at a cost c each, one n-th of the faster side is not hidden behind the slower: the time is
         slower + faster / n + n c, least at n = sqrt(faster / c).
         """
         cost = self.host_copy_s + self.copy_s
-        if cost == 0 or not isfinite(self.bytes_per_s):
-            return (rect,)
-        faster = min(self._host_s(rect, layout), self._bus_s(rect, layout))
-        count = min(max(1, round(sqrt(faster / cost))), rect.rows)
-        edges = [rect.top + rect.rows * index // count for index in range(count + 1)]
-        return tuple(Rect(top, bottom, rect.left, rect.right) for top, bottom in pairwise(edges))
-
-    def _host_s(self, rect: Rect, layout: FrameLayout) -> float:
-        return self.host_copy_s + _split_rows(rect, layout) * self.host_row_s + rect.size_bytes / self.host_bytes_per_s
-
-    def _bus_s(self, rect: Rect, layout: FrameLayout) -> float:
-        return self.copy_s + _split_rows(rect, layout) * self.row_s + rect.size_bytes / self.bytes_per_s
-
-
-def _split_rows(rect: Rect, layout: FrameLayout) -> int:
-    """How many rows a copy takes one by one: none where they are the frame's whole rows, hence one piece."""
-    return 0 if rect.row_bytes == layout.row_bytes else rect.rows
+        faster = min(host_s, bus_s)
+        return 1 if faster < 2 * cost or cost == 0 else min(round(sqrt(faster / cost)), rows)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """A way to upload a frame: which rectangles, and what they cost by the model."""
+    """A way to upload a frame: which rectangles, into how many bands of rows each is cut, the cost by the model."""
 
     kind: TransferKind
     rects: tuple[Rect, ...]
+    bands: tuple[int, ...]
     seconds: float
 
     @property
     def size_bytes(self) -> int:
         return sum(rect.size_bytes for rect in self.rects)
+
+    @property
+    def pieces(self) -> tuple[Rect, ...]:
+        """The rectangles as they are copied: band by band."""
+        return tuple(band for rect, count in zip(self.rects, self.bands, strict=True) for band in _cut(rect, count))
+
+
+def _cut(rect: Rect, count: int) -> Iterable[Rect]:
+    if count == 1:
+        return (rect,)
+    edges = [rect.top + rect.rows * index // count for index in range(count + 1)]
+    return (Rect(top, bottom, rect.left, rect.right) for top, bottom in pairwise(edges))
+
+
+Region = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, ends exclusive
 
 
 def transfers(
@@ -235,21 +247,10 @@ def transfers(
     pinned: bool = False,
 ) -> tuple[Transfer, ...]:
     """The three ways, costed: the whole frame, the smallest rectangle about all regions, each region by itself."""
-    kept = [row for row in regions.tolist() if row[2] > row[0] and row[3] > row[1]]
-    union = [(*np.min(kept, axis=0)[:2], *np.max(kept, axis=0)[2:])] if kept else []
-    ways: tuple[tuple[TransferKind, list[Rect]], ...] = (
-        ("whole", [layout.whole]),
-        ("union", [rect for region in union for rect in layout.rects(region)]),
-        ("boxes", [rect for region in kept for rect in layout.rects(region)]),
+    return tuple(
+        Transfer(kind, _rects(ways, layout), *_modelled(ways, layout, costs, pinned=pinned))
+        for kind, ways in _ways(regions, layout)
     )
-    return tuple(_transfer(kind, rects, layout, costs, pinned) for kind, rects in ways)
-
-
-def _transfer(
-    kind: TransferKind, rects: list[Rect], layout: FrameLayout, costs: TransferCosts, pinned: bool
-) -> Transfer:
-    pieces = tuple(rects) if pinned else tuple(band for rect in rects for band in costs.bands(rect, layout))
-    return Transfer(kind, pieces, costs.seconds(pieces, layout, pinned=pinned))
 
 
 def choose_transfer(
@@ -260,7 +261,41 @@ def choose_transfer(
     pinned: bool = False,
 ) -> Transfer:
     """The cheapest of the three; between equals, the one with fewer copies."""
-    return min(transfers(regions, layout, costs, pinned=pinned), key=lambda way: (way.seconds, len(way.rects)))
+    costed = [(*_modelled(way, layout, costs, pinned=pinned), kind, way) for kind, way in _ways(regions, layout)]
+    bands, seconds, kind, way = min(costed, key=lambda each: (each[1], len(each[0])))
+    return Transfer(kind, _rects(way, layout), bands, seconds)
+
+
+def _ways(regions: Int64Array, layout: FrameLayout) -> tuple[tuple[TransferKind, list[Region]], ...]:
+    kept = [(x0, y0, x1, y1) for x0, y0, x1, y1 in regions.tolist() if x1 > x0 and y1 > y0]
+    left, top, right, bottom = zip(*kept, strict=True) if kept else ((), (), (), ())
+    union = [(min(left), min(top), max(right), max(bottom))] if kept else []
+    return ("whole", [(0, 0, layout.width, layout.height)]), ("union", union), ("boxes", kept)
+
+
+def _rects(way: list[Region], layout: FrameLayout) -> tuple[Rect, ...]:
+    return tuple(rect for region in way for rect in layout.rects(region))
+
+
+def _modelled(
+    way: list[Region], layout: FrameLayout, costs: TransferCosts, *, pinned: bool
+) -> tuple[tuple[int, ...], float]:
+    """Bands of each rectangle, and seconds in all: the host copies one piece while the bus moves the one before.
+
+    It runs on every frame, so it works on numbers; the rectangles are made for the way that is taken.
+    """
+    host = bus = 0.0
+    cut = []
+    for rows, row_bytes in layout.sizes(way):
+        host_s, bus_s = costs.of(rows, row_bytes, layout, pinned=pinned)
+        count = costs.bands(host_s, bus_s, rows)
+        cut.append(count)
+        host_each = (host_s - costs.host_copy_s) / count + costs.host_copy_s if host_s else 0.0
+        bus_each = (bus_s - costs.copy_s) / count + costs.copy_s
+        for _ in range(count):
+            host += host_each
+            bus = max(host, bus) + bus_each
+    return tuple(cut), bus
 
 
 @dataclass(frozen=True)

@@ -149,17 +149,17 @@ class FrameUpload:
         if not pinned:
             source = self._staging_for(layout).array[: layout.size_bytes].reshape(layout.rows, layout.row_bytes)
             pitch = layout.row_bytes
-        for rect in transfer.rects:
+        for rect in transfer.pieces:
+            part = _part(source, rect)
             if not pinned:
-                np.copyto(_part(source, rect), _part(rows, rect))
+                np.copyto(part, _part(rows, rect))
             if not self.device.integrated:
-                self._copy(source, pitch, rect, layout)
+                self._copy(part, pitch, rect, layout)
 
-    def _copy(self, source: NDArray[np.uint8], pitch: int, rect: Rect, layout: FrameLayout) -> None:
+    def _copy(self, part: NDArray[np.uint8], pitch: int, rect: Rect, layout: FrameLayout) -> None:
         if self._frame is None:
             raise AssertionError("a frame is copied before there is memory for it")
         target = self._frame.pointer + rect.top * layout.row_bytes + rect.left
-        part = _part(source, rect)
         if part.flags.c_contiguous:
             self.device.driver.memcpy_htod_async(target, part, self.stream)
         else:
