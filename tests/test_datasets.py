@@ -91,6 +91,9 @@ UNUSABLE = {  # annotation -> the word it is counted under, and whether its trut
     "no-box": (annotation(2, bbox=None), "annotation without a finite box", False),
     "box-of-three": (annotation(2, bbox=[1, 2, 3]), "annotation without a finite box", False),
     "infinite-box": (annotation(2, bbox=[1, 2, float("inf"), 3]), "annotation without a finite box", False),
+    "box-of-texts": (annotation(2, bbox=["a", 2, 3, 4]), "annotation without a finite box", False),
+    "image-a-list": (annotation(2, image=[1]), "annotation of an unknown image", False),
+    "keypoints-a-text": (annotation(2, keypoints="x"), "annotation without 14 finite keypoints", False),
     "no-keypoints": (annotation(2, keypoints=None), "annotation without 14 finite keypoints", False),
     "keypoints-of-17": (annotation(2, keypoints=[1] * 51), "annotation without 14 finite keypoints", False),
     "nan-keypoint": (annotation(2, keypoints=[float("nan")] * 42), "annotation without 14 finite keypoints", False),
@@ -151,6 +154,14 @@ def test_persons_come_in_order_of_pictures_with_their_own_truth(folder):
         assert dataset.truth.boxes_xyxy[row, 0] == dataset.boxes_xyxy[person, 0]
 
 
+def test_only_persons_are_persons(folder):
+    kinds = [{"id": 4, "name": "person", "keypoints": JOINTS}, {"id": 9, "name": "dog"}]
+    content = table([annotation(1, category_id=4), annotation(2, category_id=9)], categories=kinds)
+    assert load(folder, content).truth.names == ("annotation 1",)
+    found = [detection(category_id=4), detection(category_id=1), detection(category_id=9)]
+    assert len(load(folder, content, detections=found)) == 1
+
+
 def detection(image=1, bbox=(1, 2, 30, 40), score=0.5, **more):
     return {"image_id": image, "category_id": 1, "bbox": list(bbox), "score": score, **more}
 
@@ -186,6 +197,10 @@ REFUSED = {
         "folder of images",
     ),
     "not-json": (lambda f: load(f, "{"), "is not JSON"),
+    "annotations-of-numbers": (
+        lambda f: load(f, table([5], categories=[{"keypoints": 5}])),
+        "key 'annotations' must be a list of tables",
+    ),
     "a-list": (lambda f: load(f, []), "key 'images' must be a list of tables"),
     "annotations-missing": (lambda f: load(f, {"images": [], "categories": []}), "key 'annotations'"),
     "no-annotations": (lambda f: load(f, table([])), "no person is left"),
