@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "LOWEST_SCORE",
     "PERSON",
     "CocoImage",
     "CocoRecord",
@@ -40,6 +41,7 @@ __all__ = [
 Errors = type[Exception]
 Table = Mapping[str, Any]
 CHECK_FORMAT = "download it again or check its format"
+LOWEST_SCORE = 0.3  # of a detection that is taken for a person, where the user chooses none
 PERSON = 1  # the category of COCO's persons, and of results whose annotation file names none
 
 

@@ -12,8 +12,9 @@ from sdk.cli import main
 from sdk.errors import InputError
 from sdk.runtime import outputs
 from sdk.runtime.boxfile import boxes_from_file
-from sdk.runtime.sources import Unreadable, frames_of, read_image, sources_from
+from sdk.runtime.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+from tests.support.pictures import turned_jpeg, vast_png
 
 pytestmark = pytest.mark.native
 pytest.importorskip("onnxruntime")
@@ -260,10 +261,14 @@ def test_sources_that_are_none_are_refused(tmp_path, name, message):
 
 
 def test_an_image_is_turned_as_its_exif_says(tmp_path):
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn right
-    jpeg = cv2.imencode(".jpg", noise(0))[1].tobytes()
-    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
+    (tmp_path / "turned.jpg").write_bytes(turned_jpeg(noise(0)))
     assert read_image(tmp_path / "turned.jpg").shape == (120, 90, 3)
+    assert read_stored_image(tmp_path / "turned.jpg").shape == (90, 120, 3)
+
+
+def test_an_image_above_opencvs_limit_is_told(tmp_path):
+    (tmp_path / "vast.png").write_bytes(vast_png())
+    assert read_image(tmp_path / "vast.png").reason.startswith("it has more pixels than OpenCV takes")
 
 
 def damage_photos(folder):

@@ -26,6 +26,7 @@ from tests.support.engines import (
     pooled_simcc_graph,
     wrapped_engine,
 )
+from tests.support.pictures import vast_png
 
 pytestmark = pytest.mark.native
 cv2 = pytest.importorskip("cv2")
@@ -139,9 +140,10 @@ def test_perfect_predictions_give_100_in_every_figure(engine, photographs, perfe
 
 
 SPOILT = {
-    "no-picture": (b"this is no picture", "no picture that OpenCV reads"),
-    "empty": (b"", "picture is empty"),
+    "no-picture": (b"this is no picture", "not an image that OpenCV reads"),
+    "empty": (b"", "the file is empty"),
     "cut-off": (None, None),
+    "vast": (vast_png(), "more pixels than OpenCV takes"),
     "another-size": (np.zeros((50, 40, 3), np.uint8), "size is not the annotated one"),
 }
 
