@@ -34,7 +34,7 @@ __all__ = [
     "person_categories",
     "record_from",
     "records_of",
-    "results_of_file",
+    "result_tables",
     "tables_of",
 ]
 
@@ -108,11 +108,11 @@ def records_of(document: object, key: str, path: Path, error: Errors) -> list[Co
     return [record_from(table) for table in tables_of(document, key, path, error)]
 
 
-def results_of_file(document: object, path: Path, error: Errors) -> list[CocoRecord]:
-    """The records of a file of detections: a list, as COCO's result format has it."""
+def result_tables(document: object, path: Path, error: Errors) -> list[Table]:
+    """The tables of a file of detections: a list, as COCO's result format has it."""
     if not isinstance(document, list) or not all(isinstance(table, dict) for table in document):
         raise error(f"{path}: detections must be a list of tables with image_id, category_id, bbox and score")
-    return [record_from(table) for table in document]
+    return document
 
 
 def image_names(document: object, path: Path, error: Errors) -> dict[int, str]:

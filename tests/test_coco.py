@@ -11,7 +11,7 @@ from sdk.coco import (
     person_categories,
     record_from,
     records_of,
-    results_of_file,
+    result_tables,
 )
 from sdk.errors import DatasetError
 
@@ -101,7 +101,7 @@ REFUSED = {
         lambda d, p: image_names(d, p, DatasetError),
         r"images\[1\] must have .* 'file_name' \(got 2, None\)",
     ),
-    "results-a-table": ({}, lambda d, p: results_of_file(d, p, DatasetError), "detections must be a list of tables"),
+    "results-a-table": ({}, lambda d, p: result_tables(d, p, DatasetError), "detections must be a list of tables"),
 }
 
 

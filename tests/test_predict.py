@@ -188,22 +188,29 @@ def test_csv_gives_boxes_by_frame(engine, clip, tmp_path):
 
 
 BAD_BOX_FILES = {
-    "empty": ("b.json", "", r"b\.json' is neither JSON nor named \.csv"),
+    "empty": ("b.json", "", r"boxes file .*b\.json' is not JSON .* or CSV in a file named \.csv"),
     "a number": ("b.json", 3, r"must be COCO annotations .* \(got int\)"),
-    "no annotations": ("b.json", {"images": []}, "key 'annotations' is missing"),
+    "no annotations": ("b.json", {"images": []}, "key 'annotations' must be a list of tables"),
     "image without a name": (
         "b.json",
         {"images": [{"id": 1}]},
-        r"images\[0\]: key 'file_name' must be str \(got None\)",
+        r"images\[0\] must have .* text 'file_name' \(got 1, None\)",
     ),
-    "result without image": ("b.json", [{"bbox": [0, 0, 1, 1]}], r"\[0\]: key 'image_id' must be int \(got None\)"),
+    "result without image": (
+        "b.json",
+        [{"bbox": [0, 0, 1, 1]}],
+        r"\[0\]: key 'image_id' must be a whole number \(got None\)",
+    ),
     "three numbers": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1]}], r"'bbox' must be x, y, width, height"),
     "texts": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, "2"]}], r"'bbox' must be x, y, width, height"),
-    "not a table": ("b.json", [7], r"\[0\]: key 'image_id' must be int"),
+    "not a table": ("b.json", [7], "detections must be a list of tables"),
+    "images a number": ("b.json", {"images": 5}, "key 'images' must be a list of tables"),
+    "annotation not a table": ("b.json", {"images": [], "annotations": [7]}, "'annotations' must be a list of tables"),
+    "score null": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, 1], "score": None}], r"'score' must be .* \(got None"),
     "unlisted image": (
         "b.json",
-        {"images": [], "annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]},
-        r"annotations\[0\] is of image 9, which 'images' does not list",
+        {"images": [], "annotations": [{"iscrowd": 1}, {"image_id": 9, "bbox": [0, 0, 1, 1]}]},
+        r"annotations\[1\] is of image 9, which 'images' does not list",
     ),
     "csv without header": (
         "b.csv",
@@ -212,6 +219,8 @@ BAD_BOX_FILES = {
     ),
     "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
     "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
+    "csv cut short of its file": ("b.csv", "x1,y1,x2,y2,file\n1,2,3,4\n", "line 2: column 'file' is empty"),
+    "csv of nan": ("b.csv", "file,x1,y1,x2,y2,score\na,1,2,3,4,nan\n", "line 2: box and score must be finite"),
 }
 
 

@@ -21,8 +21,9 @@ from sdk.coco import (
     image_from,
     json_from_file,
     person_categories,
+    record_from,
     records_of,
-    results_of_file,
+    result_tables,
     tables_of,
 )
 from sdk.errors import DatasetError
@@ -235,9 +236,9 @@ def _annotated_persons(
 def _detected_persons(
     path: Path, position: Position, kinds: Collection[int], problems: Problems
 ) -> dict[str, NDArray[Any]]:
-    detections = results_of_file(json_from_file(path, "the detection file", DatasetError), path, DatasetError)
+    detections = result_tables(json_from_file(path, "the detection file", DatasetError), path, DatasetError)
     rows: list[tuple[int, Box, float]] = []
-    for number, record in enumerate(detections):
+    for number, record in enumerate(map(record_from, detections)):
         picture = position.get(record.image_id, UNKNOWN)
         if not record.is_person(kinds) or picture is None:
             continue

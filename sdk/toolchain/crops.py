@@ -26,8 +26,9 @@ from sdk.coco import (
     image_names,
     json_from_file,
     person_categories,
+    record_from,
     records_of,
-    results_of_file,
+    result_tables,
 )
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
@@ -194,8 +195,8 @@ def _people_of_coco(data: Path, boxes: Path | None, recipe: Recipe, problems: di
     if boxes is None:
         records = records_of(document, "annotations", data, CalibrationError)
         return list(_people(records, files, persons, recipe.joints, problems))
-    detections = results_of_file(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
-    return list(_people(detections, files, persons or {PERSON}, 0, problems))
+    detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
+    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, 0, problems))
 
 
 def _people(
