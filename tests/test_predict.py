@@ -9,10 +9,11 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.cli import main
+from sdk.cli.predict import _ImageIds
 from sdk.errors import InputError
 from sdk.runtime import outputs
 from sdk.runtime.boxfile import boxes_from_file
-from sdk.runtime.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
+from sdk.runtime.sources import Source, Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.pictures import turned_jpeg, vast_png
 
@@ -241,6 +242,28 @@ def test_a_box_without_area_names_the_file_and_the_image(engine, photos, tmp_pat
     assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines, "--save", tmp_path / "out") == 1
     assert "b.csv: " in (told := capsys.readouterr().err) and "1.png', frame 0: box 0 has no area" in told
     assert not lines.exists() and names_in(tmp_path / "out") == ["0.png"]  # what was whole stays
+
+
+IMAGE_IDS = {  # boxes file's images or None, sources -> ids of all frames, in order
+    "told, and a clip": ({"clip.mp4": 1, "2.jpg": 2}, ["clip.mp4", "2.jpg"], [1, 3, 4, 2]),
+    "told, and a clip that is not": ({"a.jpg": 7, "b.jpg": 9}, ["clip.mp4", "a.jpg"], [10, 11, 12, 7]),
+    "told twice the same": ({"1.jpg": 5}, ["x/1.jpg", "y/1.jpg"], [1, 2]),
+    "numbers": (None, ["7.jpg", "003.jpg", "clip.mp4"], [7, 3, 8, 9, 10]),
+    "names": (None, ["clip.mp4", "a.jpg", "clip2.mp4"], [2, 3, 4, 1, 5, 6, 7]),
+}
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 3])
+@pytest.mark.parametrize(("listed", "paths", "expected"), IMAGE_IDS.values(), ids=IMAGE_IDS)
+def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expected, claimed):
+    boxes = None
+    if listed is not None:
+        images = [{"id": number, "file_name": name} for name, number in listed.items()]
+        boxes = boxes_from_file(write(tmp_path / "b.json", {"images": images, "annotations": []}))
+    sources = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
+    ids = _ImageIds(sources, boxes)
+    found = [ids.of(source, frame) for source in sources for frame in range(3 if source.kind == "video" else 1)]
+    assert found == expected and len(set(found)) == len(found)
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
