@@ -123,7 +123,7 @@ def test_the_table_is_json_and_says_what_the_figures_rest_on(verification):
     assert table["dataset"]["persons"] == 19 and table["dataset"]["pictures"] == 20
     assert table["dataset"]["left_out"] == {
         "zero-area box, person not cropped": 1,
-        "picture is empty or no picture that OpenCV reads, left out of every figure": 1,
+        "picture cannot be read (the file is empty), left out of every figure": 1,
     }
     comparison = table["comparison"]
     assert comparison["reference"] == "reference" and comparison["bootstrap_samples"] == 20
@@ -140,6 +140,14 @@ def test_the_markdown_holds_figures_remarks_and_the_published_value(verification
     assert "| coco-val2017 AP | 70.50 | detected, AP 56 | paper, table 3 |" in text
     assert "persons a second" in text
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_a_drop_that_does_not_exist_is_said(verification, tmp_path):
+    comparison = replace(verification.comparison, ours=NAN, interval=(NAN, NAN))
+    undefined = replace(verification, comparison=comparison)
+    text = markdown(report_table(undefined))
+    assert "| drop | n/a (95 %: n/a to n/a) |" in text and "EXCEEDED" in text
+    assert "fell by n/a points" in (write_report(undefined, tmp_path) / "report.html").read_text()
 
 
 def test_the_results_are_cocos_format(verification, tmp_path):

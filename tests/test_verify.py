@@ -215,6 +215,30 @@ def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, pho
         verify(options(engine, photographs, output=tmp_path))
 
 
+def changed_dataset(chosen, **changes):
+    return replace(chosen, dataset=replace(chosen.dataset, **changes))
+
+
+def test_a_run_of_other_pictures_boxes_or_recipe_is_not_resumed(engine, graphs, photographs, tmp_path):
+    (tmp_path / "other").mkdir()
+    for path in photographs.glob("*.png"):
+        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
+    truth = json.loads((photographs / "annotations.json").read_text())["annotations"]
+    (tmp_path / "boxes.json").write_text(json.dumps([{**record, "score": 1.0} for record in truth]))
+    padded = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
+    chosen = options(engine, photographs, output=tmp_path / "out")
+    verify(chosen)
+    others = {
+        "images": changed_dataset(chosen, images=tmp_path / "other"),
+        "detections": changed_dataset(chosen, detections=tmp_path / "boxes.json"),
+        "recipes": replace(chosen, engine=wrapped_engine(graphs["simcc"], tmp_path / "padded", padded)),
+    }
+    for word, other in others.items():
+        with pytest.raises(DatasetError, match=rf"journal of another run \(it differs in {word}\)"):
+            verify(other)
+    assert verify(changed_dataset(chosen, images=photographs / ".." / photographs.name)).resumed == sum(PERSONS_IN)
+
+
 def test_a_resumed_run_still_says_what_was_left_out(engine, photographs, perfect, tmp_path):
     for path in photographs.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -318,6 +342,19 @@ def test_persons_that_ap_cannot_rank_are_said(engine, graphs, photographs, tmp_p
     [note] = verify(options(folder, photographs)).notes
     assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1e+06")
     assert verify(options(engine, photographs)).notes == ()
+
+
+def test_figures_that_nobody_annotated_have_no_interval(engine, photographs, tmp_path, capsys):
+    table = json.loads((photographs / "annotations.json").read_text())
+    for record in table["annotations"]:
+        record["keypoints"] = [0] * 42
+    boxes = [{"image_id": 10, "bbox": [5, 5, 60, 60], "score": 0.9, "category_id": 1}]
+    for name, content in (("annotations.json", table), ("boxes.json", boxes)):
+        (tmp_path / name).write_text(json.dumps(content))
+    for path in photographs.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert verb(engine, tmp_path, "--detections", tmp_path / "boxes.json", "--against", engine, "--samples", 5) == 1
+    assert "| drop | n/a (95 %: n/a to n/a) |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
