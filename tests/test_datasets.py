@@ -10,6 +10,7 @@ from sdk.errors import DatasetError
 from sdk.evaluate.boxes import boxes_from_annotations, boxes_from_mpii, convention_of
 from sdk.evaluate.datasets import DatasetOptions, limited
 from sdk.evaluate.loading import load_dataset
+from sdk.evaluate.scoring import _crop_areas
 from sdk.skeletons import skeleton_by_name
 from tests.support.engines import SMALL
 
@@ -187,6 +188,12 @@ def test_limiting_twice_keeps_rows_pointing_at_their_truth(folder):
     dataset = load(folder, table([annotation(n, n) for n in (1, 2, 3)], ("a.jpg", "b.jpg", "c.jpg")))
     dataset = limited(limited(dataset, np.array([False, True, True])), np.array([False, True]))
     assert dataset.truth.names == ("annotation 3",) and dataset.row.tolist() == [0] and dataset.picture.tolist() == [0]
+
+
+def test_the_area_of_a_crop_is_that_of_the_widened_and_padded_box(folder):
+    dataset = load(folder, table([annotation(1, bbox=[5, 5, 30, 40]), annotation(2, bbox=[5, 5, 60, 40])]))
+    # crops of 48 x 64: the first box has their aspect, the second becomes 60 x 80; both are padded by 1.25
+    assert _crop_areas(dataset, CROWD_RECIPE).tolist() == pytest.approx([1.25**2 * 1200, 1.25**2 * 4800])
 
 
 JOINTS = list(skeleton_by_name("crowdpose14").joints)

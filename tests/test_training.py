@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from safetensors.torch import load_file  # noqa: E402
 
 from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
-from sdk.training.codecs import Smoothing  # noqa: E402
+from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.losses import simcc_loss  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
-from sdk.training.trainer import Trainer  # noqa: E402
+from sdk.training.trainer import Trainer, _optimiser  # noqa: E402
 from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +188,25 @@ def test_stages_and_heatmaps_train(data, tmp_path):
     assert run.fit()["step"] == 12
     heatmap = trainer(data, tmp_path / "heatmap", SETTINGS, tiny_recipe("heatmap"))
     assert 0 <= heatmap.fit()["pck_0.2"] <= 100
+
+
+def test_labels_are_as_narrow_as_the_stage_is_small(data, tmp_path):
+    settings = replace(SETTINGS, stages=(Stage(0.5, 32, 32),), smoothing=Smoothing("gaussian", 3.0))
+    run = trainer(data, tmp_path / "run", settings, tiny_recipe(size=64))
+    draw = torch.Generator().manual_seed(0)
+    outputs = (torch.randn(2, 14, 64, generator=draw), torch.randn(2, 14, 64, generator=draw))
+    keypoints = torch.cat([32 * torch.rand(2, 14, 2, generator=draw), torch.full((2, 14, 1), 2.0)], dim=2)
+    x, y, weights = targets_from_keypoints(keypoints, (64, 64), 2.0, Smoothing("gaussian", 1.5))
+    assert torch.equal(run._loss(outputs, keypoints, (32, 32)), simcc_loss(outputs, (x, y), weights))
+
+
+def test_only_matrices_decay():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    conv, norm, linear = network
+    decayed, free = _optimiser(network, SETTINGS).param_groups
+    assert decayed["weight_decay"] == SETTINGS.weight_decay > 0 == free["weight_decay"]
+    assert [id(p) for p in decayed["params"]] == [id(conv.weight), id(linear.weight)]
+    assert {id(p) for p in free["params"]} == {id(p) for p in (conv.bias, norm.weight, norm.bias, linear.bias)}
 
 
 def test_fine_tuning_starts_from_the_weights(data, finished, tmp_path):

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sdk.cli import main
 from sdk.errors import DatasetError, InputError, OutputError
-from sdk.evaluate.comparing import bins_moved
+from sdk.evaluate.comparing import bins_moved, bootstrap_drop
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
 from sdk.evaluate.loading import load_dataset
@@ -215,6 +216,20 @@ def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, pho
         verify(options(engine, photographs, output=tmp_path))
 
 
+def test_a_record_that_was_cut_off_is_dropped_from_the_file(tmp_path):
+    path, key = tmp_path / "journal", {"run": 1}
+    first, second = np.ones((1, 2, 3), np.float32), np.full((1, 2, 3), 2, np.float32)
+    with Journal.open(path, key, (2, 3)) as journal:
+        journal.append(first)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 23)
+    with Journal.open(path, key, (2, 3)) as journal:
+        assert len(journal) == 1 and path.read_bytes() == whole
+        journal.append(second)
+    with Journal.open(path, key, (2, 3)) as journal:
+        np.testing.assert_array_equal(journal.predictions, np.concatenate([first, second]))
+
+
 def changed_dataset(chosen, **changes):
     return replace(chosen, dataset=replace(chosen.dataset, **changes))
 
@@ -304,6 +319,12 @@ def test_a_worse_engine_falls_and_its_interval_holds_the_drop(engine, graphs, ph
     assert verify(options(engine, photographs, perfect, against=worse, nms="none")).passed  # better is never a drop
     again = verify(options(worse, photographs, perfect, against=engine, nms="none"))
     assert again.comparison.interval == comparison.interval
+
+
+def test_the_interval_is_the_middle_95_per_cent():
+    values = iter(range(1001))
+    ours, reference = SimpleNamespace(resampled=lambda _: 0.0), SimpleNamespace(resampled=lambda _: next(values))
+    assert bootstrap_drop(ours, reference, 3, 1001) == pytest.approx((25.0, 975.0))
 
 
 def test_engines_with_other_crops_cannot_share_them(engine, graphs, photographs, tmp_path):

@@ -19,9 +19,10 @@ from sdk.evaluate.pictures import data_uri, person_picture
 from sdk.evaluate.scoring import truth_rows
 from sdk.evaluate.verifying import Verification
 
-__all__ = ["document", "figure", "html_page", "rows_table", "shown"]
+__all__ = ["PUBLISHED_HEAD", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]
 
 SHOWN = 6  # persons a row of pictures
+PUBLISHED_HEAD = ("published", "value", "measured here", "boxes", "source")
 
 STYLE = """
 :root{color-scheme:light dark}
@@ -70,6 +71,14 @@ def rows_table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> s
         numbers = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
         lines.append(f"<tr><td>{escape(first)}</td>{numbers}</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+def published_rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A report's published figures, each beside the one measured here, by `PUBLISHED_HEAD`."""
+    return [
+        (f"{p['dataset']} {p['metric']}", shown(p["value"]), shown(p["measured"]), p["boxes"], p["source"])
+        for p in table["published"]
+    ]
 
 
 def figure(svg: str, caption: str) -> str:
@@ -202,9 +211,5 @@ def _detail_part(table: Mapping[str, Any]) -> list[str]:
             rows_table([(str(key), str(value)) for key, value in facts.items() if not isinstance(value, dict)])
         )
     if table["published"]:
-        rows = [
-            (f"{p['dataset']} {p['metric']} {p['value']:.2f}", f"{p['boxes']}; {p['source']}")
-            for p in table["published"]
-        ]
-        parts.append("<p>Published for this network:</p>" + rows_table(rows))
+        parts.append("<p>Published for this network:</p>" + rows_table(published_rows(table), PUBLISHED_HEAD))
     return parts

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.machine import machine_facts
-from sdk.evaluate.page import html_page, shown
+from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
+from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import Verification
 from sdk.files import whole_file
@@ -53,6 +54,7 @@ def write_text(path: Path, text: str) -> None:
 def report_table(verification: Verification) -> dict[str, Any]:
     """The report as plain tables; a figure that does not exist is null."""
     options, dataset, recipe = verification.options, verification.dataset, verification.recipe
+    figures = _numbers(verification.scores[0].figures)
     table: dict[str, Any] = {
         "format": FORMAT,
         "engine": _engine_table(verification.engines[0], verification.devices[0]),
@@ -79,9 +81,16 @@ def report_table(verification: Verification) -> dict[str, Any]:
             "joint_threshold": recipe.protocol.joint_threshold,
         },
         "headline": verification.scores[0].headline,
-        "figures": _numbers(verification.scores[0].figures),
+        "figures": figures,
         "joints": _joint_table(verification.scores[0], recipe.skeleton.joints),
-        "published": [asdict(figure) for figure in recipe.published],
+        "published": [
+            {
+                **asdict(figure),
+                "measured": measured_beside(figure, dataset.kind, figures),
+                "command": command_for(recipe, figure),
+            }
+            for figure in recipe.published
+        ],
         "timing": _timing_table(verification),
         "notes": list(verification.notes),
         "machine": machine_facts(),
@@ -130,11 +139,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     if "comparison" in table:
         lines += _markdown_comparison(table["comparison"])
     if table["published"]:
-        head = ("published", "value", "boxes", "source")
-        rows = [
-            (f"{p['dataset']} {p['metric']}", shown(p["value"]), p["boxes"], p["source"]) for p in table["published"]
-        ]
-        lines += ["", *_markdown_rows(head, rows)]
+        lines += ["", *_markdown_rows(PUBLISHED_HEAD, published_rows(table))]
     remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
     remarks += [*dataset["notes"], *table["notes"]]
     if remarks:

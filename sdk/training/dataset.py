@@ -94,7 +94,7 @@ class PersonDataset:
         self._shrink_above = math.inf if exact else SHRINK_ABOVE * max(recipe.input.size_hw)
         self._cache: dict[int, PersonImage] = {}
         self._fill(cache_gib * 2**30)
-        self._figures = [rendered_person(recipe, seed, index) for index in range(figures)]
+        self._figures = [_rendered_person(recipe, seed, index) for index in range(figures)]
 
     def __len__(self) -> int:
         return len(self.annotations) + len(self._figures)
@@ -147,7 +147,7 @@ class PersonDataset:
         self.annotations = kept
 
 
-def rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
+def _rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
     """Rendered figure `index` as a person; its box is the joints' extent and 15 % a side, as in the photographs."""
     drawn = skeleton_by_name("crowdpose14").joints
     missing = set(recipe.skeleton.joints) - set(drawn)
