@@ -314,6 +314,8 @@ def test_jitter_is_the_persons_own_in_any_set(crops):
     whole = np.concatenate([part.affines for part in moved.batches(8)])
     some = np.concatenate([part.affines for part in moved.some([11, 4]).batches(8)])
     np.testing.assert_array_equal(some, whole[[11, 4]])
+    plain = np.concatenate([part.affines for part in crops.batches(8)])
+    assert len(np.unique(whole[:, 0, 0] / plain[:, 0, 0])) == len(whole)  # each moved in its own way
 
 
 def test_a_folder_of_photographs_needs_no_annotations(data):
@@ -393,14 +395,19 @@ def test_unusable_areas_and_keypoints_leave_a_box(data, tmp_path):
 
 
 def test_annotated_pictures_are_taken_as_stored_and_whole_ones_as_shown(tmp_path):
-    (tmp_path / "1.jpg").write_bytes(turned_jpeg(np.full((60, 90, 3), 200, np.uint8)))  # shown 60 wide, 90 high
+    stored = np.full((60, 90, 3), 20, np.uint8)  # shown 60 wide, 90 high: dark above, bright below
+    stored[:, 45:] = 200
+    (tmp_path / "1.jpg").write_bytes(turned_jpeg(stored))
     annotation = {"image_id": 1, "bbox": [60, 0, 30, 60], "keypoints": [1] * 42}  # right of column 60
     table = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [annotation]}
     (tmp_path / "a.json").write_text(json.dumps(table))
     [person] = people_from_data(tmp_path / "a.json", None, RECIPE)
     [batch] = CropSet.drawn([person], RECIPE, count=1).batches(1)
     assert batch.inputs[0, 0, 16, 16] > 0  # the stored picture reaches there, the turned one does not
-    assert people_from_data(tmp_path, None, RECIPE)[0].box_xyxy == (0.0, 0.0, 60.0, 90.0)
+    [whole] = people_from_data(tmp_path, None, RECIPE)
+    assert whole.box_xyxy == (0.0, 0.0, 60.0, 90.0)
+    [batch] = CropSet.drawn([whole], RECIPE, count=1).batches(1)
+    assert batch.inputs[0, 0, 8, 16] < 0 < batch.inputs[0, 0, 24, 16]
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,16 @@ def test_pictures_are_taken_as_stored(data):
     assert np.abs(person.image.astype(int) - stored).mean() < 8
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "vast"])
+DAMAGES = {
+    "missing": "No such file or directory",
+    "empty": "the file is empty",
+    "text": "not an image that OpenCV reads",
+    "cut": "not an image that OpenCV reads",
+    "vast": "it has more pixels than OpenCV takes",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_broken_images_are_reported_and_skipped(data, caplog, damage):
     folder, path, document = data
     image = folder / document["images"][1]["file_name"]
@@ -112,7 +121,15 @@ def test_broken_images_are_reported_and_skipped(data, caplog, damage):
     with caplog.at_level(logging.WARNING, "sdk"):
         dataset = PersonDataset(path, folder, tiny_recipe())
     assert [annotation.identity for annotation in dataset.annotations] == [0, 2, 3, 4, 5]
-    assert f"image '{image}' is missing or does not decode; skipped" in caplog.text
+    assert f"image '{image}' cannot be read ({DAMAGES[damage]}" in caplog.text
+
+
+def test_a_person_outside_the_picture_is_reported_and_skipped(data, caplog):
+    folder, path, document = data
+    document["annotations"][1]["bbox"] = [5000, 5000, 10, 10]
+    with caplog.at_level(logging.WARNING, "sdk"):
+        assert len(PersonDataset(rewritten(path, document), folder, tiny_recipe())) == 5
+    assert "the box of annotation 1 lies outside it" in caplog.text
 
 
 def test_the_cache_changes_no_sample(data):

@@ -106,8 +106,9 @@ class PersonDataset:
         if index in self._cache:
             return self._cache[index]
         person = _person_from_file(self.annotations[index], self._shrink_above)
-        if person is None:
-            raise DatasetError(f"image '{self.annotations[index].path}' no longer decodes; it did when training began")
+        if isinstance(person, Unreadable):
+            path = self.annotations[index].path
+            raise DatasetError(f"image '{path}' can no longer be read ({person.reason}); it could when training began")
         return person
 
     def sample(
@@ -133,8 +134,8 @@ class PersonDataset:
         used = 0
         for annotation in self.annotations:
             person = _person_from_file(annotation, self._shrink_above)
-            if person is None:
-                logger.warning("image '%s' is missing or does not decode; skipped", annotation.path)
+            if isinstance(person, Unreadable):
+                logger.warning("image '%s' cannot be read (%s); skipped", annotation.path, person.reason)
                 continue
             used += person.image.nbytes
             if used <= budget_bytes:
@@ -205,13 +206,13 @@ def _annotation(
     return ("", person) if (keypoints[:, 2] > 0).any() else ("no annotated joint", None)
 
 
-def _person_from_file(annotation: Annotation, shrink_above_px: float) -> PersonImage | None:
-    """The person's region of the photograph, or None when the file is missing or broken."""
+def _person_from_file(annotation: Annotation, shrink_above_px: float) -> PersonImage | Unreadable:
+    """The person's region of the photograph, or why there is none."""
     import cv2
 
     image = read_stored_image(annotation.path)
     if isinstance(image, Unreadable):
-        return None
+        return image
     box, keypoints = annotation.box_xyxy.copy(), annotation.keypoints.copy()
     side = float((box[2:] - box[:2]).max())
     centre = (box[:2] + box[2:]) / 2
@@ -219,7 +220,7 @@ def _person_from_file(annotation: Annotation, shrink_above_px: float) -> PersonI
     high = np.ceil(centre + REACH * side).astype(int)
     image = image[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)]
     if image.size == 0:
-        return None
+        return Unreadable(f"the box of annotation {annotation.identity} lies outside it")
     box -= np.tile(low, 2)
     keypoints[:, :2] -= low
     factor = shrink_above_px / side
