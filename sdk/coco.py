@@ -23,6 +23,7 @@ from typing import Any
 __all__ = [
     "LOWEST_SCORE",
     "PERSON",
+    "CocoCategory",
     "CocoImage",
     "CocoRecord",
     "Table",
@@ -32,6 +33,7 @@ __all__ = [
     "image_names",
     "json_from_file",
     "person_categories",
+    "person_kinds",
     "record_from",
     "records_of",
     "result_tables",
@@ -53,6 +55,14 @@ class CocoImage:
     file_name: str
     size_wh: tuple[int, int] | None
     crowd_index: float | None
+
+
+@dataclass(frozen=True)
+class CocoCategory:
+    """A kind of thing, and the joints that it lists, if any."""
+
+    identity: int | None
+    joints: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -154,13 +164,18 @@ def record_from(table: Table) -> CocoRecord:
     )
 
 
-def person_categories(document: object) -> frozenset[int]:
-    """Ids of the categories named 'person'; where none is, of those that list joints; empty where none does."""
+def person_kinds(document: object) -> list[CocoCategory]:
+    """The categories named 'person'; where none is, those that list joints."""
     listed = document.get("categories") if isinstance(document, dict) else None
     tables = [table for table in listed if isinstance(table, dict)] if isinstance(listed, list) else []
     named = [table for table in tables if table.get("name") == "person"]
-    chosen = named or [table for table in tables if table.get("keypoints")]
-    return frozenset(identity for table in chosen if (identity := _whole(table.get("id"))) is not None)
+    kinds = [CocoCategory(_whole(table.get("id")), _texts(table.get("keypoints"))) for table in named or tables]
+    return kinds if named else [kind for kind in kinds if kind.joints]
+
+
+def person_categories(document: object) -> frozenset[int]:
+    """Ids of `person_kinds`; empty where the file tells none."""
+    return frozenset(kind.identity for kind in person_kinds(document) if kind.identity is not None)
 
 
 def finite_numbers(values: object, count: int | None = None) -> list[float] | None:
@@ -178,6 +193,10 @@ def finite_number(value: object) -> float | None:
     if type(value) is not int or abs(value) > 1 << 1000:
         return None
     return float(value)
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    return tuple(str(value) for value in values) if isinstance(values, list) else ()
 
 
 def _whole(value: object) -> int | None:

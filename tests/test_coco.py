@@ -55,6 +55,7 @@ def test_what_the_format_does_not_allow_is_not_said(case):
 PERSONS = {  # categories -> ids of persons
     "by-name": ([{"id": 4, "name": "person"}, {"id": 9, "name": "dog", "keypoints": ["tail"]}], {4}),
     "by-joints": ([{"id": 3, "name": "body", "keypoints": ["nose"]}, {"id": 9, "name": "chair"}], {3}),
+    "of-a-list-id": ([{"id": [1], "name": "person", "keypoints": 5}], set()),
     "without-id": ([{"name": "person"}], set()),
     "none": ([], set()),
     "no-list": (None, set()),

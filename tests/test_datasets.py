@@ -156,7 +156,7 @@ def test_persons_come_in_order_of_pictures_with_their_own_truth(folder):
 
 
 def test_only_persons_are_persons(folder):
-    kinds = [{"id": 4, "name": "person", "keypoints": JOINTS}, {"id": 9, "name": "dog"}]
+    kinds = [{"id": 9, "name": "dog", "keypoints": ["tail"]}, {"id": 4, "name": "person", "keypoints": JOINTS}]
     content = table([annotation(1, category_id=4), annotation(2, category_id=9)], categories=kinds)
     assert load(folder, content).truth.names == ("annotation 1",)
     found = [detection(category_id=4), detection(category_id=1), detection(category_id=9)]

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from sdk.coco import (
     PERSON,
+    CocoCategory,
     CocoRecord,
     Table,
     image_from,
     json_from_file,
     person_categories,
+    person_kinds,
     record_from,
     records_of,
     result_tables,
@@ -94,8 +96,8 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     position: Position = {
         picture.id: int(n) if kept else None for picture, n, kept in zip(listed, keep.cumsum() - 1, keep, strict=True)
     }
-    categories = tables_of(table, "categories", options.annotations, DatasetError)
-    notes, kinds = _joint_notes(categories, recipe.skeleton, options.annotations), person_categories(table)
+    tables_of(table, "categories", options.annotations, DatasetError)  # must be there, though it may be empty
+    notes, kinds = _joint_notes(person_kinds(table), recipe.skeleton, options.annotations), person_categories(table)
     annotations = records_of(table, "annotations", options.annotations, DatasetError)
     persons_only = [record for record in annotations if record.is_person(kinds)]
     truth, without_area = _truth(persons_only, position, recipe.skeleton, problems)
@@ -157,11 +159,11 @@ def _sizes_wh(pictures: tuple[Picture, ...]) -> NDArray[np.float64]:  # N x 2, i
     return np.array([picture.size_wh or (np.inf, np.inf) for picture in pictures], np.float64).reshape(-1, 2)
 
 
-def _joint_notes(categories: list[Table], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
-    named = [category["keypoints"] for category in categories if isinstance(category.get("keypoints"), list)]
-    if not any(named):
+def _joint_notes(kinds: list[CocoCategory], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
+    named = [kind.joints for kind in kinds if kind.joints]
+    if not named:
         return ("the annotations do not name their joints; they are taken to be in the engine's order",)
-    names = [SAME_JOINT.get(str(name), str(name)) for name in next(filter(None, named))]
+    names = [SAME_JOINT.get(name, name) for name in named[0]]
     joints = list(skeleton.joints)
     if len(names) != len(joints):
         raise DatasetError(f"{path}: annotated joints must be the engine's {len(joints)} (got {len(names)}: {names})")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import CocoRecord, Table, image_names, json_from_file, person_categories, records_of, tables_of
+from sdk.coco import CocoCategory, CocoRecord, image_names, json_from_file, person_kinds, records_of, tables_of
 from sdk.errors import DatasetError
 from sdk.oks import areas_from_boxes
 from sdk.recipe import Recipe
@@ -165,24 +165,19 @@ def _rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
 
 def _joint_orders(document: object, path: Path, joints: tuple[str, ...]) -> dict[int | None, list[int]]:
     """Where each person category lists the joints; a record without a category is of the only one."""
-    persons = person_categories(document)
-    orders: dict[int | None, list[int]] = {}
-    for category in tables_of(document, "categories", path, DatasetError):
-        if category.get("id") in persons:
-            orders[category["id"]] = _joint_order(path, category, joints)
+    tables_of(document, "categories", path, DatasetError)  # must be there
+    orders: dict[int | None, list[int]] = {k.identity: _joint_order(path, k, joints) for k in person_kinds(document)}
     return {None: next(iter(orders.values())), **orders} if len(orders) == 1 else orders
 
 
-def _joint_order(path: Path, category: Table, joints: tuple[str, ...]) -> list[int]:
-    listed = category.get("keypoints")
-    listed = listed if isinstance(listed, list) else []
-    missing = [name for name in joints if name not in listed]
+def _joint_order(path: Path, kind: CocoCategory, joints: tuple[str, ...]) -> list[int]:
+    missing = [name for name in joints if name not in kind.joints]
     if missing:
         raise DatasetError(
             f"{path.name}: lacks joint '{missing[0]}' of the recipe's skeleton (it lists "
-            f"{', '.join(map(str, listed)) or 'none'}); use a recipe with the data's joint set"
+            f"{', '.join(kind.joints) or 'none'}); use a recipe with the data's joint set"
         )
-    return [listed.index(name) for name in joints]
+    return [kind.joints.index(name) for name in joints]
 
 
 def _annotation(
