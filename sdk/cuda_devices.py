@@ -22,12 +22,14 @@ COMPUTE_CAPABILITY_MINOR = 76
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One device. `capability` is the compute capability, as in '8.7'."""
+    """One device. `capability` is the compute capability, as in '8.7'; `pci_bus_id` names it to NVML, as in
+    '0000:65:00.0', whatever devices are visible and in which order."""
 
     index: int
     name: str
     capability: str
     memory_mib: int
+    pci_bus_id: str = ""
 
 
 def cuda_devices() -> tuple[CudaDevice, ...]:
@@ -80,7 +82,9 @@ def _device(driver: ctypes.CDLL, index: int) -> CudaDevice:
     driver.cuDeviceGetName(name, len(name), handle)
     driver.cuDeviceTotalMem_v2(ctypes.byref(total), handle)
     major, minor = (_attribute(driver, handle, key) for key in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR))
-    return CudaDevice(index, name.value.decode(), f"{major}.{minor}", total.value >> 20)
+    bus = ctypes.create_string_buffer(32)
+    driver.cuDeviceGetPCIBusId(bus, len(bus), handle)
+    return CudaDevice(index, name.value.decode(), f"{major}.{minor}", total.value >> 20, bus.value.decode())
 
 
 def _attribute(driver: ctypes.CDLL, handle: ctypes.c_int, key: int) -> int:

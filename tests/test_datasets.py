@@ -10,6 +10,7 @@ from sdk.errors import DatasetError
 from sdk.evaluate.boxes import boxes_from_annotations, boxes_from_mpii, convention_of
 from sdk.evaluate.datasets import DatasetOptions, limited
 from sdk.evaluate.loading import load_dataset
+from sdk.evaluate.scoring import _crop_areas
 from sdk.skeletons import skeleton_by_name
 from tests.support.engines import SMALL
 
@@ -91,6 +92,9 @@ UNUSABLE = {  # annotation -> the word it is counted under, and whether its trut
     "no-box": (annotation(2, bbox=None), "annotation without a finite box", False),
     "box-of-three": (annotation(2, bbox=[1, 2, 3]), "annotation without a finite box", False),
     "infinite-box": (annotation(2, bbox=[1, 2, float("inf"), 3]), "annotation without a finite box", False),
+    "box-of-texts": (annotation(2, bbox=["a", 2, 3, 4]), "annotation without a finite box", False),
+    "image-a-list": (annotation(2, image=[1]), "annotation of an unknown image", False),
+    "keypoints-a-text": (annotation(2, keypoints="x"), "annotation without 14 finite keypoints", False),
     "no-keypoints": (annotation(2, keypoints=None), "annotation without 14 finite keypoints", False),
     "keypoints-of-17": (annotation(2, keypoints=[1] * 51), "annotation without 14 finite keypoints", False),
     "nan-keypoint": (annotation(2, keypoints=[float("nan")] * 42), "annotation without 14 finite keypoints", False),
@@ -151,6 +155,14 @@ def test_persons_come_in_order_of_pictures_with_their_own_truth(folder):
         assert dataset.truth.boxes_xyxy[row, 0] == dataset.boxes_xyxy[person, 0]
 
 
+def test_only_persons_are_persons(folder):
+    kinds = [{"id": 9, "name": "dog", "keypoints": ["tail"]}, {"id": 4, "name": "person", "keypoints": JOINTS}]
+    content = table([annotation(1, category_id=4), annotation(2, category_id=9)], categories=kinds)
+    assert load(folder, content).truth.names == ("annotation 1",)
+    found = [detection(category_id=4), detection(category_id=1), detection(category_id=9)]
+    assert len(load(folder, content, detections=found)) == 1
+
+
 def detection(image=1, bbox=(1, 2, 30, 40), score=0.5, **more):
     return {"image_id": image, "category_id": 1, "bbox": list(bbox), "score": score, **more}
 
@@ -178,6 +190,12 @@ def test_limiting_twice_keeps_rows_pointing_at_their_truth(folder):
     assert dataset.truth.names == ("annotation 3",) and dataset.row.tolist() == [0] and dataset.picture.tolist() == [0]
 
 
+def test_the_area_of_a_crop_is_that_of_the_widened_and_padded_box(folder):
+    dataset = load(folder, table([annotation(1, bbox=[5, 5, 30, 40]), annotation(2, bbox=[5, 5, 60, 40])]))
+    # crops of 48 x 64: the first box has their aspect, the second becomes 60 x 80; both are padded by 1.25
+    assert _crop_areas(dataset, CROWD_RECIPE).tolist() == pytest.approx([1.25**2 * 1200, 1.25**2 * 4800])
+
+
 JOINTS = list(skeleton_by_name("crowdpose14").joints)
 REFUSED = {
     "no-file": (lambda f: load_dataset(DatasetOptions("lsp", f / "no.json", f), CROWD_RECIPE), "cannot be read"),
@@ -186,6 +204,10 @@ REFUSED = {
         "folder of images",
     ),
     "not-json": (lambda f: load(f, "{"), "is not JSON"),
+    "annotations-of-numbers": (
+        lambda f: load(f, table([5], categories=[{"keypoints": 5}])),
+        "key 'annotations' must be a list of tables",
+    ),
     "a-list": (lambda f: load(f, []), "key 'images' must be a list of tables"),
     "annotations-missing": (lambda f: load(f, {"images": [], "categories": []}), "key 'annotations'"),
     "no-annotations": (lambda f: load(f, table([])), "no person is left"),

@@ -98,6 +98,17 @@ def test_nms_takes_the_best_first_and_the_mean_of_both_areas():
     assert nms_keep(poses[:0], scores[:0], np.zeros(0), COCO.sigmas, 0.9) == []
 
 
+@pytest.mark.parametrize(
+    ("areas", "kept"),  # of the worse and of the better pose: OKS is 0.92 ** (1e4 / area), above 0.9 from 7,914 on
+    [((12e3, 5e3), [1]), ((5e3, 12e3), [1]), ((3e3, 12e3), [1, 0]), ((12e3, 3e3), [1, 0])],
+    ids=["mean-8500", "mean-8500-turned", "mean-7500", "mean-7500-turned"],
+)
+def test_neither_area_alone_decides_nms(areas, kept):
+    first = pose(3)
+    poses = np.stack([first, moved_to(first, 0.92, area=1e4)])
+    assert nms_keep(poses, np.array([0.1, 0.9]), np.array(areas), COCO.sigmas, 0.9) == kept
+
+
 def test_soft_nms_ranks_overlap_lower_and_keeps_twenty():
     first = pose(4)
     poses = np.stack([first, moved_to(first, 0.97), first + 5000])
@@ -244,14 +255,16 @@ def test_perfect_is_100_and_shuffled_is_near_0(skeleton):
 def test_crowdpose_splits_by_the_crowd_index_and_has_nan_for_an_empty_split():
     pytest.importorskip("faster_coco_eval")
     truth, results = noisy_set(4, images=30, joints=14, skeleton=CROWD)
-    index = {image: 0.1 if image <= 15 else 0.5 for image in range(1, 31)}
+    index = {image: 0.1 if image <= 10 else 0.2 if image <= 20 else 0.8 for image in range(1, 31)}
     ap = crowdpose_ap(truth, results, index, CROWD.sigmas)
     boxed = [{**t, "area": 0.53 * t["bbox"][2] * t["bbox"][3]} for t in truth]
-    for split, ids in (("AP", range(1, 31)), ("AP easy", range(1, 16)), ("AP medium", range(16, 31))):
+    splits = {"AP": range(1, 31), "AP easy": range(1, 11), "AP medium": range(11, 21), "AP hard": range(21, 31)}
+    for split, ids in splits.items():
         assert ap.figures[split] == pytest.approx(
             coco_ap(boxed, results, list(ids), CROWD.sigmas).figures["AP"], abs=1e-6
         )
-    assert math.isnan(ap.figures["AP hard"])
+    easy = crowdpose_ap(truth, results, dict.fromkeys(index, 0.1), CROWD.sigmas)
+    assert math.isnan(easy.figures["AP medium"]) and math.isnan(easy.figures["AP hard"])
     assert ResampledAp(ap.matches)(np.ones(30, int)) == pytest.approx(ap.figures["AP"], abs=1e-6)
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.cli import main
+from sdk.cli.predict import _ImageIds
 from sdk.errors import InputError
 from sdk.runtime import outputs
 from sdk.runtime.boxfile import boxes_from_file
-from sdk.runtime.sources import Unreadable, frames_of, read_image, sources_from
+from sdk.runtime.sources import Source, Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+from tests.support.pictures import turned_jpeg, vast_png
 
 pytestmark = pytest.mark.native
 pytest.importorskip("onnxruntime")
@@ -187,22 +189,29 @@ def test_csv_gives_boxes_by_frame(engine, clip, tmp_path):
 
 
 BAD_BOX_FILES = {
-    "empty": ("b.json", "", r"b\.json' is neither JSON nor named \.csv"),
+    "empty": ("b.json", "", r"boxes file .*b\.json' is not JSON .* or CSV in a file named \.csv"),
     "a number": ("b.json", 3, r"must be COCO annotations .* \(got int\)"),
-    "no annotations": ("b.json", {"images": []}, "key 'annotations' is missing"),
+    "no annotations": ("b.json", {"images": []}, "key 'annotations' must be a list of tables"),
     "image without a name": (
         "b.json",
         {"images": [{"id": 1}]},
-        r"images\[0\]: key 'file_name' must be str \(got None\)",
+        r"images\[0\] must have .* text 'file_name' \(got 1, None\)",
     ),
-    "result without image": ("b.json", [{"bbox": [0, 0, 1, 1]}], r"\[0\]: key 'image_id' must be int \(got None\)"),
+    "result without image": (
+        "b.json",
+        [{"bbox": [0, 0, 1, 1]}],
+        r"\[0\]: key 'image_id' must be a whole number \(got None\)",
+    ),
     "three numbers": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1]}], r"'bbox' must be x, y, width, height"),
     "texts": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, "2"]}], r"'bbox' must be x, y, width, height"),
-    "not a table": ("b.json", [7], r"\[0\]: key 'image_id' must be int"),
+    "not a table": ("b.json", [7], "detections must be a list of tables"),
+    "images a number": ("b.json", {"images": 5}, "key 'images' must be a list of tables"),
+    "annotation not a table": ("b.json", {"images": [], "annotations": [7]}, "'annotations' must be a list of tables"),
+    "score null": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, 1], "score": None}], r"'score' must be .* \(got None"),
     "unlisted image": (
         "b.json",
-        {"images": [], "annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}]},
-        r"annotations\[0\] is of image 9, which 'images' does not list",
+        {"images": [], "annotations": [{"iscrowd": 1}, {"image_id": 9, "bbox": [0, 0, 1, 1]}]},
+        r"annotations\[1\] is of image 9, which 'images' does not list",
     ),
     "csv without header": (
         "b.csv",
@@ -211,6 +220,8 @@ BAD_BOX_FILES = {
     ),
     "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
     "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
+    "csv cut short of its file": ("b.csv", "x1,y1,x2,y2,file\n1,2,3,4\n", "line 2: column 'file' is empty"),
+    "csv of nan": ("b.csv", "file,x1,y1,x2,y2,score\na,1,2,3,4,nan\n", "line 2: box and score must be finite"),
 }
 
 
@@ -231,6 +242,28 @@ def test_a_box_without_area_names_the_file_and_the_image(engine, photos, tmp_pat
     assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines, "--save", tmp_path / "out") == 1
     assert "b.csv: " in (told := capsys.readouterr().err) and "1.png', frame 0: box 0 has no area" in told
     assert not lines.exists() and names_in(tmp_path / "out") == ["0.png"]  # what was whole stays
+
+
+IMAGE_IDS = {  # boxes file's images or None, sources -> ids of all frames, in order
+    "told, and a clip": ({"clip.mp4": 1, "2.jpg": 2}, ["clip.mp4", "2.jpg"], [1, 3, 4, 2]),
+    "told, and a clip that is not": ({"a.jpg": 7, "b.jpg": 9}, ["clip.mp4", "a.jpg"], [10, 11, 12, 7]),
+    "told twice the same": ({"1.jpg": 5}, ["x/1.jpg", "y/1.jpg"], [1, 2]),
+    "numbers": (None, ["7.jpg", "003.jpg", "clip.mp4"], [7, 3, 8, 9, 10]),
+    "names": (None, ["clip.mp4", "a.jpg", "clip2.mp4"], [2, 3, 4, 1, 5, 6, 7]),
+}
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 3])
+@pytest.mark.parametrize(("listed", "paths", "expected"), IMAGE_IDS.values(), ids=IMAGE_IDS)
+def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expected, claimed):
+    boxes = None
+    if listed is not None:
+        images = [{"id": number, "file_name": name} for name, number in listed.items()]
+        boxes = boxes_from_file(write(tmp_path / "b.json", {"images": images, "annotations": []}))
+    sources = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
+    ids = _ImageIds(sources, boxes)
+    found = [ids.of(source, frame) for source in sources for frame in range(3 if source.kind == "video" else 1)]
+    assert found == expected and len(set(found)) == len(found)
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -260,10 +293,14 @@ def test_sources_that_are_none_are_refused(tmp_path, name, message):
 
 
 def test_an_image_is_turned_as_its_exif_says(tmp_path):
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn right
-    jpeg = cv2.imencode(".jpg", noise(0))[1].tobytes()
-    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
+    (tmp_path / "turned.jpg").write_bytes(turned_jpeg(noise(0)))
     assert read_image(tmp_path / "turned.jpg").shape == (120, 90, 3)
+    assert read_stored_image(tmp_path / "turned.jpg").shape == (90, 120, 3)
+
+
+def test_an_image_above_opencvs_limit_is_told(tmp_path):
+    (tmp_path / "vast.png").write_bytes(vast_png())
+    assert read_image(tmp_path / "vast.png").reason.startswith("it has more pixels than OpenCV takes")
 
 
 def damage_photos(folder):

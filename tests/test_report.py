@@ -11,6 +11,7 @@ import pytest
 
 from sdk.evaluate.charts import bar_chart, histogram, line_chart, scatter_chart
 from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.report import markdown, report_table, write_report
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.recipe import Published
@@ -123,7 +124,7 @@ def test_the_table_is_json_and_says_what_the_figures_rest_on(verification):
     assert table["dataset"]["persons"] == 19 and table["dataset"]["pictures"] == 20
     assert table["dataset"]["left_out"] == {
         "zero-area box, person not cropped": 1,
-        "picture is empty or no picture that OpenCV reads, left out of every figure": 1,
+        "picture cannot be read (the file is empty), left out of every figure": 1,
     }
     comparison = table["comparison"]
     assert comparison["reference"] == "reference" and comparison["bootstrap_samples"] == 20
@@ -137,9 +138,45 @@ def test_the_markdown_holds_figures_remarks_and_the_published_value(verification
     text = markdown(table)
     assert f"| PCK@0.2 | {table['figures']['PCK@0.2']:.2f} |" in text
     assert "- zero-area box, person not cropped: 1" in text
-    assert "| coco-val2017 AP | 70.50 | detected, AP 56 | paper, table 3 |" in text
+    assert "| coco-val2017 AP | 70.50 | n/a | detected, AP 56 | paper, table 3 |" in text
     assert "persons a second" in text
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_a_drop_that_does_not_exist_is_said(verification, tmp_path):
+    comparison = replace(verification.comparison, ours=NAN, interval=(NAN, NAN))
+    undefined = replace(verification, comparison=comparison)
+    text = markdown(report_table(undefined))
+    assert "| drop | n/a (95 %: n/a to n/a) |" in text and "EXCEEDED" in text
+    assert "fell by n/a points" in (write_report(undefined, tmp_path) / "report.html").read_text()
+
+
+BESIDE = {  # a published figure's dataset and metric, the verified kind -> whether it is held against the measured
+    "same": ("COCO val2017", "AP", "coco", True),
+    "other-metric": ("COCO val2017", "AP, no extra post-processing", "coco", False),
+    "other-dataset": ("COCO val2017", "AP", "crowdpose", False),
+    "crowdpose": ("CrowdPose test", "AP", "crowdpose", True),
+    "not-public": ("Body8", "AP", "coco", False),
+    "not-measured": ("MPII val", "PCKh@0.1", "mpii", False),
+}
+
+
+@pytest.mark.parametrize(("dataset", "metric", "kind", "beside"), BESIDE.values(), ids=BESIDE)
+def test_a_published_figure_stands_beside_the_measured_one(verification, dataset, metric, kind, beside):
+    published = Published(dataset, metric, 70.5, "detected", "the paper")
+    assert measured_beside(published, kind, {"AP": 61.25}) == (61.25 if beside else None)
+    engine = verification.engines[0]
+    recipe = replace(engine.manifest.recipe, published=(published,))
+    scores = replace(verification.scores[0], figures={**verification.scores[0].figures, "AP": 61.25})
+    changed = replace(
+        verification,
+        engines=(replace(engine, manifest=replace(engine.manifest, recipe=recipe)), *verification.engines[1:]),
+        dataset=replace(verification.dataset, kind=kind),
+        scores=(scores, *verification.scores[1:]),
+    )
+    table = report_table(changed)
+    row = f"| {dataset} {metric} | 70.50 | {'61.25' if beside else 'n/a'} | detected | the paper |"
+    assert row in markdown(table) and table["published"][0]["command"] == command_for(recipe, published)
 
 
 def test_the_results_are_cocos_format(verification, tmp_path):

@@ -2,15 +2,18 @@
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sdk.errors import CheckpointError, DeviceError, TrainingError
+from sdk.errors import CheckpointError, DeviceError, MissingDependencyError, OutputError, TrainingError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -19,14 +22,17 @@ pytest.importorskip("pycocotools")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
-from sdk.training.codecs import Smoothing  # noqa: E402
+from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.losses import simcc_loss  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
-from sdk.training.trainer import Trainer  # noqa: E402
+from sdk.training.trainer import Trainer, _optimiser  # noqa: E402
 from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+RTMPOSE = recipe_by_name("rtmpose-t-256x192")
 SETTINGS = Settings(epochs=3, batch=4, warmup_steps=2, workers=0, validate_every=2, cache_gib=0.01)
 
 
@@ -117,6 +123,50 @@ def test_a_killed_run_resumes_exactly(data, finished, tmp_path):
     assert same(load_file(output / "best.safetensors"), load_file(finished / "best.safetensors"))
 
 
+@contextmanager
+def a_disk_that_takes(count):
+    """No file may grow above `count` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.safetensors"])
+def test_a_full_disk_is_told_and_leaves_the_old_file(data, tmp_path, name):
+    run, path = trainer(data, tmp_path / "full"), tmp_path / "full" / name
+    write = run._checkpoint if name == "last.pt" else lambda: run._save_weights(path)
+    write()
+    before = path.read_bytes()
+    with a_disk_that_takes(4096), pytest.raises(OutputError, match=rf"{name}' cannot be written \(File too large\)"):
+        write()
+    assert [p.name for p in path.parent.iterdir()] == [name] and path.read_bytes() == before
+
+
+def test_the_checkpoint_is_written_before_curves_are_drawn(data, finished, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as full, pytest.raises(OutputError):
+        full.setattr("sdk.training.trainer.write_curves", stopped)
+        trainer(data, tmp_path / "run").fit()
+    assert weights_of(tmp_path / "run")["epoch"] == 1
+    (tmp_path / "run" / "log.csv").unlink()
+    run = trainer(data, tmp_path / "run", resume=True)
+    assert [row["epoch"] for row in log_of(tmp_path / "run")] == ["1"] and (tmp_path / "run" / "curves.png").exists()
+    run.fit()
+    assert same(weights_of(finished)["network"], weights_of(tmp_path / "run")["network"])
+
+
+def test_packages_are_asked_for_before_anything_is_done(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError, match=r"training needs matplotlib, .* pip install .*\[train\]"):
+        trainer(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_workers_change_nothing(data, finished, tmp_path):
     trainer(data, tmp_path / "workers", Settings(**{**vars(SETTINGS), "workers": 2})).fit()
     assert same(weights_of(finished)["network"], weights_of(tmp_path / "workers")["network"])
@@ -138,6 +188,25 @@ def test_stages_and_heatmaps_train(data, tmp_path):
     assert run.fit()["step"] == 12
     heatmap = trainer(data, tmp_path / "heatmap", SETTINGS, tiny_recipe("heatmap"))
     assert 0 <= heatmap.fit()["pck_0.2"] <= 100
+
+
+def test_labels_are_as_narrow_as_the_stage_is_small(data, tmp_path):
+    settings = replace(SETTINGS, stages=(Stage(0.5, 32, 32),), smoothing=Smoothing("gaussian", 3.0))
+    run = trainer(data, tmp_path / "run", settings, tiny_recipe(size=64))
+    draw = torch.Generator().manual_seed(0)
+    outputs = (torch.randn(2, 14, 64, generator=draw), torch.randn(2, 14, 64, generator=draw))
+    keypoints = torch.cat([32 * torch.rand(2, 14, 2, generator=draw), torch.full((2, 14, 1), 2.0)], dim=2)
+    x, y, weights = targets_from_keypoints(keypoints, (64, 64), 2.0, Smoothing("gaussian", 1.5))
+    assert torch.equal(run._loss(outputs, keypoints, (32, 32)), simcc_loss(outputs, (x, y), weights))
+
+
+def test_only_matrices_decay():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    conv, norm, linear = network
+    decayed, free = _optimiser(network, SETTINGS).param_groups
+    assert decayed["weight_decay"] == SETTINGS.weight_decay > 0 == free["weight_decay"]
+    assert [id(p) for p in decayed["params"]] == [id(conv.weight), id(linear.weight)]
+    assert {id(p) for p in free["params"]} == {id(p) for p in (conv.bias, norm.weight, norm.bias, linear.bias)}
 
 
 def test_fine_tuning_starts_from_the_weights(data, finished, tmp_path):
@@ -216,9 +285,31 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
         (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), CheckpointError, "no.safetensors"),
         (lambda d, f, t: Settings(epochs=0), TrainingError, "setting 'epochs' must be at least 1 (got 0)"),
         (lambda d, f, t: Settings(ema=1.0), TrainingError, "setting 'ema' must be at least 0 and below 1"),
+        (
+            lambda d, f, t: Trainer(RTMPOSE, Settings(stages=(Stage(0.5, 128, 96),)), None, None, t),
+            TrainingError,
+            "stages: head 'gau' of recipe 'rtmpose-t-256x192' learns a weight for each place of the crop, so every "
+            "stage must have the recipe's size 256 x 192 (got 128 x 96)",
+        ),
+        (
+            lambda d, f, t: trainer(d, t, Settings(stages=(Stage(0.5, 32, 48),))),
+            TrainingError,
+            "stages: height and width must be multiples of 32 (got 32 x 48)",
+        ),
         (lambda d, f, t: Settings(stages=(Stage(2.0, 8, 8),)), TrainingError, "'until' must rise within 0..1"),
     ],
-    ids=["used-folder", "few-persons", "other-settings", "device", "weights", "epochs", "ema", "stages"],
+    ids=[
+        "used-folder",
+        "few-persons",
+        "other-settings",
+        "device",
+        "weights",
+        "epochs",
+        "ema",
+        "stage-of-gau",
+        "stage-size",
+        "stages",
+    ],
 )
 def test_misuse_is_refused(data, finished, tmp_path, act, error, message):
     with pytest.raises(error) as raised:

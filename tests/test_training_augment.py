@@ -6,7 +6,7 @@ import pytest
 from sdk.errors import TrainingError
 from sdk.geometry import crop_affines, inverse_affines
 from sdk.skeletons import skeleton_by_name
-from sdk.training.augment import Augmentation, Person, augmented_crop, body_halves
+from sdk.training.augment import Augmentation, PersonImage, augmented_crop, body_halves
 
 cv2 = pytest.importorskip("cv2")
 
@@ -23,7 +23,7 @@ def dotted_person(seed):
     for joint, (x, y) in enumerate(xy):
         cv2.circle(image, (round(x), round(y)), 5, (255, 255 - 15 * joint, 15 * joint), -1)
     keypoints = np.column_stack([np.round(xy), np.full(14, 2)]).astype(np.float32)
-    return Person(image, keypoints, np.array([40, 50, 170, 200], np.float32))
+    return PersonImage(image, keypoints, np.array([40, 50, 170, 200], np.float32))
 
 
 @pytest.mark.parametrize("size_hw", [(128, 128), (128, 96), (65, 97)])

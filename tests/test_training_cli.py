@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("matplotlib")
 pytest.importorskip("pycocotools")
 
+from sdk.training.packages import GRAPH, TRAINING  # noqa: E402
 from tests.support.training import write_data, write_tiny_recipe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +64,19 @@ def test_torchrun_starts_several(command, tmp_path):
     said = subprocess.run(run, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
     assert len(said.strip().splitlines()) == 1
     assert json.loads(said)["epochs"] == 1
+
+
+@pytest.mark.parametrize("name", [*TRAINING, *GRAPH])
+def test_a_missing_package_is_told_before_the_training(command, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    assert main([*command, "--output", str(tmp_path / "run")]) == 1
+    assert f"training needs {name}, not installed here" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_extra_brings_every_package():
+    extra = re.search(r"^train = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)[1]
+    assert set(re.findall(r'"(\w+)>=', extra)) == {*TRAINING, *GRAPH}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from sdk.errors import DatasetError, TrainingError
 from sdk.training.augment import Augmentation
 from sdk.training.dataset import PersonDataset, annotations_from_coco
 from sdk.training.settings import Settings, settings_from_file
+from tests.support.pictures import turned_jpeg, vast_png
 from tests.support.training import JOINTS, tiny_recipe, write_data
 
 cv2 = pytest.importorskip("cv2")
@@ -50,6 +51,11 @@ def test_joints_are_found_by_name_in_any_order(data):
         ({"keypoints": [0.0] * 42}, "no annotated joint"),
         ({"keypoints": [1.0] * 41}, "malformed keypoints"),
         ({"keypoints": []}, "malformed keypoints"),
+        ({"keypoints": "x"}, "malformed keypoints"),
+        ({"keypoints": None}, "malformed keypoints"),
+        ({"bbox": None}, "no box"),
+        ({"bbox": ["a", 2, 3, 4]}, "no box"),
+        ({"image_id": [1]}, "unknown category or image"),
         ({"keypoints": [float("nan")] * 42}, "malformed keypoints"),
         ({"iscrowd": 1}, "crowd region"),
         ({"category_id": 9}, "unknown category or image"),
@@ -66,18 +72,64 @@ def test_unusable_persons_are_counted_and_skipped(data, caplog, change, reason):
     assert f"skipped 1 of 6 persons: {reason}" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut"])
+def test_what_a_record_need_not_say(data):
+    folder, path, document = data
+    for key, value in (("area", None), ("id", "one"), ("category_id", None)):
+        document["annotations"][0][key] = value
+    first = annotations_from_coco(rewritten(path, document), folder, tuple(JOINTS))[0]
+    assert first.identity is None
+    assert first.area_px == pytest.approx(0.53 * float(np.prod(document["annotations"][0]["bbox"][2:])))
+
+
+def test_only_the_persons_category_needs_the_joints(data):
+    folder, path, document = data
+    document["categories"].append({"id": 9, "name": "dog", "keypoints": ["tail"]})
+    document["annotations"][2]["category_id"] = 9
+    assert len(annotations_from_coco(rewritten(path, document), folder, tuple(JOINTS))) == 5
+
+
+def test_pictures_are_taken_as_stored(data):
+    folder, path, document = data
+    image = document["images"][0]
+    stored = cv2.imread(str(folder / image["file_name"]))
+    (folder / "turned.jpg").write_bytes(turned_jpeg(stored))
+    image["file_name"] = "turned.jpg"
+    person = PersonDataset(rewritten(path, document), folder, tiny_recipe(), exact=True).person(0)
+    assert person.image.shape == stored.shape  # the whole photograph lies within reach
+    assert np.abs(person.image.astype(int) - stored).mean() < 8
+
+
+DAMAGES = {
+    "missing": "No such file or directory",
+    "empty": "the file is empty",
+    "text": "not an image that OpenCV reads",
+    "cut": "not an image that OpenCV reads",
+    "vast": "it has more pixels than OpenCV takes",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_broken_images_are_reported_and_skipped(data, caplog, damage):
     folder, path, document = data
     image = folder / document["images"][1]["file_name"]
     if damage == "missing":
         image.unlink()
     else:
-        image.write_bytes({"empty": b"", "text": b"not a picture", "cut": image.read_bytes()[:60]}[damage])
+        image.write_bytes(
+            {"empty": b"", "text": b"not a picture", "cut": image.read_bytes()[:60], "vast": vast_png()}[damage]
+        )
     with caplog.at_level(logging.WARNING, "sdk"):
         dataset = PersonDataset(path, folder, tiny_recipe())
     assert [annotation.identity for annotation in dataset.annotations] == [0, 2, 3, 4, 5]
-    assert f"image '{image}' is missing or does not decode; skipped" in caplog.text
+    assert f"image '{image}' cannot be read ({DAMAGES[damage]}" in caplog.text
+
+
+def test_a_person_outside_the_picture_is_reported_and_skipped(data, caplog):
+    folder, path, document = data
+    document["annotations"][1]["bbox"] = [5000, 5000, 10, 10]
+    with caplog.at_level(logging.WARNING, "sdk"):
+        assert len(PersonDataset(rewritten(path, document), folder, tiny_recipe())) == 5
+    assert "the box of annotation 1 lies outside it" in caplog.text
 
 
 def test_the_cache_changes_no_sample(data):
@@ -124,14 +176,28 @@ def test_a_person_far_larger_than_the_crop_is_shrunk_without_moving_joints(tmp_p
     small, shrunk = (dataset.sample(index, 0, Augmentation.none()) for index in (0, 1))
     np.testing.assert_allclose(shrunk[1], small[1], atol=0.6)
     assert np.abs(small[0].astype(int) - shrunk[0]).mean() < 12
-    assert PersonDataset(path, tmp_path, tiny_recipe(), exact=True).person(1).image.shape[0] > 4 * image.shape[0]
+    whole, part = PersonDataset(path, tmp_path, tiny_recipe(), exact=True).person(1), dataset.person(1)
+    assert whole.image.shape[0] > 4 * image.shape[0]
+    scale = (part.box_xyxy[2] - part.box_xyxy[0]) / (whole.box_xyxy[2] - whole.box_xyxy[0])
+    for large_px, small_px in ((whole.box_xyxy, part.box_xyxy), (whole.keypoints[:, :2], part.keypoints[:, :2])):
+        np.testing.assert_allclose(small_px, (large_px + 0.5) * scale - 0.5, atol=1e-3)  # pixel centres, not corners
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ("[", "is not a COCO keypoint file"),
-        ("{}", "is not a COCO keypoint file: KeyError 'images'"),
+        ("[", "is not JSON"),
+        ("{}", "key 'images' must be a list of tables"),
+        ('{"images": [], "annotations": [5], "categories": []}', "key 'annotations' must be a list of tables"),
+        (
+            '{"images": [{"id": 1}], "annotations": []}',
+            "images[0] must have a whole number 'id' and a text 'file_name'",
+        ),
+        ('{"images": [], "annotations": []}', "key 'categories' must be a list of tables"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}',
+            "lacks joint 'left_shoulder' of the recipe's skeleton (it lists none)",
+        ),
         ('{"images": [], "annotations": [], "categories": []}', "holds no usable person"),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "keypoints": ["nose"]}]}',

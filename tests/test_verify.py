@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sdk.cli import main
 from sdk.errors import DatasetError, InputError, OutputError
-from sdk.evaluate.comparing import bins_moved
+from sdk.evaluate.comparing import bins_moved, bootstrap_drop
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
 from sdk.evaluate.loading import load_dataset
@@ -26,6 +27,7 @@ from tests.support.engines import (
     pooled_simcc_graph,
     wrapped_engine,
 )
+from tests.support.pictures import vast_png
 
 pytestmark = pytest.mark.native
 cv2 = pytest.importorskip("cv2")
@@ -139,9 +141,10 @@ def test_perfect_predictions_give_100_in_every_figure(engine, photographs, perfe
 
 
 SPOILT = {
-    "no-picture": (b"this is no picture", "no picture that OpenCV reads"),
-    "empty": (b"", "picture is empty"),
+    "no-picture": (b"this is no picture", "not an image that OpenCV reads"),
+    "empty": (b"", "the file is empty"),
     "cut-off": (None, None),
+    "vast": (vast_png(), "more pixels than OpenCV takes"),
     "another-size": (np.zeros((50, 40, 3), np.uint8), "size is not the annotated one"),
 }
 
@@ -213,6 +216,44 @@ def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, pho
         verify(options(engine, photographs, output=tmp_path))
 
 
+def test_a_record_that_was_cut_off_is_dropped_from_the_file(tmp_path):
+    path, key = tmp_path / "journal", {"run": 1}
+    first, second = np.ones((1, 2, 3), np.float32), np.full((1, 2, 3), 2, np.float32)
+    with Journal.open(path, key, (2, 3)) as journal:
+        journal.append(first)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 23)
+    with Journal.open(path, key, (2, 3)) as journal:
+        assert len(journal) == 1 and path.read_bytes() == whole
+        journal.append(second)
+    with Journal.open(path, key, (2, 3)) as journal:
+        np.testing.assert_array_equal(journal.predictions, np.concatenate([first, second]))
+
+
+def changed_dataset(chosen, **changes):
+    return replace(chosen, dataset=replace(chosen.dataset, **changes))
+
+
+def test_a_run_of_other_pictures_boxes_or_recipe_is_not_resumed(engine, graphs, photographs, tmp_path):
+    (tmp_path / "other").mkdir()
+    for path in photographs.glob("*.png"):
+        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
+    truth = json.loads((photographs / "annotations.json").read_text())["annotations"]
+    (tmp_path / "boxes.json").write_text(json.dumps([{**record, "score": 1.0} for record in truth]))
+    padded = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
+    chosen = options(engine, photographs, output=tmp_path / "out")
+    verify(chosen)
+    others = {
+        "images": changed_dataset(chosen, images=tmp_path / "other"),
+        "detections": changed_dataset(chosen, detections=tmp_path / "boxes.json"),
+        "recipes": replace(chosen, engine=wrapped_engine(graphs["simcc"], tmp_path / "padded", padded)),
+    }
+    for word, other in others.items():
+        with pytest.raises(DatasetError, match=rf"journal of another run \(it differs in {word}\)"):
+            verify(other)
+    assert verify(changed_dataset(chosen, images=photographs / ".." / photographs.name)).resumed == sum(PERSONS_IN)
+
+
 def test_a_resumed_run_still_says_what_was_left_out(engine, photographs, perfect, tmp_path):
     for path in photographs.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -280,6 +321,12 @@ def test_a_worse_engine_falls_and_its_interval_holds_the_drop(engine, graphs, ph
     assert again.comparison.interval == comparison.interval
 
 
+def test_the_interval_is_the_middle_95_per_cent():
+    values = iter(range(1001))
+    ours, reference = SimpleNamespace(resampled=lambda _: 0.0), SimpleNamespace(resampled=lambda _: next(values))
+    assert bootstrap_drop(ours, reference, 3, 1001) == pytest.approx((25.0, 975.0))
+
+
 def test_engines_with_other_crops_cannot_share_them(engine, graphs, photographs, tmp_path):
     other = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
     folder = wrapped_engine(graphs["simcc"], tmp_path / "padding", other)
@@ -316,6 +363,19 @@ def test_persons_that_ap_cannot_rank_are_said(engine, graphs, photographs, tmp_p
     [note] = verify(options(folder, photographs)).notes
     assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1e+06")
     assert verify(options(engine, photographs)).notes == ()
+
+
+def test_figures_that_nobody_annotated_have_no_interval(engine, photographs, tmp_path, capsys):
+    table = json.loads((photographs / "annotations.json").read_text())
+    for record in table["annotations"]:
+        record["keypoints"] = [0] * 42
+    boxes = [{"image_id": 10, "bbox": [5, 5, 60, 60], "score": 0.9, "category_id": 1}]
+    for name, content in (("annotations.json", table), ("boxes.json", boxes)):
+        (tmp_path / name).write_text(json.dumps(content))
+    for path in photographs.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert verb(engine, tmp_path, "--detections", tmp_path / "boxes.json", "--against", engine, "--samples", 5) == 1
+    assert "| drop | n/a (95 %: n/a to n/a) |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

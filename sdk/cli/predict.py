@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
-    where.add_argument("--box-threshold", type=float, default=0.3, help="lowest score of a box (default: 0.3)")
+    where.add_argument(
+        "--box-threshold", type=float, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
+    )
     where.add_argument("--no-track", action="store_true", help="in videos: no ids, and each frame on its own")
     where.add_argument("--detect-every", type=int, default=1, metavar="N", help="in videos: detect in every Nth frame")
     how = parser.add_argument_group("how")
@@ -98,7 +100,7 @@ class _Job:
         self._arguments = arguments
         self._boxes = boxes
         self._pictures = _pictures_of(sources, arguments.save)
-        self._ids = _image_ids(sources, boxes)
+        self._ids = _ImageIds(sources, boxes)
         self._sources = sources
         self._results: list[dict[str, Any]] = []
         self._lines: Any = None
@@ -171,7 +173,7 @@ class _Job:
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
-            records = poses.to_coco(self._ids[source.path] + index)
+            records = poses.to_coco(self._ids.of(source, index))
             self._results += [{**record, "file_name": source.path.name} for record in records]
         self._print(line, poses)
 
@@ -210,23 +212,32 @@ def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Path, Path]
     return targets
 
 
-def _image_ids(sources: list[Source], boxes: BoxFile | None) -> dict[Path, int]:
-    """COCO's image ids: the boxes file's, else the numbers that all names are, else counted from 1, frame by frame."""
-    told = {source.path: None if boxes is None else boxes.image_id(source.path) for source in sources}
-    if all(number is not None for number in told.values()):
-        return {path: number for path, number in told.items() if number is not None}
-    stems = [source.path.stem for source in sources]
-    images = all(source.kind == "image" for source in sources)
-    if images and all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
-        return {source.path: int(source.path.stem) for source in sources}
-    return dict(zip((source.path for source in sources), _counted(sources), strict=True))
+class _ImageIds:
+    """COCO's image ids. Pictures have the boxes file's, else the numbers that all their names are, else are counted
+    from 1. Frames of clips are counted on from the highest id: only reading a clip tells how many it has."""
+
+    def __init__(self, sources: list[Source], boxes: BoxFile | None) -> None:
+        taken = {} if boxes is None else boxes.image_ids
+        told = {} if boxes is None else {source.path: boxes.image_id(source.path) for source in sources}
+        known = {path: number for path, number in told.items() if number is not None}
+        pictures = [source.path for source in sources if source.kind == "image"]
+        whole = all(path in known for path in pictures) and len(set(known.values())) == len(known)
+        self._given = known if whole else _numbered(pictures)
+        self._last = max([*self._given.values(), *taken.values()], default=0)
+
+    def of(self, source: Source, frame: int) -> int:
+        """The id of a frame; each is asked for once."""
+        if frame == 0 and source.path in self._given:
+            return self._given[source.path]
+        self._last += 1
+        return self._last
 
 
-def _counted(sources: list[Source]) -> Iterator[int]:
-    number = 1
-    for source in sources:
-        yield number
-        number += max(source.frames, 1)
+def _numbered(pictures: list[Path]) -> dict[Path, int]:
+    stems = [path.stem for path in pictures]
+    if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
+        return {path: int(path.stem) for path in pictures}
+    return {path: number for number, path in enumerate(pictures, start=1)}
 
 
 def _save_picture(target: Path, picture: Frame) -> None:

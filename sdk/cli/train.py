@@ -53,8 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, then write the best network's graph beside its weights."""
+    from sdk.training.packages import GRAPH, TRAINING, check_packages
     from sdk.training.trainer import Trainer
 
+    check_packages((*TRAINING, *GRAPH))
     recipe, settings = recipe_from(arguments), _settings(arguments)
     train, val = _datasets(arguments, recipe, settings)
     trainer = Trainer(

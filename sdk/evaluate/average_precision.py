@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import MissingDependencyError
+from sdk.oks import AREA_SHARE
 
-__all__ = ["CROWD_EASY_BELOW", "CROWD_HARD_FROM", "Ap", "Matches", "ResampledAp", "coco_ap", "crowdpose_ap"]
+__all__ = ["Ap", "Matches", "ResampledAp", "coco_ap", "crowdpose_ap"]
 
 Record = dict[str, Any]
 Float64Array = NDArray[np.float64]
@@ -28,7 +29,6 @@ Float64Array = NDArray[np.float64]
 CATEGORY = 1
 RECALLS = np.linspace(0.0, 1.0, 101)
 CROWD_EASY_BELOW, CROWD_HARD_FROM = 0.2, 0.8  # crowd index, as in crowdposetools
-CROWD_AREA = 0.53  # of the box, where CrowdPose has no area (crowdposetools)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def crowdpose_ap(
 ) -> Ap:
     """AP, AP50, AP75, AR and AP of the easy, medium and hard images, by faster-coco-eval.
 
-    The area of a person is 0.53 of its box, as in crowdposetools. A split without images is NaN, not -100.
+    The area of a person is a share of its box, as in crowdposetools. A split without images is NaN, not -100.
     """
-    boxed = [{**record, "area": CROWD_AREA * record["bbox"][2] * record["bbox"][3]} for record in truth]
+    boxed = [{**record, "area": AREA_SHARE * record["bbox"][2] * record["bbox"][3]} for record in truth]
     plain = coco_ap(boxed, results, list(crowd_index), sigmas)
     splits = {
         "all": list(crowd_index),

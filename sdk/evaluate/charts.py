@@ -14,7 +14,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLOURS", "bar_chart", "histogram", "line_chart", "scatter_chart"]
+__all__ = ["bar_chart", "histogram", "line_chart", "scatter_chart"]
 
 Float64Array = NDArray[np.float64]
 

@@ -84,13 +84,14 @@ def compare(
 
 
 def bootstrap_drop(ours: Scores, reference: Scores, pictures: int, samples: int) -> tuple[float, float]:
-    """The middle 95 % of (reference - ours) over `samples` draws of the pictures with replacement."""
+    """The middle 95 % of (reference - ours) over `samples` draws of the pictures; NaN where no draw has a figure."""
     rng = np.random.default_rng(SEED)
     drops = []
     for _ in range(samples):
         counts = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures)
         drops.append(reference.resampled(counts) - ours.resampled(counts))
-    low, high = np.nanpercentile(drops, [2.5, 97.5])
+    known = np.asarray(drops)[np.isfinite(drops)]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     return float(low), float(high)
 
 

@@ -12,16 +12,13 @@ Kinds: `coco` and `crowdpose` (COCO keypoint JSON, OKS AP), `lsp` and `custom` (
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import DatasetError
 from sdk.evaluate.boxes import Convention, convention_of
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
@@ -34,10 +31,7 @@ __all__ = [
     "Picture",
     "Problems",
     "Truth",
-    "finite_numbers",
     "limited",
-    "read_json",
-    "records_of",
 ]
 
 DatasetKind = Literal["coco", "crowdpose", "mpii", "lsp", "custom"]
@@ -155,30 +149,3 @@ def limited(dataset: Dataset, keep: NDArray[np.bool_]) -> Dataset:  # one a pict
         box_scores=dataset.box_scores[persons],
         row=moved_row[persons],
     )
-
-
-def read_json(path: Path, what: str) -> Any:
-    """A JSON file; DatasetError says what it should have been."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DatasetError(f"{what} '{path}' cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise DatasetError(f"{what} '{path}' is not JSON: {error}; download it again or check its format") from error
-
-
-def records_of(table: Any, key: str, path: Path) -> list[Mapping[str, Any]]:
-    """The list of tables under `key` of a COCO-format file."""
-    records = table.get(key) if isinstance(table, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DatasetError(f"{path}: key '{key}' must be a list of tables, as COCO's keypoint format has it")
-    return records
-
-
-def finite_numbers(values: object, count: int) -> list[float] | None:
-    """`values` as floats if it is a list of `count` finite numbers."""
-    if not isinstance(values, list) or len(values) != count:
-        return None
-    if not all(isinstance(value, (int, float)) for value in values) or not np.isfinite(values).all():
-        return None
-    return [float(value) for value in values]

@@ -7,13 +7,27 @@ Opens no picture; whether a picture exists is checked, so that a wrong folder is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.coco import (
+    PERSON,
+    CocoCategory,
+    CocoRecord,
+    Table,
+    image_from,
+    json_from_file,
+    person_categories,
+    person_kinds,
+    record_from,
+    records_of,
+    result_tables,
+    tables_of,
+)
 from sdk.errors import DatasetError
 from sdk.evaluate.boxes import Convention, boxes_from_annotations
 from sdk.evaluate.datasets import (
@@ -23,23 +37,21 @@ from sdk.evaluate.datasets import (
     Picture,
     Problems,
     Truth,
-    finite_numbers,
     limited,
-    read_json,
-    records_of,
 )
 from sdk.evaluate.mpii import mpii_dataset
+from sdk.oks import AREA_SHARE, areas_from_boxes
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
 __all__ = ["load_dataset"]
 
-Record = Mapping[str, Any]
-Position = dict[Any, int | None]  # image id -> position among the pictures, None for one that is left out
+Position = dict[int | None, int | None]  # image id -> position among the pictures, None for one that is left out
+Box = tuple[float, float, float, float]  # xyxy
+Row = tuple[int, NDArray[np.float32], Box, float, bool, str]  # of the truth: picture, keypoints, box, area, crowd, name
 
 UNKNOWN = -1
 
-AREA_SHARE = 0.53  # of the box, where an annotation has no area (as crowdposetools has it)
 SKELETON_OF = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
 SAME_JOINT = {"head": "top_head"}  # CrowdPose's own file calls the top of the head 'head'
 
@@ -76,23 +88,25 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
 
 
 def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
-    table = read_json(options.annotations, "the annotation file")
+    table = json_from_file(options.annotations, "the annotation file", DatasetError)
     problems = Problems()
-    listed = _pictures(options, records_of(table, "images", options.annotations), problems)
+    listed = _pictures(options, tables_of(table, "images", options.annotations, DatasetError), problems)
     keep = _kept(listed, options, problems)
     pictures = tuple(picture for picture, kept in zip(listed, keep, strict=True) if kept)
-    position = {
+    position: Position = {
         picture.id: int(n) if kept else None for picture, n, kept in zip(listed, keep.cumsum() - 1, keep, strict=True)
     }
-    notes = _joint_notes(records_of(table, "categories", options.annotations), recipe.skeleton, options.annotations)
-    annotations = records_of(table, "annotations", options.annotations)
-    truth, without_area = _truth(annotations, position, recipe.skeleton, problems)
+    tables_of(table, "categories", options.annotations, DatasetError)  # must be there, though it may be empty
+    notes, kinds = _joint_notes(person_kinds(table), recipe.skeleton, options.annotations), person_categories(table)
+    annotations = records_of(table, "annotations", options.annotations, DatasetError)
+    persons_only = [record for record in annotations if record.is_person(kinds)]
+    truth, without_area = _truth(persons_only, position, recipe.skeleton, problems)
     if without_area:
-        notes += (f"{without_area} annotations have no area: 0.53 of the box is taken",)
+        notes += (f"{without_area} annotations have no area: {AREA_SHARE} of the box is taken",)
     if options.detections is None:
         persons = _annotated_persons(truth, _sizes_wh(pictures), options.convention_for(recipe), problems)
     else:
-        persons = _detected_persons(options.detections, position, problems)
+        persons = _detected_persons(options.detections, position, kinds or {PERSON}, problems)
     order = np.argsort(persons["picture"], kind="stable")
     return Dataset(
         options.kind,
@@ -107,23 +121,23 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     )
 
 
-def _pictures(options: DatasetOptions, records: list[Record], problems: Problems) -> tuple[Picture, ...]:
+def _pictures(options: DatasetOptions, tables: list[Table], problems: Problems) -> tuple[Picture, ...]:
     pictures: dict[int, Picture] = {}
-    for record in records:
-        identity, name = record.get("id"), record.get("file_name")
-        if type(identity) is not int or not isinstance(name, str):
-            problems.add("image record without id or file_name", record.get("id", record.get("file_name")))
+    for table in tables:
+        image = image_from(table)
+        if image is None:
+            problems.add("image record without id or file_name", table.get("id", table.get("file_name")))
             continue
-        if identity in pictures:
-            problems.add("image id twice", identity)
+        if image.identity in pictures:
+            problems.add("image id twice", image.identity)
             continue
-        index, size = record.get("crowdIndex"), _size_wh(record)
-        if options.kind == "crowdpose" and not isinstance(index, (int, float)):
+        if options.kind == "crowdpose" and image.crowd_index is None:
             raise DatasetError(
-                f"{options.annotations}: image {identity} has no 'crowdIndex'; CrowdPose's easy, medium and hard "
+                f"{options.annotations}: image {image.identity} has no 'crowdIndex'; CrowdPose's easy, medium and hard "
                 "figures need it; verify with dataset 'custom' to go without"
             )
-        pictures[identity] = Picture(identity, options.images / name, size, index)
+        path = options.images / image.file_name
+        pictures[image.identity] = Picture(image.identity, path, image.size_wh, image.crowd_index)
     return tuple(pictures.values())
 
 
@@ -145,16 +159,11 @@ def _sizes_wh(pictures: tuple[Picture, ...]) -> NDArray[np.float64]:  # N x 2, i
     return np.array([picture.size_wh or (np.inf, np.inf) for picture in pictures], np.float64).reshape(-1, 2)
 
 
-def _size_wh(record: Record) -> tuple[int, int] | None:
-    width, height = record.get("width"), record.get("height")
-    return (width, height) if type(width) is int and type(height) is int and min(width, height) > 0 else None
-
-
-def _joint_notes(categories: list[Record], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
-    named = [category["keypoints"] for category in categories if category.get("keypoints")]
+def _joint_notes(kinds: list[CocoCategory], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
+    named = [kind.joints for kind in kinds if kind.joints]
     if not named:
         return ("the annotations do not name their joints; they are taken to be in the engine's order",)
-    names = [SAME_JOINT.get(str(name), str(name)) for name in named[0]]
+    names = [SAME_JOINT.get(name, name) for name in named[0]]
     joints = list(skeleton.joints)
     if len(names) != len(joints):
         raise DatasetError(f"{path}: annotated joints must be the engine's {len(joints)} (got {len(names)}: {names})")
@@ -164,42 +173,41 @@ def _joint_notes(categories: list[Record], skeleton: Skeleton, path: Path) -> tu
     return (f"the annotations name joints differently: {', '.join(different)}",) if different else ()
 
 
-def _truth(annotations: list[Record], position: Position, skeleton: Skeleton, problems: Problems) -> tuple[Truth, int]:
+def _truth(
+    annotations: list[CocoRecord], position: Position, skeleton: Skeleton, problems: Problems
+) -> tuple[Truth, int]:
     joints = len(skeleton.joints)
-    rows: list[tuple[int, NDArray[np.float32], list[float], float, bool, str]] = []
+    rows: list[Row] = []
     without_area = 0
     for record in annotations:
-        name = f"annotation {record.get('id')}"
-        if record.get("image_id") not in position:
+        name = f"annotation {record.identity}"
+        if record.image_id not in position:
             problems.add("annotation of an unknown image", name)
             continue
-        picture = position[record["image_id"]]
+        picture, points = position[record.image_id], record.keypoints
         if picture is None:
             continue
-        crowd = bool(record.get("iscrowd", 0))
-        points, box = finite_numbers(record.get("keypoints"), 3 * joints), finite_numbers(record.get("bbox"), 4)
-        if points is None and crowd:  # a crowd region: pycocotools ignores what lies on it
-            points = [0.0] * 3 * joints
-        if points is None:
+        if record.crowd and len(points or ()) != 3 * joints:  # a crowd region: pycocotools ignores what lies on it
+            points = (0.0,) * 3 * joints
+        if points is None or len(points) != 3 * joints:
             problems.add(f"annotation without {joints} finite keypoints", name)
             continue
-        if box is None:
+        if record.box_xyxy is None:
             problems.add("annotation without a finite box", name)
             continue
-        area = record.get("area")
-        if not isinstance(area, (int, float)) or not np.isfinite(area):
-            area, without_area = AREA_SHARE * box[2] * box[3], without_area + 1
+        area = record.area_px2
+        if area is None:
+            area, without_area = float(areas_from_boxes(np.array(record.box_xyxy))), without_area + 1
         keypoints = np.asarray(points, np.float32).reshape(joints, 3)
-        rows.append((picture, keypoints, box, float(area), crowd, name))
+        rows.append((picture, keypoints, record.box_xyxy, area, record.crowd, name))
     return _truth_from_rows(rows, joints), without_area
 
 
-def _truth_from_rows(rows: list[tuple[int, NDArray[np.float32], list[float], float, bool, str]], joints: int) -> Truth:
-    boxes = np.array([row[2] for row in rows], np.float64).reshape(-1, 4)
+def _truth_from_rows(rows: list[Row], joints: int) -> Truth:
     return Truth(
         np.array([row[0] for row in rows], np.intp),
         np.array([row[1] for row in rows], np.float32).reshape(-1, joints, 3),
-        np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
         np.array([row[3] for row in rows], np.float64),
         np.array([row[4] for row in rows], bool),
         tuple(row[5] for row in rows),
@@ -227,28 +235,26 @@ def _annotated_persons(
     }
 
 
-def _detected_persons(path: Path, position: Position, problems: Problems) -> dict[str, NDArray[Any]]:
-    records = read_json(path, "the detection file")
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise DatasetError(f"{path}: detections must be a list of tables with image_id, category_id, bbox and score")
-    rows: list[tuple[int, list[float], float]] = []
-    for number, record in enumerate(records):
-        box, score = finite_numbers(record.get("bbox"), 4), record.get("score")
-        picture = position.get(record.get("image_id"), UNKNOWN)
-        if record.get("category_id", 1) != 1 or picture is None:
+def _detected_persons(
+    path: Path, position: Position, kinds: Collection[int], problems: Problems
+) -> dict[str, NDArray[Any]]:
+    detections = result_tables(json_from_file(path, "the detection file", DatasetError), path, DatasetError)
+    rows: list[tuple[int, Box, float]] = []
+    for number, record in enumerate(map(record_from, detections)):
+        picture = position.get(record.image_id, UNKNOWN)
+        if not record.is_person(kinds) or picture is None:
             continue
         if picture == UNKNOWN:
             problems.add("detection of an unknown image", f"detection {number}")
-        elif box is None or not isinstance(score, (int, float)) or not np.isfinite(score):
+        elif record.box_xyxy is None or record.score is None:
             problems.add("detection without a finite box and score", f"detection {number}")
-        elif box[2] <= 0 or box[3] <= 0:
+        elif not record.has_area:
             problems.add("detection with a zero-area box", f"detection {number}")
         else:
-            rows.append((picture, box, float(score)))
-    boxes = np.array([row[1] for row in rows], np.float64).reshape(-1, 4)
+            rows.append((picture, record.box_xyxy, record.score))
     return {
         "picture": np.array([row[0] for row in rows], np.intp),
-        "boxes_xyxy": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
+        "boxes_xyxy": np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
         "box_scores": np.array([row[2] for row in rows], np.float64),
         "row": np.full(len(rows), -1, np.intp),
     }

@@ -18,7 +18,7 @@ from typing import Any
 from sdk import __version__
 from sdk.cuda_devices import cuda_devices, driver_version
 
-__all__ = ["UNAVAILABLE", "cores_allowed", "machine_facts"]
+__all__ = ["cores_allowed", "machine_facts"]
 
 UNAVAILABLE = "unavailable"
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "tensorrt", "tensorrt-rtx", "pycuda", "torch", "rtmlib")

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.coco import finite_number, finite_numbers, json_from_file
 from sdk.errors import DatasetError, MissingDependencyError
 from sdk.evaluate.boxes import boxes_from_mpii
-from sdk.evaluate.datasets import Dataset, DatasetOptions, Picture, Problems, Truth, finite_numbers, read_json
+from sdk.evaluate.datasets import Dataset, DatasetOptions, Picture, Problems, Truth
 from sdk.evaluate.pck import head_size_px
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
@@ -28,7 +29,7 @@ Record = Mapping[str, Any]
 
 
 def mpii_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
-    records = read_json(options.annotations, "the annotation file")
+    records = json_from_file(options.annotations, "the annotation file", DatasetError)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DatasetError(f"{options.annotations}: must be a list of tables, as in MPII's mpii_val.json")
     problems = Problems()
@@ -70,16 +71,16 @@ def mpii_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
 
 
 def _mpii_row(record: Record, joints: int) -> tuple[NDArray[np.float32], list[float], float] | None:
-    centre, scale = finite_numbers(record.get("center"), 2), record.get("scale")
+    centre, scale = finite_numbers(record.get("center"), 2), finite_number(record.get("scale"))
     points, seen = record.get("joints"), record.get("joints_vis")
-    if centre is None or not isinstance(scale, (int, float)) or scale <= 0 or not isinstance(record.get("image"), str):
+    if centre is None or scale is None or scale <= 0 or not isinstance(record.get("image"), str):
         return None
     if not isinstance(points, list) or not isinstance(seen, list) or len(points) != joints or len(seen) != joints:
         return None
-    if any(finite_numbers(point, 2) is None for point in points):
+    if any(finite_numbers(point, 2) is None for point in points) or finite_numbers(seen) is None:
         return None
     zero_based = np.asarray(points, np.float32) - 1
-    return np.concatenate([zero_based, np.asarray(seen, np.float32)[:, None]], axis=1), centre, float(scale)
+    return np.concatenate([zero_based, np.asarray(seen, np.float32)[:, None]], axis=1), centre, scale
 
 
 def _head_sizes(

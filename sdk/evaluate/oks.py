@@ -2,7 +2,7 @@
 
     keep = nms_keep(keypoints, scores, areas_px2, sigmas, threshold=0.9)      # one image's persons, best first
 
-OKS of two poses is the mean over joints of exp(-d^2 / (2 area (2 sigma)^2)). Between two predictions the area is the
+OKS of two poses is the mean over joints of `sdk.oks.joint_similarity`. Between two predictions the area is the
 mean of both persons' crop areas and every joint counts (HRNet's `lib/nms/nms.py`, mmpose's `evaluation/functional`);
 against an annotation it is the annotation's area and annotated joints count (pycocotools).
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sdk.oks import joint_similarity
 
 __all__ = ["joint_oks", "nms_keep", "person_oks", "person_scores", "soft_nms_keep"]
 
@@ -40,7 +42,7 @@ def joint_oks(
     sigmas: tuple[float, ...],
 ) -> Float64Array:  # N x K
     """Similarity of each joint with its annotation, 0 to 1; NaN where it is not annotated."""
-    similarity = _similarity(predicted[..., :2], truth[..., :2], areas_px2, sigmas)
+    similarity = joint_similarity(predicted[..., :2], truth[..., :2], areas_px2, sigmas)
     similarity = np.where(np.isnan(similarity), 0.0, similarity)
     return np.where(truth[..., 2] > 0, similarity, np.nan)
 
@@ -104,15 +106,8 @@ def _overlaps(keypoints: FloatArray, areas_px2: FloatArray, sigmas: tuple[float,
     count, areas = len(keypoints), np.asarray(areas_px2, np.float64)
     one, other = np.divmod(np.arange(count * count), max(1, count))
     means = (areas[one] + areas[other]) / 2
-    overlaps: Float64Array = _similarity(keypoints[one], keypoints[other], means, sigmas).mean(axis=1)
+    overlaps: Float64Array = joint_similarity(keypoints[one], keypoints[other], means, sigmas).mean(axis=1)
     return overlaps.reshape(count, count)
-
-
-def _similarity(a: FloatArray, b: FloatArray, areas_px2: FloatArray, sigmas: tuple[float, ...]) -> Float64Array:
-    squared = ((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2).sum(axis=-1)
-    spread = (2 * np.asarray(sigmas)) ** 2 * (np.asarray(areas_px2, np.float64)[:, None] + np.spacing(1)) * 2
-    similarity: Float64Array = np.exp(-squared / spread)
-    return similarity
 
 
 def _best_first(scores: FloatArray) -> NDArray[np.intp]:

@@ -19,9 +19,10 @@ from sdk.evaluate.pictures import data_uri, person_picture
 from sdk.evaluate.scoring import truth_rows
 from sdk.evaluate.verifying import Verification
 
-__all__ = ["STYLE", "document", "figure", "html_page", "rows_table"]
+__all__ = ["PUBLISHED_HEAD", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]
 
 SHOWN = 6  # persons a row of pictures
+PUBLISHED_HEAD = ("published", "value", "measured here", "boxes", "source")
 
 STYLE = """
 :root{color-scheme:light dark}
@@ -43,10 +44,10 @@ def html_page(verification: Verification, table: Mapping[str, Any]) -> str:
         f"<p>{dataset['persons']} persons in {dataset['pictures']} pictures · {dataset['boxes']} boxes "
         f"({escape(dataset['box_convention'])}) · {engine['precision']} on {escape(engine['device'])} · flip test "
         f"{'on' if table['protocol']['flip_test'] else 'off'}</p>",
-        f'<p class="big">{escape(table["headline"])} {_shown(table["figures"][table["headline"]])}</p>',
+        f'<p class="big">{escape(table["headline"])} {shown(table["figures"][table["headline"]])}</p>',
         *_comparison_part(verification, table),
         "<h2>Figures</h2>",
-        rows_table([(name, _shown(value)) for name, value in table["figures"].items()]),
+        rows_table([(name, shown(value)) for name, value in table["figures"].items()]),
         *_chart_part(verification, table),
         *_people_part(verification),
         *_detail_part(table),
@@ -72,22 +73,35 @@ def rows_table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> s
     return "<table>" + "".join(lines) + "</table>"
 
 
+def published_rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A report's published figures, each beside the one measured here, by `PUBLISHED_HEAD`."""
+    return [
+        (f"{p['dataset']} {p['metric']}", shown(p["value"]), shown(p["measured"]), p["boxes"], p["source"])
+        for p in table["published"]
+    ]
+
+
 def figure(svg: str, caption: str) -> str:
     """A chart with its caption."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def shown(value: float | None) -> str:
+    """A figure with two decimals; 'n/a' for one that does not exist."""
+    return "n/a" if value is None else f"{value:.2f}"
 
 
 def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
     if verification.comparison is None:
         return []
     comparison, found = verification.comparison, table["comparison"]
-    low, high = comparison.interval
-    verdict = ("pass", "within") if verification.passed else ("fail", "above")
+    low, high = map(shown, found["drop_interval_95"])
+    verdict = ("pass", "within") if verification.passed else ("fail", "not within")
     rows = [
-        (f"{found['headline']} of this engine", _shown(found["ours"])),
-        (f"{found['headline']} of {found['reference']}", _shown(found["reference_value"])),
-        ("joints that moved by more than one bin", f"{found['moved_share']:.2f} %"),
-        *[(f"joint distance, {name}", f"{value:.2f} px") for name, value in found["distance_px"].items()],
+        (f"{found['headline']} of this engine", shown(found["ours"])),
+        (f"{found['headline']} of {found['reference']}", shown(found["reference_value"])),
+        ("joints that moved by more than one bin", f"{shown(found['moved_share'])} %"),
+        *[(f"joint distance, {name}", f"{shown(value)} px") for name, value in found["distance_px"].items()],
     ]
     charts = [
         figure(
@@ -107,8 +121,8 @@ def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> li
     pairs = "".join(_pair(verification, int(row)) for row in comparison.worst[:SHOWN])
     return [
         f"<h2>Against {escape(found['reference'])}</h2>",
-        f'<p class="{verdict[0]}">The figure fell by {comparison.drop:.2f} points (95 % of {comparison.samples} '
-        f"bootstrap samples over pictures: {low:.2f} to {high:.2f}), {verdict[1]} the allowed "
+        f'<p class="{verdict[0]}">The figure fell by {shown(found["drop"])} points (95 % of {comparison.samples} '
+        f"bootstrap samples over pictures: {low} to {high}), {verdict[1]} the allowed "
         f"{verification.options.max_drop:g}.</p>",
         rows_table(rows),
         '<div class="charts">' + "".join(charts) + "</div>",
@@ -197,13 +211,5 @@ def _detail_part(table: Mapping[str, Any]) -> list[str]:
             rows_table([(str(key), str(value)) for key, value in facts.items() if not isinstance(value, dict)])
         )
     if table["published"]:
-        rows = [
-            (f"{p['dataset']} {p['metric']} {p['value']:.2f}", f"{p['boxes']}; {p['source']}")
-            for p in table["published"]
-        ]
-        parts.append("<p>Published for this network:</p>" + rows_table(rows))
+        parts.append("<p>Published for this network:</p>" + rows_table(published_rows(table), PUBLISHED_HEAD))
     return parts
-
-
-def _shown(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"

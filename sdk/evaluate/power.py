@@ -4,7 +4,8 @@
     with PowerLog(meter) as log: ...
     log.joules([(start, end)])
 
-A meter reads the whole board (Jetson's VDD_IN) or the whole GPU, never one process: nothing else should run beside it.
+A meter reads a whole board (the rail VDD_IN, or the sum of a module's rails where no rail is the input) or a whole GPU,
+never one process: nothing else should run beside it. A meter that gives no number is not taken.
 """
 
 from __future__ import annotations
@@ -13,25 +14,29 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, nan
 from pathlib import Path
 from threading import Event, Thread
-from time import perf_counter
+from time import perf_counter, sleep
 from types import TracebackType
+
+from sdk.cuda_devices import cuda_devices
 
 __all__ = ["Meter", "PowerLog", "find_power_meter", "sysfs_meter", "watts_from_tegrastats"]
 
-BOARD_RAILS = ("VDD_IN", "POM_5V_IN", "SYS5V")  # Orin; Nano and TX; older boards
+INPUT_RAILS = ("VDD_IN", "POM_5V_IN")  # Orin Nano and NX; Nano: all that the module takes
+MODULE_RAILS = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO")  # AGX Orin has no rail for the whole
 PERIOD_SECONDS = 0.1
+PATIENCE_SECONDS = 2.0  # for a meter's first number; tegrastats takes a moment to start
 HWMON = Path("/sys/class/hwmon")
 
 
 @dataclass(frozen=True)
 class Meter:
-    """Where power is read, and how, in watts."""
+    """Where power is read, and how, in watts. `close` also ends a reading that waits."""
 
     source: str
     watts: Callable[[], float]  # NaN where this reading failed
@@ -39,38 +44,37 @@ class Meter:
 
 
 def find_power_meter(device: str, hwmon: Path = HWMON) -> tuple[Meter | None, str]:
-    """The meter that fits `device`, and its source; or None and why."""
-    meter = sysfs_meter(hwmon) or _tegrastats_meter()
-    if meter is None and device.startswith("cuda"):
-        meter = _nvml_meter(int(device.partition(":")[2] or 0))
-    if meter is None:
-        return None, "unavailable (no INA3221 in sysfs, no tegrastats, and no NVML device in use)"
-    return meter, meter.source
+    """The first meter that fits `device` and gives numbers, and its source; or None and why."""
+    silent = []
+    for meter in _meters(device, hwmon):
+        if _gives_numbers(meter):
+            return meter, meter.source
+        meter.close()
+        silent.append(meter.source)
+    if silent:
+        return None, f"unavailable: no number came from {', nor from '.join(silent)}"
+    return None, "unavailable (no INA3221 in sysfs, no tegrastats, and no NVML device in use)"
 
 
 def sysfs_meter(hwmon: Path) -> Meter | None:
-    """Jetson's input rail, from INA3221's voltage (mV) and current (mA)."""
+    """Jetson's power, from INA3221's voltages (mV) and currents (mA)."""
+    channels: dict[str, tuple[Path, Path]] = {}
     for label in sorted(hwmon.glob("hwmon*/in*_label")):
-        name = _word(label)
-        if name in BOARD_RAILS:
-            number = label.name.removeprefix("in").removesuffix("_label")
-            volt, ampere = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
-            if volt.is_file() and ampere.is_file():
-                return Meter(f"{name}, INA3221", partial(_product_watts, volt, ampere))
-    return None
-
-
-def _product_watts(millivolt: Path, milliampere: Path) -> float:
-    return int(_word(millivolt)) * int(_word(milliampere)) * 1e-6
+        number = label.name.removeprefix("in").removesuffix("_label")
+        volt, ampere = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
+        if volt.is_file() and ampere.is_file():
+            channels.setdefault(_word(label), (volt, ampere))
+    rails = _rails(channels)
+    if not rails:
+        return None
+    return Meter(f"{' + '.join(rails)}, INA3221", partial(_sum_watts, [channels[rail] for rail in rails]))
 
 
 def watts_from_tegrastats(line: str) -> float | None:
-    """The input rail's present power in a line of `tegrastats`, as in 'VDD_IN 4513mW/4480mW'."""
-    for rail in BOARD_RAILS:
-        match = re.search(rf"\b{rail} (\d+)(?:mW)?/", line)
-        if match:
-            return int(match[1]) * 1e-3
-    return None
+    """The present power in a line of `tegrastats`, as in 'VDD_IN 4513mW/4480mW'; None where no known rail is in it."""
+    found = {rail: int(milliwatts) for rail, milliwatts in re.findall(r"\b([A-Z][A-Z0-9_]+) (\d+)(?:mW)?/\d", line)}
+    rails = _rails(found)
+    return sum(found[rail] for rail in rails) * 1e-3 if rails else None
 
 
 class PowerLog:
@@ -93,8 +97,8 @@ class PowerLog:
     ) -> None:
         self._stop.set()
         if self._thread is not None and self._meter is not None:
+            self._meter.close()  # first: the thread may wait for a reading
             self._thread.join()
-            self._meter.close()
 
     def joules(self, spans: Sequence[tuple[float, float]]) -> float | None:
         """Energy of the spans (start, end), from the mean power within them; None without a sample in them."""
@@ -112,47 +116,96 @@ def _within(at: float, spans: Sequence[tuple[float, float]]) -> bool:
     return any(start <= at <= end for start, end in spans)
 
 
-@dataclass(frozen=True)
-class _Tegrastats:
-    """A running `tegrastats`, a line a reading."""
+def _meters(device: str, hwmon: Path) -> Iterator[Meter]:
+    """Meters that are there, the best first; each is opened when the one before was not taken."""
+    candidates: list[Callable[[], Meter | None]] = [partial(sysfs_meter, hwmon), _tegrastats_meter]
+    if device.startswith("cuda"):
+        candidates.append(partial(_nvml_meter, int(device.partition(":")[2] or 0)))
+    for opened in candidates:
+        meter = opened()
+        if meter is not None:
+            yield meter
 
-    process: subprocess.Popen[str]
+
+def _gives_numbers(meter: Meter) -> bool:
+    deadline = perf_counter() + PATIENCE_SECONDS
+    while not isfinite(meter.watts()):
+        if perf_counter() >= deadline:
+            return False
+        sleep(PERIOD_SECONDS)
+    return True
+
+
+def _rails(names: Mapping[str, object]) -> list[str]:
+    """The rails whose sum is the board's or the module's power: the input where there is one."""
+    inputs = [rail for rail in INPUT_RAILS if rail in names]
+    return inputs[:1] or [rail for rail in MODULE_RAILS if rail in names]
+
+
+def _sum_watts(channels: Sequence[tuple[Path, Path]]) -> float:  # mV, mA
+    return sum(_number(volt) * _number(ampere) for volt, ampere in channels) * 1e-6
+
+
+class _Tegrastats:
+    """A running `tegrastats`, read in the background: a reading never waits for it."""
+
+    def __init__(self, tool: str) -> None:
+        command = [tool, "--interval", str(int(1000 * PERIOD_SECONDS))]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._latest = nan
+        Thread(target=self._read, daemon=True, name="sdk-tegrastats").start()
 
     def watts(self) -> float:
-        assert self.process.stdout is not None, "opened with a pipe"
-        found = watts_from_tegrastats(self.process.stdout.readline())
-        return nan if found is None else found
+        """What was said since the last reading."""
+        latest, self._latest = self._latest, nan
+        return latest
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+        self._process.terminate()
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None, "opened with a pipe"
+        for line in self._process.stdout:
+            found = watts_from_tegrastats(line)
+            if found is not None:
+                self._latest = found
 
 
 def _tegrastats_meter() -> Meter | None:
     tool = shutil.which("tegrastats")
     if tool is None:
         return None
-    command = [tool, "--interval", str(int(1000 * PERIOD_SECONDS))]
-    running = _Tegrastats(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    running = _Tegrastats(tool)
     return Meter("tegrastats", running.watts, running.close)
 
 
 def _nvml_meter(index: int) -> Meter | None:
+    """NVML's meter of CUDA device `index`. NVML counts all GPUs in its own order: the PCI bus tells which is meant."""
+    buses = [device.pci_bus_id for device in cuda_devices() if device.index == index]
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
     handle, milliwatts = ctypes.c_void_p(), ctypes.c_uint()
-    if nvml.nvmlInit_v2() != 0 or nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
+    if not buses or nvml.nvmlInit_v2() != 0:
         return None
-    if nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts)) != 0:
+    if nvml.nvmlDeviceGetHandleByPciBusId_v2(buses[0].encode(), ctypes.byref(handle)) != 0:
         return None
 
     def watts() -> float:
         failed = nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts))
         return nan if failed else milliwatts.value * 1e-3
 
-    return Meter(f"NVML, device {index}", watts)
+    return Meter(f"NVML, GPU {buses[0]}", watts)
+
+
+def _number(path: Path) -> float:
+    """The whole number in a file of sysfs; NaN where it cannot be read now."""
+    try:
+        return int(_word(path))
+    except ValueError:
+        return nan
 
 
 def _word(path: Path) -> str:

@@ -28,6 +28,7 @@ from sdk.geometry import crop_affines
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine, open_pipeline
+from sdk.runtime.sources import Unreadable, read_stored_image
 
 __all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runners", "predict", "read_picture"]
 
@@ -186,20 +187,14 @@ def predict(
 
 
 def read_picture(picture: Picture) -> Frame | str:
-    """The picture as stored (BGR; a rotation note is not followed, as annotations do not), or why there is none."""
-    import cv2
-
-    try:
-        content = np.fromfile(picture.path, np.uint8)
-    except OSError as error:
-        return f"picture cannot be read ({error.strerror})"
-    frame = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if content.size else None
-    if frame is None:
-        return "picture is empty or no picture that OpenCV reads"
+    """The picture as stored (BGR), or why there is none."""
+    frame = read_stored_image(picture.path)
+    if isinstance(frame, Unreadable):
+        return f"picture cannot be read ({frame.reason})"
     height, width = frame.shape[:2]
     if picture.size_wh not in (None, (width, height)):
         return "picture's size is not the annotated one"
-    return np.asarray(frame, np.uint8)
+    return frame
 
 
 @dataclass(frozen=True)

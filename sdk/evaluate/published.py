@@ -1,6 +1,7 @@
-"""The `sdk verify` command that measures a published figure again: for the documents and for reports.
+"""Published figures beside measured ones: the measured figure of the same kind, and the `sdk verify` command for it.
 
     command_for(recipe, recipe.published[0])        # 'sdk verify ENGINE --dataset coco ... --flip-test', or None
+    measured_beside(recipe.published[0], "coco", scores.figures)                       # 74.1, or None
 
 The files are the usual ones, by their usual names; nobody but their owners may hand them out. None: the figure is of
 another variant than the recipe's (other labels, no quarter-pixel shift), or its data are not public as one set.
@@ -8,9 +9,11 @@ another variant than the recipe's (other labels, no quarter-pixel shift), or its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sdk.recipe import Published, Recipe
 
-__all__ = ["COMMANDS", "command_for"]
+__all__ = ["COMMANDS", "command_for", "measured_beside"]
 
 COMMANDS = {
     "COCO val2017": (
@@ -33,3 +36,12 @@ def command_for(recipe: Recipe, figure: Published) -> str | None:
         return None
     flip = " --flip-test" if recipe.protocol.flip_test else ""
     return f"sdk verify {recipe.name}.fp32 {files}{flip}"
+
+
+def measured_beside(figure: Published, kind: str, figures: Mapping[str, float | None]) -> float | None:
+    """What a verification on a dataset of `kind` measured of `figure`'s metric; None where the two are not one thing.
+
+    That the pictures are those of the published set, and the weights too, is the reader's to see.
+    """
+    same = f"--dataset {kind} " in COMMANDS.get(figure.dataset, "") and figure.metric in PLAIN_METRICS
+    return figures.get(figure.metric) if same else None

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.machine import machine_facts
-from sdk.evaluate.page import html_page
+from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
+from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import Verification
 from sdk.files import whole_file
 from sdk.manifest import Engine, sha256_of_file
 
-__all__ = ["markdown", "report_table", "timing_table", "write_report", "write_text"]
+__all__ = ["markdown", "report_table", "write_report", "write_text"]
 
 FORMAT = 1
 RESULTS_NAME = "keypoints.json"
@@ -53,6 +54,7 @@ def write_text(path: Path, text: str) -> None:
 def report_table(verification: Verification) -> dict[str, Any]:
     """The report as plain tables; a figure that does not exist is null."""
     options, dataset, recipe = verification.options, verification.dataset, verification.recipe
+    figures = _numbers(verification.scores[0].figures)
     table: dict[str, Any] = {
         "format": FORMAT,
         "engine": _engine_table(verification.engines[0], verification.devices[0]),
@@ -79,10 +81,17 @@ def report_table(verification: Verification) -> dict[str, Any]:
             "joint_threshold": recipe.protocol.joint_threshold,
         },
         "headline": verification.scores[0].headline,
-        "figures": _numbers(verification.scores[0].figures),
+        "figures": figures,
         "joints": _joint_table(verification.scores[0], recipe.skeleton.joints),
-        "published": [asdict(figure) for figure in recipe.published],
-        "timing": timing_table(verification),
+        "published": [
+            {
+                **asdict(figure),
+                "measured": measured_beside(figure, dataset.kind, figures),
+                "command": command_for(recipe, figure),
+            }
+            for figure in recipe.published
+        ],
+        "timing": _timing_table(verification),
         "notes": list(verification.notes),
         "machine": machine_facts(),
     }
@@ -91,7 +100,7 @@ def report_table(verification: Verification) -> dict[str, Any]:
     return table
 
 
-def timing_table(verification: Verification) -> dict[str, Any]:
+def _timing_table(verification: Verification) -> dict[str, Any]:
     """Persons a second and where the time went. Shares are of the main thread's time; workers run beside it."""
     timing = verification.timing
     wall = timing.wall_seconds
@@ -125,22 +134,18 @@ def markdown(table: Mapping[str, Any]) -> str:
         f"({dataset['box_convention']}); {engine['precision']} on {engine['device']}; flip test "
         f"{'on' if table['protocol']['flip_test'] else 'off'}.",
         "",
-        *_markdown_rows(("figure", "value"), [(name, _shown(value)) for name, value in table["figures"].items()]),
+        *_markdown_rows(("figure", "value"), [(name, shown(value)) for name, value in table["figures"].items()]),
     ]
     if "comparison" in table:
         lines += _markdown_comparison(table["comparison"])
     if table["published"]:
-        head = ("published", "value", "boxes", "source")
-        rows = [
-            (f"{p['dataset']} {p['metric']}", _shown(p["value"]), p["boxes"], p["source"]) for p in table["published"]
-        ]
-        lines += ["", *_markdown_rows(head, rows)]
+        lines += ["", *_markdown_rows(PUBLISHED_HEAD, published_rows(table))]
     remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
     remarks += [*dataset["notes"], *table["notes"]]
     if remarks:
         lines += ["", "Remarks", "", *[f"- {remark}" for remark in remarks]]
     names = table["joints"]
-    joints = [(joint, *(_shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
+    joints = [(joint, *(shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
     lines += ["", *_markdown_rows(("joint", *names), joints)]
     lines += _markdown_timing(table["timing"])
     return "\n".join(lines) + "\n"
@@ -155,14 +160,14 @@ def _markdown_timing(timing: Mapping[str, Any]) -> list[str]:
 
 
 def _markdown_comparison(comparison: Mapping[str, Any]) -> list[str]:
-    low, high = comparison["drop_interval_95"]
+    low, high = map(shown, comparison["drop_interval_95"])
     rows = [
-        (comparison["headline"], _shown(comparison["ours"])),
-        (f"{comparison['headline']} of {comparison['reference']}", _shown(comparison["reference_value"])),
-        ("drop", f"{comparison['drop']:.2f} (95 %: {low:.2f} to {high:.2f})"),
+        (comparison["headline"], shown(comparison["ours"])),
+        (f"{comparison['headline']} of {comparison['reference']}", shown(comparison["reference_value"])),
+        ("drop", f"{shown(comparison['drop'])} (95 %: {low} to {high})"),
         ("allowed drop", f"{comparison['max_drop']:g}: {'kept' if comparison['passed'] else 'EXCEEDED'}"),
-        ("joints moved by more than a bin", f"{comparison['moved_share']:.2f} %"),
-        ("joint distance, px", ", ".join(f"{k} {v:.2f}" for k, v in comparison["distance_px"].items())),
+        ("joints moved by more than a bin", f"{shown(comparison['moved_share'])} %"),
+        ("joint distance, px", ", ".join(f"{k} {shown(v)}" for k, v in comparison["distance_px"].items())),
     ]
     return ["", *_markdown_rows(("comparison", "value"), rows)]
 
@@ -220,7 +225,3 @@ def _numbers(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 def _number(value: float | NDArray[np.float64]) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
-
-
-def _shown(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"

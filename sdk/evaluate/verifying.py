@@ -161,6 +161,7 @@ def _run_key(
     chosen = options.dataset
     return {
         "annotations": sha256_of_file(chosen.annotations),
+        "images": str(chosen.images.resolve()),
         "detections": None if chosen.detections is None else sha256_of_file(chosen.detections),
         "dataset": chosen.kind,
         "limit": chosen.limit,
@@ -168,7 +169,7 @@ def _run_key(
         "persons": len(dataset),
         "pictures": len(dataset.pictures),
         "engines": [dict(sorted(engine.manifest.files.items())) for engine in engines],
-        "recipes": [engine.manifest.recipe.name for engine in engines],
+        "recipes": [engine.manifest.recipe.to_table() for engine in engines],
         "devices": [runner.device for runner in runners],
         "flip_test": options.flip_test,
         "refine": options.refine,

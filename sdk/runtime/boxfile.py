@@ -12,21 +12,31 @@ number that the image's file name is (000000000785.jpg is image 785), as COCO's 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.coco import (
+    PERSON,
+    Table,
+    image_names,
+    json_from_file,
+    person_categories,
+    record_from,
+    result_tables,
+    tables_of,
+)
 from sdk.errors import InputError
 
 __all__ = ["BoxFile", "boxes_from_file"]
 
 Float32Array = NDArray[np.float32]
-Rows = dict[tuple[str, int], list[tuple[float, float, float, float, float]]]  # x1, y1, x2, y2, score
+Row = tuple[float, float, float, float, float]  # x1, y1, x2, y2, score
+Rows = dict[tuple[str, int], list[Row]]
 CSV_COLUMNS = ("file", "x1", "y1", "x2", "y2")
 
 
@@ -35,7 +45,7 @@ class BoxFile:
     """Boxes by (image's key, frame). The key is a file name, its stem's number, or a path's end."""
 
     path: Path
-    rows: Mapping[tuple[str, int], list[tuple[float, float, float, float, float]]]
+    rows: Mapping[tuple[str, int], list[Row]]
     image_ids: Mapping[str, int]  # key -> image id, when the file tells
     known: frozenset[str]  # keys of all images of the file, those without boxes too
 
@@ -61,17 +71,11 @@ class BoxFile:
 
 def boxes_from_file(path: Path, *, score_threshold: float = 0.0) -> BoxFile:
     """The boxes of a COCO JSON or CSV file that score at least `score_threshold`. InputError names file and key."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"boxes file '{path}' cannot be read ({error}); check the path") from error
     if path.suffix.lower() == ".csv":
-        return _from_csv(path, text, score_threshold)
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"boxes file '{path}' is neither JSON nor named .csv ({error})") from error
-    if isinstance(table, dict) and isinstance(table.get("images"), list):
+        return _from_csv(path, score_threshold)
+    mend = "give COCO JSON, or CSV in a file named .csv"
+    table = json_from_file(path, "boxes file", InputError, mend)
+    if isinstance(table, dict) and "images" in table:
         return _from_annotations(path, table, score_threshold)
     if isinstance(table, list):
         return _from_results(path, table, score_threshold)
@@ -81,47 +85,54 @@ def boxes_from_file(path: Path, *, score_threshold: float = 0.0) -> BoxFile:
     )
 
 
-def _from_annotations(path: Path, table: Mapping[str, Any], threshold: float) -> BoxFile:
-    names = {}
-    for index, image in enumerate(table["images"]):
-        names[_value(image, "id", int, path, f"images[{index}]")] = Path(
-            _value(image, "file_name", str, path, f"images[{index}]")
-        ).as_posix()
-    annotations = table.get("annotations")
-    if not isinstance(annotations, list):
-        raise InputError(f"boxes file '{path}': key 'annotations' is missing; boxes are read from there")
-    persons = {c.get("id") for c in table.get("categories", []) if isinstance(c, dict) and c.get("name") == "person"}
-    wanted = [a for a in annotations if not persons or a.get("category_id") in persons]
-    rows = _rows_of(path, "annotations", (a for a in wanted if not a.get("iscrowd")), names, threshold)
+def _from_annotations(path: Path, table: Table, threshold: float) -> BoxFile:
+    names = {number: Path(name).as_posix() for number, name in image_names(table, path, InputError).items()}
+    persons, entries = person_categories(table), tables_of(table, "annotations", path, InputError)
+    rows = _rows_of(path, "annotations", _persons_of(entries, persons), names, threshold)
     return BoxFile(path, rows, {name: number for number, name in names.items()}, frozenset(names.values()))
 
 
-def _from_results(path: Path, table: list[Any], threshold: float) -> BoxFile:
-    numbers = {_value(entry, "image_id", int, path, f"[{index}]") for index, entry in enumerate(table)}
-    names = {number: f"#{number}" for number in numbers}
-    persons = [entry for entry in table if entry.get("category_id", 1) == 1]
-    rows = _rows_of(path, "", persons, names, threshold)
+def _from_results(path: Path, table: list[object], threshold: float) -> BoxFile:
+    entries = result_tables(table, path, InputError)
+    numbers = [record_from(entry).image_id for entry in entries]
+    names = {number: f"#{number}" for number in numbers if number is not None}
+    rows = _rows_of(path, "", _persons_of(entries, {PERSON}), names, threshold)
     return BoxFile(path, rows, {name: number for number, name in names.items()}, frozenset(names.values()))
 
 
-def _rows_of(path: Path, list_name: str, entries: Iterable[Any], names: Mapping[int, str], threshold: float) -> Rows:
-    rows: Rows = {}
+def _persons_of(entries: list[Table], persons: Collection[int]) -> Iterator[tuple[int, Table]]:
+    """The entries of single persons, with their place in the file."""
     for index, entry in enumerate(entries):
-        where = f"{list_name}[{index}]"
-        image = _value(entry, "image_id", int, path, where)
-        if image not in names:
-            raise InputError(f"boxes file '{path}': {where} is of image {image}, which 'images' does not list")
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-            raise InputError(f"boxes file '{path}': {where}: 'bbox' must be x, y, width, height (got {box!r})")
-        x, y, width, height = map(float, box)
-        score = float(entry.get("score", 1.0))
+        record = record_from(entry)
+        if record.is_person(persons) and not record.crowd:
+            yield index, entry
+
+
+def _rows_of(
+    path: Path, list_name: str, entries: Iterable[tuple[int, Table]], names: Mapping[int, str], threshold: float
+) -> Rows:
+    rows: Rows = {}
+    for index, entry in entries:
+        where, record = f"boxes file '{path}': {list_name}[{index}]", record_from(entry)
+        if record.image_id is None:
+            raise InputError(f"{where}: key 'image_id' must be a whole number (got {entry.get('image_id')!r})")
+        if record.image_id not in names:
+            raise InputError(f"{where} is of image {record.image_id}, which 'images' does not list")
+        if record.box_xyxy is None:
+            raise InputError(f"{where}: 'bbox' must be x, y, width, height (got {entry.get('bbox')!r})")
+        if "score" in entry and record.score is None:
+            raise InputError(f"{where}: 'score' must be a number, or left out (got {entry['score']!r})")
+        score = 1.0 if record.score is None else record.score
         if score >= threshold:
-            rows.setdefault((names[image], 0), []).append((x, y, x + width, y + height, score))
+            rows.setdefault((names[record.image_id], 0), []).append((*record.box_xyxy, score))
     return rows
 
 
-def _from_csv(path: Path, text: str, threshold: float) -> BoxFile:
+def _from_csv(path: Path, threshold: float) -> BoxFile:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"boxes file '{path}' cannot be read ({error}); check the path") from error
     reader = csv.DictReader(text.splitlines())
     missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
     if missing:
@@ -132,20 +143,24 @@ def _from_csv(path: Path, text: str, threshold: float) -> BoxFile:
     rows: Rows = {}
     known = set()
     for line, entry in enumerate(reader, start=2):
-        try:
-            x1, y1, x2, y2 = (float(entry[column]) for column in CSV_COLUMNS[1:])
-            score, frame = float(entry.get("score") or 1.0), int(entry.get("frame") or 0)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"boxes file '{path}', line {line}: {error}; all columns but file are numbers") from error
-        name = Path(entry["file"]).as_posix()
+        name, frame, row = _csv_row(entry, f"boxes file '{path}', line {line}")
         known.add(name)
-        if score >= threshold:
-            rows.setdefault((name, frame), []).append((x1, y1, x2, y2, score))
+        if row[4] >= threshold:
+            rows.setdefault((name, frame), []).append(row)
     return BoxFile(path, rows, {}, frozenset(known))
 
 
-def _value(entry: Any, key: str, kind: type, path: Path, where: str) -> Any:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if type(value) is not kind:
-        raise InputError(f"boxes file '{path}': {where}: key '{key}' must be {kind.__name__} (got {value!r})")
-    return value
+def _csv_row(entry: Mapping[str, str | None], where: str) -> tuple[str, int, Row]:
+    """The image, the frame and the box of a line."""
+    name = entry["file"]
+    if not name:
+        raise InputError(f"{where}: column 'file' is empty; every line names its image")
+    try:
+        x1, y1, x2, y2 = (float(entry[column] or "") for column in CSV_COLUMNS[1:])
+        score, frame = float(entry.get("score") or 1.0), int(entry.get("frame") or 0)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; all columns but file are numbers") from error
+    row = (x1, y1, x2, y2, score)
+    if not all(map(isfinite, row)):
+        raise InputError(f"{where}: box and score must be finite (got {', '.join(map(str, row))})")
+    return Path(name).as_posix(), frame, row

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 
-__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Source", "Unreadable", "frames_of", "read_image", "sources_from"]
+__all__ = ["IMAGE_SUFFIXES", "Source", "Unreadable", "frames_of", "read_image", "read_stored_image", "sources_from"]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,20 @@ def frames_of(source: Source) -> Iterator[Frame | Unreadable]:
 
 
 def read_image(path: Path) -> Frame | Unreadable:
-    """H x W x 3 BGR, turned as its EXIF says."""
+    """H x W x 3 BGR, turned as its EXIF says: what a camera's user sees."""
+    import cv2
+
+    return _decoded(path, cv2.IMREAD_COLOR)
+
+
+def read_stored_image(path: Path) -> Frame | Unreadable:
+    """H x W x 3 BGR as stored, whatever its EXIF says: the pixels that annotations count in."""
+    import cv2
+
+    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _decoded(path: Path, flags: int) -> Frame | Unreadable:
     import cv2
 
     try:
@@ -72,8 +85,10 @@ def read_image(path: Path) -> Frame | Unreadable:
     if not data.size:
         return Unreadable("the file is empty")
     try:
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        frame = cv2.imdecode(data, flags)
     except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            return Unreadable("it has more pixels than OpenCV takes; shrink it, or raise OPENCV_IO_MAX_IMAGE_PIXELS")
         return Unreadable(f"not an image that OpenCV reads ({error.err or error})")
     return Unreadable("not an image that OpenCV reads") if frame is None else np.asarray(frame, np.uint8)
 

@@ -10,20 +10,31 @@ No second pre-processor: `sdk.ops.crop` with the recipe's numbers, so ranges are
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk import ops
+from sdk.coco import (
+    LOWEST_SCORE,
+    PERSON,
+    CocoRecord,
+    image_names,
+    json_from_file,
+    person_categories,
+    record_from,
+    records_of,
+    result_tables,
+)
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
+from sdk.oks import areas_from_boxes
 from sdk.recipe import Recipe
+from sdk.runtime.sources import Unreadable, read_image, read_stored_image
 
 __all__ = ["CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]
 
@@ -32,17 +43,22 @@ FLAT_GREY_LEVELS = 2.0  # a crop whose grey levels vary less is a constant pictu
 NOISE_CORRELATION = 0.5  # of neighbouring pixels: photographs have 0.9 and more, noise 0
 
 Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Person:
-    """A box in a picture; where it is annotated, K x 3 keypoints in frame pixels with visibility, and the area."""
+    """A box in a picture; where it is annotated, K x 3 keypoints in frame pixels with visibility, and the area.
+
+    A box is in the pixels that the file stores; a whole picture is `turned` as its EXIF says, to show persons upright.
+    """
 
     image: Path
     box_xyxy: tuple[float, float, float, float]
     keypoints: Float32Array | None = None
     area_px2: float | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,21 +109,21 @@ class CropSet:
         """Batches of `size` crops, from crop `start` on. CalibrationError names a picture that cannot be read."""
         for first in range(start, len(self.people), size):
             people = self.people[first : first + size]
-            affines = crop_affines(self._boxes(first, people), self.recipe.input.size_hw, self.recipe.input.box_padding)
+            affines = crop_affines(self._boxes(people), self.recipe.input.size_hw, self.recipe.input.box_padding)
             crops = [self._crop(person, affine) for person, affine in zip(people, affines, strict=True)]
             yield CropBatch(np.concatenate(crops), affines, people)
 
-    def _boxes(self, first: int, people: Sequence[Person]) -> Float32Array:  # N x 4 xyxy
+    def _boxes(self, people: Sequence[Person]) -> Float32Array:  # N x 4 xyxy
         boxes = np.array([person.box_xyxy for person in people], np.float32)
         if self.jitter == 0.0:
             return boxes
-        moves = [np.random.default_rng((self.seed, first + i)).uniform(-1, 1, 4) for i in range(len(people))]
+        moves = [_moves(self.seed, person) for person in people]
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         return (boxes + sides * np.array(moves) * self.jitter).astype(np.float32)
 
     def _crop(self, person: Person, affine: Float32Array) -> Float32Array:  # 1 x 3 x h x w
         i = self.recipe.input
-        frame = _frame(person.image)
+        frame = _frame(person.image, turned=person.turned)
         crop: Float32Array = ops.crop(
             frame, affine[None], i.size_hw, mean=i.mean, std=i.std, channel_order=i.colour, pixel_format="bgr"
         )
@@ -156,77 +172,73 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if boxes is not None:
         named = {path.name: path for path in images}
-        document = _json(boxes, "box file")
-        files = {image["id"]: named.get(Path(image["file_name"]).name) for image in _records(document, "images", boxes)}
-        return list(_people(_records(document, "annotations", boxes), files, 0, problems))
+        document = json_from_file(boxes, "box file", CalibrationError)
+        names = image_names(document, boxes, CalibrationError)
+        files = {identity: named.get(Path(name).name) for identity, name in names.items()}
+        records = records_of(document, "annotations", boxes, CalibrationError)
+        return list(_people(records, files, person_categories(document), 0, problems))
     people = []
     for path in images:
-        height, width = _frame(path).shape[:2]
-        people.append(Person(path, (0.0, 0.0, float(width), float(height))))
+        height, width = _frame(path, turned=True).shape[:2]
+        people.append(Person(path, (0.0, 0.0, float(width), float(height)), turned=True))
     return people
 
 
 def _people_of_coco(data: Path, boxes: Path | None, recipe: Recipe, problems: dict[str, int]) -> list[Person]:
-    document = _json(data, "calibration data")
+    document = json_from_file(data, "calibration data", CalibrationError)
     folders = [data.parent, data.parent / "images", data.parent.parent / data.stem]
     files = {}
-    for image in _records(document, "images", data):
-        paths = (folder / str(image.get("file_name", "")) for folder in folders)
-        files[image.get("id")] = next((path for path in paths if path.is_file()), None)
+    for identity, name in image_names(document, data, CalibrationError).items():
+        paths = (folder / name for folder in folders)
+        files[identity] = next((path for path in paths if path.is_file()), None)
+    persons = person_categories(document)
     if boxes is None:
-        return list(_people(_records(document, "annotations", data), files, recipe.joints, problems))
-    detections = _json(boxes, "box file")
-    if not isinstance(detections, list):
-        raise CalibrationError(f"box file '{boxes}' must be a list of COCO detections, as a detector's results are")
-    return list(_people(detections, files, 0, problems))
+        records = records_of(document, "annotations", data, CalibrationError)
+        return list(_people(records, files, persons, recipe.joints, problems))
+    detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
+    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, 0, problems))
 
 
 def _people(
-    records: Sequence[Mapping[str, Any]], files: Mapping[Any, Path | None], joints: int, problems: dict[str, int]
+    records: Sequence[CocoRecord],
+    files: Mapping[int, Path | None],
+    persons: Collection[int],
+    joints: int,
+    problems: dict[str, int],
 ) -> Iterator[Person]:
     for record in records:
-        path = files.get(record.get("image_id"))
-        box = record.get("bbox")
-        reason = "no picture" if path is None else _box_problem(box, record)
-        if reason is not None or path is None:
-            problems[str(reason)] = problems.get(str(reason), 0) + 1
+        path = None if record.image_id is None else files.get(record.image_id)
+        box, reason = record.box_xyxy, _box_problem(record, persons)
+        if path is None or box is None or reason is not None:
+            reason = reason or "no picture"
+            problems[reason] = problems.get(reason, 0) + 1
             continue
-        x, y, w, h = (float(value) for value in box)  # type: ignore[union-attr]
-        points = np.asarray(record.get("keypoints", []), np.float32)
+        points = np.asarray(record.keypoints or (), np.float32)
         truth = points.reshape(-1, 3) if joints and points.size == 3 * joints else None
-        area = float(record.get("area", 0.53 * w * h)) if truth is not None else None
-        yield Person(path, (x, y, x + w, y + h), truth, area)
+        area = float(areas_from_boxes(np.array(box))) if record.area_px2 is None else record.area_px2
+        yield Person(path, box, truth, None if truth is None else area)
 
 
-def _box_problem(box: Any, record: Mapping[str, Any]) -> str | None:
-    if record.get("iscrowd"):
+def _box_problem(record: CocoRecord, persons: Collection[int]) -> str | None:
+    if record.crowd:
         return "a crowd region"
-    if not isinstance(box, (list, tuple)) or len(box) != 4:
+    if not record.is_person(persons):
+        return "a category that is no person's"
+    if record.box_xywh is None:
         return "no box"
-    numbers = np.asarray(box, np.float64)
-    return None if np.isfinite(numbers).all() and numbers[2:].min() > 0 else "a box without area"
+    if not record.has_area:
+        return "a box without area"
+    return f"a score below {LOWEST_SCORE}" if record.score is not None and record.score < LOWEST_SCORE else None
 
 
-def _frame(path: Path) -> NDArray[np.uint8]:  # H x W x 3, BGR
-    import cv2
-
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise CalibrationError(f"picture '{path}' cannot be read as an image; remove it from the calibration data")
-    return np.asarray(frame, np.uint8)
+def _moves(seed: int, person: Person) -> Float64Array:  # 4
+    """How far the sides of a person's box move, -1 to 1: decided by the person, whatever set it is in."""
+    digest = hashlib.sha256(f"{person.image.name} {person.box_xyxy}".encode()).digest()
+    return np.random.default_rng((seed, int.from_bytes(digest[:8], "big"))).uniform(-1, 1, 4)
 
 
-def _json(path: Path, what: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CalibrationError(f"{what} '{path}' cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise CalibrationError(f"{what} '{path}' is not JSON ({error})") from error
-
-
-def _records(document: Any, key: str, path: Path) -> list[Mapping[str, Any]]:
-    records = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(records, list):
-        raise CalibrationError(f"'{path}': key '{key}' must be a list, as in COCO's format")
-    return records
+def _frame(path: Path, *, turned: bool) -> NDArray[np.uint8]:  # H x W x 3, BGR
+    frame = read_image(path) if turned else read_stored_image(path)
+    if isinstance(frame, Unreadable):
+        raise CalibrationError(f"picture '{path}' cannot be read ({frame.reason}); remove it from the calibration data")
+    return frame

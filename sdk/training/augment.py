@@ -20,13 +20,13 @@ from sdk.errors import TrainingError
 from sdk.geometry import crop_affines, inverse_affines
 from sdk.skeletons import Skeleton
 
-__all__ = ["Augmentation", "Person", "augmented_crop", "body_halves"]
+__all__ = ["Augmentation", "PersonImage", "augmented_crop", "body_halves"]
 
 UPPER_WORDS = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonImage:
     """One annotated person. `image` may be a part of the photograph, shrunk; all numbers are in its pixels."""
 
     image: NDArray[np.uint8]  # H x W x 3, BGR
@@ -65,7 +65,7 @@ class Augmentation:
 
 
 def augmented_crop(
-    person: Person,
+    person: PersonImage,
     size_hw: tuple[int, int],
     padding: float,
     skeleton: Skeleton,
@@ -93,7 +93,7 @@ def body_halves(skeleton: Skeleton) -> tuple[list[int], list[int]]:
 
 
 def _chosen_box(
-    person: Person, skeleton: Skeleton, augmentation: Augmentation, rng: np.random.Generator
+    person: PersonImage, skeleton: Skeleton, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """The person's box, or one about half of the body when chance says so and three of its joints are annotated."""
     if rng.random() >= augmentation.half_body:

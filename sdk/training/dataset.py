@@ -11,7 +11,6 @@ crop is interpolated once, as the deployed one is.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.coco import CocoCategory, CocoRecord, image_names, json_from_file, person_kinds, records_of, tables_of
 from sdk.errors import DatasetError
+from sdk.oks import areas_from_boxes
 from sdk.recipe import Recipe
 from sdk.runtime.figures import rendered_figure
+from sdk.runtime.sources import Unreadable, read_stored_image
 from sdk.skeletons import skeleton_by_name
-from sdk.training.augment import Augmentation, Person, augmented_crop
+from sdk.training.augment import Augmentation, PersonImage, augmented_crop
 
-__all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches", "rendered_person"]
+__all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches"]
 
 logger = logging.getLogger(__name__)
 REACH = 1.25  # region kept about a box, in longer sides of the box either way: enough for scale, shift and rotation
@@ -39,7 +41,7 @@ SHRINK_ABOVE = 1.25  # a box longer than this many crop sides is shrunk when it 
 class Annotation:
     """One usable person of a COCO file."""
 
-    identity: int
+    identity: int | None
     image_id: int
     path: Path
     keypoints: NDArray[np.float32]  # K x 3, image pixels, in the skeleton's order
@@ -49,16 +51,10 @@ class Annotation:
 
 def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> list[Annotation]:
     """The usable persons of a COCO keypoint file; unusable ones are counted in the log by reason."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        files = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        records = document["annotations"]
-        names = {category["id"]: category["keypoints"] for category in document["categories"]}
-    except OSError as error:
-        raise DatasetError(f"'{path}' cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"'{path}' is not a COCO keypoint file: {type(error).__name__} {error}") from error
-    orders = {identity: _joint_order(path, listed, joints) for identity, listed in names.items()}
+    document = json_from_file(path, "annotation file", DatasetError)
+    files = image_names(document, path, DatasetError)
+    records = records_of(document, "annotations", path, DatasetError)
+    orders = _joint_orders(document, path, joints)
     skipped: dict[str, int] = {}
     usable = []
     for record in records:
@@ -96,22 +92,23 @@ class PersonDataset:
         self.recipe = recipe
         self.seed = seed
         self._shrink_above = math.inf if exact else SHRINK_ABOVE * max(recipe.input.size_hw)
-        self._cache: dict[int, Person] = {}
+        self._cache: dict[int, PersonImage] = {}
         self._fill(cache_gib * 2**30)
-        self._figures = [rendered_person(recipe, seed, index) for index in range(figures)]
+        self._figures = [_rendered_person(recipe, seed, index) for index in range(figures)]
 
     def __len__(self) -> int:
         return len(self.annotations) + len(self._figures)
 
-    def person(self, index: int) -> Person:
-        """Person `index`, cut from its photograph."""
+    def person(self, index: int) -> PersonImage:
+        """PersonImage `index`, cut from its photograph."""
         if index >= len(self.annotations):
             return self._figures[index - len(self.annotations)]
         if index in self._cache:
             return self._cache[index]
         person = _person_from_file(self.annotations[index], self._shrink_above)
-        if person is None:
-            raise DatasetError(f"image '{self.annotations[index].path}' no longer decodes; it did when training began")
+        if isinstance(person, Unreadable):
+            path = self.annotations[index].path
+            raise DatasetError(f"image '{path}' can no longer be read ({person.reason}); it could when training began")
         return person
 
     def sample(
@@ -137,8 +134,8 @@ class PersonDataset:
         used = 0
         for annotation in self.annotations:
             person = _person_from_file(annotation, self._shrink_above)
-            if person is None:
-                logger.warning("image '%s' is missing or does not decode; skipped", annotation.path)
+            if isinstance(person, Unreadable):
+                logger.warning("image '%s' cannot be read (%s); skipped", annotation.path, person.reason)
                 continue
             used += person.image.nbytes
             if used <= budget_bytes:
@@ -151,7 +148,7 @@ class PersonDataset:
         self.annotations = kept
 
 
-def rendered_person(recipe: Recipe, seed: int, index: int) -> Person:
+def _rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
     """Rendered figure `index` as a person; its box is the joints' extent and 15 % a side, as in the photographs."""
     drawn = skeleton_by_name("crowdpose14").joints
     missing = set(recipe.skeleton.joints) - set(drawn)
@@ -163,49 +160,54 @@ def rendered_person(recipe: Recipe, seed: int, index: int) -> Person:
     keypoints = np.column_stack([joints[order], np.full(len(order), 2, np.float32)])
     low, high = joints.min(axis=0), joints.max(axis=0)
     margin = 0.15 * (high - low)
-    return Person(frame, keypoints, np.concatenate([low - margin, high + margin]))
+    return PersonImage(frame, keypoints, np.concatenate([low - margin, high + margin]))
 
 
-def _joint_order(path: Path, listed: Any, joints: tuple[str, ...]) -> list[int]:
-    missing = [name for name in joints if name not in listed]
+def _joint_orders(document: object, path: Path, joints: tuple[str, ...]) -> dict[int | None, list[int]]:
+    """Where each person category lists the joints; a record without a category is of the only one."""
+    tables_of(document, "categories", path, DatasetError)  # must be there
+    orders: dict[int | None, list[int]] = {k.identity: _joint_order(path, k, joints) for k in person_kinds(document)}
+    return {None: next(iter(orders.values())), **orders} if len(orders) == 1 else orders
+
+
+def _joint_order(path: Path, kind: CocoCategory, joints: tuple[str, ...]) -> list[int]:
+    missing = [name for name in joints if name not in kind.joints]
     if missing:
         raise DatasetError(
-            f"{path.name}: lacks joint '{missing[0]}' of the recipe's skeleton (it lists {', '.join(listed)}); "
-            "use a recipe with the data's joint set"
+            f"{path.name}: lacks joint '{missing[0]}' of the recipe's skeleton (it lists "
+            f"{', '.join(kind.joints) or 'none'}); use a recipe with the data's joint set"
         )
-    return [listed.index(name) for name in joints]
+    return [kind.joints.index(name) for name in joints]
 
 
 def _annotation(
-    record: Mapping[str, Any], files: Mapping[int, str], images: Path, orders: Mapping[int, list[int]]
+    record: CocoRecord, files: Mapping[int, str], images: Path, orders: Mapping[int | None, list[int]]
 ) -> tuple[str, Annotation | None]:
     """The usable person of a record, or the reason why there is none."""
-    order = orders.get(record.get("category_id", -1))
-    if order is None or record.get("image_id") not in files:
+    order = orders.get(record.category)
+    if order is None or record.image_id is None or record.image_id not in files:
         return "unknown category or image", None
-    if record.get("iscrowd"):
+    if record.crowd:
         return "crowd region", None
-    flat = np.asarray(record.get("keypoints", ()), np.float32)
-    box = np.asarray(record.get("bbox", ()), np.float32)
-    if flat.size % 3 or flat.size // 3 <= max(order) or not np.isfinite(flat).all():
+    if record.keypoints is None or len(record.keypoints) // 3 <= max(order):
         return "malformed keypoints", None
-    if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
+    if record.box_xyxy is None or not record.has_area:
         return "no box", None
-    keypoints = flat.reshape(-1, 3)[order]
-    corners = np.concatenate([box[:2], box[:2] + box[2:]])
-    image_id, area = int(record["image_id"]), float(record.get("area", box[2] * box[3]))
-    person = Annotation(int(record["id"]), image_id, images / files[image_id], keypoints, corners, area)
+    keypoints = np.asarray(record.keypoints, np.float32).reshape(-1, 3)[order]
+    corners = np.asarray(record.box_xyxy, np.float32)
+    area = float(areas_from_boxes(corners)) if record.area_px2 is None else record.area_px2
+    path = images / files[record.image_id]
+    person = Annotation(record.identity, record.image_id, path, keypoints, corners, area)
     return ("", person) if (keypoints[:, 2] > 0).any() else ("no annotated joint", None)
 
 
-def _person_from_file(annotation: Annotation, shrink_above_px: float) -> Person | None:
-    """The person's region of the photograph, or None when the file is missing or broken."""
+def _person_from_file(annotation: Annotation, shrink_above_px: float) -> PersonImage | Unreadable:
+    """The person's region of the photograph, or why there is none."""
     import cv2
 
-    encoded = np.fromfile(annotation.path, np.uint8) if annotation.path.is_file() else np.zeros(0, np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    if image is None:
-        return None
+    image = read_stored_image(annotation.path)
+    if isinstance(image, Unreadable):
+        return image
     box, keypoints = annotation.box_xyxy.copy(), annotation.keypoints.copy()
     side = float((box[2:] - box[:2]).max())
     centre = (box[:2] + box[2:]) / 2
@@ -213,15 +215,15 @@ def _person_from_file(annotation: Annotation, shrink_above_px: float) -> Person 
     high = np.ceil(centre + REACH * side).astype(int)
     image = image[low[1] : max(high[1], low[1] + 1), low[0] : max(high[0], low[0] + 1)]
     if image.size == 0:
-        return None
+        return Unreadable(f"the box of annotation {annotation.identity} lies outside it")
     box -= np.tile(low, 2)
     keypoints[:, :2] -= low
     factor = shrink_above_px / side
     if factor < 1:
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
         box = (box + 0.5) * factor - 0.5
         keypoints[:, :2] = (keypoints[:, :2] + 0.5) * factor - 0.5
-    return Person(np.ascontiguousarray(image), keypoints, box.astype(np.float32))
+    return PersonImage(np.ascontiguousarray(image), keypoints, box.astype(np.float32))
 
 
 class _Epoch:

@@ -1,6 +1,6 @@
 """The files of a run: written whole or not at all.
 
-write_atomically(path, lambda temporary: torch.save(state, temporary))
+write_bytes(Path("last.pt"), content)
 write_log(Path("log.csv"), rows)
 write_curves(Path("curves.png"), rows)
 """
@@ -8,33 +8,29 @@ write_curves(Path("curves.png"), rows)
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdk.files import whole_file
 
-__all__ = ["write_atomically", "write_curves", "write_log"]
+__all__ = ["write_bytes", "write_curves", "write_log"]
 
 Row = Mapping[str, float]
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_0.1", "ap")
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` a temporary file beside `path`, then rename: a killed process leaves the old file."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """`content` as a file. What writes tensors to a path tells of a full disk in its own errors: give its bytes."""
     with whole_file(path) as temporary:
-        write(temporary)
+        temporary.write_bytes(content)
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:
     """One line an epoch; the validation columns are empty where none was made."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows([{key: _shown(row[key]) for key in COLUMNS if key in row} for row in rows])
-
-    write_atomically(path, write)
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows([{key: _shown(row[key]) for key in COLUMNS if key in row} for row in rows])
 
 
 def write_curves(path: Path, rows: Sequence[Row]) -> None:
@@ -53,7 +49,8 @@ def write_curves(path: Path, rows: Sequence[Row]) -> None:
     right.set(xlabel="epoch", ylabel="points")
     if any("pck_0.2" in row for row in rows):
         right.legend()
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def _shown(value: float) -> str:

@@ -48,7 +48,10 @@ def heatmap_targets(
     stride_px: float,
     sigma_cells: float,
 ) -> Tensor:
-    """N x K x h x w: a Gaussian of peak 1 at each joint, as in SimpleBaseline; cell (i, j) lies on pixel stride x."""
+    """N x K x h x w: a Gaussian of peak 1 on each joint's exact place, where SimpleBaseline's lies on the nearest cell.
+
+    Cell (i, j) lies on pixel (i, j) x stride.
+    """
     import torch
 
     height, width = size_hw

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sdk.errors import TrainingError
 from sdk.strict import strict_from_table
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Settings", "Stage", "settings_from_file", "settings_from_table"]
+__all__ = ["Settings", "Stage", "settings_from_file"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -80,17 +80,12 @@ class Settings:
             raise TrainingError(f"stages: 'until' must rise within 0..1 (got {ends})")
 
 
-def settings_from_table(table: Any, where: str) -> Settings:
-    """Settings from a plain table; TrainingError names the unknown key or the wrong type."""
-    return strict_from_table(Settings, table, where=where, error=TrainingError)
-
-
 def settings_from_file(path: Path) -> Settings:
-    """Settings from a TOML file."""
+    """Settings from a TOML file; TrainingError names the unknown key or the wrong type."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(f"settings '{path}' cannot be read ({error.strerror}); check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"settings '{path}' is not TOML: {error}") from error
-    return settings_from_table(table, path.name)
+    return strict_from_table(Settings, table, where=path.name, error=TrainingError)

@@ -12,6 +12,7 @@ the same numbers. It reads COCO-format data and recipes; it does not export a gr
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import math
 import time
@@ -25,13 +26,14 @@ import numpy as np
 from sdk.errors import TrainingError
 from sdk.geometry import apply_affines, crop_affines
 from sdk.networks import load_checkpoint, network_from_recipe
-from sdk.recipe import Recipe
+from sdk.recipe import HeatmapHead, MarginalHead, Recipe
 from sdk.strict import table_from
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import coordinates_from_bins, joint_weights, targets_from_keypoints
 from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches
-from sdk.training.files import write_atomically, write_curves, write_log
+from sdk.training.files import write_bytes, write_curves, write_log
 from sdk.training.losses import heatmap_loss, heatmap_targets, simcc_loss
+from sdk.training.packages import TRAINING, check_packages
 from sdk.training.parallel import Processes
 from sdk.training.settings import Settings
 from sdk.training.validate import validation_scores
@@ -44,6 +46,7 @@ __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 HEATMAP_SIGMA_CELLS = 2.0  # SimpleBaseline's
+STRIDE = 32  # of every backbone that trains at several sizes
 EMA_RAMP_STEPS = 20  # the average follows quickly at first: decay = min(ema, (step + 1) / (step + ramp))
 
 
@@ -63,6 +66,8 @@ class Trainer:
         weights: Path | None = None,
         progress: bool = False,
     ) -> None:
+        check_packages(TRAINING)
+        _check_stages(recipe, settings)
         import torch
 
         self.recipe, self.settings, self.train, self.val, self.output = recipe, settings, train, val, output
@@ -241,20 +246,26 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
     def _write(self, row: dict[str, float]) -> None:
-        """Log, best weights, then the checkpoint: a kill in between repeats the epoch and writes the same again."""
+        """Best weights, then the checkpoint, then what is drawn from it.
+
+        A kill before the checkpoint repeats the epoch and writes the same again; one after it loses nothing.
+        """
         logger.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
         if row.get("pck_0.2", -math.inf) > self.best:
             self.best = row["pck_0.2"]
             self._save_weights(self.output / "best.safetensors")
+        self._checkpoint()
+        self._draw()
+
+    def _draw(self) -> None:
         write_log(self.output / "log.csv", self.rows)
         write_curves(self.output / "curves.png", self.rows)
-        self._checkpoint()
 
     def _save_weights(self, path: Path) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         state = {name: value.contiguous().cpu() for name, value in self.average.state_dict().items()}
-        write_atomically(path, lambda temporary: save_file(state, temporary, {"recipe": self.recipe.name}))
+        write_bytes(path, save(state, {"recipe": self.recipe.name}))
 
     def _checkpoint(self) -> None:
         import torch
@@ -271,7 +282,9 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
         }
-        write_atomically(self.output / "last.pt", lambda temporary: torch.save(state, temporary))
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(self.output / "last.pt", content.getvalue())
 
     def _open_output(self, resume: bool) -> None:
         path = self.output / "last.pt"
@@ -301,6 +314,8 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["random"].cpu())
+        if self.processes.first:
+            self._draw()  # the run may have been killed after its checkpoint
         logger.info("resumed '%s' after epoch %d", self.output, self.epoch)
 
     def _identity(self) -> dict[str, Any]:
@@ -311,6 +326,25 @@ class Trainer:
             "processes": self.processes.world,
             "persons": len(self.train),
         }
+
+
+def _check_stages(recipe: Recipe, settings: Settings) -> None:
+    """TrainingError for a stage whose size the recipe's network does not take."""
+    head, whole = recipe.network.head, recipe.input.size_hw
+    for stage in settings.stages:
+        size = (stage.height, stage.width)
+        if size == whole:
+            continue
+        if not isinstance(head, (HeatmapHead, MarginalHead)):
+            raise TrainingError(
+                f"stages: head '{head.kind}' of recipe '{recipe.name}' learns a weight for each place of the crop, so "
+                f"every stage must have the recipe's size {whole[0]} x {whole[1]} (got {size[0]} x {size[1]}); leave "
+                "the stages out"
+            )
+        if min(size) < STRIDE or size[0] % STRIDE or size[1] % STRIDE:
+            raise TrainingError(
+                f"stages: height and width must be multiples of {STRIDE} (got {size[0]} x {size[1]}); choose others"
+            )
 
 
 def _channels_last(network: Module) -> Module:
