@@ -29,6 +29,7 @@ __all__ = [
     "RecipeError",
     "SdkError",
     "TrainingError",
+    "UsageError",
 ]
 
 
@@ -66,6 +67,10 @@ class EngineError(SdkError):
 
 class InputError(SdkError, ValueError):
     """A frame, a box or an option given to a call is not what the call takes."""
+
+
+class UsageError(InputError):
+    """Words of a command line that do not go together, or one that is missing; `sdk` ends with status 2."""
 
 
 class OutputError(SdkError):

@@ -80,7 +80,7 @@ def test_boxes_of_any_kind_become_float32(given):
 
 @pytest.mark.parametrize("shape", [(4,), (2, 4)], ids=str)
 def test_checked_boxes_are_a_copy(shape):
-    buffer = np.tile(np.array([1, 2, 3, 4], np.float32), shape[:-1] + (1,)).reshape(shape)
+    buffer = np.tile(np.array([1, 2, 3, 4], np.float32), (*shape[:-1], 1)).reshape(shape)
     checked = check_boxes(buffer)
     buffer[:] = 9
     assert checked.tolist() == [[1, 2, 3, 4]] * len(checked)
