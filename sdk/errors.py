@@ -27,6 +27,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "RecipeError",
+    "RowError",
     "SdkError",
     "TrainingError",
     "UsageError",
@@ -67,6 +68,10 @@ class EngineError(SdkError):
 
 class InputError(SdkError, ValueError):
     """A frame, a box or an option given to a call is not what the call takes."""
+
+
+class RowError(InputError, IndexError):
+    """`poses[...]` names a person that is not there."""
 
 
 class UsageError(InputError):
