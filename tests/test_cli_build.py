@@ -133,6 +133,43 @@ def test_rebuild_compiles_an_engines_own_graph(run, folder):
     )  # fmt: skip
 
 
+def test_an_engine_that_has_run_is_built_and_rebuilt_again(run, folder):
+    from sdk.manifest import kernel_cache_name
+
+    run(*SMALL_BUILD, "--precision", "fp32")
+    cache = folder / "small-64x48.fp32" / kernel_cache_name("1.7.1", "8.6", "0" * 64)
+    cache.write_bytes(b"kernels")
+    assert run(*SMALL_BUILD, "--precision", "fp32")[0] == 0
+    assert cache.exists(), "the same build is reused as it is"
+    assert run("build-engine", "--rebuild", "small-64x48.fp32", "--compiler", "none", "--force")[0] == 0
+    assert not cache.exists()
+
+
+def test_a_rebuild_asks_for_its_place_before_it_compiles(run, folder, monkeypatch):
+    from sdk.toolchain import build
+
+    run(*SMALL_BUILD, "--precision", "fp32")
+    (folder / "used").mkdir()
+    (folder / "used" / "photo.jpg").write_text("mine")
+
+    def never(*_):
+        raise AssertionError("it compiled first")
+
+    monkeypatch.setattr(build, "choose_compiler", never)
+    status, _, err = run("build-engine", "--rebuild", "small-64x48.fp32", "--output", "used")
+    assert status == 1
+    assert "output 'used' exists and is not an engine folder" in err
+
+
+def test_a_rebuild_finds_the_engine_that_a_killed_one_moved_aside(run, folder):
+    run(*SMALL_BUILD, "--precision", "fp32")
+    (folder / "small-64x48.fp32").rename(folder / ".small-64x48.fp32.abcdefgh.replaced")
+    status, out, err = run("build-engine", "--rebuild", "small-64x48.fp32", "--compiler", "none")
+    assert (status, out) == (0, "small-64x48.fp32\n")
+    assert "is put back: the build that was to replace it was killed" in err
+    assert left(folder) == ["small-64x48.fp32"]
+
+
 def test_inspect_shows_and_verifies(run, folder):
     run(*SMALL_BUILD, "--precision", "fp16")
     status, out, _ = run("inspect", "small-64x48.fp16")

@@ -26,11 +26,10 @@ import onnx
 from sdk import trt
 from sdk.cuda_devices import cuda_devices
 from sdk.errors import BuildError, DeviceError, InputError, MissingDependencyError, OutOfMemoryError
-from sdk.manifest import BatchRange, CompilerNote
+from sdk.manifest import DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
 __all__ = [
-    "BATCHES",
     "CompileOptions",
     "CompilerChoice",
     "check_memory",
@@ -40,7 +39,6 @@ __all__ = [
 ]
 
 CompilerChoice = Literal["auto", "tensorrt", "tensorrt-rtx", "none"]
-BATCHES = BatchRange(1, 4, 16)
 BASE_MIB = {"tensorrt": 1500, "tensorrt-rtx": 400}  # the compiler's own libraries and kernels, resident during a build
 GRAPH_COPIES = 5  # bytes, parsed, folded, plan, and its copy; tensorrt-rtx 1.7 took 292, 473, 853 MiB for 7, 47, 130
 
@@ -54,7 +52,7 @@ class CompileOptions:
     """What a plan is compiled with; None leaves the compiler's own default."""
 
     compiler: CompilerChoice = "auto"
-    batch: BatchRange = BATCHES
+    batch: BatchRange = DEFAULT_BATCH
     workspace_mib: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
