@@ -1,10 +1,7 @@
 """From a network to a graph: one network of each family exports, agrees with torch, and compiles in fp32 and fp16."""
 
-import errno
 import json
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ pytest.importorskip("sdk._native")
 import torch
 
 from sdk import trt
-from sdk.errors import DatasetError, GraphError, InputError
+from sdk.errors import DatasetError, GraphError, InputError, OutputError
 from sdk.networks import network_from_recipe, random_weights
 from sdk.recipe import recipe_by_name
 from sdk.toolchain.comparison import comparison_crops, keypoint_distance
@@ -39,6 +36,7 @@ from sdk.toolchain.graphs import (
     serialized,
 )
 from sdk.toolchain.precision import fp16_graph_from_graph, layer_precisions
+from tests.support.full_disk import full_disk
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 
@@ -155,16 +153,15 @@ def test_outputs_that_are_not_numbers_are_refused(smallest):
         check_graph(other, network, recipe, comparison_crops(recipe))
 
 
-def test_a_full_disk_leaves_no_half_graph(smallest, tmp_path, monkeypatch):
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(GraphError, match=r"cannot be written \(No space left on device\)"):
+def test_a_full_disk_leaves_no_half_graph(smallest, tmp_path):
+    with full_disk(), pytest.raises(OutputError, match=r"g.onnx' cannot be written \(File too large\)"):
         write_graph(smallest[2], tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_may_go_into_a_new_folder(smallest, tmp_path):
+    write_graph(smallest[2], tmp_path / "new" / "g.onnx")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["g.onnx"]
 
 
 def test_a_recipe_without_released_weights_asks_for_some():

@@ -9,10 +9,8 @@ Not the engine folder (`sdk.toolchain.engine`) and not TensorRT's API (`sdk.trt`
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +23,8 @@ import onnx
 
 from sdk import trt
 from sdk.cuda_devices import cuda_devices
-from sdk.errors import BuildError, DeviceError, InputError, MissingDependencyError, OutOfMemoryError
+from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMemoryError, OutputError
+from sdk.files import whole_file
 from sdk.manifest import DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
@@ -197,13 +196,12 @@ def _read_cache(path: Path) -> bytes:
 
 
 def _write_cache(path: Path, data: bytes) -> None:
+    """Keep the timings; where that fails the plan is worth more, and the log says it."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except OSError as error:
-        raise BuildError(f"timing cache '{path}' cannot be written ({error.strerror})") from error
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
+    except OutputError as error:
+        log.warning("the timings of this build are not kept: %s", error)
 
 
 def _available_mib() -> int | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,6 +23,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sdk.errors import GraphError, InputError
+from sdk.files import whole_file
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.recipe import Recipe, recipe_from_table
@@ -138,14 +138,8 @@ def recipe_from_graph(path: Path) -> Recipe | None:
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """The graph as a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(serialized(model))
-        temporary.replace(path)
-    except OSError as error:
-        raise GraphError(f"graph '{path}' cannot be written ({error.strerror}); choose another --output") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load(network: Any, recipe: Recipe, weights: Path | None) -> WeightsNote:
