@@ -13,7 +13,7 @@ pytest.importorskip("sdk._native")
 import torch
 
 from sdk import trt
-from sdk.errors import DatasetError, GraphError, InputError, OutputError
+from sdk.errors import DatasetError, GraphError, InputError, OutputError, RecipeError
 from sdk.networks import network_from_recipe, random_weights
 from sdk.recipe import recipe_by_name
 from sdk.toolchain.comparison import comparison_crops, keypoint_distance
@@ -21,12 +21,11 @@ from sdk.toolchain.export import (
     check_graph,
     graph_from_network,
     graph_from_recipe,
-    output_names,
     recipe_from_graph,
     write_graph,
 )
-from sdk.toolchain.foreign import OPSET
 from sdk.toolchain.graphs import (
+    OPSET,
     array_of,
     graph_inputs,
     graph_outputs,
@@ -79,7 +78,7 @@ def test_one_network_of_each_family_exports(family):
     recipe, network, model = family
     assert [t.name for t in graph_inputs(model)] == [recipe.input.name]
     assert graph_inputs(model)[0].shape == ("batch", 3, *recipe.input.size_hw)
-    assert [t.name for t in graph_outputs(model)] == list(output_names(recipe))
+    assert [t.name for t in graph_outputs(model)] == list(recipe.output.names)
     assert opset_of(model) == OPSET
     assert check_graph(model, network, recipe, comparison_crops(recipe)) <= 0.05
     kinds = Counter(node.op_type for node in model.graph.node)
@@ -229,11 +228,26 @@ def test_distances_are_in_crop_pixels():
     assert keypoint_distance((one,), (other,), heat) == pytest.approx(8)
 
 
-def test_a_damaged_recipe_in_a_file_is_told(smallest, tmp_path):
+NAMED_TO_LEAVE = {**recipe_by_name(SMALLEST).to_table(), "name": "../elsewhere-128x128"}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ('{"name": ', GraphError, "recipe in its metadata is damaged"),
+        ("5", RecipeError, r"g.onnx': recipe in its metadata: must be a table \(got 5, a whole number\)"),
+        ("[1]", RecipeError, r"must be a table \(got \[1\], a list\)"),
+        ("null", RecipeError, r"must be a table \(got nothing\)"),
+        ('"x"', RecipeError, r"must be a table \(got 'x', a text\)"),
+        (json.dumps(NAMED_TO_LEAVE), RecipeError, r"name must be of A-Z, .* \(got '\.\./elsewhere-128x128'\)"),
+    ],
+    ids=["cut", "number", "list", "null", "text", "a name that leaves the folder"],
+)
+def test_a_damaged_recipe_in_a_file_is_told(smallest, tmp_path, value, error, message):
     _, _, model = smallest
     other = type(model)()
     other.CopyFrom(model)
-    other.metadata_props[0].value = json.dumps({"name": "x"})[:-2]
+    other.metadata_props[0].value = value
     write_graph(other, tmp_path / "g.onnx")
-    with pytest.raises(GraphError, match="recipe in its metadata is damaged"):
+    with pytest.raises(error, match=message):
         recipe_from_graph(tmp_path / "g.onnx")
