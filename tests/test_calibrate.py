@@ -83,6 +83,24 @@ def test_every_method_stays_within_what_was_seen(values):
     assert ranges["max"] == pytest.approx(float(np.abs(values).max()))
 
 
+@pytest.mark.parametrize("peak", [1e-30, 1e-37, 1e-40, 1e-45], ids=lambda peak: f"{peak:g}")
+def test_activations_near_nothing_are_counted(peak):
+    histogram = Histogram()
+    histogram.add(np.array([peak, 0, peak / 1000], np.float32))
+    assert histogram.total == 3
+    assert histogram.seen_max == np.float32(peak)
+    assert all(0 < amax <= histogram.seen_max for amax in candidate_ranges(histogram).values())
+    histogram.add(noise(1000))
+    assert candidate_ranges(histogram)["max"] == histogram.seen_max > 1
+
+
+def test_clipped_values_cost_the_entropy_range_something():
+    """Half of the values lie at the top: a range that clips them all loses half of what there is to tell."""
+    histogram = Histogram()
+    histogram.add(np.concatenate([noise(5000, 0.05), np.linspace(3.9, 4.0, 5000, dtype=np.float32)]))
+    assert candidate_ranges(histogram)["entropy"] > 3.8
+
+
 def test_outliers_are_clipped_by_all_but_max():
     histogram = Histogram()
     histogram.add(DISTRIBUTIONS["with outliers"])
@@ -273,6 +291,37 @@ def changed(model, name, value):
 def test_unusable_activations_are_named(model, crops, weights, value, message):
     with pytest.raises(CalibrationError, match=message):
         calibrate(changed(model, weights, value), crops.some(range(6)), CalibrateOptions(equalise=False))
+
+
+def reshaped(model, shape):
+    """The model with 'block' as another shape, multiplied there by a constant: a tensor to calibrate."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weight = np.ones((8, 8) if shape[-1] == 8 else (shape[-1], 8), np.float32)
+    copy.graph.initializer.extend(
+        [numpy_helper.from_array(np.array(shape, np.int64), "windows"), numpy_helper.from_array(weight, "by")]
+    )
+    copy.graph.node.extend(
+        [
+            onnx.helper.make_node("Reshape", ["block", "windows"], ["parts"], "/parts"),
+            onnx.helper.make_node("MatMul", ["parts", "by"], ["mixed_parts"], "/mix"),
+        ]
+    )
+    return copy
+
+
+def test_the_parts_of_a_crop_side_by_side_are_the_crops(model, crops):
+    """A window or a token layout: rows of the first axis one crop after the other."""
+    few = crops.some(range(6))
+    whole, parts = observe(reshaped(model, (-1, 64, 8)), few, ("block", "parts"), batch=4).values()
+    for kind in ("ranging", "judging"):
+        np.testing.assert_array_equal(getattr(whole, kind).counts, getattr(parts, kind).counts)
+
+
+def test_a_tensor_whose_first_axis_is_not_the_crop_is_named(model, crops):
+    message = r"tensor 'parts': its first axis must be the crop, .*\(got 8 x 1536 x 1 for 6 crops\); export the graph"
+    with pytest.raises(CalibrationError, match=message):
+        observe(reshaped(model, (8, -1, 1)), crops.some(range(6)), ("block", "parts"), batch=6)
 
 
 # Crops
