@@ -12,7 +12,7 @@ import logging
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note
 from sdk.toolchain.engine import check_output, content_key, engine_lock, recover_engine, reusable_engine, write_engine
 from sdk.trt import CompilerName
 
-__all__ = ["BuildOptions", "build_engine", "float_graph", "rebuild_engine", "source_engine"]
+__all__ = ["BuildOptions", "build_engine", "float_graph", "placed_engine", "rebuild_engine", "source_engine"]
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,14 @@ def source_engine(folder: Path) -> Engine:
     """The engine to rebuild, put back first where a killed rebuild had moved it aside."""
     recover_engine(folder)
     return open_engine(folder)
+
+
+def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
+    """The engine, byte for byte, in `folder`, in place of whatever engine was there; its manifest says `note` too."""
+    files = {name: (engine.folder / name).read_bytes() for name in engine.manifest.files}
+    manifest = replace(engine.manifest, notes=(*engine.manifest.notes, note))
+    with engine_lock(folder):
+        return write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
 
 
 def _engine_from_typed(
