@@ -302,6 +302,20 @@ def test_unusable_activations_are_named(model, crops, weights, value, message):
         calibrate(changed(model, weights, value), crops.some(range(6)), CalibrateOptions(equalise=False))
 
 
+def test_every_fifth_crop_judges_and_sets_no_range(model, crops):
+    """Counted over batches: crops 4 and 9 of ten, in batches of four."""
+    peaks = [
+        observe(model, crops.some(range(at, at + 1)), ("block",))["block"].ranging.seen_max for at in range(len(crops))
+    ]
+    small, large = np.argsort(peaks)[:8], np.argsort(peaks)[-2:]
+    order = [*small[:4], large[1], *small[4:], large[0]]
+    seen = observe(model, crops.some(int(at) for at in order), ("block",), batch=4)["block"]
+    values = 8 * 16 * 16
+    assert (seen.ranging.total, seen.judging.total) == (8 * values, 2 * values)
+    assert seen.judging.seen_max == peaks[large[1]]
+    assert seen.ranging.seen_max == peaks[small[-1]] < peaks[large[0]]
+
+
 def reshaped(model, shape):
     """The model with 'block' as another shape, multiplied there by a constant: a tensor to calibrate."""
     copy = onnx.ModelProto()

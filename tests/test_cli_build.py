@@ -120,6 +120,24 @@ def test_the_same_build_is_reused_and_force_builds_again(run, folder):
     assert "is there already" not in err
 
 
+def test_a_graph_that_overflows_in_fp16_is_refused_in_fp16_alone(run, folder):
+    import onnx
+
+    model = onnx.load("small.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_weights"):
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array / abs(array).max() * 60000, tensor.name))
+    onnx.save(model, "small.onnx")
+    status, out, err = run(*SMALL_BUILD, "--precision", "fp16")
+    assert (status, out) == (1, "")
+    assert "'small-64x48' overflows in FP16 on 4 rendered figures" in err
+    assert "keep the layers that overflow in FP32 with --keep-float PATTERN" in err
+    assert left(folder) == []
+    assert run(*SMALL_BUILD, "--precision", "fp16", "--keep-float", "*")[0] == 0
+    assert run(*SMALL_BUILD, "--precision", "fp32")[0] == 0
+
+
 def test_rebuild_compiles_an_engines_own_graph(run, folder):
     run(*SMALL_BUILD, "--precision", "fp16", "--max-batch", "5")
     before = open_engine(folder / "small-64x48.fp16").manifest
