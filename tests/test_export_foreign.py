@@ -297,6 +297,16 @@ def test_what_is_no_graph_of_the_recipe_is_refused(path, spoil, message):
         graph_from_file(spoil(path), SMALL)
 
 
+@pytest.mark.parametrize("fault", [RuntimeError, onnx.version_converter.ConvertError], ids=lambda fault: fault.__name__)
+def test_an_opset_that_cannot_be_raised_is_told(path, monkeypatch, fault):
+    def refuse(*_):
+        raise fault("no adapter")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", refuse)
+    with pytest.raises(GraphError, match=r"is of opset 17 and cannot be raised to 19 \(no adapter\); export it with"):
+        graph_from_file(path, SMALL)
+
+
 def test_outputs_of_other_shapes_are_listed(tmp_path):
     path = pooled_heatmap_graph(tmp_path / "h.onnx", SMALL_HEATMAP)
     with pytest.raises(

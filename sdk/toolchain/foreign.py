@@ -161,7 +161,7 @@ def _at_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         raise GraphError(f"'{path}' is of opset {version}; export it with opset {OPSET} to {OPSETS[-1]}")
     try:
         raised: onnx.ModelProto = onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
         raise GraphError(
             f"'{path}' is of opset {version} and cannot be raised to {OPSET} ({error}); export it with opset {OPSET}"
         ) from error
