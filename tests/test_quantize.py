@@ -284,6 +284,12 @@ def test_scales_are_fp16_numbers_that_do_not_clip():
     assert (scale * 127 <= amax * (1 + 2**-9)).all()  # one FP16 step
 
 
+def test_graphs_are_asked_as_they_are_written(model, table):
+    """ONNX Runtime may not put INT8 kernels of its own in the place of Q/DQ."""
+    options = graph_session(qdq_graph_from_graph(model, table)[0]).get_session_options()
+    assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
 def test_the_int8_graph_stays_near_the_float_one(model, table):
     inputs = crops()
     expected = graph_session(model).run(None, {"input": inputs})
