@@ -17,6 +17,7 @@ from sdk.manifest import BatchRange
 from sdk.toolchain import compile as compile_module
 from sdk.toolchain.compile import CompileOptions, check_memory, choose_compiler, compiler_note, plan_from_graph
 from tests.support.engines import SMALL, pooled_simcc_graph
+from tests.support.full_disk import full_disk
 
 RTX = "tensorrt-rtx"
 ABSENT = "not installed; pip install it"
@@ -179,6 +180,25 @@ def test_a_timing_cache_that_cannot_be_read_is_an_error(monkeypatch, graph, tmp_
     FakeCompiler(monkeypatch)
     with pytest.raises(InputError, match=r"timing cache .* cannot be read \(Is a directory\)"):
         plan_from_graph(graph, "tensorrt", CompileOptions(timing_cache=tmp_path))
+
+
+def test_a_timing_cache_in_a_new_folder_makes_it(monkeypatch, graph, tmp_path):
+    FakeCompiler(monkeypatch)
+    options = CompileOptions(timing_cache=tmp_path / "new" / "timing.cache")
+    assert plan_from_graph(graph, "tensorrt", options) == b"plan"
+    assert (tmp_path / "new" / "timing.cache").read_bytes() == b"+"
+
+
+def test_a_full_disk_costs_the_timings_and_not_the_plan(monkeypatch, graph, tmp_path, caplog):
+    FakeCompiler(monkeypatch)
+    path = tmp_path / "cache" / "timing.cache"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    with full_disk(room=2):
+        assert plan_from_graph(graph, "tensorrt", CompileOptions(timing_cache=path)) == b"plan"
+    assert "the timings of this build are not kept: " in caplog.text
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_ctrl_c_stops_the_compiler_and_is_raised(monkeypatch, graph):

@@ -1,6 +1,6 @@
 """What a changed graph costs on real crops, against the float graph: keypoint distance, OKS, AP, output divergence.
 
-Runs the Q/DQ graph as it is written, in float on ONNX Runtime: the answer does not hang on a CPU's INT8 kernels.
+Runs the Q/DQ graph as it is written, on ONNX Runtime (`sdk.toolchain.graphs.graph_session`).
 Benchmarks and reports of finished engines are `sdk.evaluate`'s; this serves decisions while an engine is built.
 
     judge = Judge(model, crops)
@@ -21,7 +21,7 @@ from sdk import ops
 from sdk.heatmap import decode_heatmaps
 from sdk.recipe import Recipe
 from sdk.toolchain.crops import CropBatch, CropSet, Person
-from sdk.toolchain.graphs import serialized
+from sdk.toolchain.graphs import graph_session
 
 __all__ = ["Cost", "Judge", "single_person_ap"]
 
@@ -69,9 +69,7 @@ class Judge:
         )
 
     def _run(self, model: onnx.ModelProto) -> list[list[Float32Array]]:
-        session = _session(model)
-        output = self.recipe.output
-        names = [output.x_name, output.y_name] if output.kind == "simcc" else [output.heatmap_name]
+        session, names = graph_session(model, threads=0), list(self.recipe.output.names)
         return [session.run(names, {self.recipe.input.name: part.inputs}) for part in self.batches]
 
     def _decoded(self, outputs: Sequence[Sequence[Float32Array]]) -> Float32Array:  # P x K x 3, frame pixels
@@ -106,15 +104,6 @@ def single_person_ap(
         reached = np.searchsorted(right / len(order), RECALLS)
         precisions.append(np.append(ceiling, 0.0)[reached].mean())
     return 100 * float(np.mean(precisions))
-
-
-def _session(model: onnx.ModelProto) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # Q/DQ as written, no INT8 kernels
-    return onnxruntime.InferenceSession(serialized(model), options, providers=["CPUExecutionProvider"])
 
 
 def _keypoints(outputs: Sequence[Float32Array], part: CropBatch, recipe: Recipe) -> Float32Array:
