@@ -72,6 +72,7 @@ REFUSED = {
     "a timing cache with rtx": ((RTX,), (), {"timing_cache": "x"}, InputError, "leave --timing-cache out"),
     "a workspace for nothing": ((), (), {"compiler": "none", "workspace_mib": 64}, InputError, "the compiler is none"),
     "a DLA with rtx": ((RTX,), (), {"dla_core": 0}, InputError, "has no DLA"),
+    "a DLA with batches": (("tensorrt",), (ORIN,), {"dla_core": 0}, InputError, r"one batch size \(got 1 to 16\)"),
     "an unknown capability": ((RTX,), (), {"compute_capabilities": ("3.0",)}, InputError, "one of 8.6, 8.9, .*'3.0'"),
     "a capability with tensorrt": (
         ("tensorrt",), (ORIN,), {"compute_capabilities": ("8.6",)}, InputError, "compiles for the device it runs on",

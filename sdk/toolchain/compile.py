@@ -165,6 +165,11 @@ def _check_options(compiler: trt.CompilerName, options: CompileOptions) -> None:
                 raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")
     elif options.compute_capabilities:
         raise InputError("tensorrt compiles for the device it runs on: leave --compute-capability out")
+    elif options.dla_core is not None and options.batch.min != options.batch.max:
+        raise InputError(
+            f"a DLA takes one batch size (got {options.batch.min} to {options.batch.max}): give --min-batch, "
+            "--opt-batch and --max-batch the same number"
+        )
 
 
 def _refuse_without_compiler(options: CompileOptions) -> None:

@@ -39,7 +39,6 @@ __all__ = [
     "check_graph",
     "graph_from_network",
     "graph_from_recipe",
-    "output_names",
     "recipe_from_graph",
     "write_graph",
 ]
@@ -110,11 +109,6 @@ def check_graph(model: onnx.ModelProto, network: nn.Module, recipe: Recipe, crop
             f"must be at most {LARGEST_DISTANCE_PX} px (got {distance_px:.3f}); this torch and onnx cannot export it"
         )
     return distance_px
-
-
-def output_names(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the graph's outputs, in order."""
-    return recipe.output.names
 
 
 def recipe_from_graph(path: Path) -> Recipe | None:
