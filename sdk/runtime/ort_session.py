@@ -74,7 +74,7 @@ class OrtSession:
         self.engine = engine
         self._pid = os.getpid()
         self._session: Any = onnxruntime_session(engine.graph_path, threads)
-        self._names = engine.manifest.recipe.output.names
+        self._names = list(engine.manifest.recipe.output.names)
         self._check_tensors()
         batch = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None
