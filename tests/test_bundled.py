@@ -54,6 +54,22 @@ def test_the_graph_is_what_the_weights_make():
         np.testing.assert_allclose(a, b.numpy(), atol=2e-3)
 
 
+@pytest.mark.torch
+def test_the_shipped_calibration_table_fits_a_graph_exported_here(tmp_path):
+    """The table was made on another machine, whose processor folds batch norms with other last bits."""
+    import onnx
+
+    from sdk.networks import load_checkpoint, network_from_recipe
+    from sdk.toolchain.export import graph_from_network
+    from sdk.toolchain.table import check_graph, table_from_file
+
+    recipe, path = recipe_by_name(NAME), catalogue_folder("calibration") / f"{NAME}.json"
+    network = network_from_recipe(recipe)
+    load_checkpoint(network, recipe, bundled_weights(NAME))
+    check_graph(table_from_file(path), graph_from_network(network, recipe), str(path))
+    check_graph(table_from_file(path), onnx.load(bundled_engines()[f"{NAME}.fp32"] / "network.onnx"), str(path))
+
+
 def test_it_finds_rendered_figures():
     near = []
     with PoseEstimator(device="cpu") as estimate:

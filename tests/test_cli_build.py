@@ -266,13 +266,21 @@ FAILS = {
     "tensorrt without tensorrt or device": (
         [*SMALL_BUILD[:-1], "tensorrt"], "compiler 'tensorrt'",
     ),
-    "inspecting nothing": (["inspect", "nowhere"], "'nowhere' is not an engine folder: it has no engine.json"),
+    "inspecting nothing": (["inspect", "nowhere"], "engine 'nowhere' is neither a folder nor a bundled engine"),
     "a keep-float pattern that fits nothing": ([*SMALL_BUILD, "--keep-float", "*/gau/*"], "matches no node"),
     "a missing checkpoint": (["build-engine", "body14-nano-128x128", "--weights", "no.pth"], "no.pth"),
     "an empty checkpoint": (["build-engine", "body14-nano-128x128", "--weights", "empty.pth"], "empty.pth"),
     "a truncated checkpoint": (["build-engine", "body14-nano-128x128", "--weights", "cut.pth"], "cut.pth"),
     "a checkpoint with code in it": (["build-engine", "body14-nano-128x128", "--weights", "bomb.pth"], "bomb.pth"),
+    "a drop that is no number": ([*SMALL_BUILD, "--precision", "int8", "--max-drop", "nan"], "0 or more (got nan)"),
+    "a drop below none": ([*SMALL_BUILD, "--precision", "int8", "--max-drop", "-1"], "0 or more (got -1.0)"),
 }  # fmt: skip
+MISUSED = [
+    FAILS[name][0]
+    for name in (
+        "no recipe for a graph made elsewhere", "nothing at all", "a rebuild with a recipe", "a rebuild with a pattern",
+    )
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("words", "message"), FAILS.values(), ids=FAILS)
@@ -285,9 +293,20 @@ def test_what_fails_says_why_and_leaves_nothing(run, folder, words, message):
     pickled_with_code(folder / "bomb.pth")
     before = left(folder)
     status, out, err = run(*words)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2 if words in MISUSED else 1, "")
     assert message in err
     assert left(folder) == before
+
+
+def test_a_bundled_engine_is_inspected_and_rebuilt_by_its_name(run, folder):
+    status, out, _ = run("inspect", "body14-nano-128x128.fp32")
+    assert status == 0 and out.startswith("body14-nano-128x128, fp32")
+    status, out, err = run("build-engine", "--rebuild", "body14-nano-128x128.fp32", "--compiler", "tensorrt-rtx")
+    if trt.flavour("tensorrt-rtx").problem is None:
+        assert (status, out) == (0, "body14-nano-128x128.fp32\n")
+        assert open_engine(folder / "body14-nano-128x128.fp32").manifest.compiler.name == "tensorrt-rtx"
+    else:
+        assert "compiler 'tensorrt-rtx' cannot be used" in err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from sdk.errors import CalibrationError, InputError
 from sdk.toolchain.correction import bias_corrections
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
+from sdk.toolchain.fingerprint import fingerprint_of
 from sdk.toolchain.graphs import graph_session, producers, serialized
 from sdk.toolchain.placement import PROTECTED, GraphView, PlacementOptions, placement_of
 from sdk.toolchain.quantize import (
@@ -22,7 +23,7 @@ from sdk.toolchain.quantize import (
     qdq_graph_from_graph,
     scale_from_range,
 )
-from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, graph_sha256
+from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange
 from tests.support.int8 import SIZE, Builder, tiny_graph, tiny_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
@@ -58,7 +59,7 @@ def table_for(model, inputs, equalisation=None):
         tensors[name] = TensorRange(peak, "max", {"max": peak}, {"max": 0.0}, {}, tuple(map(float, mean.mean(axis=1))))
     data = DataNote("noise", 4, 4, 0, 0, 0.0, "0" * 64)
     return CalibrationTable(
-        TABLE_FORMAT, "tiny-32x32", graph_sha256(model), "max", data, tensors, {}, equalisation=equalisation or {}
+        TABLE_FORMAT, "tiny-32x32", fingerprint_of(model), "max", data, tensors, {}, equalisation=equalisation or {}
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sdk.errors import EngineError, InputError, RecipeError
+from sdk.errors import EngineError, RecipeError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
 from sdk.resources import bundled_engines
@@ -31,7 +31,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Recipe:
-    """The recipe that the arguments name; InputError when they name none."""
+    """The recipe that the arguments name; UsageError when they name none."""
     if arguments.recipe_file is not None:
         return _recipe_of_file(arguments.recipe_file, arguments.recipe)
     if arguments.recipe is not None:
@@ -42,7 +42,7 @@ def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Reci
         if (found := recipe_from_graph(onnx)) is not None:
             return found
     about = f"'{onnx}' does not carry its recipe; " if onnx is not None else ""
-    raise InputError(
+    raise UsageError(
         f"{about}name a RECIPE of the catalogue or give --recipe-file F: it holds mean, std, joints and split ratio, "
         "which no graph says"
     )

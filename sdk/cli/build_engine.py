@@ -19,8 +19,9 @@ from sdk.cli._recipes import (
     recipe_from,
     weights_from,
 )
-from sdk.errors import InputError
+from sdk.errors import UsageError
 from sdk.manifest import DEFAULT_BATCH, BatchRange, Engine, Precision
+from sdk.resources import bundled_engines
 
 if TYPE_CHECKING:
     from sdk.toolchain.compile import CompileOptions
@@ -118,7 +119,7 @@ def _check_int8_arguments(arguments: argparse.Namespace, precision: str) -> None
     given.append(("--quantize-all", arguments.quantize_all or None))
     for name, value in given:
         if value is not None and precision not in ("int8", "auto"):
-            raise InputError(f"{name} is for --precision int8 or auto (got {precision})")
+            raise UsageError(f"{name} is for --precision int8 or auto (got {precision})")
 
 
 def _rebuilt(arguments: argparse.Namespace) -> Engine:
@@ -126,9 +127,12 @@ def _rebuilt(arguments: argparse.Namespace) -> Engine:
 
     for name in OF_ITS_OWN:
         if getattr(arguments, name) not in (None, [], False):
-            raise InputError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
-    options = _compile_options(arguments, source_engine(arguments.rebuild).manifest.batch)
-    return rebuild_engine(arguments.rebuild, options, arguments.output, force=arguments.force)
+            raise UsageError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
+    folder, output = arguments.rebuild, arguments.output
+    if not folder.exists() and str(folder) in bundled_engines():  # what is installed stays: a copy here is compiled
+        folder, output = bundled_engines()[str(folder)], output or folder
+    options = _compile_options(arguments, source_engine(folder).manifest.batch)
+    return rebuild_engine(folder, options, output, force=arguments.force)
 
 
 def _compile_options(arguments: argparse.Namespace, batch: BatchRange) -> CompileOptions:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk.cli._recipes import add_recipe_arguments, float_engine_from, recipe_from, weights_from
-from sdk.errors import InputError
+from sdk.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +85,7 @@ def _check_chart(arguments: argparse.Namespace) -> None:
     if arguments.chart is None:
         return
     if not arguments.sensitivity:
-        raise InputError("--chart draws the sensitivity: give --sensitivity as well")
+        raise UsageError("--chart draws the sensitivity: give --sensitivity as well")
     from sdk.toolchain.sensitivity import check_chart
 
     check_chart(arguments.chart)
@@ -123,7 +123,7 @@ def _show(table: CalibrationTable, arguments: argparse.Namespace) -> None:
     counts = {name: methods.count(name) for name in sorted(set(methods))}
     if arguments.json:
         facts = {"file": str(arguments.output), "tensors": len(methods), "images": table.data.images, "methods": counts}
-        facts["graph_sha256"] = table.graph_sha256
+        facts["structure_sha256"] = table.graph.structure_sha256
         print(json.dumps(facts, indent=1))
         return
     print(arguments.output)

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("engine", type=Path, metavar="ENGINE", help="an engine folder")
+    parser.add_argument("engine", metavar="ENGINE", help="an engine folder, or a bundled engine's name")
     parser.add_argument("--json", action="store_true", help="everything, for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.manifest import open_engine
+    from sdk.runtime.session import engine_from
     from sdk.toolchain.inspect import facts_of_engine
 
-    facts = facts_of_engine(open_engine(arguments.engine))
+    facts = facts_of_engine(engine_from(arguments.engine))
     print(json.dumps(facts, indent=1) if arguments.json else _page(facts))
     return 0
 

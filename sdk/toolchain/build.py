@@ -66,6 +66,8 @@ class BuildOptions:
         given = [name for name in ("weights", "random_seed", "onnx") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"weights must come from one place (got {' and '.join(given)})")
+        if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
+            raise InputError(f"the largest drop must be a number of points, 0 or more (got {self.max_drop})")
 
     @property
     def folder(self) -> Path:

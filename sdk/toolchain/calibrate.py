@@ -26,12 +26,13 @@ from sdk.errors import CalibrationError, InputError
 from sdk.files import whole_file
 from sdk.toolchain.crops import CropSet, synthetic_reason
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
+from sdk.toolchain.fingerprint import fingerprint_of, graph_sha256
 from sdk.toolchain.graphs import graph_session
 from sdk.toolchain.judge import Judge
 from sdk.toolchain.placement import PlacementOptions, placement_of
 from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.ranges import METHODS, Histogram, Method, best_method, candidate_ranges
-from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial, graph_sha256
+from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial
 
 __all__ = ["CalibrateOptions", "Observed", "calibrate", "observe"]
 
@@ -101,7 +102,7 @@ def calibrate(model: onnx.ModelProto, crops: CropSet, options: CalibrateOptions 
     draft = CalibrationTable(
         format=TABLE_FORMAT,
         recipe=crops.recipe.name,
-        graph_sha256=graph_sha256(model),
+        graph=fingerprint_of(model),
         method=options.method,
         data=DataNote(options.source, crops.found, len(crops), len(held_out), crops.seed, crops.jitter, crops.sha256),
         tensors={},

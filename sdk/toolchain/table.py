@@ -1,7 +1,7 @@
 """The calibration table: activation ranges of one graph, with where they come from. Neutral JSON, read strictly.
 
-It belongs to one float graph, by hash; `check_graph` refuses any other and names both hashes. Collecting the ranges is
-`sdk.toolchain.calibrate`'s work, choosing what to quantise with them `sdk.toolchain.quantize`'s.
+It belongs to one float graph, by fingerprint; `check_graph` refuses any other and says what differs. Collecting the
+ranges is `sdk.toolchain.calibrate`'s work, choosing what to quantise with them `sdk.toolchain.quantize`'s.
 
     table = table_from_file(Path("calibration/body14-nano-128x128.json"))
     check_graph(table, model, "calibration/body14-nano-128x128.json")
@@ -10,7 +10,6 @@ It belongs to one float graph, by hash; `check_graph` refuses any other and name
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from sdk.errors import CalibrationError
 from sdk.files import whole_file
 from sdk.strict import strict_from_table, table_from
+from sdk.toolchain.fingerprint import Fingerprint, difference, fingerprint_of
 
 __all__ = [
     "TABLE_FORMAT",
@@ -35,14 +34,13 @@ __all__ = [
     "TensorRange",
     "Trial",
     "check_graph",
-    "graph_sha256",
     "point_within",
     "table_from_file",
     "tensors_within",
     "write_table",
 ]
 
-TABLE_FORMAT = 1
+TABLE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class CalibrationTable:
 
     format: int
     recipe: str
-    graph_sha256: str
+    graph: Fingerprint
     method: str
     data: DataNote
     tensors: Mapping[str, TensorRange]
@@ -195,47 +193,13 @@ def write_table(table: CalibrationTable, path: Path) -> None:
 
 
 def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str) -> None:
-    """CalibrationError unless the table was made for exactly this float graph."""
-    found = graph_sha256(model)
-    if found != table.graph_sha256:
+    """CalibrationError unless the table was made for this float graph, whatever machine exported it."""
+    differs = difference(table.graph, fingerprint_of(model))
+    if differs is not None:
         raise CalibrationError(
-            f"calibration table '{where}' was made for another graph (table: {table.graph_sha256}, this graph: "
-            f"{found}); calibrate this one with `sdk calibrate {table.recipe} --data ... --output {Path(where).name}`"
+            f"calibration table '{where}' was made for another graph ({differs}, table against graph); calibrate this "
+            f"one with `sdk calibrate {table.recipe} --data ... --output {Path(where).name}`"
         )
-
-
-def graph_sha256(model: onnx.ModelProto) -> str:
-    """Digest of what a graph computes and how its tensors are named; not of producer, documentation or storage form."""
-    digest = hashlib.sha256()
-    for opset in sorted(model.opset_import, key=lambda o: str(o.domain)):
-        digest.update(f"opset {opset.domain or 'ai.onnx'} {opset.version};".encode())
-    for value in [*model.graph.input, *model.graph.output]:
-        digest.update(f"value {value.name} {value.type.tensor_type.elem_type};".encode())
-    for tensor in sorted(model.graph.initializer, key=lambda t: str(t.name)):
-        digest.update(f"constant {tensor.name};".encode())
-        _update_with_tensor(digest, tensor)
-    for node in model.graph.node:
-        digest.update(f"node {node.domain}/{node.op_type} {list(node.input)} {list(node.output)};".encode())
-        for attribute in sorted(node.attribute, key=lambda a: str(a.name)):
-            digest.update(f"attribute {attribute.name};".encode())
-            _update_with_attribute(digest, attribute)
-    return digest.hexdigest()
-
-
-def _update_with_attribute(digest: Any, attribute: onnx.AttributeProto) -> None:
-    if attribute.HasField("t"):
-        _update_with_tensor(digest, attribute.t)
-    else:
-        plain = type(attribute)()
-        plain.CopyFrom(attribute)
-        plain.ClearField("doc_string")
-        digest.update(plain.SerializeToString(deterministic=True))
-
-
-def _update_with_tensor(digest: Any, tensor: onnx.TensorProto) -> None:
-    array: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
-    digest.update(f"{array.dtype} {array.shape};".encode())
-    digest.update(array.tobytes())
 
 
 def _rounded(value: Any) -> Any:
