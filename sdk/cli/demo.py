@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._paths import refuse_overwriting
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -38,7 +40,9 @@ CLIP_SIZE_HW = (384, 384)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", help="a camera's number, or a video or image file; default: a rendered figure")
+    parser.add_argument(
+        "--source", help="a camera's number, a stream's URL, or a video or image file; default: a rendered figure"
+    )
     parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="default ./demo")
     parser.add_argument("--frames", type=int, default=72, help="most frames of the clip or camera (default 72)")
     parser.add_argument("--seed", type=int, default=3, help="of the rendered figure")
@@ -52,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.frames < 1:
         raise InputError(f"--frames must be at least 1 (got {arguments.frames})")
+    given = [Path(arguments.source)] if arguments.source else []
+    refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
     seen = _Seen()
     _follow(engine, arguments, seen)
@@ -112,37 +118,18 @@ def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | Non
     if arguments.source is None:
         yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
         return
-    frames = _camera_frames(int(arguments.source)) if arguments.source.isdecimal() else _file_frames(arguments.source)
-    for _, frame in zip(range(arguments.frames), frames, strict=False):
+    for _, frame in zip(range(arguments.frames), _source_frames(arguments.source), strict=False):
         yield frame, None
 
 
-def _camera_frames(index: int) -> Iterator[Frame]:
-    import cv2
-    import numpy as np
-
-    from sdk.errors import InputError
-
-    capture = cv2.VideoCapture(index)
-    try:
-        read, frame = capture.read()
-        if not read:
-            raise InputError(f"camera {index} gives no frame; check that it is connected and free, or name a file")
-        while read:
-            yield np.asarray(frame, np.uint8)
-            read, frame = capture.read()
-    finally:
-        capture.release()
-
-
-def _file_frames(path: str) -> Iterator[Frame]:
+def _source_frames(name: str) -> Iterator[Frame]:
     from sdk.errors import InputError
     from sdk.runtime.sources import Unreadable, frames_of, sources_from
 
-    for source in sources_from([path]):
+    for source in sources_from([name]):
         for frame in frames_of(source):
             if isinstance(frame, Unreadable):
-                raise InputError(f"'{source.path}' cannot be read: {frame.reason}")
+                raise InputError(f"'{source.name}' cannot be read: {frame.reason}")
             yield frame
 
 
