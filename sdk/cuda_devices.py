@@ -15,7 +15,7 @@ from functools import cache
 __all__ = ["NO_CONTEXT", "CudaDevice", "context_of", "cuda_devices", "current_context", "driver_version"]
 
 NO_CONTEXT = 0  # memory of pools and of other processes' exports belongs to none
-POINTER_CONTEXT = 1  # CUpointer_attribute
+POINTER_CONTEXT, POINTER_DEVICE = 1, 9  # CUpointer_attribute
 COMPUTE_CAPABILITY_MAJOR = 75  # CUdevice_attribute
 COMPUTE_CAPABILITY_MINOR = 76
 
@@ -60,11 +60,14 @@ def current_context() -> int | None:
 
 def context_of(pointer: int) -> int | None:
     """The CUDA context that an address's memory was allocated in, or `NO_CONTEXT`; None where it is no CUDA memory."""
-    driver, handle = _driver(), ctypes.c_void_p()
-    key, address = ctypes.c_int(POINTER_CONTEXT), ctypes.c_uint64(pointer)
-    if driver is None or driver.cuPointerGetAttribute(ctypes.byref(handle), key, address) != 0:
+    driver, handle, ordinal = _driver(), ctypes.c_void_p(), ctypes.c_int()
+    address = ctypes.c_uint64(pointer)
+    if driver is None:
         return None
-    return handle.value or NO_CONTEXT
+    if driver.cuPointerGetAttribute(ctypes.byref(handle), ctypes.c_int(POINTER_CONTEXT), address) == 0:
+        return handle.value or NO_CONTEXT
+    known = driver.cuPointerGetAttribute(ctypes.byref(ordinal), ctypes.c_int(POINTER_DEVICE), address) == 0
+    return NO_CONTEXT if known else None
 
 
 @cache

@@ -27,8 +27,10 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "RecipeError",
+    "RowError",
     "SdkError",
     "TrainingError",
+    "UsageError",
 ]
 
 
@@ -66,6 +68,14 @@ class EngineError(SdkError):
 
 class InputError(SdkError, ValueError):
     """A frame, a box or an option given to a call is not what the call takes."""
+
+
+class RowError(InputError, IndexError):
+    """`poses[...]` names a person that is not there."""
+
+
+class UsageError(InputError):
+    """Words of a command line that do not go together, or one that is missing; `sdk` ends with status 2."""
 
 
 class OutputError(SdkError):

@@ -18,28 +18,43 @@ from sdk.errors import InputError
 __all__ = ["apply_affines", "boxes_from_keypoints", "check_boxes", "crop_affines", "inverse_affines"]
 
 Float32Array = NDArray[np.float32]
+MAX_COORDINATE_PX = 2.0**30  # the crop op moves no farther
 
 
 def check_boxes(boxes_xyxy: object) -> Float32Array:
-    """Boxes as N x 4 float32 xyxy in frame pixels. InputError names the first box that is not a box."""
+    """A copy of the boxes as N x 4 float32 xyxy in frame pixels; one box may come bare, as 4 numbers.
+
+    InputError names the first box that is not a box.
+    """
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-            boxes = np.asarray(boxes_xyxy, dtype=np.float32)
+            boxes = np.array(boxes_xyxy, dtype=np.float32, order="C")
     except (TypeError, ValueError) as error:
         raise InputError(f"boxes must be an N x 4 array of numbers, xyxy in pixels ({error})") from error
     if boxes.size == 0:
         return np.zeros((0, 4), np.float32)
+    if boxes.shape == (4,):
+        boxes = boxes[None]
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"boxes must have the shape N x 4, xyxy in pixels (got {boxes.shape})")
+    _check_each_box(boxes)
+    return boxes
+
+
+def _check_each_box(boxes: Float32Array) -> None:  # N x 4 xyxy
     for index in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
         raise InputError(f"box {index} must be finite numbers (got {boxes[index].tolist()})")
+    for index in np.flatnonzero((np.abs(boxes) > MAX_COORDINATE_PX).any(axis=1)):
+        raise InputError(
+            f"box {index} must lie within 2^30 pixels of the frame's corner (got {boxes[index].tolist()}); "
+            "give x1, y1, x2, y2 in frame pixels"
+        )
     for axis, low, high in (("x", 0, 2), ("y", 1, 3)):
         for index in np.flatnonzero(boxes[:, high] <= boxes[:, low]):
             raise InputError(
                 f"box {index} has no area: {axis}2 must exceed {axis}1 "
                 f"(got {axis}1={boxes[index, low]}, {axis}2={boxes[index, high]})"
             )
-    return np.ascontiguousarray(boxes)
 
 
 def crop_affines(

@@ -2,18 +2,20 @@
 
 poses = estimate(frame, boxes)
 keypoints, scores = poses            # (N, K, 2) frame pixels, (N, K)
-cv2.imwrite("out.png", poses.draw(frame))
+sure = poses[poses.box_scores > 0.5]
+cv2.imwrite("out.png", sure.draw(frame))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.errors import RowError
 from sdk.skeletons import Skeleton
 
 __all__ = ["Poses", "ScoreScale"]
@@ -27,9 +29,9 @@ class ScoreScale:
     sure: float = 0.8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poses:
-    """Persons of one frame, row by row. N may be 0; the shapes stay."""
+    """Persons of one frame, row by row. N may be 0; the shapes stay. Two are equal where they are the same object."""
 
     keypoints: NDArray[np.float32]  # N x K x 2, frame pixels
     scores: NDArray[np.float32]  # N x K
@@ -47,6 +49,25 @@ class Poses:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def __getitem__(self, rows: Any) -> Poses:
+        """Persons by number, slice, mask or list of numbers, as `Poses` of their own: `poses[0]`, `poses[mask]`."""
+        chosen = self._rows(rows)
+        return replace(
+            self,
+            keypoints=self.keypoints[chosen],
+            scores=self.scores[chosen],
+            boxes=self.boxes[chosen],
+            box_scores=self.box_scores[chosen],
+            track_ids=None if self.track_ids is None else self.track_ids[chosen],
+        )
+
+    def __repr__(self) -> str:
+        """As in `Poses(2 persons, 17 joints, track ids [1, 4])`."""
+        persons = "1 person" if len(self) == 1 else f"{len(self)} persons"
+        ids = "" if self.track_ids is None else f", track ids {self.track_ids[:8].tolist()}"
+        more = " and more" if self.track_ids is not None and len(self) > 8 else ""
+        return f"Poses({persons}, {self.scores.shape[1]} joints{ids}{more})"
+
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score."""
         triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
@@ -54,8 +75,8 @@ class Poses:
         person = self.box_scores * self.scores.mean(axis=1) if len(self) else self.box_scores
         return [
             {
-                "image_id": image_id,
-                "category_id": category_id,
+                "image_id": int(image_id),
+                "category_id": int(category_id),
                 "keypoints": [round(float(value), 4) for value in row],
                 "score": float(score),
             }
@@ -74,8 +95,28 @@ class Poses:
             "timings_ms": dict(self.timings_ms),
         }
 
-    def draw(self, frame: NDArray[np.uint8], threshold: float | None = None) -> NDArray[np.uint8]:
-        """A copy of the BGR `frame` (H x W x 3) with limbs coloured by side and joints sized by confidence."""
+    def draw(
+        self,
+        frame: NDArray[np.uint8],  # H x W x 3; NV12: (H * 3/2) x W
+        threshold: float | None = None,
+        *,
+        boxes: bool = False,
+        pixel_format: str = "bgr",
+    ) -> NDArray[np.uint8]:
+        """A copy of `frame` with limbs coloured by side and joints sized by confidence; with `boxes`, the boxes too.
+
+        `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
+        """
         from sdk.runtime.drawing import draw_poses
 
-        return draw_poses(frame, self, threshold)
+        return draw_poses(frame, self, threshold, boxes=boxes, pixel_format=pixel_format)
+
+    def _rows(self, rows: Any) -> NDArray[np.intp]:
+        """The numbers of the persons that an index names; RowError where it names none."""
+        try:
+            chosen = np.atleast_1d(np.arange(len(self))[rows])
+        except (IndexError, TypeError, ValueError) as error:
+            raise RowError(f"poses[{rows!r}]: there are {len(self)} persons, numbered from 0 ({error})") from error
+        if chosen.ndim != 1:
+            raise RowError(f"poses[{rows!r}]: persons are one row each; give a number, a slice, a mask or a list")
+        return chosen

@@ -74,3 +74,32 @@ def emulated(tmp_path_factory):
     if not compiler():
         pytest.skip("needs a C++ compiler")
     return emulated_cuda(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="session")
+def small_graphs(tmp_path_factory):
+    """Kind -> (graph, recipe) of two tiny networks."""
+    from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
+
+    for name in ("onnx", "onnxruntime"):
+        pytest.importorskip(name)
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        "simcc": (pooled_simcc_graph(folder / "simcc.onnx", SMALL), SMALL),
+        "heatmap": (pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP), SMALL_HEATMAP),
+    }
+
+
+@pytest.fixture
+def simulate(small_graphs, emulated, tmp_path, monkeypatch):
+    """A function that opens a simulated device for one kind of engine: (device, engine, kernels)."""
+    from tests.support.engines import wrapped_engine
+    from tests.support.simulated_cuda import Simulated, install, simulated_engine
+
+    def opened(kind="simcc", **switches):
+        path, recipe = small_graphs[kind]
+        engine = simulated_engine(wrapped_engine(path, tmp_path / kind, recipe))
+        device = Simulated(**switches)
+        return device, engine, install(monkeypatch, device, engine, emulated)
+
+    return opened

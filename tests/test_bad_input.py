@@ -105,7 +105,8 @@ BAD_BOXES = {
     "inverted in y": ([[0, 0, 9, 9], [0, 9, 9, 1]], r"box 1 has no area: y2 must exceed y1"),
     "zero width": ([[4, 0, 4, 9]], r"box 0 has no area: x2 must exceed x1 \(got x1=4\.0, x2=4\.0\)"),
     "zero height": ([[0, 4, 9, 4]], "box 0 has no area: y2 must exceed y1"),
-    "one box bare": ([0, 0, 9, 9], r"must have the shape N x 4, xyxy in pixels \(got \(4,\)\)"),
+    "two boxes flat": ([0, 0, 9, 9] * 2, r"must have the shape N x 4, xyxy in pixels \(got \(8,\)\)"),
+    "near float32's end": ([[-3e38, -3e38, 3e38, 3e38]], r"box 0 must lie within 2\^30 pixels .*give x1, y1, x2, y2"),
     "with scores": ([[0, 0, 9, 9, 0.9]], r"must have the shape N x 4.*\(got \(1, 5\)\)"),
     "ragged": ([[0, 0, 9], [0, 0, 9, 9]], "must be an N x 4 array of numbers"),
     "texts": ([["a", "b", "c", "d"]], "must be an N x 4 array of numbers"),
@@ -137,6 +138,26 @@ def test_boxes_in_odd_places_are_served(estimate, boxes):
     assert len(poses) == len(boxes)
     assert np.isfinite(poses.keypoints).all() and np.isfinite(poses.scores).all()
     np.testing.assert_array_equal(poses.boxes, np.asarray(boxes, np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_as_far_as_they_may_be_are_served_without_a_warning(estimate):
+    poses = estimate(noise(120, 160, 3), [[-(2.0**30), -(2.0**30), 2.0**30, 2.0**30]])
+    assert np.isfinite(poses.keypoints).all()
+
+
+def test_one_bare_box_is_one_person(estimate):
+    frame = noise(120, 160, 3)
+    alone, listed = estimate(frame, BOXES[0]), estimate(frame, BOXES[:1])
+    np.testing.assert_array_equal(alone.boxes, BOXES[:1])
+    np.testing.assert_array_equal(alone.keypoints, listed.keypoints)
+
+
+def test_poses_keep_their_boxes_when_the_buffer_is_used_again(estimate):
+    buffer = BOXES.copy()
+    poses = estimate(noise(120, 160, 3), buffer)
+    buffer[:] = 0
+    np.testing.assert_array_equal(poses.boxes, BOXES)
 
 
 @pytest.mark.parametrize("none", [[], (), np.zeros((0, 4)), np.zeros(0), [[]]], ids=repr)

@@ -10,9 +10,9 @@ from sdk.errors import ClosedError, EngineError, InputError
 from sdk.runtime import device as choosing
 from sdk.runtime.cuda import gpu_pipeline, tensorrt_session
 from sdk.runtime.session import open_session
+from tests.support.cuda_frames import DeviceArray, random_frame
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.simulated_cuda import Simulated, install, simulated_engine
-from tests.test_cuda_pipeline import DeviceArray, random_frame
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")

@@ -9,10 +9,10 @@ import pytest
 from sdk import ops, trt
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
+from tests.support.cuda_frames import random_affines, random_frame
 from tests.support.engines import SMALL
 from tests.support.simulated_cuda import Simulated, install_device
 from tests.support.stand_in import StandInSession, stand_in_engine, use_stand_ins
-from tests.test_cuda_pipeline import random_affines, random_frame
 
 pytestmark = pytest.mark.native
 

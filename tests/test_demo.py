@@ -123,6 +123,7 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
     ("options", "message"),
     [
         (["--frames", "0"], "--frames must be at least 1 (got 0)"),
+        (["--seed", "-1"], "the seed of a rendered figure must not be negative (got -1)"),
         (["--source", "no.mp4"], "source 'no.mp4' does not exist"),
         (["--source", "7"], "camera 7 gives no frame; check that it is connected and free, or name a file"),
     ],

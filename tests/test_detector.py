@@ -135,8 +135,86 @@ BAD_ARGUMENTS = {
     "size of a fixed file": ("yolox-nano-coco80", {"size_hw": (320, 320)}, "takes 416x416 only"),
     "size not of 32": ("rtmdet-nano-person", {"size_hw": (300, 300)}, "positive multiples of 32"),
     "unknown kind": ("rtmdet-nano-person", {"kind": "ssd"}, "detector kind must be"),
+    "size by one number": (
+        "rtmdet-nano-person",
+        {"size_hw": 640},
+        r"size_hw must be a pair \(height, width\).*got 640",
+    ),
+    "size of three": ("rtmdet-nano-person", {"size_hw": (3, 320, 320)}, "size_hw must be a pair"),
+    "size in words": ("rtmdet-nano-person", {"size_hw": ("a", "b")}, "size_hw must be a pair"),
+    "negative size": ("rtmdet-nano-person", {"size_hw": (-32, 320)}, "size_hw must be a pair .* of positive multiples"),
     "threshold": ("rtmdet-nano-person", {"score_threshold": 2}, r"score_threshold must be in 0\.\.1 \(got 2\)"),
+    "threshold in words": ("rtmdet-nano-person", {"score_threshold": "a"}, r"must be in 0\.\.1 \(got 'a'\)"),
+    "no threshold": ("rtmdet-nano-person", {"score_threshold": float("nan")}, r"must be in 0\.\.1 \(got nan\)"),
+    "class beyond": (
+        "yolox-nano-coco80",
+        {"person_class": 500},
+        r"yolox-nano-coco80\.onnx' knows 80 classes, numbered from 0; person_class must be one of them \(got 500\)",
+    ),
+    "class before": ("yolox-nano-coco80", {"person_class": -1}, r"person_class must be .* from 0 on \(got -1\)"),
+    "class by name": ("rtmdet-nano-person", {"person_class": "person"}, r"person_class must be .*\(got 'person'\)"),
 }
+OTHER_KINDS = {
+    "YOLOX as RTMDet": (
+        "yolox-nano-coco80",
+        "rtmdet",
+        r"not of the kind 'rtmdet' \(outputs N x 5 and labels\): .* 85\)",
+    ),
+    "YOLOX as one with NMS": ("yolox-nano-coco80", "yolox-nms", "not of the kind 'yolox-nms' .*; try 'auto'"),
+    "RTMDet as YOLOX": ("rtmdet-nano-person", "yolox", r"not of the kind 'yolox' \(one output M x \(5 \+ classes\)\)"),
+    "a pose network": ("body14-lspet-128x128", "rtmdet", "not of the kind 'rtmdet'"),
+}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "kind", "message"), OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_a_graph_of_another_kind_is_refused_at_opening(shared, name, kind, message):
+    with pytest.raises(GraphError, match=message):
+        Detector(shared / "models" / f"{name}.onnx", kind=kind)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("kind", ["rtmdet", "yolox-nms"])
+def test_a_kind_that_fits_is_taken_by_name(shared, kind):
+    assert Detector(shared / "models" / "rtmdet-nano-person.onnx", kind=kind, threads=1).kind == kind
+
+
+def graph_of(path, size=(64, 64), channels=3, batch=1, rows=84, dtype="FLOAT", second=None):
+    """A YOLOX-shaped graph of constants: `rows` x 6 for an input of `size`, with a second input if named."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    kind = getattr(TensorProto, dtype)
+    inputs = [helper.make_tensor_value_info("x", kind, [batch, channels, *size])]
+    inputs += [helper.make_tensor_value_info(second, kind, [1])] if second else []
+    grid = helper.make_tensor("grid", TensorProto.FLOAT, [1, rows, 6], np.zeros(rows * 6, np.float32))
+    nodes = [helper.make_node("Identity", ["grid"], ["out"])]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, rows, 6])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [grid])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+GRAPHS = {
+    "grey": (
+        {"channels": 1},
+        r"must take one float32 picture, 1 x 3 x h x w \(got 'x' tensor\(float\) \[1, 1, 64, 64\]",
+    ),
+    "a batch of four": ({"batch": 4}, r"must take one float32 picture"),
+    "FP16": ({"dtype": "FLOAT16"}, r"must take one float32 picture.* tensor\(float16\)"),
+    "two inputs": ({"second": "scale"}, r"must take one float32 picture.*'scale'"),
+    "other strides": ({"rows": 85}, r"a YOLOX grid for \(64, 64\) must have 84 rows \(got 85\)"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), GRAPHS.values(), ids=GRAPHS)
+def test_a_graph_that_no_detector_has_is_refused_at_opening(tmp_path, options, message):
+    with pytest.raises(GraphError, match=message):
+        Detector(graph_of(tmp_path / "d.onnx", **options))
+
+
+def test_a_small_grid_is_a_detector(tmp_path):
+    assert Detector(graph_of(tmp_path / "d.onnx")).kind == "yolox"
 
 
 @pytest.mark.data

@@ -8,7 +8,7 @@ from sdk.poses import Poses, ScoreScale
 from sdk.runtime.drawing import SIDE_COLOURS, confidences, draw_poses
 from sdk.skeletons import SKELETONS, skeleton_by_name
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 
 def grey(height=240, width=320):
@@ -100,6 +100,50 @@ def test_ids_are_written():
     assert changed(draw_poses(grey(), plain), draw_poses(grey(), named)) > 10
 
 
+@pytest.mark.parametrize("score", [0.4, 0.9])
+@pytest.mark.parametrize("offset", [(0, 0), (0.5, 0.25)], ids=["on a pixel", "between pixels"])
+def test_a_small_joint_is_round(score, offset):
+    """Its ink lies about as far out along the diagonals as along the axes; a diamond's moment is 0.4."""
+    centre, side = np.array([64, 64]) + offset, 128
+    scores = np.array([[0, score] + [0] * 15], np.float32)
+    picture = draw_poses(grey(side, side), poses_of([[centre] * 17], scores))
+    ink = np.abs(picture.astype(float) - 120).max(axis=2)
+    y, x = np.mgrid[:side, :side]
+    angle, distance = np.arctan2(y - centre[1], x - centre[0]), np.hypot(x - centre[0], y - centre[1])
+    fourfold = (ink * distance**4 * np.cos(4 * angle)).sum() / (ink * distance**4).sum()
+    assert np.count_nonzero(ink) >= 9 and abs(fourfold) < 0.2
+
+
+def test_boxes_are_drawn_where_asked():
+    poses = poses_of(spread(), np.zeros((1, 17)))
+    np.testing.assert_array_equal(draw_poses(grey(), poses), grey())
+    picture = draw_poses(grey(), poses, boxes=True)
+    for x, y in ((40, 100), (280, 100), (150, 20), (150, 220)):
+        assert tuple(picture[y, x].tolist()) == SIDE_COLOURS["middle"]
+    np.testing.assert_array_equal(picture[30:210, 50:270], 120)
+
+
+@pytest.mark.parametrize("box", [[-1e9, -1e9, 1e9, 1e9], [np.nan, 0, 9, 9], [400, 0, 500, 9]], ids=str)
+def test_odd_boxes_do_not_break_it(box):
+    poses = poses_of(spread(), np.zeros((1, 17)))
+    poses.boxes[0] = box
+    np.testing.assert_array_equal(draw_poses(grey(), poses, boxes=True), grey())
+
+
+def test_an_rgb_frame_gives_an_rgb_picture():
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    expected = draw_poses(frame, poses_of(spread()))
+    picture = draw_poses(np.ascontiguousarray(frame[..., ::-1]), poses_of(spread()), pixel_format="rgb")
+    np.testing.assert_array_equal(picture[..., ::-1], expected)
+
+
+def test_an_nv12_frame_gives_a_bgr_picture():
+    frame = np.random.default_rng(0).integers(16, 236, (360, 320), np.uint8)
+    plain = cv2.cvtColor(frame, cv2.COLOR_YUV2BGR_NV12)
+    picture = draw_poses(frame, poses_of(spread()), pixel_format="nv12")
+    np.testing.assert_array_equal(picture, draw_poses(plain, poses_of(spread())))
+
+
 ODD = {
     "wholly outside": [[-500, -500]] * 17,
     "far away": [[1e30, -1e30]] * 17,
@@ -126,6 +170,20 @@ def test_confidences_follow_the_scale():
     assert (confidences(scores, ScoreScale(0.3, 0.8), threshold=-2) > 0).all()
 
 
-def test_a_frame_that_is_none_is_refused():
-    with pytest.raises(InputError, match="frame is None"):
-        draw_poses(None, poses_of(spread()))
+NO_FRAMES = {
+    "nothing": (None, "bgr", "frame is None"),
+    "NV12 unnamed": (
+        np.zeros((360, 320), np.uint8),
+        "bgr",
+        r"frame is grey .*; an NV12 frame needs pixel_format='nv12'",
+    ),
+    "grey, never NV12": (np.zeros((241, 320), np.uint8), "bgr", r"frame is grey .*COLOR_GRAY2BGR\)$"),
+    "BGR as NV12": (grey(), "nv12", r"an NV12 frame must have the shape"),
+    "an unknown format": (grey(), "yuy2", r"pixel_format must be one of bgr, rgb, nv12.* \(got 'yuy2'\)"),
+}
+
+
+@pytest.mark.parametrize(("frame", "pixel_format", "message"), NO_FRAMES.values(), ids=NO_FRAMES)
+def test_a_frame_that_is_none_is_refused(frame, pixel_format, message):
+    with pytest.raises(InputError, match=message):
+        draw_poses(frame, poses_of(spread()), pixel_format=pixel_format)

@@ -529,7 +529,7 @@ OPTIONS = {
     "unknown device": ({"device": "tpu"}, "device must be 'auto', 'cpu', 'cuda'"),
     "unknown pixel format": ({"pixel_format": "yuyv"}, "pixel_format must be one of bgr, rgb, nv12"),
     "unknown refinement": ({"refine": "guess"}, "refine must be one of none, parabola, dark, expectation"),
-    "no threads": ({"threads": 0}, "threads must be a whole number of at least 1"),
+    "no threads": ({"threads": 0}, "threads must be a whole number from 1 to 256"),
     "missing detector": ({"detector": "none.onnx"}, r"detector 'none\.onnx' does not exist"),
     "seldom without tracker": ({"detect_every": 2}, "detect_every .* needs a tracker above 1"),
     "never": ({"detect_every": 0, "tracker": True}, "detect_every must be a whole number of at least 1"),
@@ -548,7 +548,7 @@ def test_a_recipe_that_was_not_built_names_the_command():
     from sdk.recipe import catalogue
 
     name = next(iter(catalogue()))
-    with pytest.raises(EngineError, match=f"'{name}' is a recipe: build it first with `sdk build-engine {name}"):
+    with pytest.raises(EngineError, match=f"'{name}' is a recipe: .* with `sdk build-engine {name} "):
         PoseEstimator(name, device="cpu")
 
 
@@ -616,3 +616,29 @@ def test_a_walk_keeps_its_ids(engine, shared):
                         told, kept = told + 1, kept + int(poses.track_ids[row] == before.track_ids[other])
             before = poses
     assert told == kept >= 3
+
+
+BAD_HELPERS = {
+    "a tracker by name": ({"tracker": "yes"}, r"tracker must be True, or a Tracker, or None \(got 'yes'\)"),
+    "a tracker's class": ({"tracker": Tracker}, "tracker must be True"),
+    "a number for a detector": ({"detector": 5}, r"detector must be .*ONNX file, or a callable.*\(got 5\)"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_HELPERS.values(), ids=BAD_HELPERS)
+def test_helpers_of_another_kind_are_refused_at_opening(engine, options, message):
+    with pytest.raises(InputError, match=message):
+        PoseEstimator(engine, device="cpu", **options)
+
+
+@pytest.mark.parametrize("given", [None, np.zeros((1, 4), np.float32)], ids=["nothing", "boxes alone"])
+def test_a_detector_that_gives_something_else_is_told(engine, given):
+    estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: given)
+    with estimate, pytest.raises(InputError, match="detector must give a pair, boxes N x 4 xyxy and scores N"):
+        estimate(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_an_item_of_a_stream_is_a_frame_or_a_pair(engine):
+    frame = np.zeros((40, 40, 3), np.uint8)
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match="a tuple of 3"):
+        list(estimate.stream([(frame, None, 1)]))

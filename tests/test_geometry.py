@@ -62,8 +62,15 @@ def test_no_boxes_no_crops():
 
 @pytest.mark.parametrize(
     "given",
-    [[[1, 2, 3, 4]], np.array([[1, 2, 3, 4]], np.float64), np.array([[1, 2, 3, 4, 9]], np.int64)[:, :4]],
-    ids=["list", "float64", "strided integers"],
+    [
+        [[1, 2, 3, 4]],
+        np.array([[1, 2, 3, 4]], np.float64),
+        np.array([[1, 2, 3, 4, 9]], np.int64)[:, :4],
+        np.array([[1], [2], [3], [4]], np.float32).T,
+        (1, 2, 3, 4),
+        np.array([1, 2, 3, 4], np.float32),
+    ],
+    ids=["list", "float64", "strided integers", "Fortran order", "one bare", "one bare array"],
 )
 def test_boxes_of_any_kind_become_float32(given):
     checked = check_boxes(given)
@@ -71,14 +78,27 @@ def test_boxes_of_any_kind_become_float32(given):
     assert checked.tolist() == [[1, 2, 3, 4]]
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 4)], ids=str)
+def test_checked_boxes_are_a_copy(shape):
+    buffer = np.tile(np.array([1, 2, 3, 4], np.float32), (*shape[:-1], 1)).reshape(shape)
+    checked = check_boxes(buffer)
+    buffer[:] = 9
+    assert checked.tolist() == [[1, 2, 3, 4]] * len(checked)
+
+
 NAN = float("nan")
 BAD = {
     "text": ("a box", "boxes must be an N x 4 array of numbers"),
     "ragged": ([[1, 2, 3], [1, 2, 3, 4]], "boxes must be an N x 4 array of numbers"),
-    "one flat box": ([1, 2, 3, 4], "boxes must have the shape N x 4, xyxy in pixels (got (4,))"),
+    "two boxes flat": ([1, 2, 3, 4] * 2, "boxes must have the shape N x 4, xyxy in pixels (got (8,))"),
     "five values": ([[1, 2, 3, 4, 5]], "boxes must have the shape N x 4, xyxy in pixels (got (1, 5))"),
     "NaN": ([[0, 0, 5, 5], [0, NAN, 5, 5]], "box 1 must be finite numbers (got [0.0, nan, 5.0, 5.0])"),
     "infinite": ([[0, 0, float("inf"), 5]], "box 0 must be finite numbers"),
+    "near float32's end": (
+        [[0, 0, 5, 5], [-3e38, 0, 3e38, 5]],
+        "box 1 must lie within 2^30 pixels of the frame's corner (got [-3",
+    ),
+    "beyond the crop's reach": ([[0, 0, 5, 2.0**30 + 128]], "box 0 must lie within 2^30 pixels"),
     "inverted x": ([[40, 0, 30, 5]], "box 0 has no area: x2 must exceed x1 (got x1=40.0, x2=30.0)"),
     "no height": ([[0, 0, 5, 5], [0, 7, 5, 7]], "box 1 has no area: y2 must exceed y1 (got y1=7.0, y2=7.0)"),
 }
@@ -90,6 +110,12 @@ def test_what_is_no_box_is_refused(case):
     with pytest.raises(InputError) as caught:
         check_boxes(given)
     assert message in str(caught.value)
+
+
+def test_the_farthest_boxes_have_finite_crops():
+    far = 2.0**30
+    affines = crop_affines(check_boxes([[-far, -far, far, far], [far - 64, 0, far, 1]]), (256, 192), 1.25)
+    assert np.isfinite(affines).all() and np.isfinite(inverse_affines(affines)).all()
 
 
 def test_boxes_around_joints():

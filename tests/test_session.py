@@ -137,6 +137,11 @@ def test_a_damaged_engine_is_refused_in_words(folder, damage, message):
 
 NO_ENGINE = {
     "neither": ("no-such-engine", r"neither a folder nor a bundled engine"),
+    "a recipe": ("rtmpose-s-256x192", r"is a recipe: build it first with `sdk build-engine rtmpose-s-256x192 "),
+    "a bundled recipe": (
+        "body14-nano-128x128",
+        r"is a recipe: an engine of it is bundled, 'body14-nano-128x128\.fp32'; or build one with `sdk build-engine ",
+    ),
     "a file": (__file__, "not an engine folder"),
 }
 
@@ -160,10 +165,31 @@ def test_crops_of_another_kind_are_refused(folder, crops, message):
         session.run(crops)
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2", 257, 99999, 1 << 40])
 def test_threads_must_be_a_count(folder, threads):
-    with pytest.raises(InputError, match="threads must be a whole number of at least 1"):
+    with pytest.raises(InputError, match="threads must be a whole number from 1 to 256, or None for all cores"):
         open_session(folder, "cpu", threads=threads)
+
+
+def test_more_threads_than_four_a_core_are_not_started(folder, monkeypatch, caplog):
+    import onnxruntime
+
+    asked = []
+    real = onnxruntime.InferenceSession
+
+    def recording(path, options, **rest):
+        asked.append(options.intra_op_num_threads)
+        return real(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recording)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with caplog.at_level("INFO", "sdk"):
+        for threads in (None, 3, 4, 5, 256):
+            open_session(folder, "cpu", threads=threads).close()
+    assert asked == [0, 3, 4, 4, 4]
+    assert [record.getMessage() for record in caplog.records if "threads" in record.getMessage()] == [
+        f"threads: ONNX Runtime takes 4 of the {threads} asked for, 4 a core" for threads in (5, 256)
+    ]
 
 
 def test_a_closed_session_says_so(folder):

@@ -80,6 +80,18 @@ def test_the_order_of_rows_does_not_matter():
     assert update(first, [persons[i] for i in order]) == [i + 1 for i in order]
 
 
+def test_buffers_that_are_used_again_do_not_move_the_tracks():
+    """Two persons change places in the caller's arrays: the ids go with them."""
+    here, there = person(0, 0), person(300, 0)
+    rows, tracker = rows_of([here, there]), Tracker()
+    assert tracker.update(*rows, SIGMAS, 0.3).tolist() == [1, 2]
+    for row, turned in zip(rows, rows_of([there, here]), strict=True):
+        row[:] = turned
+    (box, _) = tracker.next_boxes(0.3, (480, 640))
+    assert box[2] < 100
+    assert tracker.update(*rows, SIGMAS, 0.3).tolist() == [2, 1]
+
+
 def test_an_id_outlives_a_gap_as_long_as_patience():
     for gap, same in ((3, True), (4, False)):
         tracker = Tracker(patience=3)

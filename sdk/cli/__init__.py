@@ -12,9 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from sdk import __version__
-from sdk.errors import SdkError
+from sdk.cli._stdout import StdoutError, guarded_stdout
+from sdk.errors import SdkError, UsageError
 
 __all__ = ["VERBS", "main"]
 
@@ -36,22 +38,33 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the process's exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed: nothing is said
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+    if sys.stdout is None:  # closed: the next file to be opened would take its number, and the results with it
+        print("sdk: standard output is closed; send it to a file, or to /dev/null", file=sys.stderr)
+        return 1
+    try:
+        with guarded_stdout():
+            return _status_of(words)
+    except StdoutError as error:
+        if not error.reader_left:  # as in `sdk models | head`: the reader has what it wanted
+            print(f"sdk: {error}; make room or choose another place", file=sys.stderr)
+        return 1
+
+
+def _status_of(words: list[str]) -> int:
     arguments = _parser(words).parse_args(words)
     _log_to_stderr(arguments)
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
         return status
     except SdkError as error:
         if arguments.debug:
             raise
         print(f"sdk {arguments.verb}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print(f"sdk {arguments.verb}: interrupted; nothing half-written was left", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of stdout went away, as in `sdk models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

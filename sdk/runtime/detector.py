@@ -44,6 +44,7 @@ FAMILIES = {
     "yolox": _Family(normalise=False, raw=True),
     "yolox-nms": _Family(normalise=False, raw=False),
 }
+FORMS = {True: "one output M x (5 + classes)", False: "outputs N x 5 and labels"}  # by _Family.raw
 
 
 class Detector:
@@ -68,16 +69,19 @@ class Detector:
             raise InputError(f"detector '{path}' does not exist; give the path of an RTMDet or YOLOX ONNX file")
         if kind not in ("auto", *FAMILIES):
             raise InputError(f"detector kind must be 'auto', {', '.join(map(repr, FAMILIES))} (got {kind!r})")
-        if not 0 <= score_threshold <= 1:
-            raise InputError(f"score_threshold must be in 0..1 (got {score_threshold})")
+        _check_options(score_threshold, person_class, size_hw)
         self.path = Path(path)
         self.score_threshold = score_threshold
         self.person_class = person_class
         self._session: Any = onnxruntime_session(path, threads)
-        self._input = self._session.get_inputs()[0]
+        self._input = _picture_input(self._session, self.path)
         self.size_hw = _size_hw_of(self._input, size_hw, self.path)
-        self.kind = _kind_of(self._session, self.size_hw, self.path) if kind == "auto" else kind
+        blank = self._session.run(None, {self._input.name: np.zeros((1, 3, *self.size_hw), np.float32)})
+        self.kind = _kind_of(self._session, blank, kind, self.path)
         self._family = FAMILIES[self.kind]
+        if self._family.raw:
+            _check_class(person_class, blank[0].shape[-1] - 5, self.path)
+            self._raw_persons(blank)  # refuses a grid of other strides
 
     def __call__(self, frame: object) -> tuple[Float32Array, Float32Array]:
         """Boxes N x 4 xyxy in frame pixels, clipped to the frame, and scores N; best first."""
@@ -151,29 +155,64 @@ def suppress(
     return boxes[keep], scores[keep]
 
 
-def _kind_of(session: Any, size_hw: tuple[int, int], path: Path) -> str:
-    """The family by the shapes of what a blank picture gives; what the file declares is often symbolic."""
-    names = [output.name for output in session.get_outputs()]
-    blank = np.zeros((1, 3, *size_hw), np.float32)
-    found = [output.shape for output in session.run(None, {session.get_inputs()[0].name: blank})]
-    last = [shape[-1] if shape else 0 for shape in found]
-    if len(found) == 2 and 5 in last:
-        return "rtmdet"
-    if len(found) == 1 and last[0] > 5:
-        return "yolox"
-    raise GraphError(
-        f"detector '{path}' is neither RTMDet (outputs N x 5 and labels) nor YOLOX (one output M x (5 + classes)): "
-        f"its outputs are {', '.join(f'{name} {shape}' for name, shape in zip(names, found, strict=True))}"
-    )
+def _check_options(score_threshold: object, person_class: object, size_hw: object) -> None:
+    """InputError for what no detector takes, whatever its file."""
+    if not isinstance(score_threshold, (int, float, np.number)) or not 0 <= score_threshold <= 1:
+        raise InputError(f"score_threshold must be in 0..1 (got {score_threshold!r})")
+    if not _is_whole(person_class, 0):
+        raise InputError(f"person_class must be the number of a class, from 0 on (got {person_class!r})")
+    sides = size_hw if isinstance(size_hw, (tuple, list)) else ()
+    if size_hw is not None and (len(sides) != 2 or not all(_is_whole(side, 1) for side in sides)):
+        raise InputError(f"size_hw must be a pair (height, width) of positive multiples of 32 (got {size_hw!r})")
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
+
+
+def _check_class(person_class: int, classes: int, path: Path) -> None:
+    if person_class >= classes:
+        raise InputError(
+            f"detector '{path}' knows {classes} classes, numbered from 0; person_class must be one of them "
+            f"(got {person_class})"
+        )
+
+
+def _kind_of(session: Any, outputs: list[Any], kind: str, path: Path) -> str:
+    """The family by the shapes of what a blank picture gave: what the file declares is often symbolic.
+
+    GraphError where they are of no family, or not of the one that `kind` names.
+    """
+    shapes = [np.shape(output) for output in outputs]
+    raw = len(shapes) == 1 and len(shapes[0]) > 1 and shapes[0][-1] > 5
+    boxed = any(len(shape) > 1 and shape[-1] == 5 for shape in shapes)
+    if kind == "auto" and (raw or (boxed and len(shapes) == 2)):
+        return "yolox" if raw else "rtmdet"
+    if kind != "auto" and (raw if FAMILIES[kind].raw else boxed):
+        return kind
+    found = ", ".join(f"{output.name} {shape}" for output, shape in zip(session.get_outputs(), shapes, strict=True))
+    if kind == "auto":
+        rule = f"is neither RTMDet ({FORMS[False]}) nor YOLOX ({FORMS[True]}): its outputs are {found}"
+    else:
+        rule = f"is not of the kind '{kind}' ({FORMS[FAMILIES[kind].raw]}): its outputs are {found}; try 'auto'"
+    raise GraphError(f"detector '{path}' {rule}")
+
+
+def _picture_input(session: Any, path: Path) -> Any:
+    """The one input of the graph, 1 x 3 x h x w; GraphError for another."""
+    first, *more = session.get_inputs()
+    shape = first.shape
+    is_picture = len(shape) == 4 and shape[1] == 3 and (shape[0] == 1 or not isinstance(shape[0], int))
+    if more or not is_picture or first.type != "tensor(float)":
+        got = ", ".join(f"'{tensor.name}' {tensor.type} {tensor.shape}" for tensor in (first, *more))
+        raise GraphError(f"detector '{path}' must take one float32 picture, 1 x 3 x h x w (got {got})")
+    return first
 
 
 def _size_hw_of(tensor: Any, size_hw: tuple[int, int] | None, path: Path) -> tuple[int, int]:
     """The input size: the file's own, or for a file of free size the one asked for or FREE_SIZE_HW."""
-    shape = tensor.shape
-    if len(shape) != 4 or shape[1] != 3:
-        raise GraphError(f"detector '{path}' must take 1 x 3 x h x w (got '{tensor.name}' {shape})")
     wanted = FREE_SIZE_HW if size_hw is None else size_hw
-    sides = [side if isinstance(side, int) else want for side, want in zip(shape[2:], wanted, strict=True)]
+    sides = [side if isinstance(side, int) else want for side, want in zip(tensor.shape[2:], wanted, strict=True)]
     if size_hw is not None and tuple(sides) != tuple(size_hw):
         raise InputError(f"detector '{path}' takes {sides[0]}x{sides[1]} only (size_hw was {size_hw})")
     if any(side <= 0 or side % 32 for side in sides):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.poses import Poses, ScoreScale
-from sdk.runtime.frames import check_frame
+from sdk.runtime.frames import bgr_from_frame, check_frame, crop_options
 from sdk.skeletons import Skeleton
 
 __all__ = ["confidences", "draw_poses"]
@@ -32,18 +32,31 @@ FRAME_PART, PERSON_PART = 1 / 260, 1 / 52  # limb thickness as part of the frame
 FAINTEST = 0.35  # opacity at the threshold
 
 
-def draw_poses(frame: Frame, poses: Poses, threshold: float | None = None) -> Frame:
-    """A copy of the BGR `frame` (H x W x 3) with the poses on it; joints scoring below `threshold` are left out."""
-    picture = check_frame(frame).copy()
+def draw_poses(
+    frame: Frame,  # H x W x 3; NV12: (H * 3/2) x W
+    poses: Poses,
+    threshold: float | None = None,
+    *,
+    boxes: bool = False,
+    pixel_format: str = "bgr",
+) -> Frame:
+    """A copy of `frame` with the poses on it; joints scoring below `threshold` are left out, `boxes` drawn if asked.
+
+    The copy is RGB if the frame is, else BGR.
+    """
+    crop_options(pixel_format)  # refuses an unknown format
+    picture = bgr_from_frame(check_frame(frame, pixel_format), pixel_format).copy()
     certain = confidences(poses.scores, poses.score_scale, threshold)
     certain[~np.isfinite(poses.keypoints).all(axis=2)] = 0
     order = np.argsort(poses.keypoints[..., 1].max(axis=1, initial=-np.inf), kind="stable")  # nearer persons last
     for row in order.tolist():
         unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row][certain[row] > 0])
+        if boxes and np.isfinite(poses.boxes[row]).all():
+            _draw_box(picture, poses.boxes[row], unit)
         _draw_person(picture, poses.keypoints[row], certain[row], poses.skeleton, unit)
         if poses.track_ids is not None:
             _draw_label(picture, f"{int(poses.track_ids[row])}", poses.keypoints[row], certain[row], unit)
-    return picture
+    return np.ascontiguousarray(picture[:, :, ::-1]) if pixel_format == "rgb" else picture
 
 
 def confidences(
@@ -67,6 +80,15 @@ def _unit_px(frame: Frame, box: Float32Array, keypoints: Float32Array) -> float:
     by_frame = float(np.hypot(*frame.shape[:2])) * FRAME_PART
     by_person = float(np.hypot(*extent)) * PERSON_PART
     return max(1.0, min(by_frame, by_person))
+
+
+def _draw_box(frame: Frame, box: Float32Array, unit: float) -> None:  # box 4, xyxy
+    import cv2
+
+    low, high = (_fixed_point(frame, corner) for corner in np.round(box).reshape(2, 2))  # whole pixels: crisp
+    thickness = max(1, round(0.4 * unit))
+    for colour, width in ((RIM, thickness + 2), (SIDE_COLOURS["middle"], thickness)):
+        cv2.rectangle(frame, low, high, colour, width, cv2.LINE_8, SUBPIXEL_BITS)
 
 
 def _draw_person(
@@ -109,18 +131,22 @@ def _draw_limb(frame: Frame, ends: Float32Array, colour: Colour, strength: float
 
 
 def _draw_joint(frame: Frame, point: Float32Array, colour: Colour, strength: float, unit: float) -> None:
-    import cv2
-
-    radius = unit * (0.55 + 0.65 * strength)
-    with_joint = _Region(frame, point - radius - unit - 2, point + radius + unit + 2)
-    if with_joint.empty:
-        return
-    centre = with_joint.shifted(_fixed_point(frame, point))
-    scale = 1 << SUBPIXEL_BITS
+    radius = unit * (0.55 + 0.65 * strength) + 0.5
     rim = radius + max(0.8, 0.28 * unit)
-    cv2.circle(with_joint.pixels, centre, round(rim * scale), RIM, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-    cv2.circle(with_joint.pixels, centre, round(radius * scale), colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-    with_joint.blend(strength)
+    with_joint = _Region(frame, point - rim - 1, point + rim + 2)
+    if not with_joint.empty:
+        _draw_discs(with_joint.pixels, with_joint.placed(point), ((rim, RIM), (radius, colour)))
+        with_joint.blend(strength)
+
+
+def _draw_discs(frame: Frame, centre_xy: Float32Array, discs: tuple[tuple[float, Colour], ...]) -> None:
+    """Discs (radius in pixels, colour) on one centre, each pixel by its covered part; small, cv2's are diamonds."""
+    x, y = (np.arange(size, dtype=np.float32) - at for size, at in zip(frame.shape[1::-1], centre_xy, strict=True))
+    distance = np.hypot(x, y[:, None])[..., None]  # h x w x 1, pixels
+    drawn = frame.astype(np.float32)
+    for radius, colour in discs:
+        drawn += np.clip(radius + 0.5 - distance, 0, 1) * (np.array(colour, np.float32) - drawn)
+    frame[:] = drawn + 0.5
 
 
 def _draw_label(
@@ -161,6 +187,10 @@ class _Region:
     def shifted(self, point: tuple[int, int]) -> tuple[int, int]:
         """A fixed-point position of the frame, in the region."""
         return point[0] - (self._origin[0] << SUBPIXEL_BITS), point[1] - (self._origin[1] << SUBPIXEL_BITS)
+
+    def placed(self, point: Float32Array) -> Float32Array:  # 2
+        """A position of the frame, in the region."""
+        return point - np.array(self._origin, np.float32)
 
     def blend(self, strength: float) -> None:
         import cv2

@@ -67,6 +67,7 @@ class PoseEstimator:
         threads: int | None = None,
         pixel_format: str = "bgr",
     ) -> None:
+        _check_helpers(detector, tracker)
         self._tracker = Tracker() if tracker is True else tracker or None
         if detect_every != 1 and (type(detect_every) is not int or detect_every < 1 or self._tracker is None):
             raise InputError(
@@ -132,7 +133,7 @@ class PoseEstimator:
         pending: deque[Future[Poses]] = deque()
         try:
             for item in frames:
-                frame, boxes = item if isinstance(item, tuple) else (item, None)
+                frame, boxes = _frame_and_boxes(item)
                 pending.append(self.submit(frame, boxes))
                 if len(pending) >= depth:
                     yield pending.popleft().result()
@@ -221,10 +222,14 @@ class PoseEstimator:
         if not isinstance(frame, np.ndarray):
             raise InputError("a detector needs the frame in host memory; give boxes with a frame in device memory")
         start = perf_counter()
-        boxes, scores = self._detector(bgr_from_frame(frame, self._pixel_format))
+        found = self._detector(bgr_from_frame(frame, self._pixel_format))
         timings["detect"] = 1e3 * (perf_counter() - start)
-        boxes = check_boxes(boxes)
-        return boxes, _check_box_scores(scores, len(boxes))
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise InputError(
+                f"detector must give a pair, boxes N x 4 xyxy and scores N (it gave {type(found).__name__})"
+            )
+        boxes = check_boxes(found[0])
+        return boxes, _check_box_scores(found[1], len(boxes))
 
     def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
         """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
@@ -251,6 +256,25 @@ class PoseEstimator:
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
         if os.getpid() != self._pid:
             raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
+
+
+def _check_helpers(detector: object, tracker: object) -> None:
+    if not (detector is None or isinstance(detector, (str, Path)) or callable(detector)):
+        raise InputError(
+            "detector must be a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N) "
+            f"(got {detector!r})"
+        )
+    if not isinstance(tracker, (bool, Tracker, type(None))):
+        raise InputError(f"tracker must be True, or a Tracker, or None (got {tracker!r})")
+
+
+def _frame_and_boxes(item: object) -> tuple[object, object]:
+    """An item of a stream: a frame, or a pair of a frame and boxes."""
+    if not isinstance(item, tuple):
+        return item, None
+    if len(item) != 2:
+        raise InputError(f"an item of a stream must be a frame, or a pair (frame, boxes) (got a tuple of {len(item)})")
+    return item
 
 
 def _on_device(frame: object) -> bool:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.errors import InputError
+
 __all__ = [
     "Pose",
     "Wardrobe",
@@ -175,6 +177,8 @@ def rendered_figure(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple
 
 def rendered_clip(seed: int, frames: int, size_hw: tuple[int, int] = (360, 480)) -> Iterator[tuple[Frame, Joints]]:
     """A figure that walks across and waves: `frames` pictures with their joints."""
+    if seed < 0:
+        raise InputError(f"the seed of a rendered figure must not be negative (got {seed})")
     rng = np.random.default_rng(seed)
     background, wardrobe = random_background(rng, size_hw), Wardrobe.drawn(rng)
     height_px = 0.72 * size_hw[0]

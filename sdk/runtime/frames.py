@@ -83,8 +83,10 @@ def _check_packed_shape(frame: Frame) -> None:
     if frame.size == 0:
         raise InputError(f"frame is empty (shape {frame.shape}); it must have at least one pixel")
     if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1):
+        nv12 = "; an NV12 frame needs pixel_format='nv12'" if _is_like_nv12(frame) else ""
         raise InputError(
-            f"frame is grey (shape {frame.shape}); it must be H x W x 3 BGR: cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+            f"frame is grey (shape {frame.shape}); it must be H x W x 3 BGR: "
+            f"cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR){nv12}"
         )
     if frame.ndim == 3 and frame.shape[2] == 4:
         raise InputError(
@@ -96,8 +98,12 @@ def _check_packed_shape(frame: Frame) -> None:
 
 
 def _check_nv12_shape(frame: Frame) -> None:
-    if frame.ndim != 2 or frame.size == 0 or frame.shape[0] % 3 or frame.shape[1] % 2:
+    if not _is_like_nv12(frame):
         raise InputError(
             f"an NV12 frame must have the shape (H * 3 / 2) x W with H and W even (got {frame.shape}): "
             "H rows of luma, then H / 2 rows of interleaved chroma"
         )
+
+
+def _is_like_nv12(frame: Frame) -> bool:
+    return frame.ndim == 2 and frame.size > 0 and frame.shape[0] % 3 == 0 and frame.shape[1] % 2 == 0

@@ -8,19 +8,26 @@ write_picture(Path("out/1.jpg"), picture_bgr)
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import OutputError
+from sdk.errors import InputError, OutputError
 from sdk.files import whole_file
+from sdk.runtime.frames import check_frame
 
 __all__ = ["LineFile", "VideoFile", "write_json", "write_picture"]
 
+log = logging.getLogger(__name__)
+
 Frame = NDArray[np.uint8]
+Whole = AbstractContextManager[Path]
+MAX_VIDEO_SIDE = 8190
 
 
 def write_picture(path: Path, picture: Frame) -> None:
@@ -46,16 +53,24 @@ class LineFile:
     """JSON lines. The file appears when the block ends well."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._whole = whole_file(path)
         self._file: IO[str] | None = None
 
     def __enter__(self) -> LineFile:
-        self._file = self._whole.__enter__().open("w", encoding="utf-8")
+        temporary = self._whole.__enter__()
+        try:
+            self._file = temporary.open("w", encoding="utf-8")
+        except OSError as error:
+            _give_up(self._whole, _refusal(self.path, error))
         return self
 
     def write(self, value: Any) -> None:
         assert self._file is not None, "a LineFile is used inside its block"
-        self._file.write(json.dumps(value) + "\n")
+        try:
+            self._file.write(json.dumps(value) + "\n")
+        except OSError as error:
+            raise _refusal(self.path, error) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,13 +79,16 @@ class LineFile:
         try:
             self._file.close()  # may be what finds the disk full
         except OSError as full:
-            self._whole.__exit__(type(full), full, full.__traceback__)
-            raise
-        self._whole.__exit__(kind, error, trace)
+            if error is None:
+                _give_up(self._whole, _refusal(self.path, full))
+        _leave(self._whole, kind, error, trace)
 
 
 class VideoFile:
-    """An MP4 file of BGR frames of one size. The file appears when the block ends well and all frames are in it."""
+    """An MP4 file of BGR frames of one size. The file appears when the block ends well and all frames are in it.
+
+    MP4 takes even sizes: the last row or column of an odd one is written twice.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
@@ -78,6 +96,7 @@ class VideoFile:
         self._whole = whole_file(path)
         self._temporary = Path()
         self._writer: Any = None
+        self._size_hw = (0, 0)
         self._count = 0
 
     def __enter__(self) -> VideoFile:
@@ -87,12 +106,18 @@ class VideoFile:
     def write(self, picture: Frame) -> None:  # H x W x 3
         import cv2
 
+        picture = check_frame(picture)
+        size_hw = picture.shape[:2]
         if self._writer is None:
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            height, width = picture.shape[:2]
-            self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, (width, height))
-            if not self._writer.isOpened():
-                raise OutputError(f"'{self.path}' cannot be opened for writing as MP4; check the folder and its space")
+            self._open(size_hw)
+        if size_hw != self._size_hw:
+            raise InputError(
+                f"picture {self._count} of '{self.path}' must be {_size_name(self._size_hw)} as the first is "
+                f"(got {_size_name(size_hw)}); scale it, or write another file"
+            )
+        below, right = (side % 2 for side in size_hw)
+        if below or right:
+            picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
         self._writer.write(picture)
         self._count += 1
 
@@ -101,20 +126,62 @@ class VideoFile:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
-        if kind is None:
-            lost = self._lost()
-            if lost is not None:
-                error = lost
-                kind = type(lost)
-        self._whole.__exit__(kind, error, trace)
+        lost = self._lost() if kind is None else None
+        if lost is not None:
+            _give_up(self._whole, lost)
+        _leave(self._whole, kind, error, trace)
 
-    def _lost(self) -> OSError | None:
+    def _open(self, size_hw: tuple[int, int]) -> None:
+        import cv2
+
+        if max(size_hw) > MAX_VIDEO_SIDE:
+            raise InputError(
+                f"pictures of '{self.path}' must be at most {MAX_VIDEO_SIDE} pixels a side, as MPEG-4 takes them "
+                f"(got {_size_name(size_hw)}); scale them down"
+            )
+        height, width = (side + side % 2 for side in size_hw)
+        if (height, width) != size_hw:
+            log.info("'%s' is %s: MP4 takes even sizes", self.path, _size_name((height, width)))
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
+        self._size_hw = size_hw
+        self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, (width, height))
+        if not self._writer.isOpened():
+            raise OutputError(f"'{self.path}' cannot be opened for writing as MP4; check the folder and its space")
+
+    def _lost(self) -> OutputError | None:
         """What is wrong with the finished file: OpenCV's writer tells no one of a full disk."""
         import cv2
 
         if self._count == 0:
-            return OSError("there is no frame to write")
+            return OutputError(f"'{self.path}' must hold at least one frame (got none); write one, or open no file")
         capture = cv2.VideoCapture(str(self._temporary))
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
-        return None if found >= self._count else OSError(f"only {found} of {self._count} frames arrived in the file")
+        if found >= self._count:
+            return None
+        return _refusal(self.path, OSError(f"only {found} of {self._count} frames arrived in the file"))
+
+
+def _refusal(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place")
+
+
+def _give_up(whole: Whole, refusal: OutputError) -> NoReturn:
+    """Leave a file that cannot be written, and say so."""
+    whole.__exit__(type(refusal), refusal, None)
+    raise refusal
+
+
+def _leave(
+    whole: Whole, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Leave a file as the block ended. An OSError of the block, such as a closed pipe's, is not the file's."""
+    try:
+        whole.__exit__(kind, error, trace)
+    except OutputError as told:
+        if error is None or told.__cause__ is not error:
+            raise
+
+
+def _size_name(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]} pixels"

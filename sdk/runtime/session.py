@@ -101,8 +101,10 @@ def _unknown(name: str, bundled: list[str]) -> str:
     from sdk.recipe import catalogue
 
     if name in catalogue():
+        ready = [engine for engine in bundled if engine.startswith(f"{name}.")]
+        use = f"an engine of it is bundled, '{ready[0]}'; or build one" if ready else "build it first"
         return (
-            f"engine folder '{name}' does not exist; '{name}' is a recipe: build it first with "
+            f"engine folder '{name}' does not exist; '{name}' is a recipe: {use} with "
             f"`sdk build-engine {name} --precision fp16 --output {name}.fp16`"
         )
     near = get_close_matches(name, bundled, n=1, cutoff=0.4)

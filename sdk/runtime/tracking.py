@@ -54,6 +54,7 @@ class Tracker:
         fair: float,
     ) -> NDArray[np.int64]:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
+        boxes_xyxy, keypoints, scores = boxes_xyxy.copy(), keypoints.copy(), scores.copy()  # the tracks keep these rows
         ids = np.zeros(len(boxes_xyxy), np.int64)
         for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
             ids[row] = track.id

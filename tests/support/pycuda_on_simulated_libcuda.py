@@ -23,9 +23,9 @@ from sdk.manifest import open_engine
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
+from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
 from tests.support.simulated_cuda import _Plan
-from tests.test_cuda_pipeline import DeviceArray, random_affines, random_frame
 
 
 class Library:

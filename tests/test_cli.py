@@ -1,0 +1,89 @@
+"""The command line's end: exit statuses, and what is said when standard output or standard error cannot be written."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdk import cli
+from sdk.errors import EngineError, InputError, UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def verb(run):
+    """`models` replaced by a verb that does `run`."""
+
+    def module(name):
+        return argparse.Namespace(add_arguments=lambda parser: None, run=run)
+
+    return module
+
+
+def raising(error):
+    def run(arguments):
+        raise error
+
+    return run
+
+
+STATUSES = {
+    "done": (lambda arguments: 0, 0, ""),
+    "partly done": (lambda arguments: 1, 1, ""),
+    "failed": (raising(EngineError("engine 'e' is not there")), 1, "sdk models: engine 'e' is not there\n"),
+    "wrong input": (raising(InputError("frame is grey")), 1, "sdk models: frame is grey\n"),
+    "misused": (raising(UsageError("name an engine")), 2, "sdk models: name an engine\n"),
+    "interrupted": (raising(KeyboardInterrupt()), 1, "sdk models: interrupted; nothing half-written was left\n"),
+}
+
+
+@pytest.mark.parametrize(("run", "status", "said"), STATUSES.values(), ids=STATUSES)
+def test_the_exit_status_says_how_it_ended(monkeypatch, capsys, run, status, said):
+    monkeypatch.setattr(cli, "import_module", verb(run))
+    assert cli.main(["models"]) == status
+    assert capsys.readouterr().err == said
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch):
+    monkeypatch.setattr(cli, "import_module", verb(raising(UsageError("name an engine"))))
+    with pytest.raises(UsageError):
+        cli.main(["models", "--debug"])
+
+
+# `sdk` whose `models` prints two megabytes, or ends in an error
+PROGRAM = """
+import argparse, sys
+from sdk import cli
+from sdk.errors import EngineError
+def run(arguments):
+    if arguments.broken:
+        raise EngineError("engine e is not there")
+    print(("x" * 99 + "\\n") * 20000)
+    return 0
+def add_arguments(parser):
+    parser.add_argument("--broken", action="store_true")
+cli.import_module = lambda name: argparse.Namespace(add_arguments=add_arguments, run=run)
+sys.exit(cli.main())
+"""
+FULL = "sdk: standard output cannot be written (No space left on device); make room or choose another place\n"
+CLOSED = "sdk: standard output is closed; send it to a file, or to /dev/null\n"
+STREAMS = {
+    "closed": ("models >&-", 1, CLOSED),
+    "full": ("models >/dev/full", 1, FULL),
+    "help, full": ("--help >/dev/full", 1, FULL),
+    "a reader that left": ("models > >(true)", 1, ""),
+    "errors closed": ("models 2>&- >/dev/null", 0, ""),
+    "an error, errors closed": ("models --broken 2>&-", 1, ""),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("unbuffered", ["", "-u"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(("words", "status", "said"), STREAMS.values(), ids=STREAMS)
+def test_a_stream_that_takes_nothing_is_told_in_one_sentence(words, status, said, unbuffered):
+    line = f"{shlex.quote(sys.executable)} {unbuffered} -c {shlex.quote(PROGRAM)} {words}"
+    done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)

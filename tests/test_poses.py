@@ -1,0 +1,102 @@
+"""`Poses`: rows by index, identity, representation, and what other programs read of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sdk.errors import InputError, RowError
+from sdk.poses import Poses
+from sdk.skeletons import skeleton_by_name
+
+
+def poses_of(count, ids=True, seed=0):
+    rng = np.random.default_rng(seed)
+    return Poses(
+        keypoints=rng.uniform(0, 90, (count, 17, 2)).astype(np.float32),
+        scores=rng.random((count, 17)).astype(np.float32),
+        boxes=rng.uniform(0, 90, (count, 4)).astype(np.float32),
+        box_scores=rng.random(count).astype(np.float32),
+        skeleton=skeleton_by_name("coco17"),
+        track_ids=np.arange(count) * 3 + 1 if ids else None,
+        timings_ms={"total": 1.5},
+    )
+
+
+INDICES = {
+    "first": (0, [0]),
+    "last": (-1, [3]),
+    "numpy number": (np.int64(2), [2]),
+    "slice": (slice(1, 3), [1, 2]),
+    "turned": (slice(None, None, -1), [3, 2, 1, 0]),
+    "mask": (np.array([True, False, False, True]), [0, 3]),
+    "list of bools": ([False, True, True, False], [1, 2]),
+    "list": ([3, 0], [3, 0]),
+    "nobody": ([], []),
+    "no one in the mask": (np.zeros(4, bool), []),
+    "beyond, as slices go": (slice(2, 9), [2, 3]),
+}
+
+
+@pytest.mark.parametrize(("index", "rows"), INDICES.values(), ids=INDICES)
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
+def test_an_index_gives_poses_of_those_rows(index, rows, ids):
+    whole = poses_of(4, ids)
+    some = whole[index]
+    assert isinstance(some, Poses) and len(some) == len(rows)
+    for name in ("keypoints", "scores", "boxes", "box_scores"):
+        found, expected = getattr(some, name), getattr(whole, name)[rows]
+        np.testing.assert_array_equal(found, expected)
+        assert found.shape == (len(rows), *expected.shape[1:]) and found.dtype == np.float32
+    assert (some.track_ids is None) if not ids else some.track_ids.tolist() == whole.track_ids[rows].tolist()
+    assert some.skeleton is whole.skeleton and some.timings_ms == whole.timings_ms
+
+
+NO_ROWS = {
+    "beyond": (4, r"poses\[4\]: there are 4 persons, numbered from 0"),
+    "before": (-5, r"poses\[-5\]"),
+    "mask of another length": (np.zeros(3, bool), "there are 4 persons"),
+    "fraction": (1.5, r"poses\[1\.5\]"),
+    "name": ("nose", r"poses\['nose'\]"),
+    "two axes": ((0, 1), r"poses\[\(0, 1\)\]"),
+    "table": (np.zeros((2, 2), int), "persons are one row each; give a number, a slice, a mask or a list"),
+    "nothing": (None, "persons are one row each"),
+}
+
+
+@pytest.mark.parametrize(("index", "message"), NO_ROWS.values(), ids=NO_ROWS)
+def test_rows_that_are_not_there_are_told(index, message):
+    with pytest.raises(RowError, match=message) as caught:
+        poses_of(4)[index]
+    assert isinstance(caught.value, IndexError) and isinstance(caught.value, InputError)
+
+
+def test_two_poses_are_equal_where_they_are_the_same():
+    one, other = poses_of(2), poses_of(2)
+    assert one == one and one != other  # noqa: PLR0124
+    assert len({one, other, one}) == 2
+
+
+def test_they_unpack_and_count():
+    poses = poses_of(3)
+    keypoints, scores = poses
+    assert keypoints is poses.keypoints and scores is poses.scores and len(poses) == 3 and not poses_of(0)
+
+
+SHOWN = {
+    "some": (poses_of(3), "Poses(3 persons, 17 joints, track ids [1, 4, 7])"),
+    "one": (poses_of(1, ids=False), "Poses(1 person, 17 joints)"),
+    "nobody": (poses_of(0), "Poses(0 persons, 17 joints, track ids [])"),
+    "many": (poses_of(9), "Poses(9 persons, 17 joints, track ids [1, 4, 7, 10, 13, 16, 19, 22] and more)"),
+}
+
+
+@pytest.mark.parametrize(("poses", "text"), SHOWN.values(), ids=SHOWN)
+def test_their_representation_is_short(poses, text):
+    assert repr(poses) == text
+
+
+@pytest.mark.parametrize("number", [int, np.int64, np.uint16], ids=lambda kind: kind.__name__)
+def test_results_are_json_whatever_kind_of_number_the_id_is(number):
+    records = json.loads(json.dumps(poses_of(2).to_coco(number(7), number(1))))
+    assert [(record["image_id"], record["category_id"]) for record in records] == [(7, 1)] * 2
