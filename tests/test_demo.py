@@ -109,6 +109,14 @@ def test_the_demo_takes_a_file(demo, tmp_path, capsys):
     assert f"clip      {tmp_path / 'clip.mp4'}" in said
 
 
+def test_the_demo_does_not_replace_its_source(demo, capsys):
+    folder, result = demo
+    before = (folder / "clip.mp4").read_bytes()
+    assert main(["demo", "--source", result["clip"], "--output", str(folder), "--compiler", "none"]) == 2
+    assert "--output would overwrite the input" in capsys.readouterr().err
+    assert (folder / "clip.mp4").read_bytes() == before
+
+
 @pytest.mark.tensorrt
 def test_the_demo_compiles_a_plan(tmp_path, capsys):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX alone compiles without a device")

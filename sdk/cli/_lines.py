@@ -10,6 +10,7 @@ it is ever half of one, and `poses.jsonl` itself appears whole or not at all.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,8 +19,11 @@ from types import TracebackType
 from typing import IO, Any
 
 from sdk.errors import OutputError
+from sdk.wording import counted
 
 __all__ = ["PartFile"]
+
+log = logging.getLogger("sdk.predict")
 
 
 class PartFile:
@@ -63,6 +67,7 @@ class PartFile:
     def _leave_whole_lines(self) -> None:
         if self.lines:
             os.truncate(self.part, self._size)
+            log.warning("'%s' keeps %s of the run that ended early", self.part, counted(self.lines, "finished line"))
         else:
             self.part.unlink(missing_ok=True)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sdk.errors import InputError
+from sdk.errors import UsageError
 
 __all__ = ["engine_files", "refuse_overwriting"]
 
 
 def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
-    """InputError for an output (by its option; None: not asked for) that is also an input, or another output.
+    """UsageError for an output (by its option; None: not asked for) that is also an input, or another output.
 
     Two names of one file, by links or detours, are one file. An output that is a folder is its files' matter.
     """
@@ -25,9 +25,9 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path
             continue
         file = _file(path)
         if file in read:
-            raise InputError(f"{option} would overwrite the input '{read[file]}' (got '{path}'); choose another path")
+            raise UsageError(f"{option} would overwrite the input '{read[file]}' (got '{path}'); choose another path")
         if file in taken:
-            raise InputError(f"{option} and {taken[file]} would both be written to '{path}'; choose another path")
+            raise UsageError(f"{option} and {taken[file]} would both be written to '{path}'; choose another path")
         taken[file] = option
 
 
