@@ -28,7 +28,7 @@ from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
 from sdk.training.losses import simcc_loss  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
-from sdk.training.trainer import Trainer, _optimiser  # noqa: E402
+from sdk.training.trainer import Trainer, _differences, _optimiser  # noqa: E402
 from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +79,7 @@ def finished(data, tmp_path_factory):
 
 def test_a_run_leaves_its_files(finished):
     assert sorted(path.name for path in finished.iterdir()) == ["best.safetensors", "curves.png", "last.pt", "log.csv"]
+    assert len({path.stat().st_mode for path in finished.iterdir()}) == 1  # as the umask has it, every one
     rows = log_of(finished)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["step"] for row in rows] == ["4", "8", "12"]
@@ -121,6 +122,20 @@ def test_a_killed_run_resumes_exactly(data, finished, tmp_path):
         assert same(weights_of(finished)[part], weights_of(output)[part])
     assert log_of(output) == log_of(finished)
     assert same(load_file(output / "best.safetensors"), load_file(finished / "best.safetensors"))
+
+
+DIFFERENCES = {  # another run's identity -> what is told
+    "settings": ({"settings": {"epochs": 3, "smoothing": {"width": 2.0}}}, ["settings.smoothing.width 2.0, now 3.0"]),
+    "left out": ({"settings": {"epochs": 3, "smoothing": {"width": 3.0}, "seed": 1}}, ["settings.seed 1, now None"]),
+    "persons": ({"persons": 9}, ["persons 9, now 17"]),
+    "none": ({}, []),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_what_differs_between_runs_is_named(change, told):
+    ours = {"settings": {"epochs": 3, "smoothing": {"width": 3.0}}, "persons": 17}
+    assert _differences({**ours, **change}, ours) == told
 
 
 @contextmanager
@@ -267,7 +282,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
     assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in learned)
     assert [row["step"] for row in log_of(output)] == ["2", "4", "6"]
     assert not same(weights_of(output)["network"], weights_of(finished)["network"])
-    with pytest.raises(TrainingError, match="made with another processes"):
+    with pytest.raises(TrainingError, match=r"made otherwise \(processes 2, now 1\)"):
         trainer(data, output, resume=True)
 
 
@@ -279,7 +294,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
         (
             lambda d, f, t: trainer(d, f, Settings(epochs=9), resume=True),
             TrainingError,
-            "was made with another settings",
+            "was made otherwise (settings.epochs 3, now 9",
         ),
         (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu or cuda (got 'tpu')"),
         (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), CheckpointError, "no.safetensors"),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from sdk.files import whole_file
 
-__all__ = ["write_bytes", "write_curves", "write_log"]
+__all__ = ["RUN_FILES", "write_bytes", "write_curves", "write_log"]
 
+RUN_FILES = ("last.pt", "best.safetensors", "network.onnx", "log.csv", "curves.png")  # of a run's folder
 Row = Mapping[str, float]
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_0.1", "ap")
 
