@@ -26,6 +26,7 @@ from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
 from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.files import write_curves  # noqa: E402
 from sdk.training.losses import simcc_loss  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
 from sdk.training.trainer import Trainer, _differences, _optimiser  # noqa: E402
@@ -158,6 +159,21 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(data, tmp_path, name):
     with a_disk_that_takes(4096), pytest.raises(OutputError, match=rf"{name}' cannot be written \(File too large\)"):
         write()
     assert [p.name for p in path.parent.iterdir()] == [name] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_curves_have_whole_epochs_and_a_legend_above(tmp_path, monkeypatch, epochs):
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, path, **_: (drawn.append(figure), path.touch())
+    )
+    write_curves(tmp_path / "c.png", [{"epoch": n + 1, "loss": 1.0, "pck_0.2": 5.0, "ap": 3.0} for n in range(epochs)])
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == int(tick) for tick in ticks)
+    drawn[0].canvas.draw()
+    assert drawn[0].axes[1].get_legend().get_window_extent().y0 >= drawn[0].axes[1].get_window_extent().y1
 
 
 def test_the_checkpoint_is_written_before_curves_are_drawn(data, finished, tmp_path, monkeypatch):

@@ -93,20 +93,24 @@ def shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
 
 
-def change_words(drop: float | None) -> str:
-    """How far a figure fell or rose against its reference."""
-    if drop is None:
+def change_words(drop: float | None, interval: Sequence[float | None], samples: int) -> str:
+    """How far a figure fell or rose against its reference, and how far in most bootstrap samples, the same way."""
+    low, high = interval
+    if drop is None or low is None or high is None:
         return "How far the figure fell is not known"
+    within = f"in 95 % of {samples} bootstrap samples over pictures"
     if f"{abs(drop):.2f}" == "0.00":
-        return "The figure is the same"
-    return f"The figure {'fell' if drop > 0 else 'rose'} by {shown(abs(drop))} points"
+        return f"The figure is the same (fell by {low:.2f} to {high:.2f} {within})"
+    if drop > 0:
+        return f"The figure fell by {drop:.2f} points ({low:.2f} to {high:.2f} {within})"
+    return f"The figure rose by {-drop:.2f} points ({-high:.2f} to {-low:.2f} {within})"
 
 
 def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
     if verification.comparison is None:
         return []
     comparison, found = verification.comparison, table["comparison"]
-    low, high = map(shown, found["drop_interval_95"])
+    change = change_words(found["drop"], found["drop_interval_95"], comparison.samples)
     verdict = ("pass", "within") if verification.passed else ("fail", "not within")
     rows = [
         (f"{found['headline']} of this engine", shown(found["ours"])),
@@ -132,9 +136,7 @@ def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> li
     pairs = "".join(_pair(verification, int(row)) for row in comparison.worst[:SHOWN])
     return [
         f"<h2>Against {escape(found['reference'])}</h2>",
-        f'<p class="{verdict[0]}">{change_words(found["drop"])} (in 95 % of {comparison.samples} bootstrap samples '
-        f"over pictures a drop of {low} to {high}), {verdict[1]} the allowed drop of "
-        f"{verification.options.max_drop:g}.</p>",
+        f'<p class="{verdict[0]}">{change}, {verdict[1]} the allowed drop of {verification.options.max_drop:g}.</p>',
         rows_table(rows),
         '<div class="charts">' + "".join(charts) + "</div>",
         "<p>Persons whose joints moved most: this engine left, the reference right.</p>",

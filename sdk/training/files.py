@@ -42,7 +42,7 @@ def write_curves(path: Path, rows: Sequence[Row]) -> None:
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharex=True)
     left.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], marker=".")
     left.set(xlabel="epoch", ylabel="training loss")
     for key in ("pck_0.2", "pck_0.1", "ap"):
@@ -52,7 +52,7 @@ def write_curves(path: Path, rows: Sequence[Row]) -> None:
     if any("pck_0.2" in row for row in rows):
         right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)  # never over a point
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
