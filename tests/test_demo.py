@@ -128,14 +128,14 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "status", "message"),
     [
-        (["--frames", "0"], "--frames must be at least 1 (got 0)"),
-        (["--seed", "-1"], "the seed of a rendered figure must not be negative (got -1)"),
-        (["--source", "no.mp4"], "source 'no.mp4' does not exist"),
-        (["--source", "7"], "camera 7 gives no frame; check that it is connected and free, or name a file"),
+        (["--frames", "0"], 2, "--frames must be at least 1 (got 0)"),
+        (["--seed", "-1"], 1, "the seed of a rendered figure must not be negative (got -1)"),
+        (["--source", "no.mp4"], 1, "source 'no.mp4' does not exist"),
+        (["--source", "7"], 1, "camera 7 gives no frame; check that it is connected and free, or name a file"),
     ],
 )
-def test_misuse_is_told(tmp_path, capsys, options, message):
-    assert main(["demo", "--output", str(tmp_path), "--compiler", "none", "--device", "cpu", *options]) == 1
+def test_misuse_is_told(tmp_path, capsys, options, status, message):
+    assert main(["demo", "--output", str(tmp_path), "--compiler", "none", "--device", "cpu", *options]) == status
     assert message in capsys.readouterr().err

@@ -144,6 +144,7 @@ def test_the_page_is_self_contained_and_shows_persons(verification, tmp_path):
     assert reader.fetched and all(value.startswith("data:image/jpeg;base64,") for value in reader.fetched)
     assert not {"script", "link", "iframe"} & set(reader.tags) and "@import" not in page and "url(" not in page
     assert reader.tags.count("svg") == 5 and reader.tags.count("img") == 18 + 2 * 6
+    assert ">None<" not in page and ">False<" not in page and "{'" not in page
     for word in ("Best", "Median", "Worst", "Against reference", "zero-area box"):
         assert word in page
     for chart in re.findall(r"<svg.*?</svg>", page, re.S):

@@ -20,6 +20,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli._paths import refuse_overwriting
+from sdk.errors import UsageError
+from sdk.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,10 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.errors import InputError
-
     if arguments.frames < 1:
-        raise InputError(f"--frames must be at least 1 (got {arguments.frames})")
+        raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
     given = [Path(arguments.source)] if arguments.source else []
     refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
@@ -176,7 +176,7 @@ def _print(result: dict[str, Any]) -> None:
     if accuracy is not None:
         print(
             f"accuracy  PCK@0.2 {accuracy['pck_0.2']:.1f}, PCK@0.1 {accuracy['pck_0.1']:.1f}, median error "
-            f"{accuracy['median_error_px']:.1f} px over {result['frames']} frames of a rendered figure"
+            f"{accuracy['median_error_px']:.1f} px over {counted(result['frames'], 'frame')} of a rendered figure"
         )
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in result["latency_ms"].items())
     print(f"latency   {stages} ms (medians of a frame)")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import add_recipe_arguments, recipe_from
+from sdk.errors import UsageError
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.training.packages import GRAPH, TRAINING, check_packages
     from sdk.training.trainer import Trainer
 
+    if arguments.recipe is None and arguments.recipe_file is None:
+        raise UsageError("name a RECIPE of the catalogue to train, or give --recipe-file F")
     check_packages((*TRAINING, *GRAPH))
     _refuse_overwriting(arguments)
     recipe, settings = recipe_from(arguments), _settings(arguments)

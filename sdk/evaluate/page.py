@@ -222,9 +222,13 @@ def _detail_part(table: Mapping[str, Any]) -> list[str]:
         parts.append("<ul>" + "".join(f"<li>{escape(remark)}</li>" for remark in remarks) + "</ul>")
     for facts in (table["engine"], table["protocol"]):
         parts.append(
-            rows_table([(str(key), str(value)) for key, value in facts.items() if not isinstance(value, dict)])
+            rows_table([(str(key), _said(value)) for key, value in facts.items() if not isinstance(value, dict)])
         )
     parts.append(rows_table(machine_rows(table["machine"])))
     if table["published"]:
         parts.append("<p>Published for this network:</p>" + rows_table(published_rows(table), PUBLISHED_HEAD))
     return parts
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else ("no", "yes")[value] if isinstance(value, bool) else str(value)
