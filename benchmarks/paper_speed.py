@@ -113,7 +113,7 @@ def onnxruntime_steps(pair: Pair, threads: int) -> tuple[Step, Step, Any]:
     """Crop to joints through ONNX Runtime: heatmap side, SimCC side, and the crop."""
     from sdk.networks import network_from_recipe, random_weights
     from sdk.runtime.ort_session import onnxruntime_session
-    from sdk.toolchain.export import graph_from_network, output_names
+    from sdk.toolchain.export import graph_from_network
 
     def step_of(recipe: Recipe) -> Step:
         network = network_from_recipe(recipe)
@@ -122,7 +122,7 @@ def onnxruntime_steps(pair: Pair, threads: int) -> tuple[Step, Step, Any]:
             path = Path(folder) / "network.onnx"
             path.write_bytes(graph_from_network(network, recipe).SerializeToString())
             session = onnxruntime_session(path, threads)
-        names, decode = list(output_names(recipe)), _decode_of(recipe)
+        names, decode = list(recipe.output.names), _decode_of(recipe)
         return lambda crops: decode(session.run(names, {recipe.input.name: crops}))
 
     return step_of(pair.heatmap), step_of(pair.simcc), _crop(pair.simcc)

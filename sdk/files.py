@@ -6,34 +6,59 @@ with whole_file(Path("report.json")) as temporary:
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sdk.errors import OutputError
 
-__all__ = ["whole_file"]
+__all__ = ["finished_name", "whole_file"]
+
+PART = ".part."
+# What a write to an open file fails with; it names no file. None: a library's own OSError, which says nothing more.
+WRITE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    It keeps the ending of `path`, by which some writers choose a format. Missing folders are made. An OSError of the
-    block, a full disk above all, becomes an OutputError.
+    It keeps the ending of `path`, by which some writers choose a format. Missing folders are made. `private`: for the
+    owner's eyes alone; the block then opens a file that is there, empty. An OSError of writing, a full disk above all,
+    becomes an OutputError; one that names another file is left as it is.
     """
-    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")
+    temporary = path.parent / f".{secrets.token_hex(4)}{PART}{path.name}"
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
+        if private:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if not _is_of_writing(error, path, temporary):
+            raise
         raise OutputError(
             f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place"
         ) from error
     finally:
         _remove(temporary)
+
+
+def finished_name(name: str) -> str:
+    """The name that a file, perhaps left behind unfinished by a killed process, was to have."""
+    return name.partition(PART)[2] or name
+
+
+def _is_of_writing(error: OSError, path: Path, temporary: Path) -> bool:
+    """Whether `error` is about the output: it names the file or its folders, or a write to an open file failed."""
+    if isinstance(error.filename, (str, bytes)):
+        return Path(os.fsdecode(error.filename)) in (temporary, path, *path.parents)
+    return error.errno in WRITE_FAULTS
 
 
 def _remove(path: Path) -> None:

@@ -1,7 +1,9 @@
 """The engine folder as seen from outside: `engine.json`, read strictly, and the files it vouches for.
 
 An engine is a folder: `engine.json`, `network.onnx` (the typed graph) and, when compiled, `<compiler>.plan`, a raw plan
-that `trtexec --loadEngine` takes. Writing one is `sdk.toolchain.engine`'s work; running one is `sdk.runtime`'s.
+that `trtexec --loadEngine` takes. What TensorRT-RTX compiled while the engine ran may lie beside it
+(`kernel_cache_name`); it is no part of the engine, and a rebuild starts without it. Writing one is
+`sdk.toolchain.engine`'s work; running one is `sdk.runtime`'s.
 
     engine = open_engine(Path("rtmpose-s-256x192.fp16"))       # hashes verified before anything else reads a byte
     engine.manifest.recipe, engine.graph_path, engine.plan_path
@@ -21,8 +23,10 @@ from sdk.recipe import Recipe, recipe_from_table
 from sdk.strict import strict_from_table, table_from
 
 __all__ = [
+    "DEFAULT_BATCH",
     "FORMAT",
     "GRAPH_NAME",
+    "KERNEL_CACHE_GLOB",
     "MANIFEST_NAME",
     "BatchRange",
     "CalibrationNote",
@@ -31,6 +35,7 @@ __all__ = [
     "Manifest",
     "Precision",
     "WeightsNote",
+    "kernel_cache_name",
     "manifest_from_table",
     "open_engine",
     "sha256_of_file",
@@ -39,6 +44,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "engine.json"
 GRAPH_NAME = "network.onnx"
+KERNEL_CACHE_GLOB = "kernels-*.cache"
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -49,6 +55,9 @@ class BatchRange:
     min: int
     opt: int
     max: int
+
+
+DEFAULT_BATCH = BatchRange(1, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,11 @@ def manifest_from_table(table: Any, where: str) -> Manifest:
     except RecipeError as error:
         raise EngineError(f"{error}; build the engine again") from error
     return strict_from_table(Manifest, checked, where=where, error=EngineError)
+
+
+def kernel_cache_name(version: str, capability: str, plan_sha256: str) -> str:
+    """The file of kernels that TensorRT-RTX `version` compiled for one plan on GPUs of one compute capability."""
+    return f"kernels-{version}-sm{capability.replace('.', '')}-{plan_sha256[:16]}.cache"
 
 
 def sha256_of_file(path: Path) -> str:

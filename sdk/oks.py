@@ -26,7 +26,7 @@ def joint_similarity(
     first: FloatArray,  # ... x K x 2, pixels
     second: FloatArray,  # ... x K x 2
     areas_px2: FloatArray,  # ...
-    sigmas: Sequence[float],  # K
+    sigmas: Sequence[float] | Float64Array,  # K
 ) -> Float64Array:  # ... x K
     """Similarity of each joint, 1 where both lie on one place; NaN where a place is. Shapes broadcast as numpy's do."""
     squared = ((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2).sum(axis=-1)

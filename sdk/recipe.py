@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,6 +209,11 @@ class Output:
     y_name: str = "simcc_y"
     heatmap_name: str = "heatmap"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The graph's output tensors, in order: along x and along y, or the heatmap."""
+        return (self.x_name, self.y_name) if self.kind == "simcc" else (self.heatmap_name,)
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -278,13 +284,21 @@ class Recipe:
 
     def _rules(self) -> Iterator[tuple[str, bool]]:
         i, o = self.input, self.output
+        yield (
+            f"name must be of A-Z, a-z, 0-9, '_', '.' and '-', and begin with a letter or digit (got '{self.name}')",
+            re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII) is not None,
+        )
         yield f"input.height and input.width must be positive (got {i.height}x{i.width})", min(i.size_hw) > 0
         yield (
             f"name must end in '-{i.height}x{i.width}' (got '{self.name}')",
             self.name.endswith(f"-{i.height}x{i.width}"),
         )
-        yield f"input.std must be positive (got {list(i.std)})", min(i.std) > 0
-        yield f"input.box_padding must be positive (got {i.box_padding})", i.box_padding > 0
+        yield f"input.mean must be finite (got {list(i.mean)})", all(map(isfinite, i.mean))
+        yield f"input.std must be positive (got {list(i.std)})", all(isfinite(value) and value > 0 for value in i.std)
+        yield (
+            f"input.box_padding must be positive (got {i.box_padding})",
+            isfinite(i.box_padding) and i.box_padding > 0,
+        )
         simcc = o.kind == "simcc"
         yield (
             f"output.split_ratio and output.score belong to kind 'simcc' and only to it (got kind '{o.kind}', "
@@ -293,7 +307,11 @@ class Recipe:
         )
         yield (
             f"output.split_ratio must be positive (got {o.split_ratio})",
-            o.split_ratio is None or o.split_ratio > 0,
+            o.split_ratio is None or (isfinite(o.split_ratio) and o.split_ratio > 0),
+        )
+        yield (
+            f"output.split_ratio must give at least 2 bins along x and along y (got {o.split_ratio})",
+            o.split_ratio is None or min(self.bins_xy) > 1,
         )
         if self.weights is not None:
             yield (
@@ -309,9 +327,8 @@ class Recipe:
 
 def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
     """A recipe from a plain table (a manifest's snapshot, or one merged table of a file)."""
-    table = dict(table)
-    if isinstance(table.get("skeleton"), str):
-        table["skeleton"] = table_from(skeleton_by_name(table["skeleton"]))
+    if isinstance(table, Mapping) and isinstance(table.get("skeleton"), str):
+        table = {**table, "skeleton": table_from(skeleton_by_name(table["skeleton"]))}
     return strict_from_table(Recipe, table, where=where, error=RecipeError)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,15 @@ from sdk.toolchain.calibrate import CalibrateOptions, calibrate, observe
 from sdk.toolchain.crops import CropSet, people_from_data
 from sdk.toolchain.placement import PlacementOptions, placement_of
 from sdk.toolchain.ranges import METHODS, Histogram, best_method, candidate_ranges, quantisation_error
-from sdk.toolchain.table import check_graph, graph_sha256, table_from_file, write_table
+from sdk.toolchain.table import (
+    BudgetPoint,
+    GroupCost,
+    Sensitivity,
+    check_graph,
+    graph_sha256,
+    table_from_file,
+    write_table,
+)
 from tests.support.int8 import photograph, tiny_graph, tiny_recipe, write_photographs
 from tests.support.pictures import turned_jpeg, vast_png
 
@@ -82,6 +91,24 @@ def test_every_method_stays_within_what_was_seen(values):
     assert list(ranges) == list(METHODS)
     assert all(0 < amax <= histogram.seen_max for amax in ranges.values())
     assert ranges["max"] == pytest.approx(float(np.abs(values).max()))
+
+
+@pytest.mark.parametrize("peak", [1e-30, 1e-37, 1e-40, 1e-45], ids=lambda peak: f"{peak:g}")
+def test_activations_near_nothing_are_counted(peak):
+    histogram = Histogram()
+    histogram.add(np.array([peak, 0, peak / 1000], np.float32))
+    assert histogram.total == 3
+    assert histogram.seen_max == np.float32(peak)
+    assert all(0 < amax <= histogram.seen_max for amax in candidate_ranges(histogram).values())
+    histogram.add(noise(1000))
+    assert candidate_ranges(histogram)["max"] == histogram.seen_max > 1
+
+
+def test_clipped_values_cost_the_entropy_range_something():
+    """Half of the values lie at the top: a range that clips them all loses half of what there is to tell."""
+    histogram = Histogram()
+    histogram.add(np.concatenate([noise(5000, 0.05), np.linspace(3.9, 4.0, 5000, dtype=np.float32)]))
+    assert candidate_ranges(histogram)["entropy"] > 3.8
 
 
 def test_outliers_are_clipped_by_all_but_max():
@@ -274,6 +301,51 @@ def changed(model, name, value):
 def test_unusable_activations_are_named(model, crops, weights, value, message):
     with pytest.raises(CalibrationError, match=message):
         calibrate(changed(model, weights, value), crops.some(range(6)), CalibrateOptions(equalise=False))
+
+
+def test_every_fifth_crop_judges_and_sets_no_range(model, crops):
+    """Counted over batches: crops 4 and 9 of ten, in batches of four."""
+    peaks = [
+        observe(model, crops.some(range(at, at + 1)), ("block",))["block"].ranging.seen_max for at in range(len(crops))
+    ]
+    small, large = np.argsort(peaks)[:8], np.argsort(peaks)[-2:]
+    order = [*small[:4], large[1], *small[4:], large[0]]
+    seen = observe(model, crops.some(int(at) for at in order), ("block",), batch=4)["block"]
+    values = 8 * 16 * 16
+    assert (seen.ranging.total, seen.judging.total) == (8 * values, 2 * values)
+    assert seen.judging.seen_max == peaks[large[1]]
+    assert seen.ranging.seen_max == peaks[small[-1]] < peaks[large[0]]
+
+
+def reshaped(model, shape):
+    """The model with 'block' as another shape, multiplied there by a constant: a tensor to calibrate."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weight = np.ones((8, 8) if shape[-1] == 8 else (shape[-1], 8), np.float32)
+    copy.graph.initializer.extend(
+        [numpy_helper.from_array(np.array(shape, np.int64), "windows"), numpy_helper.from_array(weight, "by")]
+    )
+    copy.graph.node.extend(
+        [
+            onnx.helper.make_node("Reshape", ["block", "windows"], ["parts"], "/parts"),
+            onnx.helper.make_node("MatMul", ["parts", "by"], ["mixed_parts"], "/mix"),
+        ]
+    )
+    return copy
+
+
+def test_the_parts_of_a_crop_side_by_side_are_the_crops(model, crops):
+    """A window or a token layout: rows of the first axis one crop after the other."""
+    few = crops.some(range(6))
+    whole, parts = observe(reshaped(model, (-1, 64, 8)), few, ("block", "parts"), batch=4).values()
+    for kind in ("ranging", "judging"):
+        np.testing.assert_array_equal(getattr(whole, kind).counts, getattr(parts, kind).counts)
+
+
+def test_a_tensor_whose_first_axis_is_not_the_crop_is_named(model, crops):
+    message = r"tensor 'parts': its first axis must be the crop, .*\(got 8 x 1536 x 1 for 6 crops\); export the graph"
+    with pytest.raises(CalibrationError, match=message):
+        observe(reshaped(model, (8, -1, 1)), crops.some(range(6)), ("block", "parts"), batch=6)
 
 
 # Crops
@@ -588,10 +660,119 @@ def test_an_engine_stands_for_its_graph_and_inspect_tells_what_stayed_float(file
     assert "float     protected: stem: /stem" in told
 
 
-def test_auto_says_why_it_kept_fp16_where_nothing_can_time(files, tmp_path, monkeypatch):
-    from sdk.toolchain import auto
+def with_costs(path, tmp_path, *losses):
+    """The table in `path` with a sensitivity whose sets cost `losses` points."""
+    table = table_from_file(path)
+    groups = tuple(GroupCost(name, (), 1, 0.0, 0.0) for name in ("block", "pair.relu", "gated"))
+    curve = tuple(BudgetPoint(count, count / 3, 0.0, loss) for count, loss in enumerate(losses, start=1))
+    write_table(replace(table, sensitivity=Sensitivity(1, 1, 0, groups, curve)), tmp_path / "costs.json")
+    return str(tmp_path / "costs.json")
 
-    monkeypatch.setattr(auto, "cuda_devices", lambda: ())
+
+def test_half_a_point_is_the_budget_unless_another_is_given(files, tmp_path):
+    folder, source = files
+    costs = with_costs(folder / "tiny.json", tmp_path, 0.1, 0.4, 0.6)
+    build = ["build-engine", *source, "--precision", "int8", "--calibration", costs, "--compiler", "none", "-q"]
+    found = {}
+    for name, words in (("default", []), ("more", ["--max-drop", "1"]), ("less", ["--max-drop", "0.2"])):
+        assert main([*build, *words, "--output", str(tmp_path / name)]) == 0
+        details = open_engine(tmp_path / name).manifest.calibration.details
+        found[name] = (details["int8_nodes"], details["max_drop"], details["measured_drop"])
+    assert found == {"default": (2, 0.5, 0.4), "more": (3, 1.0, 0.6), "less": (1, 0.2, 0.1)}
+
+
+def test_a_budget_that_no_set_keeps_is_an_error_and_not_an_engine_without_int8(files, tmp_path, capsys):
+    folder, source = files
+    costs = with_costs(folder / "tiny.json", tmp_path, 0.7, 0.8)
+    build = ["build-engine", *source, "--precision", "int8", "--calibration", costs, "--compiler", "none"]
+    assert main([*build, "--output", str(tmp_path / "e")]) == 1
+    told = "no set of INT8 layers costs at most 0.5 points (the smallest costs 0.70); give a larger --max-drop"
+    assert f"calibration table 'costs.json': {told}" in capsys.readouterr().err
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.fixture
+def timing(monkeypatch):
+    """Pretend what the machine has and how fast it is; the compiler writes b'plan' and counts."""
+    from sdk.manifest import CompilerNote
+    from sdk.toolchain import auto, build
+
+    plans = []
+
+    def compiled(*_):
+        plans.append(f"plan {len(plans)}".encode())
+        return plans[-1]
+
+    def pretend(*, cuda=None, native=None, here="8.6", fp16_ms=3.0, int8_ms=2.0):
+        note = CompilerNote("tensorrt-rtx", "1.7", "portable", "tensorrt-rtx.plan")
+        for module in (auto, build):
+            monkeypatch.setattr(module, "choose_compiler", lambda _: "tensorrt-rtx")
+        monkeypatch.setattr(build, "compiler_note", lambda *_: note)
+        monkeypatch.setattr(build, "plan_from_graph", compiled)
+        monkeypatch.setattr(auto, "cuda_problem", lambda: cuda)
+        monkeypatch.setattr(auto, "native_problem", lambda: native)
+        monkeypatch.setattr(auto, "compute_capability", lambda: here)
+        monkeypatch.setattr(auto, "open_session", lambda folder, device: nullcontext(folder))
+        monkeypatch.setattr(auto, "_medians_ms", lambda *_: (fp16_ms, int8_ms))
+        return plans
+
+    return pretend
+
+
+UNTIMED = {
+    "no PyCUDA": ({"cuda": "PyCUDA is not installed"}, [], "no GPU here can time it: PyCUDA is not installed"),
+    "no CUDA half": ({"native": "built without nvcc"}, [], "no GPU here can time it: built without nvcc"),
+    "for other GPUs": (
+        {"here": "8.9"}, ["--compute-capability", "8.6", "12.0"],
+        "it is built for compute capability 8.6, 12.0 and this GPU has 8.9, which cannot time it",
+    ),
+    "over the budget": ({}, ["--max-drop", "0.05"], "no set of INT8 layers costs at most 0.05 points (the smallest"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("machine", "words", "reason"), UNTIMED.values(), ids=UNTIMED)
+def test_auto_builds_once_where_it_cannot_choose(files, tmp_path, timing, machine, words, reason):
+    plans = timing(**machine)
+    folder, source = files
+    costs = with_costs(folder / "tiny.json", tmp_path, 0.1, 0.2, 0.3)
+    build = ["build-engine", *source, "--precision", "auto", "--calibration", costs, *words, "-q"]
+    assert main([*build, "--output", str(tmp_path / "e")]) == 0
+    manifest = open_engine(tmp_path / "e").manifest
+    assert manifest.precision == "fp16"
+    assert manifest.notes[-1].startswith(f"auto kept fp16: {reason}")
+    assert plans == [b"plan 0"]
+
+
+@pytest.mark.parametrize(
+    ("int8_ms", "kept", "plan"), [(2.0, "int8", b"plan 1"), (3.2, "fp16", b"plan 0")], ids=["int8 pays", "it does not"]
+)
+def test_auto_keeps_the_very_engine_that_it_timed(files, tmp_path, timing, monkeypatch, int8_ms, kept, plan):
+    plans = timing(int8_ms=int8_ms)
+    monkeypatch.chdir(tmp_path)
+    folder, source = files
+    costs = with_costs(folder / "tiny.json", tmp_path, 0.1, 0.2, 0.3)
+    assert main(["build-engine", *source, "--precision", "auto", "--calibration", costs, "-q"]) == 0
+    engine = open_engine(tmp_path / f"tiny-32x32.{kept}")
+    assert engine.manifest.precision == kept
+    assert engine.plan_path.read_bytes() == plan
+    assert engine.manifest.notes[-1].startswith(f"auto kept {kept}: ")
+    assert len(plans) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["costs.json", f"tiny-32x32.{kept}"]
+
+
+def test_auto_asks_for_its_place_before_it_builds(files, tmp_path, timing, capsys):
+    plans = timing()
+    folder, source = files
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "photo.jpg").write_text("mine")
+    costs = with_costs(folder / "tiny.json", tmp_path, 0.1, 0.2, 0.3)
+    build = ["build-engine", *source, "--precision", "auto", "--calibration", costs]
+    assert main([*build, "--output", str(tmp_path / "used")]) == 1
+    assert "exists and is not an engine folder" in capsys.readouterr().err
+    assert plans == []
+
+
+def test_auto_says_why_it_kept_fp16_where_nothing_compiles(files, tmp_path):
     folder, source = files
     build = ["build-engine", *source, "--precision", "auto", "--calibration", str(folder / "tiny.json")]
     assert main([*build, "--compiler", "none", "--output", str(tmp_path / "e"), "-q"]) == 0

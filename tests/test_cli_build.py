@@ -120,6 +120,24 @@ def test_the_same_build_is_reused_and_force_builds_again(run, folder):
     assert "is there already" not in err
 
 
+def test_a_graph_that_overflows_in_fp16_is_refused_in_fp16_alone(run, folder):
+    import onnx
+
+    model = onnx.load("small.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_weights"):
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array / abs(array).max() * 60000, tensor.name))
+    onnx.save(model, "small.onnx")
+    status, out, err = run(*SMALL_BUILD, "--precision", "fp16")
+    assert (status, out) == (1, "")
+    assert "'small-64x48' overflows in FP16 on 4 rendered figures" in err
+    assert "keep the layers that overflow in FP32 with --keep-float PATTERN" in err
+    assert left(folder) == []
+    assert run(*SMALL_BUILD, "--precision", "fp16", "--keep-float", "*")[0] == 0
+    assert run(*SMALL_BUILD, "--precision", "fp32")[0] == 0
+
+
 def test_rebuild_compiles_an_engines_own_graph(run, folder):
     run(*SMALL_BUILD, "--precision", "fp16", "--max-batch", "5")
     before = open_engine(folder / "small-64x48.fp16").manifest
@@ -131,6 +149,43 @@ def test_rebuild_compiles_an_engines_own_graph(run, folder):
     assert (after.batch, after.recipe, after.precision, after.weights) == (
         before.batch, before.recipe, before.precision, before.weights,
     )  # fmt: skip
+
+
+def test_an_engine_that_has_run_is_built_and_rebuilt_again(run, folder):
+    from sdk.manifest import kernel_cache_name
+
+    run(*SMALL_BUILD, "--precision", "fp32")
+    cache = folder / "small-64x48.fp32" / kernel_cache_name("1.7.1", "8.6", "0" * 64)
+    cache.write_bytes(b"kernels")
+    assert run(*SMALL_BUILD, "--precision", "fp32")[0] == 0
+    assert cache.exists(), "the same build is reused as it is"
+    assert run("build-engine", "--rebuild", "small-64x48.fp32", "--compiler", "none", "--force")[0] == 0
+    assert not cache.exists()
+
+
+def test_a_rebuild_asks_for_its_place_before_it_compiles(run, folder, monkeypatch):
+    from sdk.toolchain import build
+
+    run(*SMALL_BUILD, "--precision", "fp32")
+    (folder / "used").mkdir()
+    (folder / "used" / "photo.jpg").write_text("mine")
+
+    def never(*_):
+        raise AssertionError("it compiled first")
+
+    monkeypatch.setattr(build, "choose_compiler", never)
+    status, _, err = run("build-engine", "--rebuild", "small-64x48.fp32", "--output", "used")
+    assert status == 1
+    assert "output 'used' exists and is not an engine folder" in err
+
+
+def test_a_rebuild_finds_the_engine_that_a_killed_one_moved_aside(run, folder):
+    run(*SMALL_BUILD, "--precision", "fp32")
+    (folder / "small-64x48.fp32").rename(folder / ".small-64x48.fp32.abcdefgh.replaced")
+    status, out, err = run("build-engine", "--rebuild", "small-64x48.fp32", "--compiler", "none")
+    assert (status, out) == (0, "small-64x48.fp32\n")
+    assert "is put back: the build that was to replace it was killed" in err
+    assert left(folder) == ["small-64x48.fp32"]
 
 
 def test_inspect_shows_and_verifies(run, folder):

@@ -17,6 +17,7 @@ from sdk.manifest import BatchRange
 from sdk.toolchain import compile as compile_module
 from sdk.toolchain.compile import CompileOptions, check_memory, choose_compiler, compiler_note, plan_from_graph
 from tests.support.engines import SMALL, pooled_simcc_graph
+from tests.support.full_disk import full_disk
 
 RTX = "tensorrt-rtx"
 ABSENT = "not installed; pip install it"
@@ -71,6 +72,7 @@ REFUSED = {
     "a timing cache with rtx": ((RTX,), (), {"timing_cache": "x"}, InputError, "leave --timing-cache out"),
     "a workspace for nothing": ((), (), {"compiler": "none", "workspace_mib": 64}, InputError, "the compiler is none"),
     "a DLA with rtx": ((RTX,), (), {"dla_core": 0}, InputError, "has no DLA"),
+    "a DLA with batches": (("tensorrt",), (ORIN,), {"dla_core": 0}, InputError, r"one batch size \(got 1 to 16\)"),
     "an unknown capability": ((RTX,), (), {"compute_capabilities": ("3.0",)}, InputError, "one of 8.6, 8.9, .*'3.0'"),
     "a capability with tensorrt": (
         ("tensorrt",), (ORIN,), {"compute_capabilities": ("8.6",)}, InputError, "compiles for the device it runs on",
@@ -179,6 +181,25 @@ def test_a_timing_cache_that_cannot_be_read_is_an_error(monkeypatch, graph, tmp_
     FakeCompiler(monkeypatch)
     with pytest.raises(InputError, match=r"timing cache .* cannot be read \(Is a directory\)"):
         plan_from_graph(graph, "tensorrt", CompileOptions(timing_cache=tmp_path))
+
+
+def test_a_timing_cache_in_a_new_folder_makes_it(monkeypatch, graph, tmp_path):
+    FakeCompiler(monkeypatch)
+    options = CompileOptions(timing_cache=tmp_path / "new" / "timing.cache")
+    assert plan_from_graph(graph, "tensorrt", options) == b"plan"
+    assert (tmp_path / "new" / "timing.cache").read_bytes() == b"+"
+
+
+def test_a_full_disk_costs_the_timings_and_not_the_plan(monkeypatch, graph, tmp_path, caplog):
+    FakeCompiler(monkeypatch)
+    path = tmp_path / "cache" / "timing.cache"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    with full_disk(room=2):
+        assert plan_from_graph(graph, "tensorrt", CompileOptions(timing_cache=path)) == b"plan"
+    assert "the timings of this build are not kept: " in caplog.text
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_ctrl_c_stops_the_compiler_and_is_raised(monkeypatch, graph):

@@ -1,8 +1,8 @@
 """Pinned frames, device arrays and the kernel cache where no GPU is needed to show them."""
 
 import gc
-import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,11 +191,12 @@ def test_no_place_at_all_is_a_warning_not_an_error(tmp_path, caplog):
 
 
 def test_a_full_disk_leaves_no_part(tmp_path, monkeypatch):
-    def full(handle, mode):
-        os.close(handle)
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:3])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loaded_plan.os, "fdopen", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert RuntimeCache((tmp_path,), "kernels.cache").store(b"kernels") is None
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,18 @@ from sdk.manifest import (
     CompilerNote,
     Manifest,
     WeightsNote,
+    kernel_cache_name,
     open_engine,
 )
 from sdk.toolchain import engine as engine_module
-from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine
+from sdk.toolchain.engine import (
+    check_output,
+    content_key,
+    engine_lock,
+    recover_engine,
+    reusable_engine,
+    write_engine,
+)
 from tests.support.engines import SMALL
 
 PLAN = "tensorrt-rtx.plan"
@@ -162,6 +171,53 @@ def test_a_foreign_file_in_an_engine_folder_is_not_lost(folder):
     assert open_engine(folder).manifest.key == "k1"
 
 
+CACHE = kernel_cache_name("1.7.1.116", "8.6", "0123456789abcdef" + 48 * "0")
+
+
+def test_a_kernel_cache_names_compiler_gpu_and_plan():
+    assert CACHE == "kernels-1.7.1.116-sm86-0123456789abcdef.cache"
+
+
+@pytest.mark.parametrize("name", [CACHE, f".01234567.part.{CACHE}"], ids=["finished", "left by a kill"])
+def test_an_engine_that_has_run_is_replaced_and_its_kernels_with_it(folder, name):
+    written(folder)
+    (folder / name).write_bytes(b"kernels")
+    check_output(folder)
+    assert reusable_engine(folder, "k1") is not None
+    written(folder, "k2")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([MANIFEST_NAME, *FILES])
+    assert left_beside(folder) == []
+
+
+@pytest.mark.parametrize("name", ["kernels.txt", "mykernels-1.cache", ".01234567.part.notes.txt"])
+def test_what_only_resembles_a_kernel_cache_is_not_lost(folder, name):
+    written(folder)
+    (folder / name).write_bytes(b"mine")
+    with pytest.raises(EngineError, match="is not the engine's and would be lost"):
+        written(folder, "k2")
+
+
+def test_a_link_stays_and_the_engine_it_leads_to_is_replaced(folder):
+    (folder.parent / "disk").mkdir()
+    real = folder.parent / "disk" / "engine"
+    written(real)
+    folder.symlink_to(real)
+    with engine_lock(folder):
+        assert written(folder, "k2").folder == folder
+    assert folder.is_symlink()
+    assert open_engine(real).manifest.key == "k2"
+    assert left_beside(real) == []
+    assert left_beside(folder) == ["disk"]
+
+
+def test_the_current_folder_is_not_pulled_from_under_its_user(folder, monkeypatch):
+    written(folder)
+    monkeypatch.chdir(folder)
+    for output in (Path(), folder):
+        with pytest.raises(EngineError, match="is the current folder, which a build replaces; run it from another"):
+            check_output(output)
+
+
 def test_a_file_in_the_way_is_an_error(folder):
     folder.write_text("x")
     with pytest.raises(EngineError, match="exists and is not an engine folder"):
@@ -262,6 +318,68 @@ def test_a_killed_builder_holds_nobody_up_and_is_cleaned_up_after(folder):
     with engine_lock(folder):
         written(folder)
     assert left_beside(folder) == []
+
+
+def replace_and_die(folder):
+    real = Path.rename
+
+    def rename(self, target):
+        real(self, target)
+        if str(target).endswith(engine_module.REPLACED):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.rename = rename
+    with engine_lock(folder):
+        written(folder, "k1")
+
+
+@pytest.mark.parametrize("next_build", ["rebuild", "build"])
+def test_a_kill_between_the_two_renames_loses_no_engine(folder, next_build):
+    written(folder, "k0")
+    builder = multiprocessing.get_context("spawn").Process(target=replace_and_die, args=(folder,))
+    builder.start()
+    builder.join()
+    assert builder.exitcode == -signal.SIGKILL
+    assert not folder.exists()
+    if next_build == "rebuild":
+        recover_engine(folder)
+        assert open_engine(folder).manifest.key == "k0"
+    with engine_lock(folder):
+        assert reusable_engine(folder, "k0") is not None
+    assert left_beside(folder) == []
+
+
+def test_where_nothing_was_moved_aside_nothing_is_recovered(tmp_path):
+    recover_engine(tmp_path / "no" / "engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_between_the_two_renames_puts_the_old_engine_back(folder, monkeypatch):
+    written(folder, "k0")
+    real = Path.rename
+
+    def interrupted(self, target):
+        if Path(target) == folder and self.name.endswith(engine_module.PARTIAL):
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        written(folder, "k1")
+    assert open_engine(folder).manifest.key == "k0"
+    assert left_beside(folder) == []
+
+
+@pytest.mark.parametrize("before", [None, "k0"], ids=["nothing there", "an engine there"])
+def test_names_reach_the_disk_before_and_after_the_rename(folder, monkeypatch, before):
+    if before:
+        written(folder, before)
+    deeds, sync, rename = [], engine_module._sync_folder, Path.rename
+    monkeypatch.setattr(engine_module, "_sync_folder", lambda path: (deeds.append(path.suffix), sync(path)))
+    monkeypatch.setattr(Path, "rename", lambda self, to: (deeds.append("rename"), rename(self, to)))
+    written(folder)
+    assert deeds[0] == engine_module.PARTIAL
+    assert deeds[-2:] == ["rename", folder.parent.suffix]
 
 
 def test_the_key_follows_from_content_alone():

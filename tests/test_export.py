@@ -1,10 +1,7 @@
 """From a network to a graph: one network of each family exports, agrees with torch, and compiles in fp32 and fp16."""
 
-import errno
 import json
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ pytest.importorskip("sdk._native")
 import torch
 
 from sdk import trt
-from sdk.errors import DatasetError, GraphError, InputError
+from sdk.errors import DatasetError, GraphError, InputError, OutputError, RecipeError
 from sdk.networks import network_from_recipe, random_weights
 from sdk.recipe import recipe_by_name
 from sdk.toolchain.comparison import comparison_crops, keypoint_distance
@@ -24,12 +21,11 @@ from sdk.toolchain.export import (
     check_graph,
     graph_from_network,
     graph_from_recipe,
-    output_names,
     recipe_from_graph,
     write_graph,
 )
-from sdk.toolchain.foreign import OPSET
 from sdk.toolchain.graphs import (
+    OPSET,
     array_of,
     graph_inputs,
     graph_outputs,
@@ -39,6 +35,7 @@ from sdk.toolchain.graphs import (
     serialized,
 )
 from sdk.toolchain.precision import fp16_graph_from_graph, layer_precisions
+from tests.support.full_disk import full_disk
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 
@@ -81,7 +78,7 @@ def test_one_network_of_each_family_exports(family):
     recipe, network, model = family
     assert [t.name for t in graph_inputs(model)] == [recipe.input.name]
     assert graph_inputs(model)[0].shape == ("batch", 3, *recipe.input.size_hw)
-    assert [t.name for t in graph_outputs(model)] == list(output_names(recipe))
+    assert [t.name for t in graph_outputs(model)] == list(recipe.output.names)
     assert opset_of(model) == OPSET
     assert check_graph(model, network, recipe, comparison_crops(recipe)) <= 0.05
     kinds = Counter(node.op_type for node in model.graph.node)
@@ -155,16 +152,15 @@ def test_outputs_that_are_not_numbers_are_refused(smallest):
         check_graph(other, network, recipe, comparison_crops(recipe))
 
 
-def test_a_full_disk_leaves_no_half_graph(smallest, tmp_path, monkeypatch):
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(GraphError, match=r"cannot be written \(No space left on device\)"):
+def test_a_full_disk_leaves_no_half_graph(smallest, tmp_path):
+    with full_disk(), pytest.raises(OutputError, match=r"g.onnx' cannot be written \(File too large\)"):
         write_graph(smallest[2], tmp_path / "g.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_may_go_into_a_new_folder(smallest, tmp_path):
+    write_graph(smallest[2], tmp_path / "new" / "g.onnx")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["g.onnx"]
 
 
 def test_a_recipe_without_released_weights_asks_for_some():
@@ -232,11 +228,26 @@ def test_distances_are_in_crop_pixels():
     assert keypoint_distance((one,), (other,), heat) == pytest.approx(8)
 
 
-def test_a_damaged_recipe_in_a_file_is_told(smallest, tmp_path):
+NAMED_TO_LEAVE = {**recipe_by_name(SMALLEST).to_table(), "name": "../elsewhere-128x128"}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ('{"name": ', GraphError, "recipe in its metadata is damaged"),
+        ("5", RecipeError, r"g.onnx': recipe in its metadata: must be a table \(got 5, a whole number\)"),
+        ("[1]", RecipeError, r"must be a table \(got \[1\], a list\)"),
+        ("null", RecipeError, r"must be a table \(got nothing\)"),
+        ('"x"', RecipeError, r"must be a table \(got 'x', a text\)"),
+        (json.dumps(NAMED_TO_LEAVE), RecipeError, r"name must be of A-Z, .* \(got '\.\./elsewhere-128x128'\)"),
+    ],
+    ids=["cut", "number", "list", "null", "text", "a name that leaves the folder"],
+)
+def test_a_damaged_recipe_in_a_file_is_told(smallest, tmp_path, value, error, message):
     _, _, model = smallest
     other = type(model)()
     other.CopyFrom(model)
-    other.metadata_props[0].value = json.dumps({"name": "x"})[:-2]
+    other.metadata_props[0].value = value
     write_graph(other, tmp_path / "g.onnx")
-    with pytest.raises(GraphError, match="recipe in its metadata is damaged"):
+    with pytest.raises(error, match=message):
         recipe_from_graph(tmp_path / "g.onnx")

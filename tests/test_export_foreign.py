@@ -151,6 +151,31 @@ def zipped(path, *names):
     return archive
 
 
+def spoiled_zip(path, spoil):
+    """A deflated zip with one ONNX file, its bytes changed; `spoil` gets them and where the directory begins."""
+    archive = path.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.write(path, "m.onnx")
+    data = bytearray(archive.read_bytes())
+    spoil(data, data.find(b"PK\x01\x02"))
+    archive.write_bytes(data)
+    return archive
+
+
+def encrypted(data, directory):
+    data[6] |= 1
+    data[directory + 8] |= 1
+
+
+def of_method_99(data, directory):
+    data[8] = data[directory + 10] = 99
+
+
+def with_damaged_data(data, directory):
+    for at in range(40, 60):
+        data[at] ^= 0xFF
+
+
 def test_a_deploy_zip_is_read_in_place(path):
     before = sorted(path.parent.iterdir())
     archive = zipped(path, "20230831/rtmpose_onnx/end2end.onnx")
@@ -256,6 +281,9 @@ REFUSED = {
     "an opset of the future": (lambda p: changed(p, opset(21)), "is of opset 21; export it with opset 19 to 20"),
     "a zip without a graph": (zipped, r"exactly one ONNX file \(got none\)"),
     "a zip with two": (lambda p: zipped(p, "a.onnx", "b.onnx"), r"exactly one ONNX file \(got a.onnx, b.onnx\)"),
+    "a zip under a password": (lambda p: spoiled_zip(p, encrypted), r"deploy zip .* cannot be read \(.*encrypted"),
+    "a zip of unknown compression": (lambda p: spoiled_zip(p, of_method_99), "deploy zip .* cannot be read"),
+    "a zip with a damaged stream": (lambda p: spoiled_zip(p, with_damaged_data), "deploy zip .* cannot be read"),
     "a zip that is none": (
         lambda p: (p.with_suffix(".zip").write_bytes(b"PK"), p.with_suffix(".zip"))[1],
         "deploy zip",
@@ -267,6 +295,16 @@ REFUSED = {
 def test_what_is_no_graph_of_the_recipe_is_refused(path, spoil, message):
     with pytest.raises(GraphError, match=message):
         graph_from_file(spoil(path), SMALL)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, onnx.version_converter.ConvertError], ids=lambda fault: fault.__name__)
+def test_an_opset_that_cannot_be_raised_is_told(path, monkeypatch, fault):
+    def refuse(*_):
+        raise fault("no adapter")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", refuse)
+    with pytest.raises(GraphError, match=r"is of opset 17 and cannot be raised to 19 \(no adapter\); export it with"):
+        graph_from_file(path, SMALL)
 
 
 def test_outputs_of_other_shapes_are_listed(tmp_path):

@@ -1,11 +1,15 @@
 """Files whole or not at all: after success, faults, interrupts, and where nothing can be written."""
 
 import errno
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
 from sdk.errors import OutputError
-from sdk.files import whole_file
+from sdk.files import finished_name, whole_file
+from tests.support.full_disk import full_disk
 
 
 def names_in(folder):
@@ -46,8 +50,89 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
     assert names_in(tmp_path) == ["file"]
 
 
-def test_a_folder_in_the_place_is_told(tmp_path):
-    (tmp_path / "report").mkdir()
-    with pytest.raises(OutputError, match="Is a directory"), whole_file(tmp_path / "report") as temporary:
-        temporary.write_text("never")
+@pytest.mark.parametrize("private", [False, True], ids=["shared", "private"])
+def test_a_disk_that_really_is_full_leaves_the_old_file(tmp_path, private):
+    path = tmp_path / "report"
+    path.write_text("old")
+    with (
+        full_disk(room=1000),
+        pytest.raises(OutputError, match=r"report' cannot be written \(File too large\)"),
+        whole_file(path, private=private) as temporary,
+    ):
+        temporary.write_bytes(b"x" * 5000)
+    assert path.read_text() == "old" and names_in(tmp_path) == ["report"]
+
+
+def test_whoever_reads_the_old_file_reads_all_of_it(tmp_path):
+    """The new file takes the old one's name; nothing is ever written into the old one."""
+    path = tmp_path / "report"
+    path.write_text("old")
+    with path.open() as reader:
+        with whole_file(path) as temporary:
+            temporary.write_text("new and longer")
+            made = temporary.stat().st_ino
+        assert reader.read() == "old"
+    assert path.read_text() == "new and longer" and path.stat().st_ino == made
+
+
+def read_nothing():
+    Path("/nowhere/input.json").read_text()
+
+
+def lose_the_network():
+    raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+@pytest.mark.parametrize("fault", [read_nothing, lose_the_network])
+def test_what_goes_wrong_elsewhere_is_not_told_as_the_outputs_fault(tmp_path, fault):
+    with pytest.raises((FileNotFoundError, ConnectionResetError)), whole_file(tmp_path / "report") as temporary:
+        temporary.write_text("half")
+        fault()
     assert names_in(tmp_path) == []
+
+
+def test_threads_that_write_one_file_do_not_collide(tmp_path):
+    path, faults = tmp_path / "report", []
+
+    def write(letter):
+        try:
+            for _ in range(50):
+                with whole_file(path) as temporary:
+                    temporary.write_text(1000 * letter)
+        except (OSError, OutputError) as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert path.read_text() in (1000 * "a", 1000 * "b") and names_in(tmp_path) == ["report"]
+
+
+@pytest.mark.parametrize(("private", "mode"), [(False, 0o644), (True, 0o600)], ids=["shared", "private"])
+def test_a_private_file_is_the_owners_alone_from_its_first_byte(tmp_path, private, mode):
+    before = os.umask(0o022)
+    try:
+        with whole_file(tmp_path / "kernels", private=private) as temporary:
+            temporary.write_text("code")
+            assert temporary.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+    assert (tmp_path / "kernels").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("name", ["report", ".", "..", "/"])
+def test_a_folder_in_the_place_is_told_before_the_work(tmp_path, monkeypatch, name):
+    (tmp_path / "report").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"cannot be written \(Is a directory\)"), whole_file(Path(name)):
+        raise AssertionError("the block is not entered")
+    assert names_in(tmp_path) == []
+
+
+def test_the_name_an_unfinished_file_was_to_have(tmp_path):
+    with whole_file(tmp_path / "table.json") as temporary:
+        temporary.write_text("")
+    assert finished_name(temporary.name) == finished_name("table.json") == "table.json"

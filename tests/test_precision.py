@@ -9,7 +9,7 @@ pytest.importorskip("onnx")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from sdk.errors import GraphError  # noqa: E402
+from sdk.errors import GraphError, InputError  # noqa: E402
 from sdk.toolchain.comparison import keypoint_distance  # noqa: E402
 from sdk.toolchain.graphs import graph_session, name_nodes  # noqa: E402
 from sdk.toolchain.islands import find_islands  # noqa: E402
@@ -108,6 +108,25 @@ ISLANDS = {
         [("three", np.float32(3))],
         {"Pow", "Add"},
         {"Tanh"},
+    ),
+    "a cube of an INT8 linear layer, which stays INT8": (
+        [
+            ("DequantizeLinear", ("w8", "fine", "zero"), ("w",)),
+            ("QuantizeLinear", ("x", "scale", "zero"), ("q",)),
+            ("DequantizeLinear", ("q", "scale", "zero"), ("d",)),
+            ("MatMul", ("d", "w"), ("m",)),
+            ("Pow", ("m", "three"), ("c",)),
+            ("Tanh", ("c",), ("y",)),
+        ],
+        [
+            ("w8", np.random.default_rng(0).integers(-127, 128, (WIDTH, WIDTH)).astype(np.int8)),
+            ("scale", np.float32(2**-5)),
+            ("fine", np.float32(2**-12)),
+            ("zero", np.int8(0)),
+            ("three", np.float32(3)),
+        ],
+        {"Pow"},
+        {"MatMul", "DequantizeLinear"},
     ),
     "log-sum-exp": (
         [("ReduceLogSumExp", ("x", "axes"), ("l",), {"keepdims": 1}), ("Relu", ("l",), ("y",))],
@@ -216,8 +235,10 @@ def test_patterns_keep_nodes_in_fp32():
     name = model.graph.node[0].name
     typed = fp16_graph_from_graph(model, keep_fp32=["*MatMul*"])
     assert layer_precisions(typed)[name] == "fp32"
-    with pytest.raises(GraphError, match=r"pattern '\*/nowhere' matches no node"):
-        fp16_graph_from_graph(model, keep_fp32=["*/nowhere"])
+    assert layer_precisions(fp16_graph_from_graph(model, keep_fp32=["/MatMul_?"]))[name] == "fp32"
+    for pattern in ("*/nowhere", "*matmul*"):
+        with pytest.raises(InputError, match="' matches no node of the graph; names are like /MatMul_0"):
+            fp16_graph_from_graph(model, keep_fp32=[pattern])
 
 
 def test_branches_are_refused():

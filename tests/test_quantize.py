@@ -1,5 +1,7 @@
 """Placement of Q/DQ, scales, weights as INT8, bias correction, equalisation, and the typed graph that comes of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -111,15 +113,76 @@ def test_residual_branches_are_the_ones_that_are_no_weighted_output(model):
     assert placement_of(model).residuals == (("/sum", "stem.relu"), ("/merge", "joined.silu"))
 
 
-def test_tensors_joined_by_pool_and_concat_share_a_scale(model, table):
+def test_both_inputs_of_a_residual_add_are_as_the_int8_kernel_wants_them(model, table):
+    """The skip is quantised before the Add; the weighted op's own output is not."""
+    quantised, placement = qdq_graph_from_graph(model, table)
+    makers, nodes = producers(quantised), {node.name: node for node in quantised.graph.node}
+    for name, skip in placement.residuals:
+        main, other = sorted(nodes[name].input, key=lambda tensor: tensor == f"{skip}_dequantized")
+        assert other == f"{skip}_dequantized"
+        assert makers[other].op_type == "DequantizeLinear"
+        assert makers[makers[other].input[0]].input[0] == skip
+        assert makers[main].op_type != "DequantizeLinear"
+
+
+def residual_graph():
+    """A block as CSPNeXt's: both inputs of the Add come from a convolution through its activation."""
+    b = Builder()
+    x = b.node("Relu", [b.conv("input", "stem", 3, 8, 3, 2)], "stem.relu")
+    x = b.node("Relu", [b.conv(x, "entry", 8, 8, 3)], "entry.relu")
+    inner = b.node("Relu", [b.conv(x, "inner", 8, 8, 3)], "inner.relu")
+    x = b.node("Relu", [b.conv(b.node("Add", [x, inner], "sum"), "exit", 8, 8, 3)], "exit.relu")
+    x = b.conv(x, "last", 8, 14)
+    x = b.node("Reshape", [x, b.constant("shape", np.array([0, 14, -1], np.int64))], "flat")
+    for axis in "xy":
+        b.matmul(x, f"simcc_{axis}", SIZE * SIZE // 4, 64)
+    return b.model(["simcc_x", "simcc_y"])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "residuals"),
+    [
+        ((), (("/sum", "entry.relu"),)),
+        (("/entry",), (("/sum", "entry.relu"),)),
+        (("/inner",), ()),
+        (("/entry", "/inner"), ()),
+    ],
+    ids=["all INT8", "the skip's maker float", "the main branch float", "both float"],
+)
+def test_what_stays_float_takes_residual_pairs_away_and_makes_none(patterns, residuals):
+    model = residual_graph()
+    table = table_for(model, crops())
+    quantised, placement = qdq_graph_from_graph(model, table, QuantizeOptions(keep_float=patterns))
+    assert placement.residuals == residuals
+    carry = {node.input[0] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
+    assert ("entry.relu" in carry) == ("/inner" not in patterns)
+    assert graph_session(quantised).run(None, {"input": crops()})[0].shape == (4, 14, 64)
+
+
+@pytest.mark.parametrize("wider", ["mixed.silu", "both"])
+def test_tensors_joined_by_pool_and_concat_share_the_wider_scale(model, table, wider):
     assert placement_of(model).shared == (("mixed.silu", "both"),)
-    quantised, _ = qdq_graph_from_graph(model, table)
-    scales = {
-        t.name: float(numpy_helper.to_array(t))
-        for t in quantised.graph.initializer
-        if t.name.endswith("_scale") and t.dims == []
-    }
-    assert scales["mixed.silu_scale"] == scales["both_scale"]
+    amax = 2 * max(table.tensors[name].amax for name in ("mixed.silu", "both"))
+    uneven = replace(table, tensors={**table.tensors, wider: replace(table.tensors[wider], amax=amax)})
+    quantised, _ = qdq_graph_from_graph(model, uneven)
+    scales = {t.name: numpy_helper.to_array(t) for t in quantised.graph.initializer if t.name.endswith("_scale")}
+    assert scales["mixed.silu_scale"] == scales["both_scale"] == scale_from_range(amax)
+
+
+@pytest.mark.parametrize(("mode", "shares"), [("nearest", True), ("linear", False)])
+def test_a_resize_shares_a_scale_only_where_it_makes_no_new_values(mode, shares):
+    b = Builder()
+    x = b.node("Relu", [b.conv("input", "stem", 3, 8, 3, 2)], "stem.relu")
+    low = b.node("Relu", [b.conv(x, "low", 8, 8, 3, 2)], "low.relu")
+    b.conv(low, "side", 8, 8)
+    scales = b.constant("scales", np.array([1, 1, 2, 2], np.float32))
+    up = b.node("Resize", [low, "", scales], "up", mode=mode)
+    x = b.node("Relu", [b.conv(up, "after", 8, 8, 3)], "after.relu")
+    x = b.conv(x, "last", 8, 14)
+    b.matmul(b.node("Reshape", [x, b.constant("shape", np.array([0, 14, -1], np.int64))], "flat"), "simcc_x", 256, 64)
+    placement = placement_of(b.model(["simcc_x", "side"]), PlacementOptions(quantise_all=True))
+    assert (("low.relu", "up") in placement.shared) == shares
+    assert {"low.relu", "up"} <= set(placement.tensors)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +284,12 @@ def test_scales_are_fp16_numbers_that_do_not_clip():
     assert (scale * 127 <= amax * (1 + 2**-9)).all()  # one FP16 step
 
 
+def test_graphs_are_asked_as_they_are_written(model, table):
+    """ONNX Runtime may not put INT8 kernels of its own in the place of Q/DQ."""
+    options = graph_session(qdq_graph_from_graph(model, table)[0]).get_session_options()
+    assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
 def test_the_int8_graph_stays_near_the_float_one(model, table):
     inputs = crops()
     expected = graph_session(model).run(None, {"input": inputs})
@@ -267,8 +336,6 @@ def test_only_chosen_tensors_are_quantised(model, table):
 
 
 def test_a_tensor_without_a_range_is_named(model, table):
-    from dataclasses import replace
-
     short = replace(table, tensors={name: t for name, t in table.tensors.items() if name != "block"})
     with pytest.raises(CalibrationError, match=r"tensor 'block' has no range \(1 missing\); calibrate again"):
         qdq_graph_from_graph(model, short)
@@ -356,6 +423,15 @@ def test_equalising_changes_no_output_and_evens_the_channels(model):
     for name in names:
         np.testing.assert_allclose(evened[name] * np.array(factors[name]), peaks[name], rtol=1e-4)
         assert np.std(np.log(evened[name][peaks[name] > 0])) <= np.std(np.log(peaks[name][peaks[name] > 0])) + 1e-6
+
+
+def test_factors_stay_within_what_fp16_weights_bear(model):
+    """One channel a million times the others, and one a millionth; a channel that is never active keeps 1."""
+    peaks = np.ones(16, np.float32)
+    peaks[3], peaks[5], peaks[7] = 1e6, 1e-6, 0.0
+    factors = np.array(equalising_factors(model, {"pair.relu": peaks})["pair.relu"])
+    assert (factors.min(), factors.max()) == (1 / 16, 16.0)
+    assert (factors[3], factors[5], factors[7]) == (16.0, 1 / 16, 1.0)
 
 
 def test_layer_norm_divides_in_its_gain_and_bias():

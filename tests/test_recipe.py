@@ -125,6 +125,12 @@ def test_bins_are_whole_parts(tmp_path, size_hw, ratio, bins_xy):
     assert changed.bins_xy == bins_xy
 
 
+def test_the_output_tensors_are_named_in_order(tmp_path):
+    simcc = read(tmp_path)["net-256x192"].output
+    assert replace(simcc, x_name="along_x").names == ("along_x", "simcc_y")
+    assert replace(simcc, kind="heatmap", split_ratio=None, score=None, heatmap_name="maps").names == ("maps",)
+
+
 def test_heatmaps_have_no_bins(tmp_path):
     recipe = read(tmp_path)["net-256x192"]
     heatmap = replace(recipe, output=replace(recipe.output, kind="heatmap", split_ratio=None, score=None))
@@ -193,6 +199,19 @@ REFUSED = {
         "belong to kind 'simcc' and only to it (got kind 'heatmap'",
     ),
     "ratio of nothing": ("split_ratio = 2.0", "split_ratio = 0", "output.split_ratio must be positive (got 0.0)"),
+    "ratio without end": ("split_ratio = 2.0", "split_ratio = inf", "output.split_ratio must be positive (got inf)"),
+    "ratio that is no number": ("split_ratio = 2.0", "split_ratio = nan", "split_ratio must be positive (got nan)"),
+    "ratio of one bin": ("split_ratio = 2.0", "split_ratio = 0.006", "at least 2 bins along x and along y (got 0.006)"),
+    "mean that is no number": ("mean = [123.675", "mean = [nan", "input.mean must be finite (got [nan, 116.28, 103.53"),
+    "std that is no number": ("std = [58.395", "std = [nan", "input.std must be positive (got [nan, 57.12, 57.375])"),
+    "std without end": ("std = [58.395", "std = [inf", "input.std must be positive (got [inf, 57.12, 57.375])"),
+    "padding without end": ("box_padding = 1.25", "box_padding = inf", "input.box_padding must be positive (got inf)"),
+    "padding that is no number": ("box_padding = 1.25", "box_padding = nan", "must be positive (got nan)"),
+    "name with a folder": ('"net-256x192"', '"a/net-256x192"', "begin with a letter or digit (got 'a/net-256x192')"),
+    "name that hides": ('"net-256x192"', '".net-256x192"', "begin with a letter or digit (got '.net-256x192')"),
+    "name with a space": ('"net-256x192"', '"my net-256x192"', "name must be of A-Z, a-z, 0-9"),
+    "name in other letters": ('"net-256x192"', '"nét-256x192"', "name must be of A-Z, a-z, 0-9"),
+    "name with a line's end": ('"net-256x192"', '"net\\n-256x192"', "name must be of A-Z, a-z, 0-9"),
     "weights over http": (
         "https://download",
         "http://download",

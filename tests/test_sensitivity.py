@@ -7,6 +7,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
+import onnx
+from onnx import numpy_helper
+
 from sdk.errors import CalibrationError
 from sdk.toolchain.auto import decide
 from sdk.toolchain.calibrate import CalibrateOptions, calibrate
@@ -91,6 +94,19 @@ def test_the_float_graph_costs_nothing(model, crops):
     cost = Judge(model, crops).cost_of(model)
     assert (cost.distance_px, cost.ap_loss, cost.divergence) == (0.0, 0.0, 0.0)
     assert cost.oks_loss == pytest.approx(0.0, abs=1e-9)
+
+
+def test_losses_of_oks_are_told_in_points(model, crops):
+    """With sigmas of next to nothing, every joint that moves loses all: 100 points for all of them."""
+    exact = tuple(1e-6 for _ in RECIPE.skeleton.sigmas)
+    strict = replace(crops, recipe=replace(RECIPE, skeleton=replace(RECIPE.skeleton, sigmas=exact)))
+    negated = onnx.ModelProto()
+    negated.CopyFrom(model)
+    for node in negated.graph.node:
+        if node.op_type == "MatMul":  # the largest bin becomes the smallest
+            weight = next(t for t in negated.graph.initializer if t.name == node.input[1])
+            weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
+    assert Judge(model, strict).cost_of(negated).oks_loss == pytest.approx(100.0)
 
 
 def test_worse_ranges_cost_more(model, table, crops):

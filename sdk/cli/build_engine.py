@@ -20,7 +20,7 @@ from sdk.cli._recipes import (
     weights_from,
 )
 from sdk.errors import InputError
-from sdk.manifest import BatchRange, Engine, Precision
+from sdk.manifest import DEFAULT_BATCH, BatchRange, Engine, Precision
 
 if TYPE_CHECKING:
     from sdk.toolchain.compile import CompileOptions
@@ -60,9 +60,7 @@ def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compiler", choices=("auto", "tensorrt", "tensorrt-rtx", "none"), default="auto")
     for name in ("min", "opt", "max"):
-        parser.add_argument(
-            f"--{name}-batch", type=int, metavar="N", help=f"default {getattr(BatchRange(1, 4, 16), name)}"
-        )
+        parser.add_argument(f"--{name}-batch", type=int, metavar="N", help=f"default {getattr(DEFAULT_BATCH, name)}")
     parser.add_argument("--workspace", type=int, metavar="MiB", help="most scratch memory a layer may use")
     parser.add_argument("--optimization-level", type=int, metavar="0..5", help="how long the compiler searches")
     parser.add_argument("--timing-cache", type=Path, metavar="F", help="tactic timings kept between builds (tensorrt)")
@@ -104,7 +102,7 @@ def _built(arguments: argparse.Namespace) -> Engine:
         calibration=arguments.calibration,
         quantise_all=arguments.quantize_all,
         max_drop=arguments.max_drop,
-        compile=_compile_options(arguments, BatchRange(1, 4, 16)),
+        compile=_compile_options(arguments, DEFAULT_BATCH),
         output=arguments.output,
         force=arguments.force,
     )
@@ -124,13 +122,12 @@ def _check_int8_arguments(arguments: argparse.Namespace, precision: str) -> None
 
 
 def _rebuilt(arguments: argparse.Namespace) -> Engine:
-    from sdk.manifest import open_engine
-    from sdk.toolchain.build import rebuild_engine
+    from sdk.toolchain.build import rebuild_engine, source_engine
 
     for name in OF_ITS_OWN:
         if getattr(arguments, name) not in (None, [], False):
             raise InputError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
-    options = _compile_options(arguments, open_engine(arguments.rebuild).manifest.batch)
+    options = _compile_options(arguments, source_engine(arguments.rebuild).manifest.batch)
     return rebuild_engine(arguments.rebuild, options, arguments.output, force=arguments.force)
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="crops at a time (default 8)")
     parser.add_argument("--no-equalise", action="store_true", help="do not try range equalisation")
     parser.add_argument("--sensitivity", action="store_true", help="measure what quantising each layer group costs")
-    parser.add_argument("--sensitivity-crops", type=int, default=64, metavar="N", help="for each group (default 64)")
+    parser.add_argument("--sensitivity-crops", type=_count, default=64, metavar="N", help="for each group (default 64)")
     parser.add_argument("--chart", type=Path, metavar="F.png", help="draw the sensitivity")
     parser.add_argument("--output", type=Path, required=True, metavar="F.json")
     parser.add_argument("--json", action="store_true", help="a summary on stdout, for machines")
@@ -57,8 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.toolchain.crops import CropSet, people_from_data
     from sdk.toolchain.table import write_table
 
-    if arguments.chart is not None and not arguments.sensitivity:
-        raise InputError("--chart draws the sensitivity: give --sensitivity as well")
+    _check_chart(arguments)
     source = _source(arguments)
     people = people_from_data(arguments.data, arguments.boxes, source.recipe)
     crops = CropSet.drawn(people, source.recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter)
@@ -74,8 +73,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sensitivity:
         table = _with_sensitivity(model, table, crops, arguments)
     write_table(table, arguments.output)
+    if arguments.chart is not None:
+        from sdk.toolchain.sensitivity import draw_sensitivity
+
+        draw_sensitivity(table, arguments.chart)
     _show(table, arguments)
     return 0
+
+
+def _check_chart(arguments: argparse.Namespace) -> None:
+    if arguments.chart is None:
+        return
+    if not arguments.sensitivity:
+        raise InputError("--chart draws the sensitivity: give --sensitivity as well")
+    from sdk.toolchain.sensitivity import check_chart
+
+    check_chart(arguments.chart)
 
 
 def _source(arguments: argparse.Namespace) -> BuildOptions:
@@ -92,14 +105,17 @@ def _source(arguments: argparse.Namespace) -> BuildOptions:
 def _with_sensitivity(
     model: onnx.ModelProto, table: CalibrationTable, crops: CropSet, arguments: argparse.Namespace
 ) -> CalibrationTable:
-    from sdk.toolchain.sensitivity import draw_sensitivity, measure_sensitivity
+    from sdk.toolchain.sensitivity import measure_sensitivity
 
     groups = crops.some(range(min(arguments.sensitivity_crops, len(crops))))
     curve = crops.some(range(min(CURVE_CROPS, len(crops))))
-    table = replace(table, sensitivity=measure_sensitivity(model, table, groups, curve_crops=curve))
-    if arguments.chart is not None:
-        draw_sensitivity(table, arguments.chart)
-    return table
+    return replace(table, sensitivity=measure_sensitivity(model, table, groups, curve_crops=curve))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1 (got '{text}')")
+    return int(text)
 
 
 def _show(table: CalibrationTable, arguments: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from sdk.errors import MissingDependencyError, RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["OLDEST_TORCH", "check_torch", "network_from_recipe"]
+__all__ = ["check_torch", "network_from_recipe"]
 
 OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made to run code (CVE-2025-32434)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CSPNeXt", "ConvNormAct"]
+__all__ = ["CSPNeXt"]
 
 # channels in, channels out, blocks, identity shortcut in the blocks, spatial pyramid pooling; before widen and deepen
 STAGES = (

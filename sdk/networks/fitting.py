@@ -173,9 +173,11 @@ def _resnet(ours: Shapes) -> ResNet | None:
     return None if depth is None else ResNet("resnet", depth)
 
 
-def _cspnext(ours: Shapes) -> CSPNeXt:
+def _cspnext(ours: Shapes) -> CSPNeXt | None:
     widen = ours["backbone.stem.2.conv.weight"][0] / 64
     blocks = _count(ours, "backbone.stage2.1.blocks.{}.conv1.conv.weight")
+    if blocks == 0:
+        return None
     deepen = next((d for d, _ in CSPNEXT_SIZES if max(round(6 * d), 1) == blocks), blocks / 6)
     return CSPNeXt("cspnext", deepen, widen)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LAYOUTS", "sdk_key"]
+__all__ = ["sdk_key"]
 
 Table = tuple[tuple[str, str], ...]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sdk.errors import RecipeError
 
-__all__ = ["BLOCKS_OF_DEPTH", "BasicBlock", "Bottleneck", "ResNet", "block_sequence"]
+__all__ = ["BasicBlock", "Bottleneck", "ResNet", "block_sequence"]
 
 BLOCKS_OF_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 

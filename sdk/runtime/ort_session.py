@@ -74,7 +74,7 @@ class OrtSession:
         self.engine = engine
         self._pid = os.getpid()
         self._session: Any = onnxruntime_session(engine.graph_path, threads)
-        self._names = _output_names(engine.manifest.recipe)
+        self._names = list(engine.manifest.recipe.output.names)
         self._check_tensors()
         batch = self._session.get_inputs()[0].shape[0]
         self._fixed_batch = batch if isinstance(batch, int) else None
@@ -123,8 +123,3 @@ class OrtSession:
                 f"engine '{self.engine.folder}': the graph has inputs {found_in} and outputs {found_out}, its recipe "
                 f"names '{self.recipe.input.name}' and {self._names}; build the engine again"
             )
-
-
-def _output_names(recipe: Recipe) -> list[str]:
-    output = recipe.output
-    return [output.x_name, output.y_name] if output.kind == "simcc" else [output.heatmap_name]

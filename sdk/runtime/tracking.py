@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.geometry import boxes_from_keypoints
+from sdk.oks import AREA_SHARE, joint_similarity
 
 __all__ = ["Tracker", "box_iou", "keypoint_oks"]
 
@@ -138,10 +139,9 @@ def keypoint_oks(
     sigmas: NDArray[np.float64],  # K
 ) -> Float32Array:
     """N x M: object keypoint similarity over the counted joints; 0 where none counts."""
-    distance2 = ((first[:, None].astype(np.float64) - second[None]) ** 2).sum(axis=3)
-    spread = 2 * (2 * sigmas) ** 2 * np.maximum(areas * 0.53, 1.0)[:, None]  # a person fills about 0.53 of the box
-    likeness = (np.exp(-distance2 / spread[None]) * counted).sum(axis=2)
-    oks: Float32Array = (likeness / np.maximum(counted.sum(axis=2), 1)).astype(np.float32)
+    areas_px2 = np.maximum(AREA_SHARE * areas.astype(np.float64), 1.0)
+    joints = joint_similarity(first[:, None], second[None], areas_px2, sigmas) * counted
+    oks: Float32Array = (joints.sum(axis=2) / np.maximum(counted.sum(axis=2), 1)).astype(np.float32)
     return oks
 
 

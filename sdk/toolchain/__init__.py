@@ -11,5 +11,6 @@ try:
     import onnx as onnx
 except ImportError as error:
     raise MissingDependencyError(
-        f"building needs the onnx package, which cannot be imported ({error}); pip install 'simcc-edge-sdk[build]'"
+        f"building needs the onnx package, which cannot be imported ({error}); pip install onnx to rebuild an engine "
+        "from its own graph, 'simcc-edge-sdk[build]' to start from a checkpoint"
     ) from error

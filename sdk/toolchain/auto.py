@@ -1,7 +1,8 @@
 """`--precision auto`: INT8 only where it pays on this device and keeps inside the accuracy budget; FP16 otherwise.
 
-Both engines are built, run in turns on the device, and the slower or the less faithful is thrown away; the reason is
-told and written into the manifest. Where no device can time them, nothing is guessed: FP16 it is.
+Both engines are built, run in turns on the device, and the slower or the less faithful is thrown away; the very engine
+that was timed is kept, the reason told and written into its manifest. Where no device can time them, nothing is
+guessed: FP16 it is.
 
     engine = build_auto(BuildOptions(recipe, weights=path))
     decide(fp16_ms=3.1, int8_ms=2.4, drop=0.2, budget=0.5)        # Decision("int8", "...")
@@ -19,16 +20,19 @@ from typing import Literal
 
 import numpy as np
 
-from sdk.cuda_devices import cuda_devices
 from sdk.errors import CalibrationError
 from sdk.manifest import Engine
+from sdk.runtime.device import compute_capability, cuda_problem, native_problem
 from sdk.runtime.session import Session, open_session
-from sdk.toolchain.build import BuildOptions, build_engine
-from sdk.toolchain.compile import choose_compiler
-from sdk.toolchain.int8 import DEFAULT_MAX_DROP, table_path
+from sdk.toolchain.build import BuildOptions, build_engine, placed_engine
+from sdk.toolchain.compile import CompileOptions, choose_compiler
+from sdk.toolchain.engine import check_output
+from sdk.toolchain.int8 import DEFAULT_MAX_DROP, budget_problem, table_path
+from sdk.toolchain.table import table_from_file
 
-__all__ = ["LEAST_GAIN", "Decision", "build_auto", "decide", "why_untimed"]
+__all__ = ["Decision", "build_auto", "decide"]
 
+PRECISIONS: tuple[Literal["fp16", "int8"], ...] = ("fp16", "int8")
 LEAST_GAIN = 0.05  # INT8 must save this share of FP16's time: less is within clocks and noise
 ROUNDS = 50
 WARM_UP = 10
@@ -57,40 +61,60 @@ def decide(fp16_ms: float, int8_ms: float, drop: float | None, budget: float) ->
     return Decision("int8", f"auto kept int8: {speed}; costs {drop:.2f} of {budget} points")
 
 
-def why_untimed(options: BuildOptions) -> str | None:
-    """Why this machine cannot time the two engines, or None where it can."""
-    if choose_compiler(options.compile) is None:
-        return "nothing here compiles a plan"
-    return None if cuda_devices() else "no CUDA device is here to time it"
-
-
 def build_auto(options: BuildOptions) -> Engine:
     """The engine of the precision that pays here, in `output` or `./<recipe>.<precision>`, its manifest saying why."""
-    reason = why_untimed(options)
+    for precision in PRECISIONS:
+        check_output(replace(options, precision=precision).folder)
+    reason = _why_untimed(options.compile) or _why_not_int8(options)
     if reason is None:
-        try:
-            table_path(options.recipe, options.calibration)
-        except CalibrationError as error:
-            reason = str(error)
-    decision = Decision("fp16", f"auto kept fp16: {reason}") if reason else _timed(options)
+        return _timed(options)
+    decision = Decision("fp16", f"auto kept fp16: {reason}")
     log.info("%s", decision.reason)
-    notes = (*options.notes, decision.reason)
-    return build_engine(replace(options, precision=decision.precision, notes=notes))
+    return build_engine(replace(options, precision="fp16", notes=(*options.notes, decision.reason)))
 
 
-def _timed(options: BuildOptions) -> Decision:
-    """Both engines in a temporary folder, run in turns."""
-    budget = DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop
+def _why_untimed(options: CompileOptions) -> str | None:
+    """Why this machine cannot time the two engines, or None where it can."""
+    if choose_compiler(options) is None:
+        return "nothing here compiles a plan"
+    if problem := cuda_problem() or native_problem():
+        return f"no GPU here can time it: {problem}"
+    here, targets = compute_capability(), options.compute_capabilities
+    if targets and "current" not in targets and here not in targets:
+        return f"it is built for compute capability {', '.join(targets)} and this GPU has {here}, which cannot time it"
+    return None
+
+
+def _why_not_int8(options: BuildOptions) -> str | None:
+    """Why there is no INT8 engine to time: no table, or none of its measured sets inside the budget."""
+    try:
+        path = table_path(options.recipe, options.calibration)
+    except CalibrationError as error:
+        return str(error)
+    table = table_from_file(path)
+    budgeted = table.sensitivity is not None and not options.quantise_all
+    return budget_problem(table, _budget(options)) if budgeted else None
+
+
+def _budget(options: BuildOptions) -> float:
+    return DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop
+
+
+def _timed(options: BuildOptions) -> Engine:
+    """Both engines in a temporary folder, run in turns; the one that pays goes to its place."""
     with tempfile.TemporaryDirectory() as folder:
         fp16, int8 = (
             build_engine(replace(options, precision=precision, output=Path(folder) / precision))
-            for precision in ("fp16", "int8")
+            for precision in PRECISIONS
         )
         note = int8.manifest.calibration
         drop = None if note is None else note.details.get("measured_drop")
         with open_session(fp16.folder, device="cuda") as one, open_session(int8.folder, device="cuda") as other:
             fp16_ms, int8_ms = _medians_ms(one, other, options.compile.batch.opt)
-    return decide(fp16_ms, int8_ms, drop, budget)
+        decision = decide(fp16_ms, int8_ms, drop, _budget(options))
+        log.info("%s", decision.reason)
+        kept = int8 if decision.precision == "int8" else fp16
+        return placed_engine(kept, replace(options, precision=decision.precision).folder, decision.reason)
 
 
 def _medians_ms(one: Session, other: Session, batch: int) -> tuple[float, float]:

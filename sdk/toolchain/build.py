@@ -12,7 +12,7 @@ import logging
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from sdk.manifest import (
 from sdk.recipe import Recipe
 from sdk.strict import table_from
 from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note, plan_from_graph
-from sdk.toolchain.engine import check_output, content_key, engine_lock, reusable_engine, write_engine
+from sdk.toolchain.engine import check_output, content_key, engine_lock, recover_engine, reusable_engine, write_engine
 from sdk.trt import CompilerName
 
-__all__ = ["BuildOptions", "build_engine", "float_graph", "rebuild_engine"]
+__all__ = ["BuildOptions", "build_engine", "float_graph", "placed_engine", "rebuild_engine", "source_engine"]
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,8 @@ def build_engine(options: BuildOptions) -> Engine:
 def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False) -> Engine:
     """The engine in `folder`, its typed graph compiled anew for this machine, in place or in `output`."""
     started = time.perf_counter()
-    source = open_engine(folder)
+    source = source_engine(folder)
+    check_output(output or folder)
     manifest = source.manifest
     compiler = choose_compiler(options)
     typed = _Typed(
@@ -114,6 +115,20 @@ def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = 
     engine = _engine_from_typed(typed, compiler, options, output or folder, force)
     _report(engine, time.perf_counter() - started)
     return engine
+
+
+def source_engine(folder: Path) -> Engine:
+    """The engine to rebuild, put back first where a killed rebuild had moved it aside."""
+    recover_engine(folder)
+    return open_engine(folder)
+
+
+def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
+    """The engine, byte for byte, in `folder`, in place of whatever engine was there; its manifest says `note` too."""
+    files = {name: (engine.folder / name).read_bytes() for name in engine.manifest.files}
+    manifest = replace(engine.manifest, notes=(*engine.manifest.notes, note))
+    with engine_lock(folder):
+        return write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
 
 
 def _engine_from_typed(

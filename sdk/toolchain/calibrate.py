@@ -33,7 +33,7 @@ from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.ranges import METHODS, Histogram, Method, best_method, candidate_ranges
 from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial, graph_sha256
 
-__all__ = ["FEW_IMAGES", "CalibrateOptions", "Observed", "calibrate", "observe"]
+__all__ = ["CalibrateOptions", "Observed", "calibrate", "observe"]
 
 FEW_IMAGES = 500
 HELD_OUT_EVERY = 5  # every fifth crop judges the methods and sets no range
@@ -73,8 +73,8 @@ class Observed:
     channel_peak: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
     values_a_channel: int = 0
 
-    def add(self, values: Float32Array, held_out: NDArray[np.bool_]) -> None:  # N x ..., N
-        """Count one batch; crops marked in `held_out` go to the judging histogram."""
+    def add(self, values: Float32Array, held_out: NDArray[np.bool_]) -> None:  # R x ..., R
+        """Count one batch; rows marked in `held_out` go to the judging histogram."""
         self.ranging.add(values[~held_out])
         self.judging.add(values[held_out])
         channels = np.moveaxis(values, 1 if values.ndim == 4 else -1, 0).reshape(self._channel_count(values), -1)
@@ -182,8 +182,9 @@ def observe(
             values = session.run(list(tensors), {session.get_inputs()[0].name: part.inputs})
             held_out = (np.arange(done, done + len(part.inputs)) + 1) % HELD_OUT_EVERY == 0
             for name, value in zip(tensors, values, strict=True):
-                _check_finite(name, value, part.people)
-                seen[name].add(value, held_out)
+                rows = _rows_a_crop(name, value, len(held_out))
+                _check_finite(name, value, part.people, rows)
+                seen[name].add(value, np.repeat(held_out, rows))
             done += len(part.inputs)
             bar.update(len(part.inputs))
             if state is not None and index % _SAVE_EVERY == _SAVE_EVERY - 1:
@@ -227,10 +228,22 @@ def _warnings(crops: CropSet) -> list[str]:
     return found
 
 
-def _check_finite(name: str, value: Float32Array, people: Sequence[Any]) -> None:
+def _rows_a_crop(name: str, value: Float32Array, crops: int) -> int:
+    """Rows of the first axis that belong to one crop: 1, or the windows or tokens that a network lays side by side."""
+    rows = value.shape[0] if value.ndim else 0
+    if rows == 0 or rows % crops:
+        raise CalibrationError(
+            f"tensor '{name}': its first axis must be the crop, or the crop's parts one after the other (got "
+            f"{' x '.join(map(str, value.shape)) or 'a scalar'} for {crops} crops); export the graph batch first"
+        )
+    return rows // crops
+
+
+def _check_finite(name: str, value: Float32Array, people: Sequence[Any], rows: int) -> None:
+    """CalibrationError that names tensor and picture; `rows` of the first axis belong to one crop."""
     bad = ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
     if bad.any():
-        image = people[int(np.argmax(bad))].image.name
+        image = people[int(np.argmax(bad)) // rows].image.name
         raise CalibrationError(
             f"tensor '{name}' is NaN or infinite on a crop of '{image}': the float network overflows there; check the "
             "checkpoint and the picture"

@@ -9,10 +9,8 @@ Not the engine folder (`sdk.toolchain.engine`) and not TensorRT's API (`sdk.trt`
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +23,12 @@ import onnx
 
 from sdk import trt
 from sdk.cuda_devices import cuda_devices
-from sdk.errors import BuildError, DeviceError, InputError, MissingDependencyError, OutOfMemoryError
-from sdk.manifest import BatchRange, CompilerNote
+from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMemoryError, OutputError
+from sdk.files import whole_file
+from sdk.manifest import DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
 __all__ = [
-    "BATCHES",
     "CompileOptions",
     "CompilerChoice",
     "check_memory",
@@ -40,7 +38,6 @@ __all__ = [
 ]
 
 CompilerChoice = Literal["auto", "tensorrt", "tensorrt-rtx", "none"]
-BATCHES = BatchRange(1, 4, 16)
 BASE_MIB = {"tensorrt": 1500, "tensorrt-rtx": 400}  # the compiler's own libraries and kernels, resident during a build
 GRAPH_COPIES = 5  # bytes, parsed, folded, plan, and its copy; tensorrt-rtx 1.7 took 292, 473, 853 MiB for 7, 47, 130
 
@@ -54,7 +51,7 @@ class CompileOptions:
     """What a plan is compiled with; None leaves the compiler's own default."""
 
     compiler: CompilerChoice = "auto"
-    batch: BatchRange = BATCHES
+    batch: BatchRange = DEFAULT_BATCH
     workspace_mib: int | None = None
     optimization_level: int | None = None
     timing_cache: Path | None = None
@@ -168,6 +165,11 @@ def _check_options(compiler: trt.CompilerName, options: CompileOptions) -> None:
                 raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")
     elif options.compute_capabilities:
         raise InputError("tensorrt compiles for the device it runs on: leave --compute-capability out")
+    elif options.dla_core is not None and options.batch.min != options.batch.max:
+        raise InputError(
+            f"a DLA takes one batch size (got {options.batch.min} to {options.batch.max}): give --min-batch, "
+            "--opt-batch and --max-batch the same number"
+        )
 
 
 def _refuse_without_compiler(options: CompileOptions) -> None:
@@ -199,13 +201,12 @@ def _read_cache(path: Path) -> bytes:
 
 
 def _write_cache(path: Path, data: bytes) -> None:
+    """Keep the timings; where that fails the plan is worth more, and the log says it."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(name).replace(path)
-    except OSError as error:
-        raise BuildError(f"timing cache '{path}' cannot be written ({error.strerror})") from error
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
+    except OutputError as error:
+        log.warning("the timings of this build are not kept: %s", error)
 
 
 def _available_mib() -> int | None:

@@ -1,6 +1,7 @@
 """Writing an engine folder: under a lock, into a temporary folder, the manifest last, then one rename.
 
-A build that is killed, interrupted or out of disk leaves no engine and no trace. Reading is `sdk.manifest`'s work.
+A build that is killed, interrupted or out of disk leaves no engine and no trace; one that was to take another's place
+leaves that one, if need be for the next build to put back. Reading is `sdk.manifest`'s work.
 
     with engine_lock(folder):                                  # a second process building the same waits here
         engine = reusable_engine(folder, key) or write_engine(folder, files, manifest_of)
@@ -18,13 +19,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from sdk.errors import EngineError
-from sdk.manifest import MANIFEST_NAME, Engine, Manifest, open_engine
+from sdk.files import finished_name
+from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
 
-__all__ = ["check_output", "content_key", "engine_lock", "reusable_engine", "write_engine"]
+__all__ = ["check_output", "content_key", "engine_lock", "recover_engine", "reusable_engine", "write_engine"]
 
 PARTIAL, REPLACED = ".partial", ".replaced"
 RANDOM_LETTERS = 8  # that `tempfile` puts between prefix and suffix
@@ -38,15 +41,20 @@ def content_key(facts: Mapping[str, Any]) -> str:
 
 
 def check_output(folder: Path) -> None:
-    """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it."""
+    """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it.
+
+    Kernel caches are not foreign: the next run makes them anew.
+    """
     if not folder.exists():
         return
+    if folder.resolve() == Path.cwd():
+        raise EngineError(f"output '{folder}' is the current folder, which a build replaces; run it from another one")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if not names:
         return
     if MANIFEST_NAME not in names:
         raise EngineError(f"output '{folder}' exists and is not an engine folder; choose another --output or remove it")
-    foreign = sorted(names - {MANIFEST_NAME} - set(_files_of(folder)))
+    foreign = sorted(name for name in names - {MANIFEST_NAME} - set(_files_of(folder)) if not _is_kernel_cache(name))
     if foreign:
         raise EngineError(
             f"output '{folder}' holds '{foreign[0]}', which is not the engine's and would be lost; move it away or "
@@ -73,18 +81,20 @@ def write_engine(
 ) -> Engine:
     """The engine of `files` and of the manifest made with their sha256, in place of whatever engine `folder` held."""
     check_output(folder)
+    real = folder.resolve()  # a link stays: the engine it leads to is replaced
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = json.dumps(manifest_from_hashes(hashes).to_table(), indent=1, ensure_ascii=False) + "\n"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=PARTIAL, dir=folder.parent))
+        real.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{real.name}.", suffix=PARTIAL, dir=real.parent))
     except OSError as error:
         raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
     try:
         for name, data in (*files.items(), (MANIFEST_NAME, manifest.encode())):
             _write_durably(temporary / name, data)
         temporary.chmod(0o755)
-        _put_in_place(temporary, folder)
+        _sync_folder(temporary)
+        _put_in_place(temporary, real)
     except OSError as error:
         raise EngineError(
             f"engine '{folder}' cannot be written ({error.strerror}); free some space or choose another --output"
@@ -97,26 +107,47 @@ def write_engine(
 @contextmanager
 def engine_lock(folder: Path) -> Iterator[None]:
     """One builder at a time for `folder`, across processes. A killed holder's lock is free at once."""
+    real = folder.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        path = folder.parent / f".{folder.name}.lock"
+        real.parent.mkdir(parents=True, exist_ok=True)
+        path = real.parent / f".{real.name}.lock"
         handle = _locked_file(path, folder)
     except OSError as error:
         raise EngineError(f"engine '{folder}' cannot be written ({error.strerror}); choose another --output") from error
     try:
-        _sweep(folder)
+        _put_back(real)
+        _sweep(real)
         yield
     finally:
         path.unlink(missing_ok=True)  # while the lock is held: whoever waits notices that its file is gone
         os.close(handle)
 
 
+def recover_engine(folder: Path) -> None:
+    """Put back the engine that a rebuild had moved aside when it was killed; nothing where there is none."""
+    real = folder.resolve()
+    if not real.exists() and _left_beside(real, REPLACED):
+        with engine_lock(real):
+            return  # whoever takes the lock puts it back
+
+
+def _put_back(folder: Path) -> None:
+    for path in _left_beside(folder, REPLACED):
+        if not folder.exists() and (path / MANIFEST_NAME).is_file():
+            log.warning("engine '%s' is put back: the build that was to replace it was killed", folder)
+            path.rename(folder)
+
+
 def _sweep(folder: Path) -> None:
     """Remove what a killed build of the same engine left beside it; the lock says that nobody is at work there."""
     for ending in (PARTIAL, REPLACED):
-        for path in folder.parent.glob(f".{glob.escape(folder.name)}.{'?' * RANDOM_LETTERS}{ending}"):
+        for path in _left_beside(folder, ending):
             log.info("removing '%s', left by a build that was killed", path)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _left_beside(folder: Path, ending: str) -> list[Path]:
+    return sorted(folder.parent.glob(f".{glob.escape(folder.name)}.{'?' * RANDOM_LETTERS}{ending}"))
 
 
 def _locked_file(path: Path, folder: Path) -> int:
@@ -135,14 +166,16 @@ def _locked_file(path: Path, folder: Path) -> int:
 def _put_in_place(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
+        _sync_folder(folder.parent)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=REPLACED, dir=folder.parent))
     folder.rename(old)
     try:
         temporary.rename(folder)
-    except OSError:
+    except BaseException:  # an interrupt too
         old.rename(folder)
         raise
+    _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -151,6 +184,19 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names in a folder reach the disk as the files' contents do: by being told to."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_kernel_cache(name: str) -> bool:
+    return fnmatchcase(finished_name(name), KERNEL_CACHE_GLOB)
 
 
 def _files_of(folder: Path) -> list[str]:

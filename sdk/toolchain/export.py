@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,23 +23,22 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sdk.errors import GraphError, InputError
+from sdk.files import whole_file
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.resources import bundled_weights
 from sdk.toolchain.comparison import ComparisonCrops, comparison_crops, keypoint_distance
-from sdk.toolchain.foreign import OPSET, slim
-from sdk.toolchain.graphs import graph_session, serialized
+from sdk.toolchain.foreign import slim
+from sdk.toolchain.graphs import OPSET, graph_session, serialized
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "LARGEST_DISTANCE_PX",
     "check_graph",
     "graph_from_network",
     "graph_from_recipe",
-    "output_names",
     "recipe_from_graph",
     "write_graph",
 ]
@@ -75,7 +73,7 @@ def graph_from_network(network: nn.Module, recipe: Recipe) -> onnx.ModelProto:
     """The network's float graph, batch dynamic, with the recipe's tensor names and the recipe in its metadata."""
     import torch
 
-    names = output_names(recipe)
+    names = recipe.output.names
     crops = torch.from_numpy(_noise(2, recipe))
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of the older exporter and its tracer; the graph is compared afterwards
@@ -103,7 +101,7 @@ def check_graph(model: onnx.ModelProto, network: nn.Module, recipe: Recipe, crop
     with torch.no_grad():
         answer = network(torch.from_numpy(crops.crops))
     expected = [tensor.numpy() for tensor in (answer if isinstance(answer, tuple) else (answer,))]
-    found = graph_session(model).run(list(output_names(recipe)), {recipe.input.name: crops.crops})
+    found = graph_session(model).run(list(recipe.output.names), {recipe.input.name: crops.crops})
     distance_px = keypoint_distance(found, expected, recipe)
     if not all(np.isfinite(array).all() for array in found) or not distance_px <= LARGEST_DISTANCE_PX:
         raise GraphError(
@@ -111,12 +109,6 @@ def check_graph(model: onnx.ModelProto, network: nn.Module, recipe: Recipe, crop
             f"must be at most {LARGEST_DISTANCE_PX} px (got {distance_px:.3f}); this torch and onnx cannot export it"
         )
     return distance_px
-
-
-def output_names(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the graph's outputs, in order."""
-    output = recipe.output
-    return (output.heatmap_name,) if output.kind == "heatmap" else (output.x_name, output.y_name)
 
 
 def recipe_from_graph(path: Path) -> Recipe | None:
@@ -138,14 +130,8 @@ def recipe_from_graph(path: Path) -> Recipe | None:
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """The graph as a file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(serialized(model))
-        temporary.replace(path)
-    except OSError as error:
-        raise GraphError(f"graph '{path}' cannot be written ({error.strerror}); choose another --output") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load(network: Any, recipe: Recipe, weights: Path | None) -> WeightsNote:
@@ -168,7 +154,7 @@ def _declare_shapes(model: onnx.ModelProto, network: Any, recipe: Recipe, crops:
     answer = network(crops)
     tensors = answer if isinstance(answer, tuple) else (answer,)
     del model.graph.output[:]
-    for name, tensor in zip(output_names(recipe), tensors, strict=True):
+    for name, tensor in zip(recipe.output.names, tensors, strict=True):
         shape: list[str | int | None] = ["batch", *tensor.shape[1:]]
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 from sdk.errors import GraphError
 from sdk.recipe import Recipe
 from sdk.toolchain.graphs import (
+    OPSET,
     GraphTensor,
     described,
     graph_inputs,
@@ -29,9 +31,8 @@ from sdk.toolchain.graphs import (
     opset_of,
 )
 
-__all__ = ["OPSET", "OPSETS", "graph_from_file", "slim"]
+__all__ = ["graph_from_file", "slim"]
 
-OPSET = 19  # the first with FP16 scales in Q/DQ; TensorRT 10.3 parses up to 20
 OPSETS = range(OPSET, 21)
 LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
 ONNX_DOMAINS = {"", "ai.onnx"}
@@ -52,7 +53,7 @@ def graph_from_file(path: Path, recipe: Recipe) -> onnx.ModelProto:
     _keep_outputs(model, outputs)
     model = _slimmed(path, model)
     _rename(model, {source.name: recipe.input.name, **outputs})
-    _declare_outputs(model, recipe, shapes, outputs)
+    _declare_outputs(model, shapes, outputs)
     _prove(path, model, recipe)
     return model
 
@@ -111,7 +112,7 @@ def _from_zip(path: Path) -> bytes:
             if graphs[0].file_size > LARGEST_BYTES:
                 raise GraphError(f"'{path}': '{graphs[0].filename}' unpacks to more than {LARGEST_BYTES} bytes")
             return archive.read(graphs[0])
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
         raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
 
 
@@ -160,7 +161,7 @@ def _at_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         raise GraphError(f"'{path}' is of opset {version}; export it with opset {OPSET} to {OPSETS[-1]}")
     try:
         raised: onnx.ModelProto = onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
         raise GraphError(
             f"'{path}' is of opset {version} and cannot be raised to {OPSET} ({error}); export it with opset {OPSET}"
         ) from error
@@ -231,12 +232,9 @@ def _outputs(path: Path, model: onnx.ModelProto, recipe: Recipe, shapes: dict[st
 
 
 def _wanted(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    joints, output = recipe.joints, recipe.output
-    if output.kind == "heatmap":
-        height, width = recipe.input.size_hw
-        return {output.heatmap_name: (1, joints, height // 4, width // 4)}
-    bins_x, bins_y = recipe.bins_xy
-    return {output.x_name: (1, joints, bins_x), output.y_name: (1, joints, bins_y)}
+    height, width = recipe.input.size_hw
+    sizes = [(height // 4, width // 4)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
+    return {name: (1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
 
 
 def _keep_outputs(model: onnx.ModelProto, outputs: dict[str, str]) -> None:
@@ -259,9 +257,7 @@ def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
         tensor.name = moves.get(tensor.name, tensor.name)
 
 
-def _declare_outputs(
-    model: onnx.ModelProto, recipe: Recipe, shapes: dict[str, tuple[int, ...]], outputs: dict[str, str]
-) -> None:
+def _declare_outputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], outputs: dict[str, str]) -> None:
     del model.graph.output[:]
     for have, name in outputs.items():
         shape: list[str | int | None] = ["batch", *shapes[have][1:]]

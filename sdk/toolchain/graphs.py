@@ -5,14 +5,18 @@ for tensor in graph_inputs(model): tensor.name, tensor.dtype, tensor.shape    # 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import onnx
 from onnx import numpy_helper
 
+from sdk.errors import InputError
+
 __all__ = [
+    "OPSET",
     "GraphTensor",
     "array_of",
     "consumers",
@@ -22,10 +26,13 @@ __all__ = [
     "graph_session",
     "initializers",
     "name_nodes",
+    "names_matching",
     "opset_of",
     "producers",
     "serialized",
 ]
+
+OPSET = 19  # of our graphs: the first whose Q/DQ take FP16 scales; TensorRT 10.3 parses up to 20
 
 
 @dataclass(frozen=True)
@@ -91,18 +98,30 @@ def name_nodes(model: onnx.ModelProto) -> None:
         taken.add(name)
 
 
+def names_matching(pattern: str, names: Sequence[str], kind: str) -> list[str]:
+    """The names that a shell pattern, told apart by case, matches. InputError where it matches no `kind` at all."""
+    matches = [name for name in names if fnmatchcase(name, pattern)]
+    if not matches:
+        raise InputError(f"pattern '{pattern}' matches no {kind}; names are like {', '.join(names[:3]) or 'none'}")
+    return matches
+
+
 def serialized(model: onnx.ModelProto) -> bytes:
     """The same bytes for the same model, in every process."""
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def graph_session(model: onnx.ModelProto | bytes) -> Any:
-    """ONNX Runtime on the CPU, two threads at most, for comparing graphs at build time."""
+def graph_session(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Any:
+    """ONNX Runtime on the CPU, for asking graphs at build time; `threads` 0 takes every core.
+
+    Q/DQ runs as it is written, in float: the answer does not hang on a CPU's INT8 kernels (docs/decisions.md).
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = model if isinstance(model, bytes) else serialized(model)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 

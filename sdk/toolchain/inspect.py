@@ -15,7 +15,7 @@ from sdk.manifest import Engine
 from sdk.toolchain.graphs import GraphTensor, graph_inputs, graph_outputs
 from sdk.toolchain.precision import layer_precisions, with_constants_named
 
-__all__ = ["facts_of_engine", "facts_of_graph"]
+__all__ = ["facts_of_engine"]
 
 PRECISIONS = ("int8", "fp16", "fp32", "other")
 
@@ -28,11 +28,11 @@ def facts_of_engine(engine: Engine) -> dict[str, Any]:
         "folder": str(engine.folder),
         "manifest": engine.manifest.to_table(),
         "files": {name: {"bytes": size, "sha256": "verified"} for name, size in sizes.items()},
-        **facts_of_graph(model),
+        **_facts_of_graph(model),
     }
 
 
-def facts_of_graph(model: onnx.ModelProto) -> dict[str, Any]:
+def _facts_of_graph(model: onnx.ModelProto) -> dict[str, Any]:
     """Tensors, parameters, and how many layers of each kind run in which precision."""
     named = with_constants_named(model)
     precisions = layer_precisions(named)

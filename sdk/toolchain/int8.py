@@ -21,7 +21,7 @@ from sdk.toolchain.placement import Placement
 from sdk.toolchain.quantize import QuantizeOptions, int8_graph_from_graph
 from sdk.toolchain.table import CalibrationTable, check_graph, point_within, table_from_file
 
-__all__ = ["DEFAULT_MAX_DROP", "Int8Options", "TypedInt8", "table_path", "typed_int8"]
+__all__ = ["DEFAULT_MAX_DROP", "Int8Options", "TypedInt8", "budget_problem", "table_path", "typed_int8"]
 
 DEFAULT_MAX_DROP = 0.5  # points, where the table knows what sets of layers cost
 
@@ -40,11 +40,10 @@ class Int8Options:
 
 @dataclass(frozen=True)
 class TypedInt8:
-    """A typed INT8 graph, its provenance, and the points its INT8 set was measured to cost (None: never measured)."""
+    """A typed INT8 graph and its provenance."""
 
     graph: onnx.ModelProto
     note: CalibrationNote
-    measured_drop: float | None
 
 
 def table_path(recipe: Recipe, chosen: Path | None) -> Path:
@@ -66,6 +65,8 @@ def typed_int8(model: onnx.ModelProto, recipe: Recipe, options: Int8Options) -> 
     for warning in table.warnings:
         log.warning("calibration table '%s': %s", path.name, warning)
     max_drop = _budget(table, options)
+    if problem := budget_problem(table, max_drop):
+        raise CalibrationError(f"calibration table '{path.name}': {problem}; give a larger --max-drop, or build fp16")
     quantising = QuantizeOptions(options.keep_float, options.quantise_all, max_drop)
     graph, placement = int8_graph_from_graph(model, table, quantising)
     drop = None if options.keep_float or options.quantise_all else _measured_drop(table, max_drop)
@@ -76,7 +77,17 @@ def typed_int8(model: onnx.ModelProto, recipe: Recipe, options: Int8Options) -> 
         images=table.data.images,
         details=_details(table, placement, max_drop, drop),
     )
-    return TypedInt8(graph, note, drop)
+    return TypedInt8(graph, note)
+
+
+def budget_problem(table: CalibrationTable, max_drop: float | None) -> str | None:
+    """Why nothing may be INT8 inside a budget of `max_drop` points, or None. CalibrationError without a sensitivity."""
+    if max_drop is None or point_within(table, max_drop) is not None:
+        return None
+    measured = table.sensitivity.curve if table.sensitivity else ()
+    least = min(measured, key=lambda point: point.groups, default=None)
+    cost = "none was measured" if least is None else f"the smallest costs {least.points_lost:.2f}"
+    return f"no set of INT8 layers costs at most {max_drop:g} points ({cost})"
 
 
 def _budget(table: CalibrationTable, options: Int8Options) -> float | None:

@@ -118,9 +118,15 @@ class _Finder:
                 return
             passed.append(node)
             if node.op_type not in SCALING:
-                if not self._constants.keys() & set(node.input):
+                if not any(map(self._is_constant, node.input)):
                     yield from passed
                 return
+
+    def _is_constant(self, name: str) -> bool:
+        """Whether `name` is a constant, an INT8 weight and its scale included."""
+        maker = self._makers.get(name)
+        stored = maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in self._constants
+        return name in self._constants or stored
 
     def _after(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         return [taker for name in node.output for taker in self._takers.get(name, [])]

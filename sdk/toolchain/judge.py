@@ -1,6 +1,6 @@
 """What a changed graph costs on real crops, against the float graph: keypoint distance, OKS, AP, output divergence.
 
-Runs the Q/DQ graph as it is written, in float on ONNX Runtime: the answer does not hang on a CPU's INT8 kernels.
+Runs the Q/DQ graph as it is written, on ONNX Runtime (`sdk.toolchain.graphs.graph_session`).
 Benchmarks and reports of finished engines are `sdk.evaluate`'s; this serves decisions while an engine is built.
 
     judge = Judge(model, crops)
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from sdk import ops
 from sdk.heatmap import decode_heatmaps
+from sdk.oks import areas_from_boxes, joint_similarity
 from sdk.recipe import Recipe
 from sdk.toolchain.crops import CropBatch, CropSet, Person
-from sdk.toolchain.graphs import serialized
+from sdk.toolchain.graphs import graph_session
 
 __all__ = ["Cost", "Judge", "single_person_ap"]
 
@@ -59,7 +60,9 @@ class Judge:
         outputs = self._run(model)
         keypoints = self._decoded(outputs)
         distances = np.linalg.norm(keypoints[..., :2] - self._keypoints[..., :2], axis=2) / self._scale_px[:, None]
-        similar = _oks(keypoints, self._keypoints[..., :2], _areas(self.people), self.recipe.skeleton.sigmas).mean()
+        similar = joint_similarity(
+            keypoints[..., :2], self._keypoints[..., :2], _areas(self.people), self.recipe.skeleton.sigmas
+        ).mean()
         ap = self._ap(keypoints)
         return Cost(
             distance_px=float(distances.mean()),
@@ -69,9 +72,7 @@ class Judge:
         )
 
     def _run(self, model: onnx.ModelProto) -> list[list[Float32Array]]:
-        session = _session(model)
-        output = self.recipe.output
-        names = [output.x_name, output.y_name] if output.kind == "simcc" else [output.heatmap_name]
+        session, names = graph_session(model, threads=0), list(self.recipe.output.names)
         return [session.run(names, {self.recipe.input.name: part.inputs}) for part in self.batches]
 
     def _decoded(self, outputs: Sequence[Sequence[Float32Array]]) -> Float32Array:  # P x K x 3, frame pixels
@@ -84,7 +85,7 @@ class Judge:
             return None
         truth = np.stack([np.asarray(self.people[i].keypoints) for i in annotated])
         areas = _areas([self.people[i] for i in annotated])
-        joints = _oks(keypoints[annotated], truth[..., :2], areas, self.recipe.skeleton.sigmas)
+        joints = joint_similarity(keypoints[annotated, :, :2], truth[..., :2], areas, self.recipe.skeleton.sigmas)
         seen = truth[..., 2] > 0
         counted = seen.any(axis=1)
         similar = (joints * seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
@@ -108,15 +109,6 @@ def single_person_ap(
     return 100 * float(np.mean(precisions))
 
 
-def _session(model: onnx.ModelProto) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # Q/DQ as written, no INT8 kernels
-    return onnxruntime.InferenceSession(serialized(model), options, providers=["CPUExecutionProvider"])
-
-
 def _keypoints(outputs: Sequence[Float32Array], part: CropBatch, recipe: Recipe) -> Float32Array:
     ratio, score = recipe.output.split_ratio, recipe.output.score
     if ratio is None or score is None:
@@ -126,17 +118,9 @@ def _keypoints(outputs: Sequence[Float32Array], part: CropBatch, recipe: Recipe)
 
 
 def _areas(people: Sequence[Person]) -> Float64Array:
-    """Annotated areas in frame pixels, or 0.53 of the box, as CrowdPose counts."""
-    boxes = np.array([person.box_xyxy for person in people], np.float64)
-    whole = 0.53 * (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    """Annotated areas in frame pixels, else those of the boxes."""
+    whole = areas_from_boxes(np.array([person.box_xyxy for person in people], np.float64))
     return np.array([w if p.area_px2 is None else p.area_px2 for p, w in zip(people, whole, strict=True)])
-
-
-def _oks(found: Float32Array, truth: Float32Array, areas_px2: Float64Array, sigmas: Sequence[float]) -> Float64Array:
-    """P x K similarities, of P x K x 3 keypoints and P x K x 2 places."""
-    squared = ((found[..., :2].astype(np.float64) - truth) ** 2).sum(axis=2)
-    spread = 2 * (2 * np.asarray(sigmas)) ** 2 * (areas_px2[:, None] + np.spacing(1))
-    return np.asarray(np.exp(-squared / spread), np.float64)
 
 
 def _divergence(

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 import onnx
 
-from sdk.errors import GraphError, InputError
-from sdk.toolchain.graphs import consumers, initializers, producers
+from sdk.errors import GraphError
+from sdk.toolchain.graphs import consumers, initializers, names_matching, producers
 
 __all__ = ["PROTECTED", "GraphView", "Placement", "PlacementOptions", "WeightedNode", "placement_of"]
 
@@ -171,7 +170,7 @@ def placement_of(model: onnx.ModelProto, options: PlacementOptions | None = None
         rest = (n for n in weighted if n.name not in floats and n.data not in options.int8_tensors)
         floats |= {node.name: "sensitivity: outside the accuracy budget" for node in rest}
     int8 = tuple(node for node in weighted if node.name not in floats)
-    residuals = tuple(_residuals(view, int8))
+    residuals = tuple(_residuals(view, weighted, int8))
     if options.int8_tensors is not None:
         residuals = tuple(pair for pair in residuals if pair[1] in options.int8_tensors)
     tensors = {node.data for node in int8} | {tensor for _, tensor in residuals}
@@ -189,12 +188,7 @@ def placement_of(model: onnx.ModelProto, options: PlacementOptions | None = None
 def _kept_by_pattern(weighted: list[WeightedNode], patterns: tuple[str, ...]) -> dict[str, str]:
     kept: dict[str, str] = {}
     for pattern in patterns:
-        matches = [node.name for node in weighted if fnmatchcase(node.name, pattern)]
-        if not matches:
-            near = ", ".join(node.name for node in weighted[:3])
-            raise InputError(
-                f"keep-float pattern '{pattern}' matches no convolution or matrix product; names are like {near}"
-            )
+        matches = names_matching(pattern, [node.name for node in weighted], "convolution or matrix product")
         kept |= dict.fromkeys(matches, f"kept float by the pattern '{pattern}'")
     return kept
 
@@ -262,18 +256,24 @@ def _products_of_activations(view: GraphView) -> Iterator[tuple[onnx.NodeProto, 
             yield node, int(np.prod(view.shapes[node.output[0]])) * inner
 
 
-def _residuals(view: GraphView, int8: tuple[WeightedNode, ...]) -> Iterator[tuple[str, str]]:
-    """The skip input of each Add whose other input comes from an INT8 node, through its activation at most."""
-    outputs = {node.output for node in int8}
+def _residuals(
+    view: GraphView, weighted: list[WeightedNode], int8: tuple[WeightedNode, ...]
+) -> Iterator[tuple[str, str]]:
+    """The skip input of each Add whose other, main input comes from an INT8 node, through its activation at most.
+
+    Which is which follows from the graph alone, so that what stays float takes pairs away and never makes others:
+    a calibration table has ranges for the pairs of the whole graph.
+    """
+    outputs, quantised = ({node.output for node in nodes} for nodes in (weighted, int8))
     for node in view.nodes:
         if node.op_type != "Add" or any(name in view.constants for name in node.input):
             continue
-        pair = sorted(node.input, key=lambda name: view.order.get(name, -1))
-        skips = [name for name in pair if _origin(view, name) not in _WEIGHTED]
-        mains = [name for name in pair if _through_activation(view, name) & outputs]
-        skip = next((name for name in skips if any(other != name for other in mains)), None)
-        if skip is not None and len(view.shapes[skip]) == 4:
-            yield name_of(node), skip
+        inputs = sorted(node.input, key=lambda name: view.order.get(name, -1))
+        skips = [name for name in inputs if _origin(view, name) not in _WEIGHTED]
+        mains = [name for name in inputs if _through_activation(view, name) & outputs]
+        pair = next(((skip, main) for skip in skips for main in mains if main != skip), None)
+        if pair is not None and len(view.shapes[pair[0]]) == 4 and _through_activation(view, pair[1]) & quantised:
+            yield name_of(node), pair[0]
 
 
 def _through_activation(view: GraphView, tensor: str) -> set[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatch
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdk.errors import GraphError
-from sdk.toolchain.graphs import array_of, name_nodes, opset_of
+from sdk.toolchain.graphs import array_of, name_nodes, names_matching, opset_of
 from sdk.toolchain.islands import find_islands
 
 __all__ = [
@@ -48,9 +47,7 @@ def fp16_graph_from_graph(
     source = with_constants_named(model)
     kept = find_islands(source) if islands else {}
     for pattern in keep_fp32:
-        matches = [node.name for node in source.graph.node if fnmatch(node.name, pattern)]
-        if not matches:
-            raise GraphError(f"pattern '{pattern}' matches no node of the graph; `sdk inspect` lists their names")
+        matches = names_matching(pattern, [node.name for node in source.graph.node], "node of the graph")
         kept |= dict.fromkeys(matches, f"asked for by '{pattern}'")
     typed = _Converter(source, kept).convert()
     onnx.checker.check_model(typed, full_check=True)

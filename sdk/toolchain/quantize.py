@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from sdk.errors import CalibrationError
 from sdk.toolchain.correction import bias_corrections
 from sdk.toolchain.equalize import equalised_graph_from_graph
+from sdk.toolchain.graphs import OPSET, opset_of
 from sdk.toolchain.placement import GraphView, Placement, PlacementOptions, WeightedNode, name_of, placement_of
 from sdk.toolchain.precision import fp16_graph_from_graph
 from sdk.toolchain.ranges import LEVELS
 from sdk.toolchain.table import CalibrationTable, tensors_within
 
-__all__ = ["MIN_OPSET", "QuantizeOptions", "int8_graph_from_graph", "qdq_graph_from_graph", "scale_from_range", "told"]
+__all__ = ["QuantizeOptions", "int8_graph_from_graph", "qdq_graph_from_graph", "scale_from_range"]
 
-MIN_OPSET = 19  # the first with FP16 scales in QuantizeLinear and DequantizeLinear
 SMALLEST_SCALE = 2.0**-14  # the smallest normal FP16 number
 _LARGEST_SCALE = 65504.0
 _ZERO = "int8_zero"
@@ -55,7 +55,7 @@ def int8_graph_from_graph(
 ) -> tuple[onnx.ModelProto, Placement]:
     """The typed INT8 graph of a float graph: Q/DQ, FP16 with FP32 islands for the rest; and the placement."""
     quantised, placement = qdq_graph_from_graph(model, table, options)
-    log.info("%s", told(placement))
+    log.info("%s", _told(placement))
     return fp16_graph_from_graph(quantised), placement
 
 
@@ -64,7 +64,7 @@ def qdq_graph_from_graph(
 ) -> tuple[onnx.ModelProto, Placement]:
     """The float graph with Q/DQ, its float parts FP32, and the placement it follows."""
     options = options or QuantizeOptions()
-    model = equalised_graph_from_graph(with_opset(model, MIN_OPSET), table.equalisation)
+    model = equalised_graph_from_graph(_at_opset(model), table.equalisation)
     chosen = options.int8_tensors if options.max_drop is None else tensors_within(table, options.max_drop)
     placement = placement_of(model, PlacementOptions(options.keep_float, options.quantise_all, chosen))
     ranges = ranges_of(placement, table)
@@ -101,18 +101,17 @@ def scale_from_range(amax: NDArray[np.float32] | float) -> NDArray[np.float32]:
     return rounded
 
 
-def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """A copy of the model, at least at `opset`."""
-    current = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+def _at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model, of an opset whose Q/DQ take FP16 scales."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if current < opset:
-        copy = onnx.version_converter.convert_version(copy, opset)
+    if opset_of(model) < OPSET:
+        copy = onnx.version_converter.convert_version(copy, OPSET)
     copy.ir_version = max(copy.ir_version, 9)
     return copy
 
 
-def told(placement: Placement) -> str:
+def _told(placement: Placement) -> str:
     """What is INT8 and what stays float, in one line."""
     reasons = Counter(placement.floats.values())
     kept = "; ".join(f"{count} float ({reason})" for reason, count in reasons.items())

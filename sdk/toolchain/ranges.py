@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 __all__ = [
     "LEVELS",
     "METHODS",
-    "PERCENTILE",
     "Histogram",
     "Method",
     "best_method",
@@ -34,6 +33,7 @@ Method = Literal["max", "percentile", "entropy", "mse", "auto"]
 LEVELS = 127  # symmetric INT8: codes -127..127 on either side of zero
 PERCENTILE = 99.99  # of all values; 99.9 clips SiLU peaks that carry joints, 99.999 is max on 512 crops
 _BINS = 4096  # after a doubling at least half are in use: 16 or more bins to an INT8 step
+_SMALLEST_TOP = 2.0**-100  # bins per unit stay a float32 number; INT8 has no scale for what is smaller
 _MSE_STEPS = 128
 _ENTROPY_STEP = 16
 
@@ -43,7 +43,7 @@ class Histogram:
     """Magnitudes of one tensor. Exact zeros are counted apart: INT8 represents them at any range."""
 
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
-    top: float = 0.0  # upper edge of the last bin, a power of two
+    top: float = 0.0  # upper edge of the last bin, a power of two, never below `_SMALLEST_TOP`
     seen_max: float = 0.0
     zeros: int = 0
 
@@ -66,7 +66,7 @@ class Histogram:
         magnitudes = np.abs(values.ravel())
         peak = float(magnitudes.max(initial=0.0))
         if peak > self.top:
-            self._grow(2.0 ** np.ceil(np.log2(peak)))
+            self._grow(max(2.0 ** np.ceil(np.log2(peak)), _SMALLEST_TOP))
         if self.top == 0.0:
             self.zeros += magnitudes.size
             return

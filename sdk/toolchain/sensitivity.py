@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sdk.errors import CalibrationError, MissingDependencyError
+from sdk.errors import CalibrationError, InputError, MissingDependencyError
+from sdk.files import whole_file
 from sdk.toolchain.crops import CropSet
 from sdk.toolchain.judge import Judge
 from sdk.toolchain.placement import Placement
 from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.table import BudgetPoint, CalibrationTable, GroupCost, Sensitivity
 
-__all__ = ["CURVE_SHARES", "draw_sensitivity", "measure_sensitivity"]
+__all__ = ["check_chart", "draw_sensitivity", "measure_sensitivity"]
 
 CURVE_SHARES = (0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0)  # of the multiply-accumulates that may be INT8
 MOST_DRAWN = 40
@@ -57,10 +58,9 @@ def draw_sensitivity(table: CalibrationTable, path: Path) -> None:
     """A bar chart of the dearest groups beside the curve of the budget, as a picture file."""
     if table.sensitivity is None:
         raise CalibrationError(f"the table of '{table.recipe}' has no sensitivity; calibrate with --sensitivity")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(f"the chart needs matplotlib ({error}); pip install matplotlib") from error
+    check_chart(path)
+    from matplotlib.figure import Figure
+
     measured = table.sensitivity
     groups = sorted(measured.groups, key=lambda g: g.oks_loss)[-MOST_DRAWN:]
     figure = Figure(figsize=(13, 2 + 0.22 * len(groups)), layout="constrained")
@@ -74,8 +74,19 @@ def draw_sensitivity(table: CalibrationTable, path: Path) -> None:
         budget.plot(shares, [point.ap_loss or 0.0 for point in measured.curve], "s--", label="AP against ground truth")
     budget.set(xlabel="multiply-accumulates in INT8, %", ylabel="points lost", title="cheapest groups together")
     budget.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def check_chart(path: Path) -> None:
+    """Before any long work: MissingDependencyError without matplotlib, InputError for an ending it cannot draw."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(f"the chart needs matplotlib ({error}); pip install matplotlib") from error
+    endings = sorted(Figure().canvas.get_supported_filetypes())
+    if path.suffix[1:].lower() not in endings:
+        raise InputError(f"chart '{path}' must end in one of {', '.join(endings)} (got '{path.suffix}')")
 
 
 def _group(

@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from sdk.manifest import FORMAT, GRAPH_NAME, MANIFEST_NAME, BatchRange, Manifest, WeightsNote, sha256_of_file
+from sdk.manifest import (
+    FORMAT,
+    GRAPH_NAME,
+    MANIFEST_NAME,
+    BatchRange,
+    Manifest,
+    WeightsNote,
+    open_engine,
+    sha256_of_file,
+)
 from sdk.recipe import (
     CSPNeXt,
     HeatmapHead,
@@ -51,6 +60,15 @@ def wrapped_engine(onnx_path, folder, recipe=BODY14, *, max_batch=8, **changes):
     table = replace(manifest, **changes).to_table()
     (folder / MANIFEST_NAME).write_text(json.dumps(table))
     return folder
+
+
+def given_plan(folder, note, plan):
+    """Give an engine folder made by `wrapped_engine` a plan of these bytes; the engine, opened."""
+    (folder / note.plan).write_bytes(plan)
+    manifest = open_engine(folder).manifest
+    files = {**manifest.files, note.plan: sha256_of_file(folder / note.plan)}
+    (folder / MANIFEST_NAME).write_text(json.dumps(replace(manifest, compiler=note, files=files).to_table()))
+    return open_engine(folder)
 
 
 def pooled_simcc_graph(path, recipe, seed=0):

@@ -11,10 +11,10 @@ import pytest
 
 from sdk import trt
 from sdk.errors import SdkError
-from sdk.manifest import CompilerNote, open_engine, sha256_of_file
+from sdk.manifest import CompilerNote, open_engine
 from sdk.resources import bundled_engines
 from sdk.runtime.device import compute_capability
-from tests.support.engines import BODY14, pooled_simcc_graph, wrapped_engine
+from tests.support.engines import BODY14, given_plan, pooled_simcc_graph, wrapped_engine
 from tests.support.shared import SHARED
 from tests.support.stand_in import StandInSession, is_stand_in, library_of, stand_in_engine, use_stand_ins
 
@@ -89,21 +89,8 @@ def _with_plan(folder, graph, recipe, precision, compiler, max_batch):
         plan = trt.build_plan(compiler, graph.read_bytes(), settings).plan
         trt.load_plan(compiler, plan)  # a plan this GPU refuses is no plan
     wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
-    name = f"{compiler}.plan"
-    (folder / name).write_bytes(plan)
-    return _noted(folder, CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), name))
-
-
-def _noted(folder, note):
-    import json
-    from dataclasses import replace
-
-    from sdk.manifest import MANIFEST_NAME
-
-    manifest = open_engine(folder).manifest
-    files = {**manifest.files, note.plan: sha256_of_file(folder / note.plan)}
-    (folder / MANIFEST_NAME).write_text(json.dumps(replace(manifest, compiler=note, files=files).to_table()))
-    return open_engine(folder)
+    note = CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), f"{compiler}.plan")
+    return given_plan(folder, note, plan)
 
 
 def street(height=1080, width=1920, seed=0):

@@ -10,17 +10,17 @@ from pageable memory, an allocation during a capture.
 
 import sys
 import threading
-from dataclasses import replace
 from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from sdk import trt
-from sdk.manifest import CompilerNote, open_engine
+from sdk.manifest import CompilerNote
 from sdk.recipe import Recipe
 from sdk.runtime.ort_session import OrtSession
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks
+from tests.support.engines import given_plan
 
 ALIGN = 512
 INVALID_VALUE, INVALID_CONTEXT, NOT_READY, ILLEGAL_ADDRESS = 1, 201, 600, 700  # CUDA's error numbers
@@ -449,17 +449,8 @@ class _Context:
 
 def simulated_engine(folder):
     """Give an engine folder made by `wrapped_engine` a plan that only the simulation can read."""
-    import json
-
-    from sdk.manifest import MANIFEST_NAME, sha256_of_file
-
-    (folder / "tensorrt.plan").write_bytes(b"simulated plan of " + str(folder).encode())
-    engine = open_engine(folder)
     note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan")
-    files = {**engine.manifest.files, "tensorrt.plan": sha256_of_file(folder / "tensorrt.plan")}
-    table = replace(engine.manifest, compiler=note, files=files).to_table()
-    (folder / MANIFEST_NAME).write_text(json.dumps(table))
-    return open_engine(folder)
+    return given_plan(folder, note, b"simulated plan of " + str(folder).encode())
 
 
 def install(monkeypatch, device, engine, cuda):

@@ -9,7 +9,6 @@ import ctypes
 import json
 import shutil
 import subprocess
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import numpy as np
 
 from sdk import trt
 from sdk.errors import DeviceError
-from sdk.manifest import MANIFEST_NAME, CompilerNote, open_engine, sha256_of_file
+from sdk.manifest import CompilerNote
 from sdk.recipe import recipe_from_table
-from tests.support.engines import wrapped_engine
+from tests.support.engines import given_plan, wrapped_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("stand_in.cu")
@@ -34,12 +33,8 @@ def stand_in_engine(folder, recipe, precision, *, capability="8.7", max_batch=MA
     graph.write_bytes(MARK)
     wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
     table = {"recipe": recipe.to_table(), "dtype": {"fp32": "float32", "fp16": "float16"}[precision]}
-    (folder / "tensorrt.plan").write_bytes(MARK + json.dumps(table).encode())
-    manifest = open_engine(folder).manifest
     note = CompilerNote("tensorrt", VERSION, capability, "tensorrt.plan")
-    files = {**manifest.files, note.plan: sha256_of_file(folder / note.plan)}
-    (folder / MANIFEST_NAME).write_text(json.dumps(replace(manifest, compiler=note, files=files).to_table()))
-    return open_engine(folder)
+    return given_plan(folder, note, MARK + json.dumps(table).encode())
 
 
 def is_stand_in(engine):

@@ -335,10 +335,9 @@ class FrameLane(Lane):
             driver.memcpy_dtoh_async(result.array[:bucket], self.address(name), self.stream)
 
     def _decode(self, out: int, bucket: int, flip: bool) -> None:
-        output, work = self.program.recipe.output, self.program.decode
+        names, work = self.program.recipe.output.names, self.program.decode
         if work is None:
             raise AssertionError("heatmaps are decoded on the host")
-        names = output.x_name, output.y_name
         logits = (self.address(names[0]), self.address(names[1]))
         mirrored = (self.address(f"mirrored {names[0]}"), self.address(f"mirrored {names[1]}")) if flip else None
         partner, affines = self.address("partner"), self._affines_address(mirrored=False)

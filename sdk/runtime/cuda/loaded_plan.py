@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import threading
 from pathlib import Path
 
 from sdk import trt
-from sdk.errors import DeviceError, EngineError
-from sdk.manifest import CompilerNote, Engine, sha256_of_file
+from sdk.errors import DeviceError, EngineError, OutputError
+from sdk.files import whole_file
+from sdk.manifest import CompilerNote, Engine, kernel_cache_name, sha256_of_file
 from sdk.recipe import Recipe
 from sdk.resources import cache_folder
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory, tells_of_memory
@@ -64,8 +63,9 @@ class RuntimeCache:
         self.blob = blob
         for path in self._paths:
             try:
-                _write_private(path, hashlib.sha256(blob).digest() + blob)
-            except OSError as error:
+                with whole_file(path, private=True) as temporary:
+                    temporary.write_bytes(hashlib.sha256(blob).digest() + blob)
+            except OutputError as error:
                 log.debug("kernel cache '%s' cannot be written (%s)", path, error)
                 continue
             return path
@@ -87,9 +87,8 @@ class LoadedPlan:
         data = _read_verified(path, engine.manifest.files[compiler.plan])
         self._key = (device.index, engine.manifest.files[compiler.plan])
         self._plan: trt.Plan | None = _deserialised(device, compiler, data, engine)
-        self._cache = RuntimeCache(
-            (engine.folder, cache_folder() / "kernels"), _cache_name(compiler.version, device, self._key[1])
-        )
+        name = kernel_cache_name(compiler.version, device.compute_capability, self._key[1])
+        self._cache = RuntimeCache((engine.folder, cache_folder() / "kernels"), name)
         if compiler.name == "tensorrt-rtx":
             self._cache.load()
             if self._cache.blob is not None:
@@ -186,20 +185,3 @@ def _expected_tensors(recipe: Recipe) -> dict[str, tuple[int, ...]]:
         return {**crops, output.heatmap_name: (-1, recipe.joints, -1, -1)}
     bins_x, bins_y = recipe.bins_xy
     return {**crops, output.x_name: (-1, recipe.joints, bins_x), output.y_name: (-1, recipe.joints, bins_y)}
-
-
-def _cache_name(version: str, device: DeviceContext, plan_sha256: str) -> str:
-    return f"kernels-{version}-sm{device.compute_capability.replace('.', '')}-{plan_sha256[:16]}.cache"
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Whole or not at all, readable by the owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -154,10 +154,7 @@ def sampled_regions(
     usable = np.isfinite(exact).all(axis=(1, 2))
     if not usable.all():
         exact[~usable] = OFF_FRAME  # as the crop takes them
-    spans = exact[:, :, :2] * (
-        width - 1,
-        height - 1,
-    )  # N x 2 x 2: from the first crop pixel to the last, along each axis
+    spans = exact[:, :, :2] * (width - 1, height - 1)  # N x 2 x 2: from the first crop pixel to the last
     first, limit = exact[:, :, 2], frame_hw[::-1]
     low = np.floor(first + np.minimum(spans, 0).sum(axis=2)) - MARGIN_PX
     high = np.floor(first + np.maximum(spans, 0).sum(axis=2)) + 2 + MARGIN_PX

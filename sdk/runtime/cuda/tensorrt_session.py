@@ -76,7 +76,7 @@ class TensorRTSession:
         self.engine = engine
         self.device = f"cuda:{index}"
         self.max_batch = engine.manifest.batch.max
-        self._names = _output_names(engine.manifest.recipe)
+        self._names = engine.manifest.recipe.output.names
         device = self._device = device_context(index)
         used = NativeKernels() if kernels is None else kernels
         with device.entered(f"open engine '{engine.folder.name}'"):
@@ -131,8 +131,3 @@ def _tensor_lane(
 
 def _tensor_bytes(tensor: trt.Tensor, batch: int) -> int:
     return batch * prod(tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
-
-
-def _output_names(recipe: Recipe) -> tuple[str, ...]:
-    output = recipe.output
-    return (output.x_name, output.y_name) if output.kind == "simcc" else (output.heatmap_name,)
