@@ -70,7 +70,8 @@ def rtmlib_peer(engine: Engine, threads: int | None = None) -> Peer:
     return Peer(
         "rtmlib",
         metadata.version("rtmlib"),
-        f"ONNX Runtime on the CPU, {counted(threads, 'thread') if threads else 'all cores'}, one person a run, as rtmlib does",
+        f"ONNX Runtime on the CPU, {counted(threads, 'thread') if threads else 'all cores'}, one person a run, "
+        "as rtmlib does",
         model,
         lambda frame: np.ascontiguousarray(frame[..., ::-1]) if turned else frame,
     )
