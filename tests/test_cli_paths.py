@@ -17,6 +17,8 @@ REFUSED = {  # outputs -> message, among a.jpg and its links
     "a symbolic link": ({"--coco": "soft.jpg"}, "--coco would overwrite the input"),
     "a hard link": ({"--coco": "hard.jpg"}, "--coco would overwrite the input"),
     "twice": ({"--jsonl": "new", "--coco": "new"}, r"--coco and --jsonl would both be written to '.*new'"),
+    "a folder": ({"--coco": "sub"}, r"--coco would be written to '.*sub', which is no plain file; choose another path"),
+    "a device": ({"--coco": "/dev/null"}, "--coco would be written to '/dev/null', which is no plain file"),
     "twice, by a detour": ({"--jsonl": "new", "--coco": "sub/../new"}, "--coco and --jsonl would both be written"),
     "twice, of old": ({"--jsonl": "old", "--coco": "sub/../old"}, "--coco and --jsonl would both be written"),
 }

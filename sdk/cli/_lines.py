@@ -21,9 +21,14 @@ from typing import IO, Any
 from sdk.errors import OutputError
 from sdk.wording import counted
 
-__all__ = ["PartFile"]
+__all__ = ["PartFile", "part_of"]
 
 log = logging.getLogger("sdk.predict")
+
+
+def part_of(path: Path) -> Path:
+    """Where the lines of `path` grow."""
+    return path.with_name(f"{path.name}.part")
 
 
 class PartFile:
@@ -31,7 +36,7 @@ class PartFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.part = path.with_name(f"{path.name}.part")
+        self.part = part_of(path)
         self.lines = 0
         self._size = 0
         self._file: IO[bytes] | None = None

@@ -1,4 +1,4 @@
-"""What a verb writes must be none of what it reads, and no file may be written twice.
+"""What a verb writes must be a file, none of what it reads, and no file may be written twice: said before the work.
 
 refuse_overwriting({"--coco": arguments.coco, "--jsonl": arguments.jsonl}, [arguments.boxes, *pictures])
 """
@@ -16,13 +16,15 @@ __all__ = ["engine_files", "refuse_overwriting"]
 def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
     """UsageError for an output (by its option; None: not asked for) that is also an input, or another output.
 
-    Two names of one file, by links or detours, are one file. An output that is a folder is its files' matter.
+    Two names of one file, by links or detours, are one file. A verb that writes into a folder gives the files in it.
     """
     read = {_file(path): path for path in inputs if path is not None}
     taken: dict[object, str] = {}
     for option, path in outputs.items():
         if path is None:
             continue
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{option} would be written to '{path}', which is no plain file; choose another path")
         file = _file(path)
         if file in read:
             raise UsageError(f"{option} would overwrite the input '{read[file]}' (got '{path}'); choose another path")

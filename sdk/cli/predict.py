@@ -111,10 +111,14 @@ def _check_words(arguments: argparse.Namespace) -> None:
 
 def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
     """UsageError for a result that would replace something read, or another result."""
+    from sdk.cli._lines import part_of
+
+    jsonl = arguments.jsonl
+    lines = {} if jsonl is None else {"--jsonl": jsonl, "--jsonl, unfinished,": part_of(jsonl)}
     saved = {f"--save of '{source.name}'": target for source, target in pictures.items()}
     read = [source.path for source in sources if source.address is None]
     refuse_overwriting(
-        {"--jsonl": arguments.jsonl, "--coco": arguments.coco, **saved},
+        {**lines, "--coco": arguments.coco, **saved},
         [*read, arguments.boxes, arguments.detector, *engine_files(arguments.engine)],
     )
 
