@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -291,6 +292,7 @@ def test_machine_facts_are_plain_and_complete():
     assert {"processor", "cores", "clock_mhz", "power_mode", "gpus", "packages", "python", "load_1_minute"} <= set(
         facts
     )
+    assert facts["packages"].get("cv2") == getattr(sys.modules.get("cv2"), "__version__", None)
     assert facts["cores"] >= 1 and facts["packages"]["numpy"] == np.__version__
 
 
@@ -331,7 +333,7 @@ def test_the_devices_figures_are_in_the_text(table):
 @pytest.mark.native
 def test_every_case_is_timed_and_stages_add_up(table):
     assert [case["name"] for case in table["cases"]] == [
-        "network, batch 1", "network, batch 4", "estimate, 1 persons", "estimate, 3 persons", "rtmlib, 1 persons",
+        "network, batch 1", "network, batch 4", "estimate, 1 person", "estimate, 3 persons", "rtmlib, 1 person",
         "rtmlib, 3 persons",
     ]  # fmt: skip
     for case in table["cases"]:
@@ -360,6 +362,7 @@ def test_the_text_and_the_page_hold_the_figures(table):
     for case in table["cases"]:
         assert case["name"] in text and f"{case['latency_ms']['p50']:.3f}" in text
     assert "its latency over ours" in text
+    assert "{'" not in page and "packages, numpy" in page and "1 persons" not in text
     assert page.count("<svg") == 4 and "<script" not in page and not re.search(r"(src|href)=\"http", page)
 
 
@@ -378,7 +381,7 @@ def test_two_runs_side_by_side(table):
 
 
 REFUSED = {
-    "batch-above-the-engines": ({"batches": (64,)}, "at most the engine's largest, 8"),
+    "batch-above-the-engines": ({"batches": (64,)}, "at most the engine's largest, 8 .* larger --max-batch"),
     "batch-0": ({"batches": (0,)}, "batch must be whole numbers"),
     "nothing": ({"batches": (), "persons": ()}, "nothing to time"),
     "no-time": ({"seconds": 0.0}, "seconds must be"),
@@ -392,6 +395,21 @@ def test_what_cannot_be_timed(engine, case):
     changes, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
         benchmark(BenchmarkOptions(engine, **{**QUICK, **changes}))
+
+
+USAGE = {  # words after `sdk benchmark` -> message; ENGINE is a folder
+    "nothing": ([], "name an engine to time, or two results to --compare"),
+    "the engine as a file": (["--json", "ENGINE"], "' was taken for the file of --json; put the engine first"),
+    "the engine's own file": (["ENGINE", "--json", "ENGINE/engine.json"], "--json would overwrite the input '"),
+    "one file twice": (["ENGINE", "--json", "x", "--html", "x"], "--html and --json would both be written to 'x'"),
+    "compare and write": (["--compare", "a", "b", "--html", "x"], "--compare prints its table and takes no engine"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
+def test_words_that_do_not_go_together(engine, capsys, words, message):
+    assert main(["benchmark", *(word.replace("ENGINE", str(engine)) for word in words)]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.native
@@ -438,8 +456,3 @@ def test_usage_errors(words):
     with pytest.raises(SystemExit) as usage:
         main(["benchmark", *words])
     assert usage.value.code == 2
-
-
-def test_an_engine_must_be_named(capsys):
-    assert main(["benchmark"]) == 1
-    assert "name an engine to time" in capsys.readouterr().err

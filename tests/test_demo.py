@@ -109,6 +109,14 @@ def test_the_demo_takes_a_file(demo, tmp_path, capsys):
     assert f"clip      {tmp_path / 'clip.mp4'}" in said
 
 
+def test_the_demo_does_not_replace_its_source(demo, capsys):
+    folder, result = demo
+    before = (folder / "clip.mp4").read_bytes()
+    assert main(["demo", "--source", result["clip"], "--output", str(folder), "--compiler", "none"]) == 2
+    assert "--output would overwrite the input" in capsys.readouterr().err
+    assert (folder / "clip.mp4").read_bytes() == before
+
+
 @pytest.mark.tensorrt
 def test_the_demo_compiles_a_plan(tmp_path, capsys):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX alone compiles without a device")
@@ -120,14 +128,14 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "status", "message"),
     [
-        (["--frames", "0"], "--frames must be at least 1 (got 0)"),
-        (["--seed", "-1"], "the seed of a rendered figure must not be negative (got -1)"),
-        (["--source", "no.mp4"], "source 'no.mp4' does not exist"),
-        (["--source", "7"], "camera 7 gives no frame; check that it is connected and free, or name a file"),
+        (["--frames", "0"], 2, "--frames must be at least 1 (got 0)"),
+        (["--seed", "-1"], 1, "the seed of a rendered figure must not be negative (got -1)"),
+        (["--source", "no.mp4"], 1, "source 'no.mp4' does not exist"),
+        (["--source", "7"], 1, "camera 7 gives no frame; check that it is connected and free, or name a file"),
     ],
 )
-def test_misuse_is_told(tmp_path, capsys, options, message):
-    assert main(["demo", "--output", str(tmp_path), "--compiler", "none", "--device", "cpu", *options]) == 1
+def test_misuse_is_told(tmp_path, capsys, options, status, message):
+    assert main(["demo", "--output", str(tmp_path), "--compiler", "none", "--device", "cpu", *options]) == status
     assert message in capsys.readouterr().err

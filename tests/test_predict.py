@@ -2,14 +2,14 @@
 
 import errno
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 
 from sdk import PoseEstimator
 from sdk.cli import main
-from sdk.cli.predict import _ImageIds
+from sdk.cli.predict import _ImageIds, _pictures_of
 from sdk.errors import InputError
 from sdk.runtime import outputs
 from sdk.runtime.boxfile import boxes_from_file
@@ -107,6 +107,12 @@ def test_json_on_stdout_is_the_lines_of_the_file(engine, photos, tmp_path, capsy
     (printed,) = map(json.loads, capsys.readouterr().out.splitlines())
     (written,) = lines_of(tmp_path / "p.jsonl")
     assert printed == written
+
+
+def test_one_is_not_told_as_many(engine, photos, caplog):
+    with caplog.at_level("INFO", "sdk"):
+        assert predict(engine, photos / "1.png") == 0
+    assert "1 person in 1 frame of 1 source" in caplog.messages
 
 
 def test_the_summary_is_one_line_a_frame(engine, photos, capsys):
@@ -221,7 +227,6 @@ BAD_BOX_FILES = {
     "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
     "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
     "csv cut short of its file": ("b.csv", "x1,y1,x2,y2,file\n1,2,3,4\n", "line 2: column 'file' is empty"),
-    "csv of nan": ("b.csv", "file,x1,y1,x2,y2,score\na,1,2,3,4,nan\n", "line 2: box and score must be finite"),
 }
 
 
@@ -236,18 +241,45 @@ def test_a_missing_boxes_file_is_named(tmp_path):
         boxes_from_file(tmp_path / "none.json")
 
 
-def test_a_box_without_area_names_the_file_and_the_image(engine, photos, tmp_path, capsys):
-    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n")
-    lines = tmp_path / "p.jsonl"
-    assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines, "--save", tmp_path / "out") == 1
-    assert "b.csv: " in (told := capsys.readouterr().err) and "1.png', frame 0: box 0 has no area" in told
-    assert not lines.exists() and names_in(tmp_path / "out") == ["0.png"]  # what was whole stays
+BAD_ROWS = {  # a boxes file of three images, the bad one among them -> what is told of it
+    "no width, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2\n1.png,5,5,5,9\n1.png,1,2,31,42\n",
+        "line 2: the box has no area: x2 must exceed x1 (got x1=5.0, x2=5.0); the row is left out",
+    ),
+    "NaN, csv": ("b.csv", "file,x1,y1,x2,y2\n1.png,1,2,31,42\n1.png,nan,2,3,4\n", "line 3: the box must be finite"),
+    "score NaN, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2,score\n1.png,5,5,7,9,nan\n1.png,1,2,31,42,1\n",
+        "line 2: the score must be finite (got nan)",
+    ),
+    "no width, json": ("b.json", [[5, 5, 0, 9], [1, 2, 30, 40]], "[0]: the box has no area"),
+    "NaN, json": ("b.json", [[1, 2, 30, 40], [5, float("nan"), 1, 9]], "[1]: the box must be finite"),
+    "vast, json": ("b.json", [[1, 2, 30, 40], [5, 10**400, 1, 9]], "[1]: the box must be finite"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_row_that_is_no_box_is_left_out_and_counted(engine, photos, tmp_path, caplog, name, content, message):
+    if not isinstance(content, str):
+        content = [{"image_id": 1, "bbox": box, "score": 0.9, "category_id": 1} for box in content]
+    boxes, lines = write(tmp_path / name, content), tmp_path / "p.jsonl"
+    assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines) == 1
+    assert f"boxes file '{boxes}'" in caplog.text and message in caplog.text
+    assert f"1 row of '{boxes}' left out: no box" in caplog.text
+    assert [line["boxes"] for line in lines_of(lines)] == [[], [[1, 2, 31, 42]], []]
+
+
+def test_bad_rows_of_other_images_are_nobodys_fault(engine, photos, tmp_path):
+    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n0.png,1,2,31,42\n")
+    assert predict(engine, photos / "0.png", "--boxes", boxes) == 0
 
 
 IMAGE_IDS = {  # boxes file's images or None, sources -> ids of all frames, in order
     "told, and a clip": ({"clip.mp4": 1, "2.jpg": 2}, ["clip.mp4", "2.jpg"], [1, 3, 4, 2]),
     "told, and a clip that is not": ({"a.jpg": 7, "b.jpg": 9}, ["clip.mp4", "a.jpg"], [10, 11, 12, 7]),
-    "told twice the same": ({"1.jpg": 5}, ["x/1.jpg", "y/1.jpg"], [1, 2]),
+    "told twice the same": ({"1.jpg": 5}, ["x/1.jpg", "y/1.jpg"], [5, 6]),
+    "told, and one that is not": ({"cat.jpg": 501, "dog.jpg": 777}, ["aaa.jpg", "cat.jpg", "dog.jpg"], [778, 501, 777]),
     "numbers": (None, ["7.jpg", "003.jpg", "clip.mp4"], [7, 3, 8, 9, 10]),
     "names": (None, ["clip.mp4", "a.jpg", "clip2.mp4"], [2, 3, 4, 1, 5, 6, 7]),
 }
@@ -264,6 +296,15 @@ def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expecte
     ids = _ImageIds(sources, boxes)
     found = [ids.of(source, frame) for source in sources for frame in range(3 if source.kind == "video" else 1)]
     assert found == expected and len(set(found)) == len(found)
+
+
+def test_ids_of_the_file_stay_although_a_picture_is_not_in_it(engine, photos, tmp_path):
+    names = {"0.png": 501, "2.png": 777}
+    images = [{"id": number, "file_name": name} for name, number in names.items()]
+    annotations = [{"image_id": number, "bbox": [1, 2, 30, 40], "category_id": 1} for number in names.values()]
+    boxes = write(tmp_path / "b.json", {"images": images, "annotations": annotations})
+    assert predict(engine, photos, "--boxes", boxes, "--coco", tmp_path / "r.json") == 0
+    assert {r["file_name"]: r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == names
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
@@ -321,6 +362,16 @@ def test_unreadable_images_are_counted_reported_and_passed_over(engine, photos, 
     assert "3 of 6 sources could not be read" in caplog.text
 
 
+def test_a_frame_that_no_estimator_takes_is_passed_over(engine, photos, tmp_path, caplog):
+    cv2.imwrite(str(photos / "0b.png"), np.zeros((1, 20_000, 3), np.uint8))
+    lines, coco = tmp_path / "p.jsonl", tmp_path / "r.json"
+    assert predict(engine, photos, "--jsonl", lines, "--coco", coco, "--save", tmp_path / "out") == 1
+    assert "0b.png' cannot be read: frame 0: frame must be at most 16384 pixels a side" in caplog.text
+    assert "1 of 4 sources could not be read" in caplog.text
+    assert len(lines_of(lines)) == len(json.loads(coco.read_text())) == 3
+    assert names_in(tmp_path / "out") == ["0.png", "1.png", "2.png"]
+
+
 def test_a_video_that_is_none_is_reported(engine, photos, tmp_path, caplog):
     (photos / "broken.mp4").write_bytes(b"no video")
     assert predict(engine, photos, "--jsonl", tmp_path / "p") == 1
@@ -334,12 +385,70 @@ def test_a_video_that_ends_early_is_reported(clip):
     assert len(frames) == 5 and last == Unreadable("the video ends after frame 5 of 9")
 
 
+class Camera:
+    """OpenCV's capture of a camera or a stream that gives four frames."""
+
+    opened: list = []  # noqa: RUF012
+
+    def __init__(self, address):
+        self.opened.append(address)
+        self.left = 4
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def read(self):
+        self.left -= 1
+        return (True, noise(self.left)) if self.left >= 0 else (False, None)
+
+    def release(self):
+        pass
+
+
+LIVE = {  # source -> what OpenCV opens, its name in results, its file name
+    "0": (0, "camera 0", "camera-0"),
+    "/dev/video7": ("/dev/video7", "/dev/video7", "camera-7"),
+    "rtsp://me:secret@cam.local/live/1": ("rtsp://me:secret@cam.local/live/1", "rtsp://cam.local/live/1", "1"),
+    "http://cam.local": ("http://cam.local", "http://cam.local", "cam.local"),
+}
+
+
+@pytest.mark.parametrize("source", LIVE)
+@pytest.mark.parametrize(("words", "frames"), [([], 4), (["--max-frames", "3"], 3)], ids=["all", "three"])
+def test_cameras_and_streams_are_videos_without_an_end(engine, tmp_path, monkeypatch, source, words, frames):
+    address, name, file_name = LIVE[source]
+    monkeypatch.setattr(Camera, "opened", [])
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    assert predict(engine, source, *words, "--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json") == 0
+    assert Camera.opened == [address]
+    assert [(line["source"], line["frame"]) for line in lines_of(tmp_path / "p")] == [(name, n) for n in range(frames)]
+    assert all(line["track_ids"] is not None for line in lines_of(tmp_path / "p"))
+    assert {record["file_name"] for record in json.loads((tmp_path / "r.json").read_text())} == {file_name}
+
+
+def test_a_camera_that_gives_nothing_is_reported(engine, caplog):
+    assert predict(engine, "79") == 1
+    assert "'camera 79' cannot be read: camera 79 gives no frame; check that it is connected and free" in caplog.text
+
+
+def test_a_file_whose_name_is_a_number_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").write_text("")
+    with pytest.raises(InputError, match="source '0' has an unknown ending"):
+        sources_from(["0"])
+
+
+def test_the_first_frames_of_a_clip(engine, clip, tmp_path):
+    assert predict(engine, clip, "--max-frames", "2", "--jsonl", tmp_path / "p", "--save", tmp_path / "out") == 0
+    assert len(lines_of(tmp_path / "p")) == 2 and names_in(tmp_path / "out") == ["clip.mp4"]
+
+
 # --- nothing half-written --------------------------------------------------------------------------------------------
 
 
 def test_sources_are_never_overwritten(engine, photos, capsys):
     before = {path: path.read_bytes() for path in photos.iterdir()}
-    assert predict(engine, photos, "--save", photos) == 1
+    assert predict(engine, photos, "--save", photos) == 2
     assert "--save would overwrite the source" in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in photos.iterdir()}
 
@@ -348,11 +457,11 @@ def test_two_sources_of_one_name_are_refused(engine, photos, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
     cv2.imwrite(str(other / "1.png"), noise(9))
-    assert predict(engine, photos, other, "--save", tmp_path / "out") == 1
+    assert predict(engine, photos, other, "--save", tmp_path / "out") == 2
     assert "would both be saved as" in capsys.readouterr().err and names_in(tmp_path / "out") == []
 
 
-def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(engine, photos, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(engine, photos, tmp_path, monkeypatch, caplog):
     calls = []
 
     def interrupted(self, frame, *rest, **options):
@@ -365,11 +474,12 @@ def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(engine, photos, t
     monkeypatch.setattr(PoseEstimator, "__call__", interrupted)
     out = tmp_path / "out"
     assert predict(engine, photos, "--save", out, "--jsonl", out / "p.jsonl", "--coco", out / "r.json") == 1
-    assert "interrupted; nothing half-written was left" in capsys.readouterr().err
-    assert names_in(out) == ["0.png"]
+    assert f"interrupted after 1 frame; lost: 1 COCO result for '{out / 'r.json'}'" in caplog.text
+    assert f"'{out / 'p.jsonl.part'}' keeps 1 finished line of the run that ended early" in caplog.text
+    assert names_in(out) == ["0.png", "p.jsonl.part"] and len(lines_of(out / "p.jsonl.part")) == 1
 
 
-def test_ctrl_c_in_a_video_leaves_no_video(engine, clip, tmp_path, monkeypatch):
+def test_ctrl_c_in_a_video_leaves_no_video(engine, clip, tmp_path, monkeypatch, caplog):
     real = outputs.VideoFile.write
 
     def interrupted(self, picture):
@@ -379,6 +489,7 @@ def test_ctrl_c_in_a_video_leaves_no_video(engine, clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(outputs.VideoFile, "write", interrupted)
     assert predict(engine, clip, "--save", tmp_path / "out") == 1
+    assert f"interrupted after 3 frames; lost: the unfinished '{tmp_path / 'out' / 'clip.mp4'}'" in caplog.text
     assert names_in(tmp_path / "out") == []
 
 
@@ -432,21 +543,69 @@ def test_a_video_that_lost_frames_is_no_video(tmp_path):
 
 def test_an_old_result_outlives_a_failed_run(engine, photos, tmp_path):
     lines = write(tmp_path / "p.jsonl", "old\n")
-    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n")
-    assert predict(engine, photos, "--boxes", boxes, "--jsonl", lines) == 1
-    assert lines.read_text() == "old\n"
+    (tmp_path / "file").write_text("")
+    assert predict(engine, photos, "--save", tmp_path / "file", "--jsonl", lines) == 1
+    assert lines.read_text() == "old\n" and len(lines_of(tmp_path / "p.jsonl.part")) == 1
 
 
-USAGE = {
-    "boxes and detector": (["--boxes", "b.csv", "--detector", "d.onnx"], "--boxes and --detector exclude each other"),
-    "missing detector": (["--detector", "none.onnx"], r"detector 'none.onnx' does not exist"),
-    "another device": (["--device", "gpu"], "device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+OVERWRITING = {  # words, of photos with a boxes file among them -> message
+    "a source": (["--coco", "1.png"], "--coco would overwrite the input '"),
+    "the boxes": (["--boxes", "b.csv", "--jsonl", "b.csv"], "--jsonl would overwrite the input '"),
+    "one for both": (["--jsonl", "same", "--coco", "same"], "--coco and --jsonl would both be written to '"),
+    "the unfinished lines": (
+        ["--jsonl", "p", "--coco", "p.part"],
+        "--coco and --jsonl, unfinished, would both be written",
+    ),
+    "a saved picture": (["--save", "out", "--coco", "out/1.png"], "and --coco would both be written to '"),
 }
 
 
-@pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
-def test_options_that_cannot_be_are_told_on_stderr(engine, photos, capsys, words, message):
-    assert predict(engine, photos, *words) == 1
+@pytest.mark.parametrize(("words", "message"), OVERWRITING.values(), ids=OVERWRITING)
+def test_results_replace_nothing_that_is_read_or_written(engine, photos, monkeypatch, capsys, words, message):
+    write(photos / "b.csv", CSV)
+    monkeypatch.chdir(photos)
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    assert predict(engine, photos, *words) == 2
+    assert message in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in photos.iterdir()}
+
+
+def test_results_do_not_replace_the_engine(engine, photos, capsys):
+    assert predict(engine, photos, "--coco", engine / "engine.json") == 2
+    assert "--coco would overwrite the input" in capsys.readouterr().err
+
+
+def test_many_sources_are_not_compared_with_each_other(tmp_path, monkeypatch):
+    sources = [Source(tmp_path / f"{number}.png", "image") for number in range(500)]
+    compared = []
+    real = PurePath.__eq__
+    monkeypatch.setattr(PurePath, "__eq__", lambda *paths: (compared.append(1), real(*paths))[1])
+    assert len(_pictures_of(sources, tmp_path / "out")) == 500
+    assert len(compared) < 5 * 500
+
+
+USAGE = {  # words -> exit status, message
+    "boxes and detector": (
+        ["--boxes", "b.csv", "--detector", "d.onnx"],
+        2,
+        "--boxes and --detector exclude each other",
+    ),
+    "detect seldom, pictures": (
+        ["--detector", "d.onnx", "--detect-every", "3"],
+        2,
+        "--detect-every 3 needs a video to follow persons in, and no --no-track; leave it out",
+    ),
+    "detect seldom, no detector": (["--detect-every", "3"], 2, "--detect-every 3 needs a --detector; give one"),
+    "detect never": (["--detect-every", "0"], 2, "--detect-every must be at least 1 (got 0)"),
+    "no frames": (["--max-frames", "0"], 2, "--max-frames must be at least 1 (got 0)"),
+    "missing detector": (["--detector", "none.onnx"], 1, "detector 'none.onnx' does not exist"),
+    "another device": (["--device", "gpu"], 1, "device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
+}
+
+
+@pytest.mark.parametrize(("words", "status", "message"), USAGE.values(), ids=USAGE)
+def test_options_that_cannot_be_are_told_on_stderr(engine, photos, capsys, words, status, message):
+    assert predict(engine, photos, *words) == status
     captured = capsys.readouterr()
     assert message in captured.err and captured.out == ""
 

@@ -11,6 +11,7 @@ import pytest
 
 from sdk.evaluate.charts import bar_chart, histogram, line_chart, scatter_chart
 from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.page import change_words
 from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.report import markdown, report_table, write_report
 from sdk.evaluate.verifying import VerifyOptions, verify
@@ -58,6 +59,36 @@ def test_charts_are_valid_xml_with_finite_numbers(case):
     svg = CHARTS[case]()
     ElementTree.fromstring(svg)
     assert not re.search(r"\b(nan|inf)\b", re.sub(r"<title>.*?</title>", "", svg))
+
+
+TICKS = {  # chart of what is counted -> the numbers on that axis
+    "one run a bar": (lambda: histogram(np.array([1.0, 2.0, 9.0]), "ms", "runs"), "end", ["0", "1"]),
+    "one number of persons": (lambda: line_chart({"a": xy(0, 3)}, "persons", "ms", whole_x=True), "middle", ["0", "1"]),
+    "a single point": (
+        lambda: line_chart({"a": (np.ones(1), np.ones(1))}, "persons", "ms", markers=True, whole_x=True),
+        "middle",
+        ["1"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("chart", "anchor", "ticks"), TICKS.values(), ids=TICKS)
+def test_what_is_counted_has_whole_ticks(chart, anchor, ticks):
+    texts = [text.text for text in elements(chart(), "text") if text.get("text-anchor") == anchor]
+    assert [text for text in texts if text.replace(".", "").isdecimal()] == ticks
+
+
+CHANGES = {  # drop and its interval -> what is told
+    "not known": (None, (None, None), "How far the figure fell is not known"),
+    "fell": (0.42, (-0.1, 0.9), "The figure fell by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
+    "rose": (-0.42, (-0.9, 0.1), "The figure rose by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
+    "same": (-0.001, (-0.9, 0.1), "The figure is the same (fell by -0.90 to 0.10 in 95 % of 9 bootstrap samples"),
+}
+
+
+@pytest.mark.parametrize(("drop", "interval", "told"), CHANGES.values(), ids=CHANGES)
+def test_a_change_is_told_in_its_direction(drop, interval, told):
+    assert change_words(drop, interval, 9).startswith(told)
 
 
 def test_a_gap_breaks_the_line_and_bars_are_cut_at_the_top():
@@ -113,6 +144,7 @@ def test_the_page_is_self_contained_and_shows_persons(verification, tmp_path):
     assert reader.fetched and all(value.startswith("data:image/jpeg;base64,") for value in reader.fetched)
     assert not {"script", "link", "iframe"} & set(reader.tags) and "@import" not in page and "url(" not in page
     assert reader.tags.count("svg") == 5 and reader.tags.count("img") == 18 + 2 * 6
+    assert ">None<" not in page and ">False<" not in page and "{'" not in page
     for word in ("Best", "Median", "Worst", "Against reference", "zero-area box"):
         assert word in page
     for chart in re.findall(r"<svg.*?</svg>", page, re.S):
@@ -148,7 +180,7 @@ def test_a_drop_that_does_not_exist_is_said(verification, tmp_path):
     undefined = replace(verification, comparison=comparison)
     text = markdown(report_table(undefined))
     assert "| drop | n/a (95 %: n/a to n/a) |" in text and "EXCEEDED" in text
-    assert "fell by n/a points" in (write_report(undefined, tmp_path) / "report.html").read_text()
+    assert "How far the figure fell is not known" in (write_report(undefined, tmp_path) / "report.html").read_text()
 
 
 BESIDE = {  # a published figure's dataset and metric, the verified kind -> whether it is held against the measured

@@ -26,9 +26,10 @@ from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
 from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
 from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.files import write_curves  # noqa: E402
 from sdk.training.losses import simcc_loss  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
-from sdk.training.trainer import Trainer, _optimiser  # noqa: E402
+from sdk.training.trainer import Trainer, _differences, _optimiser  # noqa: E402
 from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +80,7 @@ def finished(data, tmp_path_factory):
 
 def test_a_run_leaves_its_files(finished):
     assert sorted(path.name for path in finished.iterdir()) == ["best.safetensors", "curves.png", "last.pt", "log.csv"]
+    assert len({path.stat().st_mode for path in finished.iterdir()}) == 1  # as the umask has it, every one
     rows = log_of(finished)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["step"] for row in rows] == ["4", "8", "12"]
@@ -123,6 +125,20 @@ def test_a_killed_run_resumes_exactly(data, finished, tmp_path):
     assert same(load_file(output / "best.safetensors"), load_file(finished / "best.safetensors"))
 
 
+DIFFERENCES = {  # another run's identity -> what is told
+    "settings": ({"settings": {"epochs": 3, "smoothing": {"width": 2.0}}}, ["settings.smoothing.width 2.0, now 3.0"]),
+    "left out": ({"settings": {"epochs": 3, "smoothing": {"width": 3.0}, "seed": 1}}, ["settings.seed 1, now None"]),
+    "persons": ({"persons": 9}, ["persons 9, now 17"]),
+    "none": ({}, []),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), DIFFERENCES.values(), ids=DIFFERENCES)
+def test_what_differs_between_runs_is_named(change, told):
+    ours = {"settings": {"epochs": 3, "smoothing": {"width": 3.0}}, "persons": 17}
+    assert _differences({**ours, **change}, ours) == told
+
+
 @contextmanager
 def a_disk_that_takes(count):
     """No file may grow above `count` bytes."""
@@ -143,6 +159,21 @@ def test_a_full_disk_is_told_and_leaves_the_old_file(data, tmp_path, name):
     with a_disk_that_takes(4096), pytest.raises(OutputError, match=rf"{name}' cannot be written \(File too large\)"):
         write()
     assert [p.name for p in path.parent.iterdir()] == [name] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_curves_have_whole_epochs_and_a_legend_above(tmp_path, monkeypatch, epochs):
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda figure, path, **_: (drawn.append(figure), path.touch())
+    )
+    write_curves(tmp_path / "c.png", [{"epoch": n + 1, "loss": 1.0, "pck_0.2": 5.0, "ap": 3.0} for n in range(epochs)])
+    for axes in drawn[0].axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert ticks and all(tick == int(tick) for tick in ticks)
+    drawn[0].canvas.draw()
+    assert drawn[0].axes[1].get_legend().get_window_extent().y0 >= drawn[0].axes[1].get_window_extent().y1
 
 
 def test_the_checkpoint_is_written_before_curves_are_drawn(data, finished, tmp_path, monkeypatch):
@@ -267,7 +298,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
     assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in learned)
     assert [row["step"] for row in log_of(output)] == ["2", "4", "6"]
     assert not same(weights_of(output)["network"], weights_of(finished)["network"])
-    with pytest.raises(TrainingError, match="made with another processes"):
+    with pytest.raises(TrainingError, match=r"made otherwise \(processes 2, now 1\)"):
         trainer(data, output, resume=True)
 
 
@@ -279,7 +310,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
         (
             lambda d, f, t: trainer(d, f, Settings(epochs=9), resume=True),
             TrainingError,
-            "was made with another settings",
+            "was made otherwise (settings.epochs 3, now 9",
         ),
         (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu or cuda (got 'tpu')"),
         (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), CheckpointError, "no.safetensors"),

@@ -66,6 +66,20 @@ def test_torchrun_starts_several(command, tmp_path):
     assert json.loads(said)["epochs"] == 1
 
 
+def test_a_recipe_must_be_named(capsys):
+    assert main(["train", "--train", "t.json", "--val", "v.json", "--images", ".", "--output", "run"]) == 2
+    assert "name a RECIPE of the catalogue to train, or give --recipe-file F" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--weights", "--settings"])
+def test_a_run_does_not_replace_what_it_reads(command, tmp_path, capsys, option):
+    given = tmp_path / "best.safetensors"
+    given.write_text("mine")
+    assert main([*command, "--output", str(tmp_path), option, str(given)]) == 2
+    assert "--output (best.safetensors) would overwrite the input" in capsys.readouterr().err
+    assert given.read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", [*TRAINING, *GRAPH])
 def test_a_missing_package_is_told_before_the_training(command, tmp_path, capsys, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)

@@ -124,6 +124,15 @@ def test_broken_images_are_reported_and_skipped(data, caplog, damage):
     assert f"image '{image}' cannot be read ({DAMAGES[damage]}" in caplog.text
 
 
+def test_many_broken_images_are_counted(tmp_path, caplog):
+    path = write_data(tmp_path, 9)
+    with caplog.at_level(logging.WARNING, "sdk"), pytest.raises(DatasetError, match="no image of the data set could"):
+        PersonDataset(path, tmp_path / "elsewhere", tiny_recipe())
+    told = [message for message in caplog.messages if "cannot be read" in message]
+    assert len(told) == 5 and "0-0.png' cannot be read (No such file or directory); skipped" in told[0]
+    assert caplog.messages[-1] == "and 4 more images like these; 9 persons skipped in all"
+
+
 def test_a_person_outside_the_picture_is_reported_and_skipped(data, caplog):
     folder, path, document = data
     document["annotations"][1]["bbox"] = [5000, 5000, 10, 10]

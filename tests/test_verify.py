@@ -13,12 +13,13 @@ from sdk.evaluate.comparing import bins_moved, bootstrap_drop
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
 from sdk.evaluate.loading import load_dataset
-from sdk.evaluate.predicting import BatchRunner, PictureRunner, open_runners, predict
+from sdk.evaluate.predicting import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
 from sdk.evaluate.report import report_table
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.manifest import open_engine
 from sdk.runtime.estimator import PoseEstimator
 from sdk.runtime.pipeline import open_pipeline
+from sdk.skeletons import skeleton_by_name
 from tests.support.engines import (
     BODY14,
     SMALL,
@@ -327,11 +328,44 @@ def test_the_interval_is_the_middle_95_per_cent():
     assert bootstrap_drop(ours, reference, 3, 1001) == pytest.approx((25.0, 975.0))
 
 
-def test_engines_with_other_crops_cannot_share_them(engine, graphs, photographs, tmp_path):
+UNLIKE = {  # what another engine has -> how it is told
+    "padding": ({"input": replace(SMALL.input, box_padding=1.0)}, "box padding 1.25 and 1"),
+    "colours": (
+        {"input": replace(SMALL.input, mean=(0.0, 0.0, 0.0), colour="bgr")},
+        "mean .* and 0, 0, 0; colour order",
+    ),
+    "joints": ({"skeleton": skeleton_by_name("coco17")}, "14 and 17 joints"),
+    "order": (
+        {"skeleton": replace(SMALL.skeleton, joints=SMALL.skeleton.joints[::-1])},
+        f"joints {SMALL.skeleton.joints[0]} and {SMALL.skeleton.joints[-1]}, ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), UNLIKE.values(), ids=UNLIKE)
+def test_engines_with_other_crops_cannot_share_them(changes, told):
+    ours, theirs = SimpleNamespace(recipe=SMALL), SimpleNamespace(recipe=replace(SMALL, name="other-64x48", **changes))
+    with pytest.raises(
+        InputError, match=f"compared on the same crops.*'small-64x48' and 'other-64x48' differ: {told}"
+    ) as got:
+        _check_same_crops([ours, theirs])
+    assert "Input(" not in str(got.value)
+
+
+def test_engines_with_other_crops_are_refused(engine, graphs, photographs, tmp_path):
     other = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
     folder = wrapped_engine(graphs["simcc"], tmp_path / "padding", other)
     with pytest.raises(InputError, match="compared on the same crops"):
         verify(options(engine, photographs, against=folder))
+
+
+def test_reports_do_not_replace_what_is_read(engine, photographs, capsys):
+    annotations = photographs / "keypoints.json"
+    annotations.write_bytes((photographs / "annotations.json").read_bytes())
+    words = ["--dataset", "lsp", "--annotations", annotations, "--images", photographs, "--output", photographs]
+    assert main(["verify", str(engine), *map(str, words)]) == 2
+    assert "--output (keypoints.json) would overwrite the input" in capsys.readouterr().err
+    assert annotations.read_bytes() == (photographs / "annotations.json").read_bytes()
 
 
 def test_movement_is_counted_in_bins(engine, photographs):

@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._paths import engine_files, refuse_overwriting
+from sdk.errors import UsageError
+
 if TYPE_CHECKING:
     from sdk.evaluate.benchmarking import BenchmarkOptions
 
@@ -41,16 +44,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Time an engine, or compare two results."""
-    from sdk.errors import InputError
     from sdk.evaluate.benchmark_report import comparison_text, read_benchmark
+
+    _check_words(arguments)
 
     if arguments.compare is not None:
         print(comparison_text(*(read_benchmark(path) for path in arguments.compare)), end="")
         return 0
-    if arguments.engine is None:
-        raise InputError("name an engine to time, or two results to --compare")
     _report(_timed(_options(arguments), show=sys.stderr.isatty() and not arguments.quiet), arguments)
     return 0
+
+
+def _check_words(arguments: argparse.Namespace) -> None:
+    """UsageError where there is nothing to time, or a result would replace something."""
+    if arguments.compare is not None:
+        if arguments.engine or arguments.json or arguments.html:
+            raise UsageError("--compare prints its table and takes no engine, --json or --html; leave them out")
+        return
+    if arguments.engine is None:
+        taken = arguments.json not in (None, "-")
+        raise UsageError(
+            f"name an engine to time: '{arguments.json}' was taken for the file of --json; put the engine first"
+            if taken
+            else "name an engine to time, or two results to --compare"
+        )
+    json_file = None if arguments.json in (None, "-") else Path(arguments.json)
+    refuse_overwriting({"--json": json_file, "--html": arguments.html}, engine_files(arguments.engine))
 
 
 def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:

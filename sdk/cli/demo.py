@@ -19,6 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._paths import refuse_overwriting
+from sdk.errors import UsageError
+from sdk.wording import counted
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -38,7 +42,9 @@ CLIP_SIZE_HW = (384, 384)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", help="a camera's number, or a video or image file; default: a rendered figure")
+    parser.add_argument(
+        "--source", help="a camera's number, a stream's URL, or a video or image file; default: a rendered figure"
+    )
     parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="default ./demo")
     parser.add_argument("--frames", type=int, default=72, help="most frames of the clip or camera (default 72)")
     parser.add_argument("--seed", type=int, default=3, help="of the rendered figure")
@@ -48,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.errors import InputError
-
     if arguments.frames < 1:
-        raise InputError(f"--frames must be at least 1 (got {arguments.frames})")
+        raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
+    given = [Path(arguments.source)] if arguments.source else []
+    refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
     seen = _Seen()
     _follow(engine, arguments, seen)
@@ -112,37 +118,18 @@ def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | Non
     if arguments.source is None:
         yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
         return
-    frames = _camera_frames(int(arguments.source)) if arguments.source.isdecimal() else _file_frames(arguments.source)
-    for _, frame in zip(range(arguments.frames), frames, strict=False):
+    for _, frame in zip(range(arguments.frames), _source_frames(arguments.source), strict=False):
         yield frame, None
 
 
-def _camera_frames(index: int) -> Iterator[Frame]:
-    import cv2
-    import numpy as np
-
-    from sdk.errors import InputError
-
-    capture = cv2.VideoCapture(index)
-    try:
-        read, frame = capture.read()
-        if not read:
-            raise InputError(f"camera {index} gives no frame; check that it is connected and free, or name a file")
-        while read:
-            yield np.asarray(frame, np.uint8)
-            read, frame = capture.read()
-    finally:
-        capture.release()
-
-
-def _file_frames(path: str) -> Iterator[Frame]:
+def _source_frames(name: str) -> Iterator[Frame]:
     from sdk.errors import InputError
     from sdk.runtime.sources import Unreadable, frames_of, sources_from
 
-    for source in sources_from([path]):
+    for source in sources_from([name]):
         for frame in frames_of(source):
             if isinstance(frame, Unreadable):
-                raise InputError(f"'{source.path}' cannot be read: {frame.reason}")
+                raise InputError(f"'{source.name}' cannot be read: {frame.reason}")
             yield frame
 
 
@@ -189,7 +176,7 @@ def _print(result: dict[str, Any]) -> None:
     if accuracy is not None:
         print(
             f"accuracy  PCK@0.2 {accuracy['pck_0.2']:.1f}, PCK@0.1 {accuracy['pck_0.1']:.1f}, median error "
-            f"{accuracy['median_error_px']:.1f} px over {result['frames']} frames of a rendered figure"
+            f"{accuracy['median_error_px']:.1f} px over {counted(result['frames'], 'frame')} of a rendered figure"
         )
     stages = ", ".join(f"{stage} {value:.2f}" for stage, value in result["latency_ms"].items())
     print(f"latency   {stages} ms (medians of a frame)")

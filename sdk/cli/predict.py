@@ -1,7 +1,8 @@
-"""`sdk predict ENGINE SOURCE...`: run an engine on images, folders, globs and videos.
+"""`sdk predict ENGINE SOURCE...`: run an engine on images, folders, globs, videos, cameras and streams.
 
 Without boxes and detector an image is one person's whole frame; in a video the previous frame's joints give the next
-boxes. A source that cannot be read is reported and counted, the others are done, and the exit status is 1.
+boxes. A source that cannot be read, or whose frames no estimator takes, and a row of the boxes file that is no box are
+reported and counted; the others are done, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ import argparse
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
-from sdk.errors import InputError
+from sdk.errors import InputError, UsageError
+from sdk.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sdk.cli._lines import PartFile
     from sdk.poses import Poses
     from sdk.runtime.boxfile import BoxFile
     from sdk.runtime.estimator import PoseEstimator
+    from sdk.runtime.outputs import VideoFile
     from sdk.runtime.sources import Source
 
     Frame = NDArray[np.uint8]
@@ -30,11 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 log = logging.getLogger("sdk.predict")
+NAMED = 5  # bad rows of a boxes file that are told one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("engine", metavar="ENGINE", help="an engine folder, or the name of a bundled engine")
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image, video, folder or glob pattern")
+    parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="image, video, folder or glob pattern; a camera (0, /dev/video0) or a stream (rtsp://...)",
+    )
+    parser.add_argument("--max-frames", type=int, metavar="N", help="of each video, camera or stream (default: all)")
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
@@ -53,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("results")
     out.add_argument("--save", type=Path, metavar="DIR", help="write annotated images and videos here")
     out.add_argument("--threshold", type=float, help="draw joints from this score on (default: by the score rule)")
-    out.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame")
+    out.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame, to FILE.part as it goes")
     out.add_argument("--coco", type=Path, metavar="FILE", help="write COCO keypoint results")
     out.add_argument("--json", action="store_true", help="print the JSON lines instead of a summary")
 
@@ -62,19 +75,55 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.runtime.boxfile import boxes_from_file
     from sdk.runtime.sources import sources_from
 
-    if arguments.boxes and arguments.detector:
-        raise InputError("--boxes and --detector exclude each other; give one")
+    _check_words(arguments)
     sources = sources_from(arguments.sources)
+    tracked = any(source.kind == "video" for source in sources) and not arguments.no_track
+    if arguments.detect_every > 1 and not tracked:
+        raise UsageError(
+            f"--detect-every {arguments.detect_every} needs a video to follow persons in, and no --no-track; "
+            "leave it out to detect in every frame"
+        )
+    pictures = _pictures_of(sources, arguments.save)
+    _refuse_overwriting(arguments, sources, pictures)
     boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold) if arguments.boxes else None
-    job = _Job(arguments, sources, boxes)
-    with _estimator(arguments, sources) as estimate, job.outputs():
-        for source in sources:
-            job.predict(estimate, source)
+    job = _Job(arguments, sources, pictures, boxes)
+    try:
+        with _estimator(arguments, tracked=tracked) as estimate, job.outputs():
+            for source in sources:
+                job.predict(estimate, source)
+    except KeyboardInterrupt:
+        job.report_interrupted()
+        return 1
     job.report()
-    return 1 if job.unreadable else 0
+    return 1 if job.failed else 0
 
 
-def _estimator(arguments: argparse.Namespace, sources: list[Source]) -> PoseEstimator:
+def _check_words(arguments: argparse.Namespace) -> None:
+    """UsageError for words that do not go together."""
+    if arguments.boxes and arguments.detector:
+        raise UsageError("--boxes and --detector exclude each other; give one")
+    for option, value in (("--detect-every", arguments.detect_every), ("--max-frames", arguments.max_frames)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} must be at least 1 (got {value})")
+    if arguments.detect_every > 1 and not arguments.detector:
+        raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
+
+
+def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
+    """UsageError for a result that would replace something read, or another result."""
+    from sdk.cli._lines import part_of
+
+    jsonl = arguments.jsonl
+    lines = {} if jsonl is None else {"--jsonl": jsonl, "--jsonl, unfinished,": part_of(jsonl)}
+    saved = {f"--save of '{source.name}'": target for source, target in pictures.items()}
+    read = [source.path for source in sources if source.address is None]
+    refuse_overwriting(
+        {**lines, "--coco": arguments.coco, **saved},
+        [*read, arguments.boxes, arguments.detector, *engine_files(arguments.engine)],
+    )
+
+
+def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator:
     from sdk import PoseEstimator
     from sdk.runtime.detector import Detector
 
@@ -85,7 +134,7 @@ def _estimator(arguments: argparse.Namespace, sources: list[Source]) -> PoseEsti
         arguments.engine,
         device=arguments.device,
         detector=detector,
-        tracker=any(source.kind == "video" for source in sources) and not arguments.no_track,
+        tracker=tracked,
         detect_every=arguments.detect_every,
         refine=arguments.refine,
         flip_test=arguments.flip_test,
@@ -96,49 +145,56 @@ def _estimator(arguments: argparse.Namespace, sources: list[Source]) -> PoseEsti
 class _Job:
     """One run of the verb: its options, its open files and its counts."""
 
-    def __init__(self, arguments: argparse.Namespace, sources: list[Source], boxes: BoxFile | None) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        sources: list[Source],
+        pictures: dict[Source, Path],
+        boxes: BoxFile | None,
+    ) -> None:
         self._arguments = arguments
         self._boxes = boxes
-        self._pictures = _pictures_of(sources, arguments.save)
+        self._pictures = pictures
         self._ids = _ImageIds(sources, boxes)
         self._sources = sources
         self._results: list[dict[str, Any]] = []
-        self._lines: Any = None
-        self._frames = self._persons = self._without_boxes = 0
-        self.unreadable: list[str] = []
+        self._lines: PartFile | None = None
+        self._video: VideoFile | None = None  # the annotated one that is being written
+        self._frames = self._persons = self._without_boxes = self._bad_boxes = 0
+        self._unreadable: list[str] = []
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._unreadable or self._bad_boxes)
 
     def outputs(self) -> ExitStack:
-        """Open what is written over the whole run; nothing of it appears unless the run ends well."""
-        from sdk.runtime.outputs import LineFile
+        """Open what is written over the whole run."""
+        from sdk.cli._lines import PartFile
 
         stack = ExitStack()
         if self._arguments.jsonl:
-            self._lines = stack.enter_context(LineFile(self._arguments.jsonl))
-        total = sum(max(source.frames, 1) for source in self._sources)
-        self._bar = stack.enter_context(_progress_bar(total))
+            self._lines = stack.enter_context(PartFile(self._arguments.jsonl))
+        self._bar = stack.enter_context(_progress_bar(_total(self._sources, self._arguments.max_frames)))
         return stack
 
     def predict(self, estimate: PoseEstimator, source: Source) -> None:
         """All frames of one source, its annotated copy included."""
-        from sdk.runtime.outputs import VideoFile
         from sdk.runtime.sources import Unreadable, frames_of
 
         estimate.reset_tracks()
-        target = self._pictures.get(source.path)
-        with ExitStack() as stack:
-            video: VideoFile | None = None
-            for index, frame in enumerate(frames_of(source)):
-                if isinstance(frame, Unreadable):
-                    self._unreadable(source, frame.reason)
-                    break
-                poses = self._poses(estimate, source, frame, index)
-                self._record(source, index, frame, poses)
-                if target and source.kind == "video":
-                    video = video or stack.enter_context(VideoFile(target, source.fps))
-                    video.write(poses.draw(frame, self._arguments.threshold))
-                elif target:
-                    _save_picture(target, poses.draw(frame, self._arguments.threshold))
-                self._bar.update()
+        try:
+            with ExitStack() as stack:
+                for index, frame in enumerate(islice(frames_of(source), self._arguments.max_frames)):
+                    if isinstance(frame, Unreadable):
+                        self._pass_over(source, frame.reason)
+                        break
+                    poses = self._poses(estimate, source, frame, index)
+                    self._record(source, index, frame, poses)
+                    self._save(source, frame, poses, stack)
+                    self._bar.update()
+        except InputError as error:
+            self._pass_over(source, str(error))
+        self._video = None
 
     def report(self) -> None:
         """Write the COCO results, and say on the log what was done."""
@@ -148,34 +204,68 @@ class _Job:
             write_json(self._arguments.coco, self._results)
         if self._without_boxes:
             log.warning("%d of %d frames are not in %s", self._without_boxes, self._frames, self._arguments.boxes)
-        log.info("%d persons in %d frames of %d sources", self._persons, self._frames, len(self._sources))
-        if self.unreadable:
-            log.error("%d of %d sources could not be read (whole)", len(self.unreadable), len(self._sources))
+        persons, frames, sources = self._persons, self._frames, len(self._sources)
+        log.info("%s in %s of %s", counted(persons, "person"), counted(frames, "frame"), counted(sources, "source"))
+        if self._bad_boxes:
+            log.error("%s of '%s' left out: no box", counted(self._bad_boxes, "row"), self._arguments.boxes)
+        if self._unreadable:
+            log.error("%d of %s could not be read (whole)", len(self._unreadable), counted(sources, "source"))
+
+    def report_interrupted(self) -> None:
+        """Say what of the work is lost."""
+        lost = []
+        if self._arguments.coco:
+            lost.append(f"{counted(len(self._results), 'COCO result')} for '{self._arguments.coco}'")
+        if self._video is not None:
+            lost.append(f"the unfinished '{self._video.path}'")
+        log.error("interrupted after %s; lost: %s", counted(self._frames, "frame"), ", ".join(lost) or "nothing")
 
     def _poses(self, estimate: PoseEstimator, source: Source, frame: Frame, index: int) -> Poses:
-        if self._boxes is None:
-            poses = estimate(frame)
-        else:
-            found = self._boxes.of(source.path, index)
-            self._without_boxes += found is None
-            boxes, scores = found if found is not None else ((), ())
-            try:
-                poses = estimate(frame, boxes, box_scores=scores)
-            except InputError as error:
-                raise InputError(f"{self._arguments.boxes}: '{source.path}', frame {index}: {error}") from error
+        boxes, scores = self._boxes_of(source, index)
+        try:
+            poses = estimate(frame, boxes, box_scores=scores)
+        except InputError as error:
+            raise InputError(f"frame {index}: {error}") from error
         return poses if source.kind == "video" else replace(poses, track_ids=None)
+
+    def _boxes_of(self, source: Source, index: int) -> tuple[Any, Any]:
+        """What the boxes file says of a frame; None and None where there is none to ask."""
+        if self._boxes is None:
+            return None, None
+        for reason in self._boxes.refused_of(source.path, index):
+            self._bad_boxes += 1
+            if self._bad_boxes <= NAMED:
+                log.warning("%s; the row is left out", reason)
+        found = self._boxes.of(source.path, index)
+        self._without_boxes += found is None
+        return ((), ()) if found is None else found
 
     def _record(self, source: Source, index: int, frame: Frame, poses: Poses) -> None:
         self._frames += 1
         self._persons += len(poses)
         height, width = frame.shape[:2]
-        line = {"source": str(source.path), "frame": index, "width": width, "height": height, **poses.to_dict()}
+        line = {"source": source.name, "frame": index, "width": width, "height": height, **poses.to_dict()}
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
             records = poses.to_coco(self._ids.of(source, index))
             self._results += [{**record, "file_name": source.path.name} for record in records]
         self._print(line, poses)
+
+    def _save(self, source: Source, frame: Frame, poses: Poses, stack: ExitStack) -> None:
+        """The annotated picture, or one more of the annotated video that is closed with `stack`."""
+        from sdk.runtime.outputs import VideoFile, write_picture
+
+        target = self._pictures.get(source)
+        if target is None:
+            return
+        picture = poses.draw(frame, self._arguments.threshold)
+        if source.kind == "image":
+            write_picture(target, picture)
+            return
+        if self._video is None:
+            self._video = stack.enter_context(VideoFile(target, source.fps))
+        self._video.write(picture)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:
         import json
@@ -186,43 +276,48 @@ class _Job:
             tqdm.write(json.dumps(line))
         elif not self._arguments.quiet:
             spent = poses.timings_ms["total"]
-            persons = "1 person" if len(poses) == 1 else f"{len(poses)} persons"
-            tqdm.write(f"{line['source']}:{line['frame']}  {persons}, {spent:.1f} ms")
+            tqdm.write(f"{line['source']}:{line['frame']}  {counted(len(poses), 'person')}, {spent:.1f} ms")
 
-    def _unreadable(self, source: Source, reason: str) -> None:
-        self.unreadable.append(str(source.path))
-        log.error("'%s' cannot be read: %s", source.path, reason)
+    def _pass_over(self, source: Source, reason: str) -> None:
+        self._unreadable.append(source.name)
+        log.error("'%s' cannot be read: %s", source.name, reason)
 
 
-def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Path, Path]:
-    """Where each source's annotated copy goes; InputError rather than write two to one place, or over a source."""
+def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Path]:
+    """Where each source's annotated copy goes; UsageError rather than write two to one place, or over a source."""
     if folder is None:
         return {}
-    targets: dict[Path, Path] = {}
+    sources_of: dict[Path, Source] = {}
     originals = {source.path.resolve() for source in sources}
+    whole_folder = folder.resolve()
     for source in sources:
         name = source.path.name if source.kind == "image" else f"{source.path.stem}.mp4"
         target = folder / name
-        if target.resolve() in originals:
-            raise InputError(f"--save would overwrite the source '{target}'; choose another folder")
-        if target in targets.values():
-            other = next(path for path, taken in targets.items() if taken == target)
-            raise InputError(f"'{other}' and '{source.path}' would both be saved as '{target}'; run them separately")
-        targets[source.path] = target
-    return targets
+        if whole_folder / name in originals:
+            raise UsageError(f"--save would overwrite the source '{target}'; choose another folder")
+        other = sources_of.setdefault(target, source)
+        if other is not source:
+            raise UsageError(
+                f"'{other.name}' and '{source.name}' would both be saved as '{target}'; run them separately"
+            )
+    return {source: target for target, source in sources_of.items()}
 
 
 class _ImageIds:
-    """COCO's image ids. Pictures have the boxes file's, else the numbers that all their names are, else are counted
-    from 1. Frames of clips are counted on from the highest id: only reading a clip tells how many it has."""
+    """COCO's image ids. Pictures have the boxes file's; where it tells none, the numbers that all their names are, else
+    they are counted from 1. What the file does not know, a second picture of one of its ids, and frames of clips are
+    counted on from the highest id: only reading a clip tells how many it has."""
 
     def __init__(self, sources: list[Source], boxes: BoxFile | None) -> None:
         taken = {} if boxes is None else boxes.image_ids
-        told = {} if boxes is None else {source.path: boxes.image_id(source.path) for source in sources}
-        known = {path: number for path, number in told.items() if number is not None}
         pictures = [source.path for source in sources if source.kind == "image"]
-        whole = all(path in known for path in pictures) and len(set(known.values())) == len(known)
-        self._given = known if whole else _numbered(pictures)
+        self._given = {} if taken else _numbered(pictures)
+        used: set[int] = set()
+        for source in sources:
+            number = None if boxes is None else boxes.image_id(source.path)
+            if number is not None and number not in used:
+                used.add(number)
+                self._given[source.path] = number
         self._last = max([*self._given.values(), *taken.values()], default=0)
 
     def of(self, source: Source, frame: int) -> int:
@@ -240,13 +335,14 @@ def _numbered(pictures: list[Path]) -> dict[Path, int]:
     return {path: number for number, path in enumerate(pictures, start=1)}
 
 
-def _save_picture(target: Path, picture: Frame) -> None:
-    from sdk.runtime.outputs import write_picture
+def _total(sources: list[Source], limit: int | None) -> int | None:
+    """Frames to come; None where only a camera's or a stream's end tells."""
+    if limit is None and any(source.address is not None for source in sources):
+        return None
+    return sum(max(source.frames, 1) if limit is None else min(source.frames or limit, limit) for source in sources)
 
-    write_picture(target, picture)
 
-
-def _progress_bar(total: int) -> Any:
+def _progress_bar(total: int | None) -> Any:
     """A bar on stderr, where stderr is a terminal."""
     from tqdm import tqdm
 

@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import add_recipe_arguments, recipe_from
+from sdk.errors import UsageError
+from sdk.wording import counted
 
 if TYPE_CHECKING:
     from sdk.recipe import Recipe
@@ -42,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what the file names are relative to")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--settings", type=Path, metavar="TOML", help="other settings than the defaults")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="fine-tune from these .safetensors")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="fine-tune from these: .safetensors, or a released checkpoint"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output, exactly")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the forward pass")
@@ -56,7 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.training.packages import GRAPH, TRAINING, check_packages
     from sdk.training.trainer import Trainer
 
+    if arguments.recipe is None and arguments.recipe_file is None:
+        raise UsageError("name a RECIPE of the catalogue to train, or give --recipe-file F")
     check_packages((*TRAINING, *GRAPH))
+    _refuse_overwriting(arguments)
     recipe, settings = recipe_from(arguments), _settings(arguments)
     train, val = _datasets(arguments, recipe, settings)
     trainer = Trainer(
@@ -75,6 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
         _report(trainer, last, arguments)
     trainer.processes.leave()
     return 0
+
+
+def _refuse_overwriting(arguments: argparse.Namespace) -> None:
+    """UsageError where a file of the run would replace what it reads."""
+    from sdk.training.files import RUN_FILES
+
+    written = {f"--output ({name})": arguments.output / name for name in RUN_FILES}
+    read = (arguments.train, arguments.val, arguments.settings, arguments.weights, arguments.recipe_file)
+    refuse_overwriting(written, read)
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -123,5 +140,5 @@ def _report(trainer: Trainer, last: dict[str, float], arguments: argparse.Namesp
     if arguments.json:
         print(json.dumps({"epochs": trainer.epoch, "best_pck_0.2": trainer.best, "last": last, "files": files}))
         return
-    print(f"best PCK@0.2 {trainer.best:.2f} in {trainer.epoch} epochs; the last: AP {last['ap']:.2f}")
+    print(f"best PCK@0.2 {trainer.best:.2f} in {counted(trainer.epoch, 'epoch')}; the last: AP {last['ap']:.2f}")
     print(*files, sep="\n")

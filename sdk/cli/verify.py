@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._paths import engine_files, refuse_overwriting
+
 if TYPE_CHECKING:
     from sdk.evaluate.verifying import VerifyOptions
 
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.evaluate.report import markdown, report_table, write_report
     from sdk.evaluate.verifying import verify
 
+    _refuse_overwriting(arguments)
     verification = verify(_options(arguments))
     table = report_table(verification)
     print(json.dumps(table, indent=2) if arguments.json else markdown(table), end="\n" if arguments.json else "")
@@ -60,6 +63,18 @@ def run(arguments: argparse.Namespace) -> int:
     for line in verification.dataset.problems.lines():
         print(f"left out: {line}", file=sys.stderr)
     return 0 if verification.passed else 1
+
+
+def _refuse_overwriting(arguments: argparse.Namespace) -> None:
+    """UsageError where a report would replace what the verification reads."""
+    from sdk.evaluate.report import report_files
+
+    if arguments.output is None:
+        return
+    read = [arguments.annotations, arguments.detections, arguments.head_boxes, *engine_files(arguments.engine)]
+    against = [] if arguments.against is None else engine_files(arguments.against)
+    written = {f"--output ({path.name})": path for path in report_files(arguments.output)}
+    refuse_overwriting(written, [*read, *against])
 
 
 def _options(arguments: argparse.Namespace) -> VerifyOptions:

@@ -18,7 +18,9 @@ import numpy as np
 from sdk.errors import InputError
 from sdk.evaluate.benchmarking import FORMAT
 from sdk.evaluate.charts import line_chart, scatter_chart
+from sdk.evaluate.machine import machine_rows
 from sdk.evaluate.page import document, figure, rows_table
+from sdk.wording import counted
 
 __all__ = ["benchmark_page", "benchmark_text", "comparison_text", "read_benchmark"]
 
@@ -43,8 +45,9 @@ def benchmark_text(table: Table) -> str:
     engine, machine, options = table["engine"], table["machine"], table["options"]
     lines = [
         f"{engine['name']}: {engine['precision']} on {table['device']}, frame {options['frame']}, "
-        f"{options['threads']} threads, flip test {'on' if options['flip_test'] else 'off'}",
-        f"{machine['processor']}, {machine['cores']} cores, {_clock(machine)}, load {machine['load_1_minute']}",
+        f"{_threads(options['threads'])}, flip test {'on' if options['flip_test'] else 'off'}",
+        f"{machine['processor']}, {counted(machine['cores'], 'core')}, {_clock(machine)}, "
+        f"load {machine['load_1_minute']}",
         f"GPU {_joined(machine['gpus'])}; power mode {machine['power_mode']}; power {table['power']}",
         "",
     ]
@@ -91,7 +94,7 @@ def benchmark_page(table: Table) -> str:
     charts = []
     by_persons = _by_persons(table["cases"])
     if by_persons:
-        chart = line_chart(by_persons, "persons in the frame", "latency, ms", markers=True)
+        chart = line_chart(by_persons, "persons in the frame", "latency, ms", markers=True, whole_x=True)
         charts.append(figure(chart, "Latency of a whole call by persons; p99 is the dearest call in a hundred."))
     for kind, words in (("estimate", "the whole call"), ("network", "the network alone"), ("peer", "the peer")):
         course = {
@@ -103,8 +106,8 @@ def benchmark_page(table: Table) -> str:
             chart = scatter_chart(course, "seconds since the first call", "latency, ms")
             charts.append(figure(chart, f"Each call of {words} over time: drift, steps and stragglers."))
     parts.append('<div class="charts">' + "".join(charts) + "</div>")
-    machine = [(str(key), str(value)) for key, value in table["machine"].items()]
-    return document(f"Benchmark of {table['engine']['name']}", "\n".join([*parts, rows_table(machine)]))
+    machine = rows_table(machine_rows(table["machine"]))
+    return document(f"Benchmark of {table['engine']['name']}", "\n".join([*parts, machine]))
 
 
 def _by_persons(cases: Sequence[Table]) -> dict[str, tuple[Any, Any]]:
@@ -132,6 +135,10 @@ def _clock(machine: Table) -> str:
     return f"clock {clock}" if isinstance(clock, str) else f"clock {clock['now']:.0f} MHz"
 
 
+def _threads(threads: int | str) -> str:
+    return counted(threads, "thread") if isinstance(threads, int) else f"threads: {threads}"
+
+
 def _joined(words: Any) -> str:
     return words if isinstance(words, str) else ", ".join(words)
 
@@ -148,14 +155,16 @@ def _device_lines(clock: Table) -> list[str]:
         rows.append((f"plan alone, batch {batch}", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}"))
     for persons, stages in clock["stages_ms"].items():
         for name, figures in stages.items():
-            rows.append((f"{name} apart, {persons} persons", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}"))
+            rows.append(
+                (f"{name} apart, {counted(int(persons), 'person')}", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}")
+            )
     return _aligned(rows)
 
 
 def _peer_lines(peer: Table) -> list[str]:
     lines = [f"{peer['name']} {peer['version']} ({peer['note']}), its latency over ours:"]
     lines += [
-        f"  {each['persons']} persons: p50 {each['ratio_p50']:.2f}x, p99 {each['ratio_p99']:.2f}x"
+        f"  {counted(each['persons'], 'person')}: p50 {each['ratio_p50']:.2f}x, p99 {each['ratio_p99']:.2f}x"
         for each in peer["ratios"]
     ]
     return [*lines, f"  joints of both lie {peer['median_distance_px']} px apart in the middle"]

@@ -28,6 +28,7 @@ from sdk.manifest import Engine
 from sdk.runtime.estimator import PoseEstimator
 from sdk.runtime.pipeline import open_pipeline
 from sdk.runtime.session import Session, engine_from, open_session
+from sdk.wording import counted
 
 __all__ = ["FORMAT", "BenchmarkOptions", "benchmark", "boxes_in_frame", "noise_frame"]
 
@@ -145,7 +146,7 @@ def _network_case(session: Session, batch: int) -> Case:
     if batch > session.max_batch:
         raise InputError(
             f"batch must be at most the engine's largest, {session.max_batch} (got {batch}); "
-            "build the engine with a larger --batch to time it"
+            "build the engine with a larger --max-batch to time it"
         )
     size = session.recipe.input.size_hw
     crops = np.random.default_rng(SEED).standard_normal((batch, 3, *size)).astype(np.float32)
@@ -165,7 +166,7 @@ def _estimate_case(estimate: PoseEstimator, frame: NDArray[np.uint8], boxes: NDA
         timed = [value for value in stages.values() if not isinstance(value, str)]
         return {**stages, "host": total - sum(timed)} if timed else stages
 
-    return Case(f"estimate, {len(boxes)} persons", "estimate", len(boxes), call)
+    return Case(f"estimate, {counted(len(boxes), 'person')}", "estimate", len(boxes), call)
 
 
 def _peer_case(peer: Peer, frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Case:
@@ -173,7 +174,7 @@ def _peer_case(peer: Peer, frame: NDArray[np.uint8], boxes: NDArray[np.float32])
         peer.estimate(frame, boxes)
         return {}
 
-    return Case(f"{peer.name}, {len(boxes)} persons", "peer", len(boxes), call)
+    return Case(f"{peer.name}, {counted(len(boxes), 'person')}", "peer", len(boxes), call)
 
 
 def _device_times(options: BenchmarkOptions, engine: Engine, bench: _Bench, stack: ExitStack) -> dict[str, Any]:

@@ -39,15 +39,17 @@ class _Axes:
         low, high = self.y_range
         return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
-    def frame(self, x_label: str, y_label: str, *, x_ticks: bool = True) -> None:
-        """Grid, tick labels and the names of the axes."""
-        for value in _ticks(*self.y_range):
+    def frame(
+        self, x_label: str, y_label: str, *, x_ticks: bool = True, whole_x: bool = False, whole_y: bool = False
+    ) -> None:
+        """Grid, tick labels and the names of the axes; `whole`: of what is counted, so that no tick lies between."""
+        for value in _ticks(*self.y_range, whole=whole_y):
             level = self.y(value)
             self.parts.append(
                 f'<line x1="{LEFT}" x2="{self.width - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>'
             )
             self.text(LEFT - 6, level + 4, _label(value), "end")
-        for value in _ticks(*self.x_range) if x_ticks else ():
+        for value in _ticks(*self.x_range, whole=whole_x) if x_ticks else ():
             self.text(self.x(value), self.height - BOTTOM + 16, _label(value), "middle")
         self.text((LEFT + self.width - RIGHT) / 2, self.height - 6, x_label, "middle")
         middle = (TOP + self.height - BOTTOM) / 2
@@ -83,10 +85,11 @@ def line_chart(
     *,
     y_top: float | None = None,
     markers: bool = False,
+    whole_x: bool = False,
 ) -> str:
-    """Lines through (x, y) of each name; y starts at 0."""
+    """Lines through (x, y) of each name; y starts at 0. `whole_x`: x counts something."""
     axes = _axes_of(series, y_top)
-    axes.frame(x_label, y_label)
+    axes.frame(x_label, y_label, whole_x=whole_x)
     axes.legend(list(series))
     for (xs, ys), colour in zip(series.values(), _cycled(len(series)), strict=True):
         for run in _finite_runs(xs, ys):
@@ -146,7 +149,7 @@ def histogram(values: Float64Array, x_label: str, y_label: str, *, bins: int = 4
     low, high = float(known.min()), float(np.percentile(known, 99.5))
     counts, edges = np.histogram(np.minimum(known, high), bins=bins, range=_widened((low, high)))
     axes = _Axes((float(edges[0]), float(edges[-1])), (0.0, float(counts.max())), WIDTH, HEIGHT)
-    axes.frame(x_label, y_label)
+    axes.frame(x_label, y_label, whole_y=True)
     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
         x, top = axes.x(float(left)), axes.y(float(count))
         axes.parts.append(
@@ -180,11 +183,12 @@ def _widened(limits: tuple[float, float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5) if low else (0.0, 1.0)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between the limits."""
+def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """About five round numbers between the limits, whole ones only where so asked."""
     rough = (high - low) / 5
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    step = max(1.0, step) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 from sdk import __version__
 from sdk.cuda_devices import cuda_devices, driver_version
 
-__all__ = ["cores_allowed", "machine_facts"]
+__all__ = ["cores_allowed", "machine_facts", "machine_rows"]
 
 UNAVAILABLE = "unavailable"
-PACKAGES = ("numpy", "onnxruntime", "opencv-python", "tensorrt", "tensorrt-rtx", "pycuda", "torch", "rtmlib")
+PACKAGES = ("numpy", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda", "torch", "rtmlib")
 SYS = Path("/sys/devices/system/cpu")
 
 
@@ -40,8 +41,19 @@ def machine_facts() -> dict[str, Any]:
         "cuda_driver": driver_version() or UNAVAILABLE,
         "jetson": _text(Path("/etc/nv_tegra_release")),
         "power_mode": _power_mode(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": _packages(),
     }
+
+
+def machine_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The facts as rows of text: one for each entry of a table, a list with commas."""
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name}, {key}", str(each)) for key, each in value.items()]
+        else:
+            rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows
 
 
 def cores_allowed() -> int:
@@ -85,6 +97,16 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return UNAVAILABLE
+
+
+def _packages() -> dict[str, str]:
+    """Versions of what is installed; OpenCV has several distributions, so the module says which one is in use."""
+    versions = {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    try:
+        import cv2
+    except ImportError:
+        return versions
+    return {**versions, "cv2": cv2.__version__}
 
 
 def _version(package: str) -> str | None:

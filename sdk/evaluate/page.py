@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.charts import bar_chart, histogram, line_chart
+from sdk.evaluate.machine import machine_rows
 from sdk.evaluate.pictures import data_uri, person_picture
 from sdk.evaluate.scoring import truth_rows
 from sdk.evaluate.verifying import Verification
+from sdk.wording import counted
 
-__all__ = ["PUBLISHED_HEAD", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]
+__all__ = ["PUBLISHED_HEAD", "change_words", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]
 
 SHOWN = 6  # persons a row of pictures
 PUBLISHED_HEAD = ("published", "value", "measured here", "boxes", "source")
@@ -41,9 +43,9 @@ def html_page(verification: Verification, table: Mapping[str, Any]) -> str:
     engine, dataset = table["engine"], table["dataset"]
     body = [
         f"<h1>{escape(engine['name'])} on {escape(dataset['kind'])}</h1>",
-        f"<p>{dataset['persons']} persons in {dataset['pictures']} pictures · {dataset['boxes']} boxes "
-        f"({escape(dataset['box_convention'])}) · {engine['precision']} on {escape(engine['device'])} · flip test "
-        f"{'on' if table['protocol']['flip_test'] else 'off'}</p>",
+        f"<p>{counted(dataset['persons'], 'person')} in {counted(dataset['pictures'], 'picture')} · "
+        f"{dataset['boxes']} boxes ({escape(dataset['box_convention'])}) · {engine['precision']} on "
+        f"{escape(engine['device'])} · flip test {'on' if table['protocol']['flip_test'] else 'off'}</p>",
         f'<p class="big">{escape(table["headline"])} {shown(table["figures"][table["headline"]])}</p>',
         *_comparison_part(verification, table),
         "<h2>Figures</h2>",
@@ -91,11 +93,24 @@ def shown(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
 
 
+def change_words(drop: float | None, interval: Sequence[float | None], samples: int) -> str:
+    """How far a figure fell or rose against its reference, and how far in most bootstrap samples, the same way."""
+    low, high = interval
+    if drop is None or low is None or high is None:
+        return "How far the figure fell is not known"
+    within = f"in 95 % of {samples} bootstrap samples over pictures"
+    if f"{abs(drop):.2f}" == "0.00":
+        return f"The figure is the same (fell by {low:.2f} to {high:.2f} {within})"
+    if drop > 0:
+        return f"The figure fell by {drop:.2f} points ({low:.2f} to {high:.2f} {within})"
+    return f"The figure rose by {-drop:.2f} points ({-high:.2f} to {-low:.2f} {within})"
+
+
 def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
     if verification.comparison is None:
         return []
     comparison, found = verification.comparison, table["comparison"]
-    low, high = map(shown, found["drop_interval_95"])
+    change = change_words(found["drop"], found["drop_interval_95"], comparison.samples)
     verdict = ("pass", "within") if verification.passed else ("fail", "not within")
     rows = [
         (f"{found['headline']} of this engine", shown(found["ours"])),
@@ -121,9 +136,7 @@ def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> li
     pairs = "".join(_pair(verification, int(row)) for row in comparison.worst[:SHOWN])
     return [
         f"<h2>Against {escape(found['reference'])}</h2>",
-        f'<p class="{verdict[0]}">The figure fell by {shown(found["drop"])} points (95 % of {comparison.samples} '
-        f"bootstrap samples over pictures: {low} to {high}), {verdict[1]} the allowed "
-        f"{verification.options.max_drop:g}.</p>",
+        f'<p class="{verdict[0]}">{change}, {verdict[1]} the allowed drop of {verification.options.max_drop:g}.</p>',
         rows_table(rows),
         '<div class="charts">' + "".join(charts) + "</div>",
         "<p>Persons whose joints moved most: this engine left, the reference right.</p>",
@@ -143,9 +156,8 @@ def _chart_part(verification: Verification, table: Mapping[str, Any]) -> list[st
     ]
     if runs:
         a_person = np.array([milliseconds / max(1, persons) for milliseconds, persons in runs])
-        caption = (
-            f"Time of the network here, {len(runs)} runs side by side with reading; `sdk benchmark` measures latency."
-        )
+        together = f"{counted(len(runs), 'run')} side by side with reading"
+        caption = f"Time of the network here, {together}; `sdk benchmark` measures latency."
         charts.insert(1, figure(histogram(a_person, "network, ms a person", "runs"), caption))
     return ["<h2>Curves, joints, time</h2>", '<div class="charts">' + "".join(charts) + "</div>", _spent(table)]
 
@@ -155,7 +167,10 @@ def _spent(table: Mapping[str, Any]) -> str:
     if not timing["persons_per_second"]:
         return "<p>All persons came from the journal of an earlier run.</p>"
     rows = [(f"{name} (main thread)", f"{value} s") for name, value in timing["main_thread_seconds"].items()]
-    rows += [(f"{name} (sum of {timing['workers']} workers)", f"{v} s") for name, v in timing["worker_seconds"].items()]
+    rows += [
+        (f"{name} (sum of {counted(timing['workers'], 'worker')})", f"{v} s")
+        for name, v in timing["worker_seconds"].items()
+    ]
     rows += [("whole", f"{timing['wall_seconds']} s"), ("scoring, afterwards", f"{timing['scoring_seconds']} s")]
     return f"<p>{timing['persons_per_second']} persons a second.</p>" + rows_table(rows)
 
@@ -205,11 +220,15 @@ def _detail_part(table: Mapping[str, Any]) -> list[str]:
     parts = ["<h2>What this rests on</h2>"]
     if remarks:
         parts.append("<ul>" + "".join(f"<li>{escape(remark)}</li>" for remark in remarks) + "</ul>")
-    machine = {key: value for key, value in table["machine"].items() if key != "packages"}
-    for facts in (table["engine"], table["protocol"], machine, table["machine"]["packages"]):
+    for facts in (table["engine"], table["protocol"]):
         parts.append(
-            rows_table([(str(key), str(value)) for key, value in facts.items() if not isinstance(value, dict)])
+            rows_table([(str(key), _said(value)) for key, value in facts.items() if not isinstance(value, dict)])
         )
+    parts.append(rows_table(machine_rows(table["machine"])))
     if table["published"]:
         parts.append("<p>Published for this network:</p>" + rows_table(published_rows(table), PUBLISHED_HEAD))
     return parts
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sdk.errors import InputError, MissingDependencyError
 from sdk.manifest import Engine
 from sdk.runtime.ort_session import onnxruntime_session
+from sdk.wording import counted
 
 __all__ = ["Peer", "rtmlib_peer"]
 
@@ -69,7 +70,8 @@ def rtmlib_peer(engine: Engine, threads: int | None = None) -> Peer:
     return Peer(
         "rtmlib",
         metadata.version("rtmlib"),
-        f"ONNX Runtime on the CPU, {threads or 'all'} threads, one person a run, as rtmlib does",
+        f"ONNX Runtime on the CPU, {counted(threads, 'thread') if threads else 'all cores'}, one person a run, "
+        "as rtmlib does",
         model,
         lambda frame: np.ascontiguousarray(frame[..., ::-1]) if turned else frame,
     )

@@ -310,15 +310,34 @@ def _waited(future: Future[_Prepared], timing: Timing) -> _Prepared:
 def _check_same_crops(runners: Sequence[Runner]) -> None:
     first = runners[0].recipe
     for runner in runners[1:]:
-        ours, theirs = first.input, runner.recipe.input
-        same = (ours.size_hw, ours.mean, ours.std, ours.colour, ours.box_padding) == (
-            theirs.size_hw, theirs.mean, theirs.std, theirs.colour, theirs.box_padding
-        )  # fmt: skip
-        if not same or first.skeleton.joints != runner.recipe.skeleton.joints:
+        different = _differences(first, runner.recipe)
+        if different:
             raise InputError(
-                "two engines are compared on the same crops, so their inputs and joints must be the same "
-                f"(got '{first.name}' {ours} and '{runner.recipe.name}' {theirs}); verify them one by one instead"
+                "two engines are compared on the same crops, so their inputs and joints must be the same ("
+                f"'{first.name}' and '{runner.recipe.name}' differ: {'; '.join(different)}); verify them one by one"
             )
+
+
+def _differences(first: Recipe, second: Recipe) -> list[str]:
+    """What decides crops and joints and is not the same, in words."""
+    ours, theirs = _crop_facts(first), _crop_facts(second)
+    found = [f"{name} {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+    joints = first.skeleton.joints, second.skeleton.joints
+    if len(joints[0]) != len(joints[1]):
+        return [*found, f"{len(joints[0])} and {len(joints[1])} joints"]
+    pairs = [f"{one} and {other}" for one, other in zip(*joints, strict=True) if one != other]
+    return [*found, *([f"joints {', '.join(pairs)}"] if pairs else [])]
+
+
+def _crop_facts(recipe: Recipe) -> dict[str, str]:
+    source = recipe.input
+    return {
+        "input size": f"{source.height}x{source.width}",
+        "mean": ", ".join(f"{value:g}" for value in source.mean),
+        "std": ", ".join(f"{value:g}" for value in source.std),
+        "colour order": source.colour,
+        "box padding": f"{source.box_padding:g}",
+    }
 
 
 class _bar:  # noqa: N801 (used as a function)

@@ -22,14 +22,16 @@ from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
 from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.scoring import Rules, Scores, results_of
-from sdk.evaluate.verifying import Verification
+from sdk.evaluate.verifying import JOURNAL_NAME, Verification
 from sdk.files import whole_file
 from sdk.manifest import Engine, sha256_of_file
+from sdk.wording import counted
 
-__all__ = ["markdown", "report_table", "write_report", "write_text"]
+__all__ = ["markdown", "report_files", "report_table", "write_report", "write_text"]
 
 FORMAT = 1
 RESULTS_NAME = "keypoints.json"
+REPORT_NAMES = ("report.json", "report.md", "report.html")
 
 
 def write_report(verification: Verification, folder: Path) -> Path:
@@ -39,10 +41,15 @@ def write_report(verification: Verification, folder: Path) -> Path:
     rules = Rules(verification.recipe, verification.options.nms)
     results = results_of(verification.dataset, verification.persons[:, 0], rules)
     write_text(folder / RESULTS_NAME, json.dumps(results))
-    write_text(folder / "report.json", json.dumps(table, indent=2) + "\n")
-    write_text(folder / "report.md", markdown(table))
-    write_text(folder / "report.html", html_page(verification, table))
+    texts = (json.dumps(table, indent=2) + "\n", markdown(table), html_page(verification, table))
+    for name, text in zip(REPORT_NAMES, texts, strict=True):
+        write_text(folder / name, text)
     return folder
+
+
+def report_files(folder: Path) -> list[Path]:
+    """The files that a verification into `folder` writes, its journal included."""
+    return [folder / name for name in (RESULTS_NAME, *REPORT_NAMES, JOURNAL_NAME)]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -130,9 +137,9 @@ def markdown(table: Mapping[str, Any]) -> str:
     lines = [
         f"# {engine['name']} on {dataset['kind']}",
         "",
-        f"{dataset['persons']} persons in {dataset['pictures']} pictures, {dataset['boxes']} boxes "
-        f"({dataset['box_convention']}); {engine['precision']} on {engine['device']}; flip test "
-        f"{'on' if table['protocol']['flip_test'] else 'off'}.",
+        f"{counted(dataset['persons'], 'person')} in {counted(dataset['pictures'], 'picture')}, "
+        f"{dataset['boxes']} boxes ({dataset['box_convention']}); {engine['precision']} on {engine['device']}; "
+        f"flip test {'on' if table['protocol']['flip_test'] else 'off'}.",
         "",
         *_markdown_rows(("figure", "value"), [(name, shown(value)) for name, value in table["figures"].items()]),
     ]

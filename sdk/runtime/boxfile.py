@@ -1,5 +1,7 @@
-"""Boxes from a file, by image: COCO annotations, COCO detection results, or CSV. Only reading; checks of geometry are
-`sdk.geometry`'s.
+"""Boxes from a file, by image: COCO annotations, COCO detection results, or CSV.
+
+A file of another form is refused. A row whose numbers are no box (`sdk.geometry` says which are) is left out, and why
+is kept beside the others of its image: one bad box of a detector's thousands costs that box.
 
 CSV has a header line with the columns file, x1, y1, x2, y2 and, if wanted, score and frame (a video's frame, from 0).
 COCO annotations and results hold `bbox` as x, y, width, height. Results without an `images` table are matched by the
@@ -14,7 +16,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +33,13 @@ from sdk.coco import (
     tables_of,
 )
 from sdk.errors import InputError
+from sdk.geometry import check_boxes
 
 __all__ = ["BoxFile", "boxes_from_file"]
 
 Float32Array = NDArray[np.float32]
 Row = tuple[float, float, float, float, float]  # x1, y1, x2, y2, score
-Rows = dict[tuple[str, int], list[Row]]
+Place = tuple[str, int]  # image, frame
 CSV_COLUMNS = ("file", "x1", "y1", "x2", "y2")
 
 
@@ -45,7 +48,8 @@ class BoxFile:
     """Boxes by (image's key, frame). The key is a file name, its stem's number, or a path's end."""
 
     path: Path
-    rows: Mapping[tuple[str, int], list[Row]]
+    rows: Mapping[Place, list[Row]]
+    refused: Mapping[Place, list[str]]  # rows that are no boxes: where they stand, and why
     image_ids: Mapping[str, int]  # key -> image id, when the file tells
     known: frozenset[str]  # keys of all images of the file, those without boxes too
 
@@ -56,6 +60,10 @@ class BoxFile:
             return None
         rows = np.array(self.rows.get((key, frame), []), np.float32).reshape(-1, 5)
         return np.ascontiguousarray(rows[:, :4]), np.ascontiguousarray(rows[:, 4])
+
+    def refused_of(self, image: Path, frame: int = 0) -> list[str]:
+        """What is wrong with the rows of an image that are left out."""
+        return self.refused.get((self._key(image) or "", frame), [])
 
     def image_id(self, image: Path) -> int | None:
         """The id that the file gives an image, if any."""
@@ -89,7 +97,9 @@ def _from_annotations(path: Path, table: Table, threshold: float) -> BoxFile:
     names = {number: Path(name).as_posix() for number, name in image_names(table, path, InputError).items()}
     persons, entries = person_categories(table), tables_of(table, "annotations", path, InputError)
     rows = _rows_of(path, "annotations", _persons_of(entries, persons), names, threshold)
-    return BoxFile(path, rows, {name: number for number, name in names.items()}, frozenset(names.values()))
+    return BoxFile(
+        path, rows.boxes, rows.refused, {name: number for number, name in names.items()}, frozenset(names.values())
+    )
 
 
 def _from_results(path: Path, table: list[object], threshold: float) -> BoxFile:
@@ -97,7 +107,9 @@ def _from_results(path: Path, table: list[object], threshold: float) -> BoxFile:
     numbers = [record_from(entry).image_id for entry in entries]
     names = {number: f"#{number}" for number in numbers if number is not None}
     rows = _rows_of(path, "", _persons_of(entries, {PERSON}), names, threshold)
-    return BoxFile(path, rows, {name: number for number, name in names.items()}, frozenset(names.values()))
+    return BoxFile(
+        path, rows.boxes, rows.refused, {name: number for number, name in names.items()}, frozenset(names.values())
+    )
 
 
 def _persons_of(entries: list[Table], persons: Collection[int]) -> Iterator[tuple[int, Table]]:
@@ -110,22 +122,60 @@ def _persons_of(entries: list[Table], persons: Collection[int]) -> Iterator[tupl
 
 def _rows_of(
     path: Path, list_name: str, entries: Iterable[tuple[int, Table]], names: Mapping[int, str], threshold: float
-) -> Rows:
-    rows: Rows = {}
+) -> _Rows:
+    rows = _Rows(threshold)
     for index, entry in entries:
         where, record = f"boxes file '{path}': {list_name}[{index}]", record_from(entry)
         if record.image_id is None:
             raise InputError(f"{where}: key 'image_id' must be a whole number (got {entry.get('image_id')!r})")
         if record.image_id not in names:
             raise InputError(f"{where} is of image {record.image_id}, which 'images' does not list")
-        if record.box_xyxy is None:
-            raise InputError(f"{where}: 'bbox' must be x, y, width, height (got {entry.get('bbox')!r})")
-        if "score" in entry and record.score is None:
-            raise InputError(f"{where}: 'score' must be a number, or left out (got {entry['score']!r})")
-        score = 1.0 if record.score is None else record.score
-        if score >= threshold:
-            rows.setdefault((names[record.image_id], 0), []).append((*record.box_xyxy, score))
+        rows.add((names[record.image_id], 0), _coco_row(entry, where), where)
     return rows
+
+
+def _coco_row(entry: Table, where: str) -> Row:
+    """The numbers of an entry, finite or not."""
+    box, score = entry.get("bbox"), _number(entry.get("score", 1.0))
+    numbers = [_number(value) for value in box] if isinstance(box, list) else []
+    if len(numbers) != 4 or None in numbers:
+        raise InputError(f"{where}: 'bbox' must be x, y, width, height (got {box!r})")
+    if score is None:
+        raise InputError(f"{where}: 'score' must be a number, or left out (got {entry['score']!r})")
+    x, y, width, height = (number for number in numbers if number is not None)
+    return x, y, x + width, y + height, score
+
+
+def _number(value: object) -> float | None:
+    if type(value) is int:
+        return float(value) if abs(value) < 1 << 1000 else inf
+    return value if type(value) is float else None
+
+
+class _Rows:
+    """Rows by image and frame; of one that is no box the reason."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self.boxes: dict[Place, list[Row]] = {}
+        self.refused: dict[Place, list[str]] = {}
+
+    def add(self, place: Place, row: Row, where: str) -> None:
+        problem = _problem_of(row)
+        if problem is not None:
+            self.refused.setdefault(place, []).append(f"{where}: {problem}")
+        elif row[4] >= self._threshold:
+            self.boxes.setdefault(place, []).append(row)
+
+
+def _problem_of(row: Row) -> str | None:
+    if not isfinite(row[4]):
+        return f"the score must be finite (got {row[4]})"
+    try:
+        check_boxes(row[:4])
+    except InputError as error:
+        return str(error).replace("box 0", "the box", 1)
+    return None
 
 
 def _from_csv(path: Path, threshold: float) -> BoxFile:
@@ -140,14 +190,14 @@ def _from_csv(path: Path, threshold: float) -> BoxFile:
             f"boxes file '{path}': the header line must name {', '.join(CSV_COLUMNS)} (and may name score, frame); "
             f"missing: {', '.join(missing)}"
         )
-    rows: Rows = {}
+    rows = _Rows(threshold)
     known = set()
     for line, entry in enumerate(reader, start=2):
-        name, frame, row = _csv_row(entry, f"boxes file '{path}', line {line}")
+        where = f"boxes file '{path}', line {line}"
+        name, frame, row = _csv_row(entry, where)
         known.add(name)
-        if row[4] >= threshold:
-            rows.setdefault((name, frame), []).append(row)
-    return BoxFile(path, rows, {}, frozenset(known))
+        rows.add((name, frame), row, where)
+    return BoxFile(path, rows.boxes, rows.refused, {}, frozenset(known))
 
 
 def _csv_row(entry: Mapping[str, str | None], where: str) -> tuple[str, int, Row]:
@@ -160,7 +210,4 @@ def _csv_row(entry: Mapping[str, str | None], where: str) -> tuple[str, int, Row
         score, frame = float(entry.get("score") or 1.0), int(entry.get("frame") or 0)
     except ValueError as error:
         raise InputError(f"{where}: {error}; all columns but file are numbers") from error
-    row = (x1, y1, x2, y2, score)
-    if not all(map(isfinite, row)):
-        raise InputError(f"{where}: box and score must be finite (got {', '.join(map(str, row))})")
-    return Path(name).as_posix(), frame, row
+    return Path(name).as_posix(), frame, (x1, y1, x2, y2, score)

@@ -1,6 +1,8 @@
-"""Where frames come from: image files, folders, globs and video files, listed before the first one is read.
+"""Where frames come from: image files, folders, globs, video files, cameras and streams, listed before one is read.
 
-for source in sources_from(["photos/", "clip.mp4", "more/*.jpg"]):
+A camera is its number or its device (`0`, `/dev/video0`), a stream is a URL (`rtsp://...`).
+
+for source in sources_from(["photos/", "clip.mp4", "more/*.jpg", "0"]):
     for frame in frames_of(source):             # an Unreadable where a frame cannot be had
         ...
 """
@@ -9,10 +11,12 @@ from __future__ import annotations
 
 import glob
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +32,32 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".t
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+CAMERA = re.compile(r"\d+|/dev/video\d+")
+
+
 @dataclass(frozen=True)
 class Source:
-    """One file. `frames` and `fps` are a video's own claims; an image has one frame."""
+    """One file, camera or stream. `frames` and `fps` are a video's own claims; an image has one frame.
+
+    `address` is where a camera or a stream is opened, None for a file; its `path` is what its results are named after.
+    """
 
     path: Path
     kind: Literal["image", "video"]
     frames: int = 1
     fps: float = 0.0
+    address: int | str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the user calls it; of a URL without the password that may stand in it."""
+        if self.address is None:
+            return str(self.path)
+        if isinstance(self.address, int):
+            return f"camera {self.address}"
+        user, at, _ = urlsplit(self.address).netloc.rpartition("@")
+        return self.address.replace(user + at, "", 1)
 
 
 @dataclass(frozen=True)
@@ -47,10 +69,11 @@ class Unreadable:
 
 def sources_from(patterns: Sequence[str]) -> list[Source]:
     """The files that `patterns` name, each once, in order. InputError for one that names none."""
-    paths: dict[Path, None] = {}
+    found: dict[Path | Source, None] = {}
     for pattern in patterns:
-        paths.update(dict.fromkeys(_paths_of(pattern)))
-    return [_source_of(path) for path in paths]
+        live = _live_source(pattern)
+        found.update(dict.fromkeys([live] if live else _paths_of(pattern)))
+    return [each if isinstance(each, Source) else _source_of(each) for each in found]
 
 
 def frames_of(source: Source) -> Iterator[Frame | Unreadable]:
@@ -93,6 +116,17 @@ def _decoded(path: Path, flags: int) -> Frame | Unreadable:
     return Unreadable("not an image that OpenCV reads") if frame is None else np.asarray(frame, np.uint8)
 
 
+def _live_source(pattern: str) -> Source | None:
+    """The camera or the stream that `pattern` names; a file whose name is a number is a file."""
+    if CAMERA.fullmatch(pattern) and not Path(pattern).is_file():
+        index = int(pattern) if pattern.isdecimal() else pattern
+        return Source(Path(f"camera-{pattern.removeprefix('/dev/video')}"), "video", frames=0, address=index)
+    if URL.match(pattern):
+        parts = urlsplit(pattern)
+        return Source(Path(Path(parts.path).name or parts.hostname or "stream"), "video", frames=0, address=pattern)
+    return None
+
+
 def _paths_of(pattern: str) -> list[Path]:
     path = Path(pattern)
     if path.is_dir():
@@ -127,11 +161,10 @@ def _source_of(path: Path) -> Source:
 def _video_frames(source: Source) -> Iterator[Frame | Unreadable]:
     import cv2
 
-    capture = cv2.VideoCapture(str(source.path))
+    capture = cv2.VideoCapture(str(source.path) if source.address is None else source.address)
     try:
         if not capture.isOpened():
-            missing = "" if source.path.exists() else ": the file is gone"
-            yield Unreadable(f"not a video that OpenCV opens{missing}")
+            yield Unreadable(_why_closed(source))
             return
         count = 0
         while True:
@@ -142,8 +175,17 @@ def _video_frames(source: Source) -> Iterator[Frame | Unreadable]:
             yield np.asarray(frame, np.uint8)
         if count < source.frames:
             yield Unreadable(f"the video ends after frame {count} of {source.frames}")
+        if count == 0 and source.address is not None:
+            yield Unreadable(_why_closed(source))
     finally:
         capture.release()
+
+
+def _why_closed(source: Source) -> str:
+    """Why a video, a camera or a stream gives no frame."""
+    if source.address is not None:
+        return f"{source.name} gives no frame; check that it is connected and free, or name a file"
+    return "not a video that OpenCV opens" + ("" if source.path.exists() else ": the file is gone")
 
 
 def _endings() -> str:

@@ -29,11 +29,13 @@ from sdk.runtime.figures import rendered_figure
 from sdk.runtime.sources import Unreadable, read_stored_image
 from sdk.skeletons import skeleton_by_name
 from sdk.training.augment import Augmentation, PersonImage, augmented_crop
+from sdk.wording import counted
 
 __all__ = ["Annotation", "PersonDataset", "annotations_from_coco", "batch_loader", "epoch_batches"]
 
 logger = logging.getLogger(__name__)
 REACH = 1.25  # region kept about a box, in longer sides of the box either way: enough for scale, shift and rotation
+NAMED = 5  # pictures that cannot be read and are told one by one
 SHRINK_ABOVE = 1.25  # a box longer than this many crop sides is shrunk when it is read
 
 
@@ -131,21 +133,32 @@ class PersonDataset:
     def _fill(self, budget_bytes: float) -> None:
         """Read every photograph once: broken ones are dropped, the first ones are kept up to the budget."""
         kept: list[Annotation] = []
+        lost: dict[str, None] = {}  # each picture once, although several persons may be on it
         used = 0
         for annotation in self.annotations:
             person = _person_from_file(annotation, self._shrink_above)
             if isinstance(person, Unreadable):
-                logger.warning("image '%s' cannot be read (%s); skipped", annotation.path, person.reason)
+                lost[f"image '{annotation.path}' cannot be read ({person.reason})"] = None
                 continue
             used += person.image.nbytes
             if used <= budget_bytes:
                 self._cache[len(kept)] = person
             kept.append(annotation)
+        _tell_lost(list(lost), len(self.annotations) - len(kept))
         if not kept:
             raise DatasetError("no image of the data set could be read; check the images folder")
         if len(self._cache) < len(kept):
             logger.info("%d of %d persons fit into the cache", len(self._cache), len(kept))
         self.annotations = kept
+
+
+def _tell_lost(reasons: list[str], persons: int) -> None:
+    """Name the first pictures that cannot be read, and count the others."""
+    for reason in reasons[:NAMED]:
+        logger.warning("%s; skipped", reason)
+    if len(reasons) > NAMED:
+        more = counted(len(reasons) - NAMED, "more image")
+        logger.warning("and %s like these; %s skipped in all", more, counted(persons, "person"))
 
 
 def _rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:

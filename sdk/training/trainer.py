@@ -302,12 +302,12 @@ class Trainer:
         import torch
 
         state = torch.load(path, map_location=self.device, weights_only=True)
-        for key, mine in self._identity().items():
-            if state["run"][key] != mine:
-                raise TrainingError(
-                    f"'{path}' was made with another {key}; resume with the same recipe, settings and number of "
-                    "processes, or choose another folder"
-                )
+        different = _differences(state["run"], self._identity())
+        if different:
+            raise TrainingError(
+                f"'{path}' was made otherwise ({', '.join(different)}); resume with the same recipe, settings, persons "
+                "and number of processes, or choose another folder"
+            )
         self.epoch, self.step, self.best, self.rows = (state[key] for key in ("epoch", "step", "best", "rows"))
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
@@ -321,11 +321,20 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run."""
         return {
-            "recipe": repr(table_from(self.recipe)),
-            "settings": repr(table_from(self.settings)),
+            "recipe": table_from(self.recipe),
+            "settings": table_from(self.settings),
             "processes": self.processes.world,
             "persons": len(self.train),
         }
+
+
+def _differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
+    """Where two tables differ: 'settings.epochs 3, now 9'."""
+    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
+        return [] if theirs == ours else [f"{name} {theirs}, now {ours}"]
+    keys = dict.fromkeys([*theirs, *ours])
+    pairs = [(f"{name}.{key}" if name else key, theirs.get(key), ours.get(key)) for key in keys]
+    return [words for inner, one, other in pairs for words in _differences(one, other, inner)]
 
 
 def _check_stages(recipe: Recipe, settings: Settings) -> None:

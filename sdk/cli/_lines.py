@@ -1,0 +1,86 @@
+"""JSON lines that outlive the run that writes them: `poses.jsonl.part` grows line by line, and is renamed at the end.
+
+The one result that may lie there unfinished: a run of hours that is stopped keeps every line it finished. No line in
+it is ever half of one, and `poses.jsonl` itself appears whole or not at all.
+
+    with PartFile(Path("poses.jsonl")) as lines:
+        lines.write({"frame": 0})
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from sdk.errors import OutputError
+from sdk.wording import counted
+
+__all__ = ["PartFile", "part_of"]
+
+log = logging.getLogger("sdk.predict")
+
+
+def part_of(path: Path) -> Path:
+    """Where the lines of `path` grow."""
+    return path.with_name(f"{path.name}.part")
+
+
+class PartFile:
+    """JSON lines in `<name>.part`, each on disk once written; `<name>` when the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.part = part_of(path)
+        self.lines = 0
+        self._size = 0
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> PartFile:
+        with self._naming():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.part.open("wb")
+        return self
+
+    def write(self, value: Any) -> None:
+        assert self._file is not None, "a PartFile is used inside its block"
+        line = json.dumps(value).encode() + b"\n"
+        with self._naming():
+            self._file.write(line)
+            self._file.flush()
+        self._size += len(line)
+        self.lines += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None, "a PartFile is used inside its block"
+        if kind is None:
+            with self._naming():
+                self._file.close()
+                self.part.replace(self.path)
+            return
+        with suppress(OSError):  # a line that found no room finds none now
+            self._file.close()
+        self._leave_whole_lines()
+
+    def _leave_whole_lines(self) -> None:
+        if self.lines:
+            os.truncate(self.part, self._size)
+            log.warning("'%s' keeps %s of the run that ended early", self.part, counted(self.lines, "finished line"))
+        else:
+            self.part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"'{self.path}' cannot be written ({error.strerror or error}); make room or choose another place"
+            ) from error
