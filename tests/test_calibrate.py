@@ -433,6 +433,22 @@ def test_data_without_a_usable_person_is_refused(data, tmp_path, change, told):
         people_from_data(with_annotations(data, tmp_path, change), None, RECIPE)
 
 
+def test_pictures_that_lie_elsewhere_are_named_or_given(data, tmp_path):
+    """COCO's own layout: annotations/train.json beside train2017/."""
+    annotations, pictures = tmp_path / "annotations", tmp_path / "train2017"
+    annotations.mkdir()
+    pictures.mkdir()
+    path = annotations / "train.json"
+    path.write_text(data.read_text())
+    for name in data.parent.glob("*.png"):
+        (pictures / name.name).write_bytes(name.read_bytes())
+    with pytest.raises(
+        CalibrationError, match=r"20 with no picture in '.*annotations' or '.*images' or '.*train'.*--pic"
+    ):
+        people_from_data(path, None, RECIPE)
+    assert len(people_from_data(path, None, RECIPE, pictures)) == 20
+
+
 def test_persons_are_those_of_the_files_person_category(data, tmp_path):
     path = with_annotations(data, tmp_path, lambda a: a.update(category_id=4 if a["image_id"] == 3 else 62))
     document = json.loads(path.read_text())
@@ -833,6 +849,12 @@ def test_what_the_build_refuses(files, tmp_path, capsys, words, message):
     )
     assert message in capsys.readouterr().err
     assert not (tmp_path / "e").exists()
+
+
+def test_calibrating_over_its_own_data_is_refused(files, data, capsys):
+    (_, source), before = files, data.read_bytes()
+    assert main(["calibrate", *source, "--data", str(data), "--output", str(data)]) == 2
+    assert "--output would overwrite the input" in capsys.readouterr().err and data.read_bytes() == before
 
 
 def test_a_table_of_other_weights_is_refused(files, tmp_path, capsys, model):

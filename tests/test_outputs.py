@@ -4,14 +4,13 @@ import argparse
 import errno
 import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdk import cli
 from sdk.errors import InputError, OutputError
-from sdk.runtime.outputs import LineFile, VideoFile
+from sdk.runtime.outputs import VideoFile
 
 cv2 = pytest.importorskip("cv2")
 
@@ -25,59 +24,20 @@ def names_in(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
-FILES = {"lines": lambda path: LineFile(path / "a.jsonl"), "video": lambda path: VideoFile(path / "a.mp4", 25)}
 FAULTS = [BrokenPipeError(errno.EPIPE, "Broken pipe"), OSError(errno.ENOSPC, "No space left on device"), KeyError("a")]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-@pytest.mark.parametrize("open_file", FILES.values(), ids=FILES)
-def test_a_fault_of_the_block_stays_itself(tmp_path, open_file, fault):
-    with pytest.raises(type(fault)) as caught, open_file(tmp_path):
+def test_a_fault_of_the_block_stays_itself(tmp_path, fault):
+    with pytest.raises(type(fault)) as caught, VideoFile(tmp_path / "a.mp4", 25):
         raise fault
     assert caught.value is fault and names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("what", ["open", "write", "close"])
-def test_lines_that_cannot_be_written_are_told(tmp_path, monkeypatch, what):
-    real = Path.open
-
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def open_full(path, *rest, **options):
-        if what == "open":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        file = real(path, *rest, **options)
-        monkeypatch.setattr(file, what, refuse)
-        return file
-
-    monkeypatch.setattr(Path, "open", open_full)
-    told = r"a\.jsonl' cannot be written \((Permission denied|No space left on device)\); make"
-    with pytest.raises(OutputError, match=told), LineFile(tmp_path / "a.jsonl") as lines:
-        lines.write({"frame": 0})
-    assert names_in(tmp_path) == []
-
-
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
-def test_a_folder_that_takes_no_file_is_told():
-    with pytest.raises(OutputError, match=r"'/proc/a\.jsonl' cannot be written"), LineFile(Path("/proc/a.jsonl")):
-        raise AssertionError("never entered")
-
-
-def test_a_full_disk_at_the_end_does_not_hide_what_went_wrong_before(tmp_path, monkeypatch):
-    def refuse():
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(KeyError), LineFile(tmp_path / "a.jsonl") as lines:
-        monkeypatch.setattr(lines._file, "close", refuse)
-        raise KeyError("a")
-    assert names_in(tmp_path) == []
-
-
 def test_a_reader_of_standard_output_that_left_is_not_the_files_fault(tmp_path, monkeypatch, capsys):
     def run(arguments):
-        with LineFile(tmp_path / "a.jsonl") as lines:
-            lines.write({"frame": 0})
+        with VideoFile(tmp_path / "a.mp4", 25) as video:
+            video.write(noise(90, 120))
             print("frame 0", flush=True)
         return 0
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import add_recipe_arguments, float_engine_from, recipe_from, weights_from
 from sdk.errors import UsageError
 
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="COCO.json|DIR", help="annotated persons, or photographs"
     )
+    parser.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="where a COCO.json's pictures lie, if not beside it"
+    )
     parser.add_argument("--boxes", type=Path, metavar="F", help="boxes other than those of --data, in COCO's format")
     parser.add_argument("--images", type=int, default=512, metavar="N", help="crops to calibrate with (default 512)")
     parser.add_argument("--method", choices=("max", "percentile", "entropy", "mse", "auto"), default="auto")
@@ -59,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check_chart(arguments)
     source = _source(arguments)
-    people = people_from_data(arguments.data, arguments.boxes, source.recipe)
+    read = [arguments.data if arguments.data.is_file() else None, arguments.boxes, source.weights, source.onnx]
+    refuse_overwriting({"--output": arguments.output, "--chart": arguments.chart}, read)
+    people = people_from_data(arguments.data, arguments.boxes, source.recipe, arguments.pictures)
     crops = CropSet.drawn(people, source.recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter)
     model, _ = float_graph(source)
     options = CalibrateOptions(

@@ -1,7 +1,7 @@
 """Files of results, whole or not at all: each is written beside its place and renamed when it is complete.
 
-with LineFile(Path("poses.jsonl")) as lines:          # gone again if the block raises
-    lines.write({"frame": 0})
+with VideoFile(Path("out/walk.mp4"), fps=25) as video:          # gone again if the block raises
+    video.write(picture_bgr)
 write_picture(Path("out/1.jpg"), picture_bgr)
 """
 
@@ -12,7 +12,7 @@ import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from sdk.errors import InputError, OutputError
 from sdk.files import whole_file
 from sdk.runtime.frames import check_frame
 
-__all__ = ["LineFile", "VideoFile", "write_json", "write_picture"]
+__all__ = ["VideoFile", "write_json", "write_picture"]
 
 log = logging.getLogger(__name__)
 
@@ -47,41 +47,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write one JSON document."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value), encoding="utf-8")
-
-
-class LineFile:
-    """JSON lines. The file appears when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._whole = whole_file(path)
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> LineFile:
-        temporary = self._whole.__enter__()
-        try:
-            self._file = temporary.open("w", encoding="utf-8")
-        except OSError as error:
-            _give_up(self._whole, _refusal(self.path, error))
-        return self
-
-    def write(self, value: Any) -> None:
-        assert self._file is not None, "a LineFile is used inside its block"
-        try:
-            self._file.write(json.dumps(value) + "\n")
-        except OSError as error:
-            raise _refusal(self.path, error) from error
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._file is not None, "a LineFile is used inside its block"
-        try:
-            self._file.close()  # may be what finds the disk full
-        except OSError as full:
-            if error is None:
-                _give_up(self._whole, _refusal(self.path, full))
-        _leave(self._whole, kind, error, trace)
 
 
 class VideoFile:

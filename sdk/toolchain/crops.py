@@ -130,19 +130,24 @@ class CropSet:
         return crop
 
 
-def people_from_data(data: Path, boxes: Path | None, recipe: Recipe) -> list[Person]:
+def people_from_data(data: Path, boxes: Path | None, recipe: Recipe, pictures: Path | None = None) -> list[Person]:
     """Usable persons of `data`: a COCO JSON (its boxes, or those of `boxes`), or a folder of photographs (`boxes`, or
-    each whole picture). CalibrationError where none is usable, with what was wrong with them."""
+    each whole picture). CalibrationError where none is usable, with what was wrong with them.
+
+    `pictures`: the folder of a COCO JSON's pictures; None looks beside the file, in `images/` there, and in the folder
+    above that is called as the file is.
+    """
     problems: dict[str, int] = {}
     if data.is_dir():
         people = _people_of_folder(data, boxes, problems)
     else:
-        people = _people_of_coco(data, boxes, recipe, problems)
+        folders = _picture_folders(data) if pictures is None else [pictures]
+        people = _people_of_coco(data, boxes, recipe, folders, problems)
     told = ", ".join(f"{count} with {reason}" for reason, count in problems.items())
     if not people:
         raise CalibrationError(
             f"calibration data '{data}' has no usable person ({told or 'it names no picture'}); give a COCO keypoint "
-            "JSON or a folder of photographs"
+            "JSON, with --pictures DIR where its pictures lie elsewhere, or a folder of photographs"
         )
     if told:
         log.warning("calibration data '%s': left out %s", data.name, told)
@@ -176,7 +181,7 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
         names = image_names(document, boxes, CalibrationError)
         files = {identity: named.get(Path(name).name) for identity, name in names.items()}
         records = records_of(document, "annotations", boxes, CalibrationError)
-        return list(_people(records, files, person_categories(document), 0, problems))
+        return list(_people(records, files, person_categories(document), 0, f"'{folder}'", problems))
     people = []
     for path in images:
         height, width = _frame(path, turned=True).shape[:2]
@@ -184,19 +189,25 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
     return people
 
 
-def _people_of_coco(data: Path, boxes: Path | None, recipe: Recipe, problems: dict[str, int]) -> list[Person]:
+def _picture_folders(annotations: Path) -> list[Path]:
+    """Where the pictures of a COCO JSON are looked for."""
+    return [annotations.parent, annotations.parent / "images", annotations.parent.parent / annotations.stem]
+
+
+def _people_of_coco(
+    data: Path, boxes: Path | None, recipe: Recipe, folders: Sequence[Path], problems: dict[str, int]
+) -> list[Person]:
     document = json_from_file(data, "calibration data", CalibrationError)
-    folders = [data.parent, data.parent / "images", data.parent.parent / data.stem]
     files = {}
     for identity, name in image_names(document, data, CalibrationError).items():
         paths = (folder / name for folder in folders)
         files[identity] = next((path for path in paths if path.is_file()), None)
-    persons = person_categories(document)
+    persons, told = person_categories(document), " or ".join(f"'{folder}'" for folder in folders)
     if boxes is None:
         records = records_of(document, "annotations", data, CalibrationError)
-        return list(_people(records, files, persons, recipe.joints, problems))
+        return list(_people(records, files, persons, recipe.joints, told, problems))
     detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
-    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, 0, problems))
+    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, 0, told, problems))
 
 
 def _people(
@@ -204,13 +215,14 @@ def _people(
     files: Mapping[int, Path | None],
     persons: Collection[int],
     joints: int,
+    folders_told: str,
     problems: dict[str, int],
 ) -> Iterator[Person]:
     for record in records:
         path = None if record.image_id is None else files.get(record.image_id)
         box, reason = record.box_xyxy, _box_problem(record, persons)
         if path is None or box is None or reason is not None:
-            reason = reason or "no picture"
+            reason = reason or (f"no picture in {folders_told}" if record.image_id in files else "no picture")
             problems[reason] = problems.get(reason, 0) + 1
             continue
         points = np.asarray(record.keypoints or (), np.float32)
