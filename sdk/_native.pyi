@@ -62,6 +62,7 @@ class _Mark:
     """What a stream was given until it was made."""
 
     def hold_up(self, stream: int) -> None: ...
+    def destroy(self) -> None: ...
 
 class _Cuda:
     """The submodule `cuda`. Addresses and streams are integers."""

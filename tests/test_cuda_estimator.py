@@ -1,5 +1,6 @@
 """`PoseEstimator(device="cuda")` on a simulated device: dispatch, calls, submit, stream, frames on the device."""
 
+import gc
 import threading
 
 import numpy as np
@@ -108,7 +109,7 @@ class Producer:
         return self.array.__dlpack__()
 
 
-def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submits(engine):
+def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submits(engine, emulated):
     frame, boxes = Producer(random_frame()), boxes_of(2)
     with sdk.PoseEstimator(engine, device="cuda") as estimate:
         expected = estimate(random_frame(), boxes).keypoints
@@ -118,6 +119,8 @@ def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submit
         waits = estimate._pipeline._program.kernels.device.waits
     assert frame.asked == [(threading.get_ident(), arrivals)]
     assert waits == [(lane.stream_handle, arrivals)]
+    gc.collect()
+    assert emulated.library.emulated_live_events() == 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -162,7 +162,7 @@ void graph_abort(Address stream) {
     cudaGetLastError();
 }
 
-// What a stream was given until now, for others to wait for.
+// What a stream was given until now, for others to wait for. destroy() may be called early and more than once.
 class Mark {
   public:
     explicit Mark(Address stream) {
@@ -173,12 +173,15 @@ class Mark {
     }
     Mark(Mark&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
     Mark& operator=(Mark&&) = delete;
-    ~Mark() {
-        if (event_) cudaEventDestroy(event_);
-    }
+    ~Mark() { destroy(); }
 
     void hold_up(Address stream) const {
+        require(event_, "this mark has been destroyed");
         check(cudaStreamWaitEvent(stream_of(stream), event_, 0), "one stream cannot wait for the other");
+    }
+
+    void destroy() {
+        if (event_) cudaEventDestroy(std::exchange(event_, nullptr));
     }
 
   private:
@@ -285,7 +288,7 @@ void bind_cuda(nb::module_& parent) {
     m.def("graph_begin", &graph_begin, "stream"_a);
     m.def("graph_end", &graph_end, "stream"_a);
     m.def("graph_abort", &graph_abort, "stream"_a);
-    nb::class_<Mark>(m, "Mark").def("hold_up", &Mark::hold_up, "stream"_a);
+    nb::class_<Mark>(m, "Mark").def("hold_up", &Mark::hold_up, "stream"_a).def("destroy", &Mark::destroy);
     m.def("mark", [](Address stream) { return Mark(stream); }, "stream"_a);
     m.def("finished", &finished, "stream"_a, "seconds"_a);
     m.def("mapped", &mapped, "host"_a, "size"_a);

@@ -16,6 +16,7 @@ import ctypes
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from types import TracebackType
@@ -151,6 +152,16 @@ class DeviceContext:
             return
         with self.entered("free memory"):
             free()
+
+    def free_with(self, owner: object, thing: Any, free: Callable[[], None]) -> None:
+        """Call `free` once `owner` is dropped, in whatever thread that is; never on a lost device or after a fork."""
+        weakref.finalize(owner, self._dropped, thing, free)
+
+    def _dropped(self, thing: Any, free: Callable[[], None]) -> None:
+        if self.forked or self.lost is not None:
+            never_freed(thing)
+        else:
+            self.release(free)
 
     def translated(self, error: BaseException, deed: str) -> SdkError | None:
         """The SDK's error for one of CUDA's, or for TensorRT's refusal when the device is lost; else None."""

@@ -117,7 +117,10 @@ class GpuPipeline:
             arrivals = int(self._device.arrivals.handle)
             kernels, nv12 = self._program.kernels, self._program.crop.nv12
             found = taken_over(self._device, kernels, frame, arrivals, nv12=nv12)
-            return found if found.ready is not None else replace(found, ready=kernels.mark(arrivals))
+            ready = found.ready or kernels.mark(arrivals)
+        found = replace(found, ready=ready)
+        self._device.free_with(found, ready, ready.destroy)
+        return found
 
     def warm(self, *, flip: bool = False) -> None:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""

@@ -71,6 +71,10 @@ class Mark(Protocol):
         """Let `stream` wait for it, on the device."""
         ...
 
+    def destroy(self) -> None:
+        """Free it; more than once is allowed, and streams that wait go on waiting."""
+        ...
+
 
 class Kernels(Protocol):
     """The device's side of a frame besides the plan."""

@@ -7,7 +7,6 @@ params.array[:] = 0; params.device_pointer
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import numpy as np
@@ -95,7 +94,8 @@ def shared_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike
     """
     array = pinned_array(device, shape, dtype, purpose)
     memory = _Memory(array.__array_interface__)
-    weakref.finalize(memory, _give_back, device, _owner(array))
+    allocation = _owner(array)
+    device.free_with(memory, allocation, allocation.free)
     return np.asarray(memory)
 
 
@@ -104,13 +104,6 @@ class _Memory:
 
     def __init__(self, interface: dict[str, Any]) -> None:
         self.__array_interface__ = interface
-
-
-def _give_back(device: DeviceContext, allocation: Any) -> None:
-    if device.forked or device.lost is not None:
-        never_freed(allocation)
-    else:
-        device.release(allocation.free)
 
 
 def _owner(array: NDArray[Any]) -> Any:

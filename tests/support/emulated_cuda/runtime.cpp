@@ -1,5 +1,6 @@
 // The CUDA runtime's API, handed on to a simulated device by a table of functions; without one, work is done at once.
 
+#include <atomic>
 #include <utility>
 
 #include "cuda_runtime.h"
@@ -26,6 +27,7 @@ namespace {
 
 const Hooks* hooks;
 thread_local cudaError_t last_error = cudaSuccess;
+std::atomic<int> live_events{0};
 
 cudaError_t kept(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
@@ -40,6 +42,7 @@ struct CUevent_st {
     cudaStream_t recorded_on;
 };
 
+extern "C" int emulated_live_events() { return live_events; }
 extern "C" void emulated_hooks(const Hooks* table) { hooks = table; }
 
 void emulate_launch(dim3 grid, dim3 block, int, cudaStream_t stream, std::function<void()> kernel) {
@@ -82,6 +85,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
     *event = new CUevent_st{nullptr};
+    live_events++;
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
@@ -90,6 +94,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
     delete event;
+    live_events--;
     return cudaSuccess;
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* host) {
