@@ -128,3 +128,12 @@ def write_photographs(folder, count, annotate=True, picture=photograph):
     path = folder / "people.json"
     path.write_text(json.dumps({"images": images, "annotations": people, "categories": [{"id": 1}]}))
     return path
+
+
+def changed(model, name, value):
+    """A copy of a graph whose constant `name` is all `value`."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensor = next(t for t in copy.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), value, np.float32), name))
+    return copy
