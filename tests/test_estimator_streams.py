@@ -1,0 +1,163 @@
+"""PoseEstimator in the background: futures, streams, frames in flight, threads."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from sdk import PoseEstimator
+from sdk.errors import InputError
+from sdk.runtime import estimator as estimator_module
+from sdk.runtime.pipeline import CpuPipeline
+from sdk.runtime.session import engine_from
+from tests.support.engines import wrapped_engine
+from tests.support.frames import noise, random_boxes
+
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(scope="module")
+def engine(small_graphs, tmp_path_factory):
+    graph, recipe = small_graphs["simcc"]
+    return engine_from(wrapped_engine(graph, tmp_path_factory.mktemp("streams") / "e", recipe))
+
+
+def test_futures_come_in_order_and_equal_calls(engine):
+    frames, boxes = [noise(i) for i in range(8)], random_boxes(2)
+    with PoseEstimator(engine, device="cpu") as estimate:
+        futures = [estimate.submit(frame, boxes) for frame in frames]
+        for frame, future in zip(frames, futures, strict=True):
+            np.testing.assert_array_equal(future.result().keypoints, estimate(frame, boxes).keypoints)
+
+
+def test_a_failed_future_raises_and_the_next_is_served(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        broken, whole = estimate.submit(None), estimate.submit(noise())
+        with pytest.raises(InputError, match="frame is None"):
+            broken.result()
+        assert len(whole.result()) == 1
+
+
+def test_close_finishes_what_was_submitted(engine):
+    estimate = PoseEstimator(engine, device="cpu")
+    futures = [estimate.submit(noise(i)) for i in range(5)]
+    estimate.close()
+    assert [len(future.result()) for future in futures] == [1] * 5
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_stream_keeps_order_and_looks_ahead_no_further_than_told(engine, depth):
+    taken, given = [], 0
+
+    def camera():
+        for index in range(9):
+            taken.append(index)
+            assert len(taken) - given <= depth
+            yield noise(index), random_boxes(index % 3, index)
+
+    with PoseEstimator(engine, device="cpu") as estimate:
+        for index, poses in enumerate(estimate.stream(camera(), depth=depth)):
+            given += 1
+            expected = estimate(noise(index), random_boxes(index % 3, index))
+            np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
+    assert given == 9
+
+
+class OnDevice:
+    """An array that says it lies in CUDA memory."""
+
+    __cuda_array_interface__ = {"shape": (120, 160, 3), "typestr": "|u1", "data": (4096, False), "version": 3}  # noqa: RUF012
+
+
+def test_a_frame_in_device_memory_is_refused_on_the_cpu(engine):
+    with (
+        PoseEstimator(engine, device="cpu") as estimate,
+        pytest.raises(
+            InputError, match="lies in device memory, and this estimator runs on the CPU; give a numpy array"
+        ),
+    ):
+        estimate(OnDevice())
+
+
+class Device(CpuPipeline):
+    """A pipeline as a GPU's looks to the estimator: three frames in flight, frames of any kind."""
+
+    device, lanes = "cuda:0", 3
+
+    def arrived(self, frame):
+        return frame
+
+    def run(self, frame, affines, *, flip=False):
+        self.running = getattr(self, "running", 0) + 1
+        self.most = max(getattr(self, "most", 0), self.running)
+        self.together.wait(timeout=20)
+        self.running -= 1
+        return np.full((len(affines), 14, 3), affines[0, 0, 0], np.float32), {}
+
+
+def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
+    from sdk.runtime.ort_session import OrtSession
+
+    pipeline = Device(OrtSession(engine))
+    pipeline.together = threading.Barrier(3)
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: pipeline)
+    with PoseEstimator() as estimate:
+        poses = list(estimate.stream((OnDevice() for _ in range(6)), depth=3))
+    assert len(poses) == 6 and pipeline.most == 3
+    np.testing.assert_array_equal(poses[0].boxes, [[0, 0, 160, 120]])
+
+
+def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
+    from sdk.runtime.ort_session import OrtSession
+
+    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
+    with (
+        PoseEstimator(detector=lambda _: ([], [])) as estimate,
+        pytest.raises(InputError, match="a detector needs the frame in host memory; give boxes"),
+    ):
+        estimate(OnDevice())
+
+
+def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
+    with PoseEstimator(engine, device="cpu") as estimate:
+        stream = estimate.stream(noise(i) for i in range(100))
+        assert len(next(stream)) == 1
+        stream.close()
+        assert len(estimate(noise())) == 1
+        with pytest.raises(InputError, match="depth must be a whole number"):
+            next(estimate.stream([], depth=0))
+
+
+def test_a_fault_of_the_camera_comes_through(engine):
+    def camera():
+        yield noise()
+        raise OSError("unplugged")
+
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(OSError, match="unplugged"):
+        list(estimate.stream(camera()))
+
+
+def test_threads_share_an_estimator(engine):
+    frames = [noise(i) for i in range(6)]
+    boxes = random_boxes(9)
+    with PoseEstimator(engine, device="cpu", threads=1) as estimate:
+        expected = [estimate(frame, boxes).keypoints for frame in frames]
+        wrong = []
+
+        def work():
+            for frame, keypoints in zip(frames, expected, strict=True):
+                if not np.array_equal(estimate(frame, boxes).keypoints, keypoints):
+                    wrong.append(1)
+
+        workers = [threading.Thread(target=work) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert not wrong
+
+
+def test_an_item_of_a_stream_is_a_frame_or_a_pair(engine):
+    frame = np.zeros((40, 40, 3), np.uint8)
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match="a tuple of 3"):
+        list(estimate.stream([(frame, None, 1)]))
