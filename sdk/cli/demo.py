@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.frames < 1:
         raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
+    if arguments.seed < 0:
+        raise UsageError(f"--seed must be 0 or more (got {arguments.seed})")
     given = [Path(arguments.source)] if arguments.source else []
     refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
