@@ -187,3 +187,19 @@ def test_an_nvcc_that_hangs_is_told(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: "/opt/nvcc")
     monkeypatch.setattr(doctor.subprocess, "run", hang)
     assert named(examine())["CUDA toolkit"].found.startswith("/opt/nvcc does not run")
+
+
+@pytest.mark.parametrize(
+    ("problem", "driver", "mend"),
+    [
+        ("not installed", None, "pip install 'simcc-edge-sdk[cuda]'"),
+        ("not installed", "13.0", "pip install 'simcc-edge-sdk[cuda]'"),
+        ("installed but cannot be imported (undefined symbol: cuArrayCreate_v2)", None, "install the NVIDIA driver"),
+        ("installed but cannot be imported (numpy.core.multiarray)", "13.0", "pip install 'simcc-edge-sdk[cuda]'"),
+    ],
+    ids=["absent, no driver", "absent", "no driver", "broken"],
+)
+def test_what_pycuda_lacks_is_told_apart(monkeypatch, problem, driver, mend):
+    monkeypatch.setattr(doctor, "_imported", lambda module, package: (None, problem))
+    monkeypatch.setattr(doctor, "driver_version", lambda: driver)
+    assert doctor._pycuda().mend.startswith(mend)

@@ -30,6 +30,7 @@ __all__ = ["Finding", "examine", "jetpack_from_release", "runnable_devices", "ta
 Status = Literal["ok", "missing", "warning"]
 PYTHONS = ((3, 10), (3, 13))  # lowest and highest that is tested
 PROBE_SECONDS = 20
+NOT_INSTALLED = "not installed"
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _pycuda() -> Finding:
     if found is not None:
         return Finding("PyCUDA", "ok", found)
     mend = "pip install 'simcc-edge-sdk[cuda]' (it compiles against an installed CUDA toolkit)"
-    if "libcuda" in problem:
+    if problem != NOT_INSTALLED and driver_version() is None:
         mend = "install the NVIDIA driver; PyCUDA itself is there"
     return Finding("PyCUDA", "missing", problem, "device 'cuda'", mend)
 
@@ -281,7 +282,7 @@ def _imported(module: str, package: str | None = None) -> tuple[str | None, str]
         version = getattr(import_module(top), "__version__", None) or _distribution_version(top)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == top:
-            return None, "not installed"
+            return None, NOT_INSTALLED
         return None, f"installed but cannot be imported ({error})"
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # what half-installed packages raise
         return None, f"installed but cannot be imported ({error})"
