@@ -1,5 +1,9 @@
 // Runs emulated blocks. See cuda_runtime.h.
+//
+// A thread of a block is a fiber: a stack of its own, entered once through ucontext and from then on by longjmp, which
+// asks nothing of the kernel.
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <memory>
@@ -17,13 +21,13 @@ constexpr size_t STACK_BYTES = 256 * 1024;
 enum class State { ready, at_barrier, in_warp, done };
 
 struct Fiber {
-    ucontext_t context;
+    jmp_buf place;  // where it paused
     std::unique_ptr<char[]> stack;
     State state;
     dim3 index;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 std::vector<Fiber> fibers;
 size_t current;
 const std::function<void()>* body;
@@ -32,24 +36,31 @@ std::vector<uint32_t> exchanged;
 const sdk::Frame* declared;
 int64_t row_bytes, chroma_row_bytes, bad_reads;
 
-void run_body() {
-    (*body)();
-    fibers[current].state = State::done;
-    swapcontext(&fibers[current].context, &scheduler);
-}
-
 void pause(State state) {
     fibers[current].state = state;
-    swapcontext(&fibers[current].context, &scheduler);
+    if (!_setjmp(fibers[current].place)) _longjmp(scheduler, 1);
 }
 
-void start(Fiber& fiber) {
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = STACK_BYTES;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_body, 0);
-    fiber.state = State::ready;
+void run_bodies() {
+    for (;;) {
+        (*body)();
+        pause(State::done);
+    }
+}
+
+// Lets the current fiber run until it pauses.
+void resume() {
+    Fiber& fiber = fibers[current];
+    if (_setjmp(scheduler)) return;
+    if (fiber.stack) _longjmp(fiber.place, 1);
+    ucontext_t context;
+    getcontext(&context);
+    fiber.stack.reset(new char[STACK_BYTES]);
+    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_size = STACK_BYTES;
+    context.uc_link = nullptr;
+    makecontext(&context, run_bodies, 0);
+    setcontext(&context);
 }
 
 // All fibers of [begin, end) that are not done wait in `state`: let them go on.
@@ -70,7 +81,7 @@ bool step() {
     for (current = fibers.size(); current-- > 0;)
         if (fibers[current].state == State::ready) {
             threadIdx = fibers[current].index;
-            swapcontext(&scheduler, &fibers[current].context);
+            resume();
             ran = true;
         }
     for (size_t warp = 0; warp < fibers.size(); warp += 32)
@@ -116,13 +127,12 @@ void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) 
     fibers.resize(threads);
     exchanged.assign(threads, 0);
     for (size_t i = 0; i < threads; i++) {
-        if (!fibers[i].stack) fibers[i].stack.reset(new char[STACK_BYTES]);
         fibers[i].index = dim3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
     }
     for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
         for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
-                for (Fiber& fiber : fibers) start(fiber);
+                for (Fiber& fiber : fibers) fiber.state = State::ready;
                 while (step()) {}
             }
 }
