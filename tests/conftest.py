@@ -96,10 +96,14 @@ def simulate(small_graphs, emulated, tmp_path, monkeypatch):
     from tests.support.engines import wrapped_engine
     from tests.support.simulated_cuda import Simulated, install, simulated_engine
 
+    devices = []
+
     def opened(kind="simcc", **switches):
         path, recipe = small_graphs[kind]
         engine = simulated_engine(wrapped_engine(path, tmp_path / kind, recipe))
         device = Simulated(**switches)
+        devices.append(device)
         return device, engine, install(monkeypatch, device, engine, emulated)
 
-    return opened
+    yield opened
+    assert [fault for device in devices for fault in device.faults] == []

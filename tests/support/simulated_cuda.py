@@ -14,6 +14,7 @@ from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from sdk import trt
 from sdk.manifest import CompilerNote
@@ -46,7 +47,7 @@ class Simulated:
         self.plan_dtype = plan_dtype
         self.live: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
-        self.allocations = self.frees = self.launches = self.enqueues = self.captures = 0
+        self.allocations = self.frees = self.launches = self.enqueues = self.captures = self.own_graphs = 0
         self.uploaded_bytes = 0
         self.sticky = self.hangs = self.captured_elsewhere = False
         self.refuse_in_capture = False
@@ -55,6 +56,7 @@ class Simulated:
         self.streams: list[Stream] = []
         self.graphs: dict[int, _Graph] = {}
         self.waits: list[tuple[int, int]] = []
+        self.faults: list[str] = []  # of the caller, found where none can be raised
 
     @property
     def used_bytes(self):
@@ -86,6 +88,11 @@ class Simulated:
                 if base <= address and address + size <= base + array.nbytes:
                     return array[address - base : address - base + size]
         raise AssertionError(f"{size} bytes at {address:#x} lie in no live allocation")
+
+    def left_to_a_destructor(self, table, address):
+        """PyCUDA frees what is dropped, in whatever thread that is, on whatever state of the device."""
+        if address in getattr(self, table):
+            self.faults.append(f"{table} memory was left to a destructor")
 
     def is_pinned(self, address, size):
         return any(base <= address and address + size <= base + a.nbytes for base, a in list(self.pinned.items()))
@@ -125,7 +132,10 @@ class Stream:
         if self.queue and self.polls % self.device.lag:
             return False
         while self.queue:
-            self.queue.pop(0)()
+            try:
+                self.queue.pop(0)()
+            except AssertionError as fault:  # no exception passes through the extension, which asks
+                self.device.faults.append(str(fault))
         return True
 
     def synchronize(self):
@@ -147,6 +157,9 @@ def _driver(device):
         def free(self):
             device.called("cuMemFreeHost")
             del device.pinned[self.address]
+
+        def __del__(self):
+            device.left_to_a_destructor("pinned", self.address)
 
         @property
         def __array_interface__(self):
@@ -171,6 +184,9 @@ def _driver(device):
                 raise LogicError("cuMemFree failed: operation not permitted when stream is capturing")
             device.frees += 1
             del device.live[self.address]
+
+        def __del__(self):
+            device.left_to_a_destructor("live", getattr(self, "address", None))
 
     class Context:
         def push(self):
@@ -203,19 +219,23 @@ def _driver(device):
             return device.devices
 
     class Event:
-        """Its time is a quarter of a millisecond after any other's."""
+        """It is passed when its stream has come to it. Its time is a quarter of a millisecond after any other's."""
 
-        def record(self, stream=None):
-            device.called("cuEventRecord")
+        def record(self, stream):
+            self.stream, self.passed = stream, False
+            stream.put(lambda: setattr(self, "passed", True))
             return self
 
         def query(self):
-            return True
+            self.stream.is_done()
+            return self.passed
 
         def synchronize(self):
-            device.called("cuEventSynchronize")
+            self.stream.synchronize()
 
         def time_since(self, other):
+            if not (self.passed and other.passed):
+                raise LogicError("cuEventElapsedTime failed: device not ready")
             return 0.25
 
         time_till = time_since
@@ -232,9 +252,8 @@ def _driver(device):
             _must_be_pinned(device, source)
 
             def work():
-                for row in range(self.height):
-                    line = source[row]
-                    device.bytes_at(target + row * self.dst_pitch, self.width_in_bytes)[:] = line
+                rows = device.bytes_at(target, (self.height - 1) * self.dst_pitch + self.width_in_bytes)
+                as_strided(rows, source.shape, (self.dst_pitch, 1))[...] = source
                 device.uploaded_bytes += self.height * self.width_in_bytes
 
             assert self.src_pitch == source.strides[0] and source.shape == (self.height, self.width_in_bytes)
@@ -284,6 +303,10 @@ def _driver(device):
 
         stream.put(work)
 
+    def new_stream(flags):
+        assert flags == 1, "other streams wait for the legacy default stream, hence for whatever torch does"
+        return Stream(device)
+
     def mem_get_info():
         device.called("cuMemGetInfo")
         return device.memory_bytes - device.used_bytes, device.memory_bytes
@@ -291,7 +314,7 @@ def _driver(device):
     driver.Error, driver.MemoryError, driver.LogicError = Error, NoMemoryError, LogicError
     driver.init = lambda flags=0: None
     driver.Device, driver.Event, driver.Memcpy2D = Device, Event, Memcpy2D
-    driver.HostPointer, driver.Stream = HostPointer, lambda flags=0: Stream(device)
+    driver.HostPointer, driver.Stream = HostPointer, new_stream
     driver.device_attribute = SimpleNamespace(INTEGRATED="integrated")
     driver.host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2)
     driver.mem_alloc, driver.pagelocked_empty, driver.mem_get_info = DeviceAllocation, pagelocked_empty, mem_get_info
@@ -307,17 +330,22 @@ def _must_be_pinned(device, array):
 
 class _Graph:
     def __init__(self, device, works):
-        self.device, self.works, self.destroyed = device, works, False
+        self.device, self.works, self.in_flight, self.destroyed = device, works, 0, False
 
     def launch(self, handle):
         assert not self.destroyed
         self.device.called("cudaGraphLaunch")
         self.device.launches += 1
-        for work in self.works:
+        self.in_flight += 1
+        for work in (*self.works, self._done):
             self.device.stream(handle).put(work)
 
     def destroy(self):
         self.destroyed = True
+        self.device.faults += ["a graph was destroyed while it ran"] * self.in_flight
+
+    def _done(self):
+        self.in_flight -= 1
 
 
 def hooks_of(device):
@@ -396,6 +424,8 @@ class _Plan:
         )
 
     def create_context(self, *, own_graph=False):
+        if own_graph:
+            self.device.own_graphs += 1
         return _Context(self)
 
     def kernels(self):
@@ -405,6 +435,7 @@ class _Plan:
 class _Context:
     def __init__(self, plan):
         self.plan, self.addresses, self.shapes, self.memory, self.aux_streams = plan, {}, {}, None, None
+        self.ran = False
 
     def set_memory(self, pointer, size_bytes):
         assert pointer % 256 == 0
@@ -428,9 +459,11 @@ class _Context:
         from sdk.errors import DeviceError
 
         device, chosen = self.plan.device, self.plan.device.stream(stream)
-        assert self.aux_streams is not None
+        assert self.aux_streams is not None and stream not in self.aux_streams
         if device.refuse_in_capture and chosen.capture is not None:
             raise DeviceError("tensorrt did not run: refused")
+        assert self.ran or chosen.capture is None, "TensorRT prepares a context in its first run, which is no capture"
+        self.ran = True
         addresses, (shape,) = dict(self.addresses), self.shapes.values()
         device.enqueues += 1
 
@@ -447,9 +480,9 @@ class _Context:
         chosen.put(run)
 
 
-def simulated_engine(folder):
-    """Give an engine folder made by `wrapped_engine` a plan that only the simulation can read."""
-    note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan")
+def simulated_engine(folder, **options):
+    """Give an engine folder made by `wrapped_engine` a plan of these options that only the simulation can read."""
+    note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan", options)
     return given_plan(folder, note, b"simulated plan of " + str(folder).encode())
 
 
