@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import sdk
 from sdk.errors import DeviceError, EngineError, InputError, OutOfMemoryError
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.bandwidth import ROW_BYTES, ROWS, costs_from_seconds
-from sdk.runtime.cuda.device_frames import device_array, is_device_array
+from sdk.runtime.cuda.device_frames import DeviceArray, check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.loaded_plan import RuntimeCache
 from sdk.runtime.device import cuda_problem
 
@@ -149,6 +150,26 @@ def test_a_frame_that_its_owner_does_not_hand_over_says_why():
 
     with pytest.raises(InputError, match="Refusing, does not hand it over: it requires gradients"):
         device_array(Refusing(np.zeros((4, 6, 3), np.uint8)), 7, 0)
+
+
+SIDES = {  # NV12 has half as many rows again as pixels
+    "the largest": ((16384, 16384, 3), False, True),
+    "too tall": ((16385, 8, 3), False, False),
+    "too wide": ((8, 16385, 3), False, False),
+    "the largest nv12": ((24576, 16384), True, True),
+    "too tall an nv12": ((24579, 8), True, False),
+    "too wide an nv12": ((9, 16386), True, False),
+    "odd rows of nv12": ((10, 8), True, False),
+    "odd columns of nv12": ((9, 7), True, False),
+}
+
+
+@pytest.mark.parametrize("case", SIDES, ids=str)
+def test_a_device_frame_has_the_sides_of_any_frame(case):
+    shape, nv12, fits = SIDES[case]
+    strides = (3 * shape[1], 3, 1) if len(shape) == 3 else (shape[1], 1)
+    with nullcontext() if fits else pytest.raises(InputError, match=r"at most 16384 pixels a side \(got shape"):
+        check_device_frame(DeviceArray(4096, shape, strides, 0, None), nv12=nv12)
 
 
 # ---- the kernel cache ------------------------------------------------------------------------------------------

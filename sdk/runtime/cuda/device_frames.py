@@ -71,12 +71,13 @@ def device_array(frame: object, stream: int, index: int) -> DeviceArray:
 def check_device_frame(found: DeviceArray, *, nv12: bool) -> None:
     """InputError unless `found` has the form of a frame: uint8, whole rows. Whose memory it is the device knows."""
     shape, strides = found.shape, found.strides
+    tallest = MAX_SIDE * 3 // 2 if nv12 else MAX_SIDE  # rows
     if nv12:
         wanted = "(H * 3/2) x W with H and W even"
         fits = len(shape) == 2 and shape[0] % 3 == 0 and shape[1] % 2 == 0 and strides[1:] == (1,)
     else:
         wanted, fits = "H x W x 3", len(shape) == 3 and shape[2] == 3 and strides[1:] == (3, 1)
-    if not fits or 0 in shape or max(shape) > MAX_SIDE * 3 // 2:
+    if not fits or 0 in shape or shape[0] > tallest or shape[1] > MAX_SIDE:
         raise InputError(
             f"a device frame must be {wanted}, uint8, with whole rows, at most {MAX_SIDE} pixels a side "
             f"(got shape {shape}, strides {strides})"
