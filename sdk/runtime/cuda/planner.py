@@ -2,7 +2,7 @@
 
 A frame is seen as rows of bytes (`FrameLayout`), so that BGR and NV12 are one case. Regions of it are uploaded *in
 place*: each lands where it lies in the frame, so the crop keeps its affines and its border rule, and pixels that were
-not uploaded are never read. No CUDA here; `sdk.runtime.cuda.lane` does what is planned.
+not uploaded are never read. No CUDA here; `sdk.runtime.cuda.upload` and `frame_lane` do what is planned.
 
     plan = choose_transfer(sampled_regions(affines, (256, 192), (1080, 1920)), bgr_layout(1080, 1920), costs)
     plan.kind, plan.rects                        # 'union', (Rect(top=212, bottom=690, left=1203, right=2412),)
