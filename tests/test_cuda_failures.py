@@ -2,11 +2,15 @@
 
 import gc
 import threading
+import weakref
+from time import sleep
 
 import numpy as np
 import pytest
 
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError
+from sdk.runtime.cuda.context import device_context
+from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
@@ -14,6 +18,11 @@ from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import random_affines, random_frame
 
 pytestmark = pytest.mark.native
+
+
+def wait_for(condition):
+    while not condition():
+        sleep(0.001)
 
 
 def test_everything_is_freed_in_whatever_way_it_ends(simulate):
@@ -59,6 +68,50 @@ def test_garbage_collected_during_a_capture_is_freed_after_it(simulate, monkeypa
         assert len(device.live) <= held
 
 
+def test_garbage_of_a_device_lost_during_a_capture_is_left_alone(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    doomed = [GpuPipeline(engine, kernels=kernels)]
+    gpu = GpuPipeline(engine, kernels=kernels)
+    capture, held = kernels.begin_capture, len(device.live)
+
+    def begin(stream):
+        capture(stream)
+        doomed.clear()
+        gc.collect()
+        gpu._device.lose("another thread found it hung")
+
+    monkeypatch.setattr(kernels, "begin_capture", begin)
+    gpu.run(random_frame(), random_affines(1))
+    assert len(device.live) >= held
+    with pytest.raises(DeviceLostError, match="another thread"):
+        gpu.run(random_frame(), random_affines(1))
+
+
+def test_measuring_the_bus_without_room_gives_back_what_it_took(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        device.memory_bytes, pinned = device.used_bytes + (1 << 20), len(device.pinned)
+        with pytest.raises(OutOfMemoryError, match="measure transfers"):
+            gpu.run(random_frame(), random_affines(1))
+        assert len(device.pinned) == pinned
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["out of memory", "lost"])
+def test_a_lane_that_cannot_be_prepared_is_freed_unless_the_device_is_lost(simulate, monkeypatch, lost):
+    device, engine, kernels = simulate()
+    context = device_context(0)
+
+    def refused(*_, **__):
+        if lost:
+            context.lose("another thread found it hung")
+        raise context.driver.MemoryError("cuMemHostAlloc failed: out of memory")
+
+    monkeypatch.setattr(context.driver, "pagelocked_empty", refused)
+    with pytest.raises(DeviceLostError if lost else OutOfMemoryError):
+        GpuPipeline(engine, kernels=kernels)
+    assert bool(device.live) == lost
+
+
 def test_out_of_memory_says_how_much_and_passes(simulate):
     device, engine, kernels = simulate(memory_bytes=2000)
     with pytest.raises(OutOfMemoryError, match=r"needed \d+ bytes .* free 2000 bytes") as caught:
@@ -75,7 +128,7 @@ def test_out_of_memory_says_how_much_and_passes(simulate):
         gpu.run(random_frame(0, (400, 400)), random_affines(1))
 
 
-def test_a_lane_too_many_waits_for_one_that_fits(simulate):
+def test_a_lane_too_many_waits_for_one_that_fits(simulate, caplog):
     device, engine, kernels = simulate()
     with GpuPipeline(engine, kernels=kernels, lanes=3) as gpu:
         gpu.run(random_frame(), random_affines(1))
@@ -86,6 +139,7 @@ def test_a_lane_too_many_waits_for_one_that_fits(simulate):
         for thread in threads:
             thread.join(timeout=30)
         assert not any(thread.is_alive() for thread in threads)
+    assert caplog.text.count("1 frame will be in flight at once") == 1
 
 
 def test_a_sticky_error_kills_the_estimator_and_frees_nothing(simulate):
@@ -104,7 +158,7 @@ def test_a_sticky_error_kills_the_estimator_and_frees_nothing(simulate):
     gpu.close()
     del gpu
     gc.collect()
-    assert device.frees == frees and device.live
+    assert device.frees == frees and device.live and device.graphs
 
 
 def test_the_watchdog_gives_up_on_a_hung_device(simulate):
@@ -118,13 +172,14 @@ def test_the_watchdog_gives_up_on_a_hung_device(simulate):
             gpu.run(random_frame(), random_affines(1))
 
 
-def test_threads_that_wait_for_a_lane_hear_of_the_loss_at_once(simulate):
+def test_threads_that_wait_for_a_lane_hear_of_the_loss_at_once(simulate, monkeypatch):
     """One thread finds the device hung; those that waited behind it do not wait for the time-out again."""
     device, engine, kernels = simulate()
     with GpuPipeline(engine, kernels=kernels, lanes=1, time_out_s=0.3) as gpu:
         gpu.run(random_frame(), random_affines(1))
         device.hangs = True
-        heard = []
+        heard, waits, wait = [], [], gpu._device.wait
+        monkeypatch.setattr(gpu._device, "wait", lambda *given: waits.append(given) or wait(*given))
 
         def work():
             try:
@@ -138,24 +193,142 @@ def test_threads_that_wait_for_a_lane_hear_of_the_loss_at_once(simulate):
         for thread in threads:
             thread.join(timeout=30)
         assert len(heard) == 6 and len(set(heard)) == 1
+        assert len(waits) == 2  # of the first thread: for its lane, and for its frame
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def cut_off(gpu, monkeypatch):
+    """A frame whose wait is interrupted: its work stays on the stream."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FrameLane, "_downloaded", interrupted)
+        patch.setattr(gpu._device, "wait", lambda *_: None)
+        gpu.run(random_frame(), random_affines(1))
+
+
+def test_a_frame_cut_off_is_waited_for_before_its_graph_is_freed(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        cut_off(gpu, monkeypatch)
+        assert any(stream.queue for stream in device.streams)
+    assert not device.live and not device.graphs
+
+
+def test_closing_frees_what_a_traceback_still_holds(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        (lane,) = gpu._pool.every()
+        (graph,), context = lane._graphs.values(), weakref.ref(lane.context_for(1))
+    assert not device.graphs and context() is None
+    with pytest.raises(ValueError, match="destroyed"):
+        graph.launch(0)
+
+
+def test_a_device_lost_at_a_graphs_launch_is_said_so(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels)
+    gpu.run(random_frame(), random_affines(1))
+    monkeypatch.setattr(FrameLane, "_warm", lambda *_: setattr(device, "sticky", True))
+    with pytest.raises(DeviceLostError, match=r"the graph could not be launched.*illegal memory access"):
+        gpu.run(random_frame(), random_affines(1))
+
+
+def test_a_device_found_hung_at_closing_is_left_alone(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels, lanes=2, time_out_s=0.05, graphs=False)
+    gpu.warm()
+    cut_off(gpu, monkeypatch)
+    held = len(device.live), len(device.pinned)
+    kept = [weakref.ref(context) for lane in gpu._pool.every() for context in lane._contexts.values()]
+    device.hangs = True
+    with pytest.raises(DeviceLostError, match="closing"):
+        gpu.close()
+    del gpu
+    gc.collect()
+    assert (len(device.live), len(device.pinned)) == held
+    assert all(context() is not None for context in kept)
+
+
+def test_closing_waits_for_the_calls_under_way(simulate):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels)
+    expected, _ = gpu.run(random_frame(), random_affines(1))
+    device.hangs, found = True, []
+    running = threading.Thread(target=lambda: found.append(gpu.run(random_frame(), random_affines(1))[0]))
+    running.start()
+    wait_for(gpu._pool._stuck)
+    closing = threading.Thread(target=gpu.close)
+    closing.start()
+    wait_for(lambda: gpu._pool._closed)
+    device.hangs = False
+    closing.join(timeout=30)
+    running.join(timeout=30)
+    np.testing.assert_array_equal(found, [expected])
+    assert not device.live and not device.pinned
+
+
+def test_closing_leaves_a_lane_whose_thread_does_not_come_back(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    gpu = GpuPipeline(engine, kernels=kernels, lanes=2, time_out_s=0.05)
+    expected, _ = gpu.run(random_frame(), random_affines(1))
+    gpu.warm()
+    held, release, found = len(device.live), threading.Event(), []
+    downloaded = FrameLane._downloaded
+    monkeypatch.setattr(FrameLane, "_downloaded", lambda *given: release.wait(30) and downloaded(*given))
+    running = threading.Thread(target=lambda: found.append(gpu.run(random_frame(), random_affines(1))[0]))
+    running.start()
+    wait_for(gpu._pool._stuck)
+    gpu.close()
+    assert 2 * len(device.live) == held
+    release.set()
+    running.join(timeout=30)
+    np.testing.assert_array_equal(found, [expected])
+
+
+def test_threads_that_wait_for_a_lane_hear_of_the_closing(simulate):
+    device, engine, kernels = simulate()
+    gpu, heard = GpuPipeline(engine, kernels=kernels, lanes=1), []
+
+    def work():
+        with pytest.raises(ClosedError):
+            gpu.run(random_frame(), random_affines(1))
+        heard.append("closed")
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+    with gpu._device.entered("hold the lane"), gpu._pool.lent():
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(gpu._pool._given_back._waiters) == 3)
+        gpu.close()
+        for thread in threads:
+            thread.join(timeout=30)
+    assert heard == ["closed"] * 3 and not device.live
 
 
 def test_an_interrupt_leaves_the_lane_usable(simulate, monkeypatch):
     device, engine, kernels = simulate()
     with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
-        affines = random_affines(1)
-        gpu.run(random_frame(), affines)
-        lane = gpu._pool.every()[0]
-
-        def interrupted(*_):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(type(lane), "_downloaded", interrupted)
-            gpu.run(random_frame(3), affines)
-        found, _ = gpu.run(random_frame(4), affines)
-        np.testing.assert_array_equal(found, cpu.run(random_frame(4), affines)[0])
+        gpu.run(random_frame(), random_affines(1))
+        cut_off(gpu, monkeypatch)
+        larger, affines = random_frame(4, (200, 300)), random_affines(1)  # it takes the place of the one cut off
+        found, _ = gpu.run(larger, affines)
+        np.testing.assert_array_equal(found, cpu.run(larger, affines)[0])
         assert device.stack == []
+
+
+def test_a_context_whose_making_is_interrupted_is_made_anew(simulate, monkeypatch):
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(FrameLane, "prepare_context", interrupted)
+            gpu.run(random_frame(), random_affines(1))
+        found, _ = gpu.run(random_frame(), random_affines(1))
+    with GpuPipeline(engine, kernels=kernels) as other:
+        np.testing.assert_array_equal(found, other.run(random_frame(), random_affines(1))[0])
 
 
 def test_a_loan_cut_off_by_an_interrupt_loses_no_lane(simulate):

@@ -8,12 +8,15 @@ import pytest
 from sdk import ops
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.geometry import crop_affines
+from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+from sdk.runtime.cuda.planner import off_frame_affines
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
+from tests.support.simulated_cuda import _Context, _Plan, simulated_engine
 
 pytestmark = pytest.mark.native
 
@@ -86,6 +89,7 @@ def test_the_flip_test_runs_the_mirrored_crops(simulate, kind):
         np.testing.assert_allclose(found, expected, atol=2e-2)
         plain, _ = gpu.run(frame, affines)
         np.testing.assert_array_equal(plain, cpu.run(frame, affines)[0])
+        np.testing.assert_array_equal(gpu.run(frame, affines, flip=True)[0], found)
 
 
 @pytest.mark.parametrize("refine", ["none", "parabola", "dark", "expectation"])
@@ -156,6 +160,60 @@ def test_without_graphs_the_same_work_is_enqueued(simulate):
     with GpuPipeline(engine, kernels=kernels) as graphs, GpuPipeline(engine, kernels=kernels, graphs=False) as plain:
         np.testing.assert_array_equal(plain.run(frame, affines)[0], graphs.run(frame, affines)[0])
         assert device.captures == 1
+
+
+def test_rows_that_fill_up_a_bucket_look_at_no_frame(simulate):
+    """Not at where the persons of the frame before were: they would be cropped once more."""
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=1) as gpu:
+        gpu.run(random_frame(), random_affines(4))
+        gpu.run(random_frame(), random_affines(3))
+        (lane,) = gpu._pool.every()
+        np.testing.assert_array_equal(lane._affines[0, 3:4], off_frame_affines(1))
+
+
+def test_the_first_run_of_a_bucket_reads_the_frame_of_its_call(simulate, monkeypatch):
+    """Not the one before, whose memory may have been freed for a larger frame."""
+    _, engine, kernels = simulate()
+    records, warm = [], FrameLane._warm
+    monkeypatch.setattr(
+        FrameLane, "_warm", lambda lane, *which: records.append(bytes(lane._record)) or warm(lane, *which)
+    )
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        for hw, count in (((20, 30), 1), ((90, 120), 3)):
+            gpu.run(random_frame(0, hw), random_affines(count, 0, hw))
+            assert records.pop() == bytes(gpu._pool.every()[0]._record)
+
+
+def test_a_plan_without_scratch_leaves_the_joints_room(simulate, monkeypatch):
+    _, engine, kernels = simulate()
+    monkeypatch.setattr(_Plan, "activation_bytes", 0)
+    frame, affines = random_frame(), random_affines(8)
+    with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
+        np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
+
+
+def test_compiled_kernels_are_kept_beside_the_engine(simulate, monkeypatch):
+    _, engine, kernels = simulate()
+    monkeypatch.setattr(_Plan, "kernels", lambda self: b"kernels")
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+    (cache,) = engine.folder.glob("kernels-*.cache")
+    assert cache.read_bytes().endswith(b"kernels")
+
+
+@pytest.mark.parametrize("reason", ["a DLA", "TensorRT"])
+def test_a_plan_that_cannot_be_captured_is_enqueued(simulate, monkeypatch, caplog, reason):
+    device, engine, kernels = simulate()
+    if reason == "a DLA":
+        engine = simulated_engine(engine.folder, dla_core=1)
+    else:
+        monkeypatch.setattr(_Context, "capturable", lambda self, stream: False)
+    with GpuPipeline(engine, kernels=kernels) as gpu, caplog.at_level("WARNING"):
+        found, _ = gpu.run(random_frame(), random_affines(1))
+        np.testing.assert_array_equal(found, gpu.run(random_frame(), random_affines(1))[0])
+        gpu.network_ms(1, 1)
+    assert device.captures == 0 and "cannot be captured" in caplog.text
 
 
 def test_a_refusal_inside_a_capture_is_an_error_and_ends_it(simulate):
@@ -256,12 +314,28 @@ def test_a_device_frame_of_another_form_is_refused(simulate, case):
 
 
 def test_stages_and_network_times_are_given(simulate):
-    _, engine, kernels = simulate()
+    device, engine, kernels = simulate()
     with GpuPipeline(engine, kernels=kernels) as gpu:
         stages = gpu.stages(random_frame(), random_affines(2))
         assert list(stages) == ["upload", "crop", "network", "decode"] and all(ms > 0 for ms in stages.values())
         for mode in ("graph", "plain", "own graph"):
             assert gpu.network_ms(2, 5, mode) == [0.25] * 5
+        assert device.own_graphs == 1
+
+
+def test_what_is_timed_waits_behind_other_work(simulate, monkeypatch):
+    """On an idle device events would time the host's calls."""
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        driver, queued = gpu._device.driver, []
+        record = driver.Event.record
+        monkeypatch.setattr(
+            driver.Event, "record", lambda self, stream: queued.append(len(stream.queue)) or record(self, stream)
+        )
+        gpu.stages(random_frame(), random_affines(1))
+        gpu.network_ms(1, 1)
+    assert all(queued)
 
 
 def test_warm_makes_every_lane_and_graph(simulate):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.runtime.cuda.context import DeviceContext
-from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
+from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, borrowed
 from sdk.runtime.cuda.planner import TransferCosts
 
 __all__ = ["costs_from_seconds", "rows_copy", "transfer_costs"]
@@ -69,28 +69,37 @@ def rows_copy(
 
 
 def _measured(device: DeviceContext) -> TransferCosts:
-    driver = device.driver
-    host = PinnedArray(device, (ROWS, PITCH), np.uint8, "measure transfers")
+    with borrowed(device, PinnedArray(device, (ROWS, PITCH), np.uint8, "measure transfers")) as host:
+        copy_s, bytes_per_s, row_s = _host_costs(host.array)
+        if device.integrated:  # the device reads the host's memory: nothing is uploaded
+            return TransferCosts(0.0, float("inf"), 0.0, copy_s, bytes_per_s, row_s)
+        with borrowed(device, DeviceMemory(device, ROWS * PITCH, "measure transfers")) as memory:
+            bus_costs, issue_s = _bus_costs(device, host.array, memory.pointer)
+    return TransferCosts(*bus_costs, copy_s + issue_s, bytes_per_s, row_s)
+
+
+def _host_costs(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:  # ROWS x PITCH, pinned
+    """(seconds a copy, bytes a second, seconds a row) of the host's copies into pinned memory."""
     other = np.ones((ROWS, PITCH), np.uint8)
-    pixels = host.array
-    copy_s, bytes_per_s, row_s = costs_from_seconds(
+    return costs_from_seconds(
         _host_seconds(lambda: np.copyto(pixels[:1, :1024], other[:1, :1024])),
         _host_seconds(lambda: np.copyto(pixels, other)),
         _host_seconds(lambda: np.copyto(pixels[:, :ROW_BYTES], other[:, :ROW_BYTES])),
     )
-    if device.integrated:  # the device reads the host's memory: nothing is uploaded
-        host.free()
-        return TransferCosts(0.0, float("inf"), 0.0, copy_s, bytes_per_s, row_s)
-    memory, stream = DeviceMemory(device, ROWS * PITCH, "measure transfers"), driver.Stream(1)
-    in_rows = rows_copy(driver, pixels[:, :ROW_BYTES], PITCH, memory.pointer, PITCH, ROWS, ROW_BYTES)
-    small, issue_s = _copy_seconds(
-        device, stream, lambda: driver.memcpy_htod_async(memory.pointer, pixels[0, :1024], stream)
-    )
-    whole, _ = _copy_seconds(device, stream, lambda: driver.memcpy_htod_async(memory.pointer, pixels, stream))
+
+
+def _bus_costs(
+    device: DeviceContext,
+    pixels: NDArray[np.uint8],  # ROWS x PITCH, pinned
+    target: int,
+) -> tuple[tuple[float, float, float], float]:
+    """(seconds a copy, bytes a second, seconds a row) of uploads, and the host's seconds to ask for one."""
+    driver, stream = device.driver, device.driver.Stream(1)
+    in_rows = rows_copy(driver, pixels[:, :ROW_BYTES], PITCH, target, PITCH, ROWS, ROW_BYTES)
+    small, issue_s = _copy_seconds(device, stream, lambda: driver.memcpy_htod_async(target, pixels[0, :1024], stream))
+    whole, _ = _copy_seconds(device, stream, lambda: driver.memcpy_htod_async(target, pixels, stream))
     rows, _ = _copy_seconds(device, stream, lambda: in_rows(stream))
-    memory.free()
-    host.free()
-    return TransferCosts(*costs_from_seconds(small, whole, rows), copy_s + issue_s, bytes_per_s, row_s)
+    return costs_from_seconds(small, whole, rows), issue_s
 
 
 def _copy_seconds(device: DeviceContext, stream: Any, issue: Callable[[], object]) -> tuple[float, float]:

@@ -8,8 +8,10 @@ exit, whichever comes first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sdk.runtime.cuda.context import DeviceContext
-from sdk.runtime.cuda.lanes import L, LanePool
+from sdk.runtime.cuda.lanes import L, Lane, LanePool
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 
 __all__ = ["close_lanes"]
@@ -18,17 +20,28 @@ __all__ = ["close_lanes"]
 def close_lanes(device: DeviceContext, loaded: LoadedPlan, pool: LanePool[L]) -> None:
     """Free a pool's lanes, then its use of the plan. On a lost device or in a forked child nothing is touched."""
     if device.forked or device.lost is not None:
-        for lane in pool.every():
-            lane.abandon()
-        loaded.abandon()
+        _abandon(pool.every(), loaded)
         return
     idle, stuck = pool.close()
     for lane in stuck:  # a thread still works with it: its memory stays until the end of the process
         lane.abandon()
 
     def free() -> None:
-        for lane in idle:
-            lane.free()
-        loaded.release()
+        try:
+            for lane in idle:  # all of them first: nothing can be freed on a device that does not answer
+                lane.settle("finish its work before closing")
+            while idle:
+                idle[-1].free()
+                idle.pop()
+            loaded.release()
+        except BaseException:  # a device that is found lost only now, or an interrupt
+            _abandon(idle, loaded)
+            raise
 
     device.release(free)
+
+
+def _abandon(lanes: Sequence[Lane], loaded: LoadedPlan) -> None:
+    for lane in lanes:
+        lane.abandon()
+    loaded.abandon()

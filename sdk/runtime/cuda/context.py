@@ -18,6 +18,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import Any
@@ -148,7 +149,7 @@ class DeviceContext:
         if self.lost is not None or self.forked:
             raise AssertionError("nothing is freed on a lost device or in a forked child")
         if getattr(self._local, "capturing", False):
-            self._deferred.append(lambda: self.release(free))
+            self._deferred.append(partial(self._dropped, free, free))
             return
         with self.entered("free memory"):
             free()

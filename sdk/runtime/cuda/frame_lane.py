@@ -120,7 +120,6 @@ class FrameLane(Lane):
         partner = self.pinned(program.partner.shape, "int32", "hold the joints' partners")
         partner.array[:] = program.partner
         self.device.driver.memcpy_htod_async(self.address("partner"), partner.array, self.stream)
-        self.settle("upload a lane's constants")
 
     def run(
         self,
@@ -196,13 +195,10 @@ class FrameLane(Lane):
             after.record(stream)
             self.settle("run the network")
             spent.append(float(after.time_since(before)))
-        if graph is not None:
-            graph.destroy()
         return spent
 
     def free(self) -> None:
         """Free graphs before the buffers they name."""
-        self.settle("finish its work before closing")
         for graph in self._graphs.values():
             graph.destroy()
         self._graphs.clear()
@@ -271,9 +267,7 @@ class FrameLane(Lane):
             raise DeviceError(f"the graph could not be launched: {error}") from error
 
     def _can_capture(self, bucket: int) -> bool:
-        if not self.program.graphs or self.loaded.dla_core is not None:
-            return False
-        return self._context(bucket, mirrored=False).capturable(self.stream_handle)
+        return self.loaded.dla_core is None and self._context(bucket, mirrored=False).capturable(self.stream_handle)
 
     def _captured(self, enqueue: Callable[[], None]) -> Graph:
         """The graph of what `enqueue` puts on the stream. A refusal inside ends the capture and is raised."""

@@ -25,6 +25,7 @@ from sdk.runtime.cuda.kernels import Kernels
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
+from sdk.wording import counted
 
 __all__ = ["Lane", "LanePool", "Resource", "prepared"]
 
@@ -71,8 +72,9 @@ class Lane:
         """The execution context for `batch` crops: its shape and activation memory are set, its addresses not."""
         context = self._contexts.get(batch)
         if context is None:
-            context = self._contexts[batch] = self.loaded.create_context()
+            context = self.loaded.create_context()
             self.prepare_context(context, batch)
+            self._contexts[batch] = context  # last: an interrupt leaves none that is half prepared
         return context
 
     def prepare_context(self, context: trt.Context, batch: int) -> None:
@@ -92,12 +94,10 @@ class Lane:
 
     def settle(self, deed: str = "finish a frame") -> None:
         """Wait until the lane's stream is empty; a device that takes longer than the time-out is lost."""
-        look_s = min(LOOK_S, self.time_out_s)
-        self.device.wait(partial(self.kernels.finished, self.stream_handle, look_s), deed, self.time_out_s)
+        self.device.wait(partial(self.kernels.finished, self.stream_handle, LOOK_S), deed, self.time_out_s)
 
     def free(self) -> None:
-        """Free everything, in the order contexts, memory, stream; the device's context must be entered."""
-        self.settle("finish its work before closing")
+        """Free everything, in the order contexts, memory, stream; settled, and with the device's context entered."""
         self._contexts.clear()
         for resource in self.resources:
             resource.free()
@@ -120,6 +120,7 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
         prepare(lane)
     except BaseException:
         if lane.device.lost is None:
+            lane.settle("finish its work before it is freed")
             lane.free()
         else:
             lane.abandon()
@@ -169,9 +170,7 @@ class LanePool(Generic[L]):
             self._given_back.notify_all()
             self._given_back.wait_for(lambda: not self._stuck(), timeout=2 * self._time_out_s)
             stuck = self._stuck()
-            idle = [lane for lane in self._holders if lane not in stuck]
-            self._holders = {}
-            return idle, stuck
+            return [lane for lane in self._holders if lane not in stuck], stuck
 
     def every(self) -> list[L]:
         """Every lane, lent or not, without the lock: for a forked child, in which a lock may be held for ever."""
@@ -193,8 +192,7 @@ class LanePool(Generic[L]):
 
     def _give_back(self, lane: L) -> None:
         with self._lock:
-            if lane in self._holders:
-                self._holders[lane] = None
+            self._holders[lane] = None
             self._given_back.notify()
 
     def _stuck(self) -> list[L]:
@@ -209,7 +207,7 @@ class LanePool(Generic[L]):
             if not self._holders:
                 raise
             self._limit = len(self._holders)
-            log.warning("%d frames will be in flight at once, not more: %s", self._limit, error)
+            log.warning("%s will be in flight at once, not more: %s", counted(self._limit, "frame"), error)
             return None
         self._holders[lane] = None
         return lane

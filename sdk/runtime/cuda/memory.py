@@ -7,7 +7,9 @@ params.array[:] = 0; params.device_pointer
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from sdk.errors import DeviceLostError
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
 
-__all__ = ["DeviceMemory", "PinnedArray", "pinned_array", "shared_array"]
+__all__ = ["DeviceMemory", "PinnedArray", "borrowed", "pinned_array", "shared_array"]
 
 
 class DeviceMemory:
@@ -73,6 +75,21 @@ class PinnedArray:
     def abandon(self) -> None:
         """Leave the memory to the end of the process."""
         never_freed(self._allocation)
+
+
+M = TypeVar("M", DeviceMemory, PinnedArray)
+
+
+@contextmanager
+def borrowed(device: DeviceContext, memory: M) -> Iterator[M]:
+    """Memory for the length of a block, however that ends; left alone where the device was lost in it."""
+    try:
+        yield memory
+    finally:
+        if device.lost is None:
+            memory.free()
+        else:
+            memory.abandon()
 
 
 def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
