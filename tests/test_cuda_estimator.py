@@ -67,6 +67,18 @@ def test_a_device_that_is_not_there_is_refused(engine):
         sdk.PoseEstimator(engine, device="cuda:1")
 
 
+def test_all_is_done_on_the_device_asked_for(engine):
+    simulated = gpu_pipeline.NativeKernels().device
+    simulated.devices = 2
+    with sdk.PoseEstimator(engine, device="cuda:1") as estimate:
+        assert estimate.device == "cuda:1"
+        estimate(sdk.pinned_frame(90, 120, device="cuda:1"), boxes_of(2))
+    with open_session(engine, "cuda:1") as session:
+        assert session.device == "cuda:1"
+        session.run(np.zeros((1, 3, 64, 48), np.float32))
+    assert simulated.indices == {1}
+
+
 def test_an_engine_without_a_plan_is_refused_on_the_gpu(engine, tmp_path):
     bare = wrapped_engine(engine.graph_path, tmp_path / "bare", SMALL)
     with pytest.raises(EngineError, match="no plan"):

@@ -8,6 +8,7 @@ import pytest
 from sdk import ops
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.geometry import crop_affines
+from sdk.runtime.cuda import bandwidth, loaded_plan
 from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.planner import off_frame_affines
@@ -268,9 +269,7 @@ def test_the_callers_context_is_restored(simulate):
     assert device.stack == ["torch's"]
 
 
-def test_two_estimators_load_the_plan_once(simulate, monkeypatch):
-    from sdk.runtime.cuda import loaded_plan
-
+def test_two_estimators_load_the_plan_once(simulate):
     _, engine, kernels = simulate()
     with GpuPipeline(engine, kernels=kernels) as one:
         with GpuPipeline(engine, kernels=kernels) as two:
@@ -279,6 +278,15 @@ def test_two_estimators_load_the_plan_once(simulate, monkeypatch):
                 one.run(random_frame(), random_affines(2))[0], two.run(random_frame(), random_affines(2))[0]
             )
         one.run(random_frame(), random_affines(2))
+    assert not loaded_plan._plans
+
+
+def test_each_device_has_a_plan_and_costs_of_its_own(simulate):
+    _, engine, kernels = simulate(devices=2)
+    with GpuPipeline(engine, kernels=kernels) as one, GpuPipeline(engine, index=1, kernels=kernels) as two:
+        for gpu in (one, two):
+            gpu.run(random_frame(), random_affines(1))
+        assert {index for index, _ in loaded_plan._plans} == set(bandwidth._known) == {0, 1}
     assert not loaded_plan._plans
 
 

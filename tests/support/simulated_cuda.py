@@ -56,6 +56,7 @@ class Simulated:
         self.streams: list[Stream] = []
         self.graphs: dict[int, _Graph] = {}
         self.waits: list[tuple[int, int]] = []
+        self.indices: set[int] = set()  # of the devices in whose context something was called
         self.faults: list[str] = []  # of the caller, found where none can be raised
 
     @property
@@ -73,6 +74,7 @@ class Simulated:
             raise LogicError(f"{name} failed: an illegal memory access was encountered")
         if context and not self.stack:
             raise LogicError(f"{name} failed: invalid device context")
+        self.indices |= {entered.index for entered in self.stack[-1:] if hasattr(entered, "index")}
 
     def allocate(self, size, table):
         block = np.zeros(size + ALIGN, np.uint8)
@@ -189,6 +191,9 @@ def _driver(device):
             device.left_to_a_destructor("live", getattr(self, "address", None))
 
     class Context:
+        def __init__(self, index):
+            self.index = index
+
         def push(self):
             device.stack.append(self)
 
@@ -212,7 +217,7 @@ def _driver(device):
             return int(device.integrated)
 
         def retain_primary_context(self):
-            return Context()
+            return Context(self.index)
 
         @staticmethod
         def count():
