@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import sdk
 from sdk.errors import ClosedError, EngineError, InputError
 from sdk.runtime import device as choosing
 from sdk.runtime.cuda import gpu_pipeline, tensorrt_session
+from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.session import open_session
 from tests.support.cuda_frames import DeviceArray, random_frame
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
@@ -122,17 +124,36 @@ class Producer:
 
 
 def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submits(engine, emulated):
-    frame, boxes = Producer(random_frame()), boxes_of(2)
+    frame, boxes, called = Producer(random_frame()), boxes_of(2), Producer(random_frame())
     with sdk.PoseEstimator(engine, device="cuda") as estimate:
-        expected = estimate(random_frame(), boxes).keypoints
+        expected = estimate(called, boxes).keypoints
         device = estimate._pipeline._device
         arrivals, (lane,) = int(device.arrivals.handle), estimate._pipeline._pool.every()
         np.testing.assert_array_equal(estimate.submit(frame, boxes).result().keypoints, expected)
         waits = estimate._pipeline._program.kernels.device.waits
+    assert called.asked == [(threading.get_ident(), lane.stream_handle)]
     assert frame.asked == [(threading.get_ident(), arrivals)]
     assert waits == [(lane.stream_handle, arrivals)]
     gc.collect()
     assert emulated.library.emulated_live_events() == 0
+
+
+def test_what_a_frames_owner_hands_over_lives_until_it_was_read(engine, monkeypatch):
+    class Copying(Producer):
+        def __dlpack__(self, *, stream=None):
+            copy = self.array.copy().view(type("Owned", (np.ndarray,), {}))
+            self.handed = weakref.ref(copy)
+            return copy.__dlpack__()
+
+    frame, alive, downloaded = Copying(random_frame()), [], FrameLane._downloaded
+    monkeypatch.setattr(
+        FrameLane, "_downloaded", lambda *given: alive.append(frame.handed() is not None) or downloaded(*given)
+    )
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        estimate(frame, boxes_of(1))
+        estimate.submit(frame, boxes_of(1)).result()
+    gc.collect()
+    assert alive and all(alive) and frame.handed() is None
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

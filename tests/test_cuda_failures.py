@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError
-from sdk.runtime.cuda.context import device_context
+from sdk.runtime.cuda import loaded_plan
+from sdk.runtime.cuda.context import DeviceContext, device_context
 from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, borrowed
+from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
@@ -96,28 +99,72 @@ def test_measuring_the_bus_without_room_gives_back_what_it_took(simulate):
         assert len(device.pinned) == pinned
 
 
+def test_new_memory_is_zero_and_freed_once(simulate):
+    device, _, _ = simulate()
+    context = device_context(0)
+    with context.entered("allocate"):
+        memory, pinned = DeviceMemory(context, 99, "hold zeros"), PinnedArray(context, (99,), np.uint8, "hold zeros")
+        assert not device.bytes_at(memory.pointer, 99).any() and not pinned.array.any()
+        for _ in range(2):
+            memory.free()
+            pinned.free()
+    with pytest.raises(AssertionError, match="after it was freed"):
+        pinned.array  # noqa: B018
+
+
+def test_memory_of_a_device_that_never_clears_it_is_left_alone(simulate, monkeypatch):
+    device, _, _ = simulate()
+    device.hangs = True
+    with pytest.raises(DeviceLostError, match="clear new memory"), device_context(0).entered("allocate") as context:
+        monkeypatch.setattr(context, "wait", lambda done, deed: DeviceContext.wait(context, done, deed, 0.01))
+        DeviceMemory(context, 99, "hold zeros")
+    gc.collect()
+    assert device.live
+
+
+def test_borrowed_memory_of_a_lost_device_is_left_alone(simulate):
+    device, _, _ = simulate()
+    with device_context(0).entered("allocate") as context:
+        with borrowed(context, DeviceMemory(context, 99, "hold zeros")):
+            pass
+        assert not device.live
+        with borrowed(context, DeviceMemory(context, 99, "hold zeros")):
+            context.lose("it hung")
+    assert device.live
+
+
+def without_room(shape, dtype, **_):
+    from pycuda import driver
+
+    raise driver.MemoryError("cuMemHostAlloc failed: out of memory")
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["out of memory", "lost"])
 def test_a_lane_that_cannot_be_prepared_is_freed_unless_the_device_is_lost(simulate, monkeypatch, lost):
     device, engine, kernels = simulate()
     context = device_context(0)
 
-    def refused(*_, **__):
+    def refused(*given, **flags):
         if lost:
             context.lose("another thread found it hung")
-        raise context.driver.MemoryError("cuMemHostAlloc failed: out of memory")
+        without_room(*given, **flags)
 
     monkeypatch.setattr(context.driver, "pagelocked_empty", refused)
     with pytest.raises(DeviceLostError if lost else OutOfMemoryError):
         GpuPipeline(engine, kernels=kernels)
-    assert bool(device.live) == lost
+    plans = [weakref.ref(loaded.plan) for loaded in loaded_plan._plans.values()]
+    loaded_plan._plans.clear()  # as at the interpreter's end
+    gc.collect()
+    assert bool(device.live) == lost == any(plan() for plan in plans)
 
 
-def test_out_of_memory_says_how_much_and_passes(simulate):
+@pytest.mark.parametrize("opened", [GpuPipeline, TensorRTSession])
+def test_out_of_memory_says_how_much_and_passes(simulate, opened):
     device, engine, kernels = simulate(memory_bytes=2000)
     with pytest.raises(OutOfMemoryError, match=r"needed \d+ bytes .* free 2000 bytes") as caught:
-        GpuPipeline(engine, kernels=kernels)
+        opened(engine, kernels=kernels)
     assert caught.value.free_bytes == 2000 and caught.value.needed_bytes > 2000
-    assert not device.live and not device.pinned
+    assert not device.live and not device.pinned and not loaded_plan._plans
     device.memory_bytes = 1 << 30
     with GpuPipeline(engine, kernels=kernels) as gpu:
         gpu.run(random_frame(), random_affines(1))
@@ -125,7 +172,19 @@ def test_out_of_memory_says_how_much_and_passes(simulate):
         with pytest.raises(OutOfMemoryError, match="hold a frame"):
             gpu.run(random_frame(0, (400, 400)), random_affines(1))
         device.memory_bytes = 1 << 30
+        gpu.run(random_frame(), random_affines(1))
         gpu.run(random_frame(0, (400, 400)), random_affines(1))
+
+
+def test_a_frame_without_room_in_pinned_memory_is_refused_and_passes(simulate, monkeypatch):
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        gpu.run(random_frame(), random_affines(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu._device.driver, "pagelocked_empty", without_room)
+            with pytest.raises(OutOfMemoryError, match="stage a frame in pinned host memory: needed 480000 bytes"):
+                gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        gpu.run(random_frame(), random_affines(1))
 
 
 def test_a_lane_too_many_waits_for_one_that_fits(simulate, caplog):

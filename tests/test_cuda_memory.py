@@ -1,5 +1,6 @@
 """Pinned frames, device arrays and the kernel cache where no GPU is needed to show them."""
 
+import ctypes
 import gc
 import weakref
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ import sdk
 from sdk.errors import DeviceError, EngineError, InputError, OutOfMemoryError
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.bandwidth import ROW_BYTES, ROWS, costs_from_seconds
-from sdk.runtime.cuda.device_frames import DeviceArray, check_device_frame, device_array, is_device_array
+from sdk.runtime.cuda.device_frames import DeviceArray, _DLTensor, check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.loaded_plan import RuntimeCache
 from sdk.runtime.device import cuda_problem
 
@@ -101,11 +102,36 @@ def test_the_memory_lives_as_long_as_it_is_used_and_no_longer():
 
 def test_the_array_interface_gives_the_same():
     table = {"shape": (4, 6, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
-    found = device_array(Interface(**table, stream=7), 1, 0)
+    given = Interface(**table, stream=7)
+    found = device_array(given, 1, 0)
+    assert found.owner is given
     assert (found.pointer, found.shape, found.strides, found.producer_stream) == (4096, (4, 6, 3), (18, 3, 1), 7)
     assert device_array(Interface(**table, stream=None), 1, 0).producer_stream is None
     assert device_array(Interface(**{**table, "version": 2}), 1, 0).producer_stream == 1  # the default stream
     assert device_array(Interface(**table, strides=(32, 3, 1)), 1, 0).strides == (32, 3, 1)
+
+
+def test_what_dlpack_has_on_the_host_alone_is_found_by_the_array_interface():
+    given = Exporter(np.zeros((4, 6, 3), np.uint8), (1, 0))
+    given.__cuda_array_interface__ = {"shape": (4, 6, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
+    assert device_array(given, 1, 0).pointer == 4096
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("byte_offset", 6), ("strides", None)], ids=["an offset", "no strides: packed"]
+)
+def test_dlpack_may_give_an_offset_and_no_strides(key, value):
+    class Other(Exporter):
+        def __dlpack__(self, *, stream=None):
+            capsule = super().__dlpack__(stream=stream)
+            pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+            pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+            setattr(_DLTensor.from_address(pointer_of(capsule, b"dltensor")), key, value)
+            return capsule
+
+    array = np.zeros((4, 6, 3), np.uint8)
+    found = device_array(Other(array), 1, 0)
+    assert found.pointer == array.ctypes.data + (value or 0) and found.strides == (18, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +152,7 @@ def test_what_is_a_device_array(value, expected):
 NOT_BYTES = {
     "dlpack float": Exporter(np.zeros((2, 2, 3), np.float32)),
     "dlpack int8": Exporter(np.zeros((2, 2, 3), np.int8)),
+    "interface int8": Interface(shape=(2, 2, 3), typestr="|i1", data=(4096, False), version=3),
     "interface float": Interface(shape=(2, 2, 3), typestr="<f4", data=(4096, False), version=3),
 }
 
@@ -154,6 +181,7 @@ def test_a_frame_that_its_owner_does_not_hand_over_says_why():
 
 SIDES = {  # NV12 has half as many rows again as pixels
     "the largest": ((16384, 16384, 3), False, True),
+    "empty": ((0, 8, 3), False, False),
     "too tall": ((16385, 8, 3), False, False),
     "too wide": ((8, 16385, 3), False, False),
     "the largest nv12": ((24576, 16384), True, True),
@@ -170,6 +198,11 @@ def test_a_device_frame_has_the_sides_of_any_frame(case):
     strides = (3 * shape[1], 3, 1) if len(shape) == 3 else (shape[1], 1)
     with nullcontext() if fits else pytest.raises(InputError, match=r"at most 16384 pixels a side \(got shape"):
         check_device_frame(DeviceArray(4096, shape, strides, 0, None), nv12=nv12)
+
+
+def test_an_nv12_device_frame_has_whole_rows():
+    with pytest.raises(InputError, match="with whole rows"):
+        check_device_frame(DeviceArray(4096, (9, 8), (16, 2), 0, None), nv12=True)
 
 
 # ---- the kernel cache ------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import pytest
 from sdk import ops
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.geometry import crop_affines
-from sdk.runtime.cuda import bandwidth, loaded_plan
+from sdk.runtime.cuda import bandwidth, loaded_plan, upload
+from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.planner import off_frame_affines
@@ -33,19 +34,20 @@ def as_kind(frame, kind, kernels):
         return pinned
     if kind == "pinned-view":
         pinned = pinned_frame(frame.shape[0] + 7, frame.shape[1] + 5)
-        view = pinned[3:-4, 2:-3]
+        view = pinned[7:, 5:]  # to the memory's last byte
         view[...] = frame
         return view
-    if kind == "registered":  # page-locked by somebody else: torch, OpenCV, a camera's driver
+    if kind.endswith("registered"):  # page-locked by somebody else: torch, OpenCV, a camera's driver
         copy = frame.copy()
-        kernels.device.pinned[copy.ctypes.data] = copy.reshape(-1)
+        locked = copy.size // 2 if kind.startswith("half") else copy.size
+        kernels.device.pinned[copy.ctypes.data] = copy.reshape(-1)[:locked]
         return copy
     if kind == "upside-down":
         return np.ascontiguousarray(frame[::-1])[::-1]
     return DeviceArray(frame)
 
 
-FRAME_KINDS = ("pageable", "pinned", "pinned-view", "registered", "upside-down", "device")
+FRAME_KINDS = ("pageable", "pinned", "pinned-view", "registered", "half-registered", "upside-down", "device")
 PAGE_LOCKED = ("pinned", "pinned-view", "registered")
 
 
@@ -109,6 +111,7 @@ def test_each_refinement_reaches_the_kernel(simulate, refine):
 def test_nv12_frames_take_the_same_way(simulate, integrated, pixel_format):
     _, engine, kernels = simulate(integrated=integrated)
     frame = np.random.default_rng(4).integers(0, 256, (90 * 3 // 2, 120), np.uint8)
+    pitched = np.pad(frame, ((0, 0), (0, 8)))[:, :120]
     with (
         CpuPipeline(OrtSession(engine, threads=1), pixel_format=pixel_format) as cpu,
         GpuPipeline(engine, kernels=kernels, pixel_format=pixel_format) as gpu,
@@ -118,6 +121,7 @@ def test_nv12_frames_take_the_same_way(simulate, integrated, pixel_format):
             expected, _ = cpu.run(frame, affines)
             np.testing.assert_array_equal(gpu.run(frame, affines)[0], expected)
             np.testing.assert_array_equal(gpu.run(DeviceArray(frame), affines)[0], expected)
+            np.testing.assert_array_equal(gpu.run(DeviceArray(pitched), affines)[0], expected)
 
 
 def test_only_what_the_crops_read_is_uploaded(simulate):
@@ -134,6 +138,19 @@ def test_only_what_the_crops_read_is_uploaded(simulate):
         if timings["transfer"] != "whole":
             assert spent < big.nbytes / 2
         np.testing.assert_array_equal(found, cpu.run(random_frame(6, (600, 800)), affines)[0])
+
+
+def test_a_page_locked_frame_is_not_copied_by_the_host(simulate, monkeypatch):
+    device, engine, kernels = simulate()
+    planned, choose = [], upload.choose_transfer
+    monkeypatch.setattr(
+        upload, "choose_transfer", lambda *given, pinned: planned.append(pinned) or choose(*given, pinned=pinned)
+    )
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        given = as_kind(random_frame(), "pinned", kernels)
+        held = len(device.pinned)
+        gpu.run(given, random_affines(1))
+        assert planned == [True] and len(device.pinned) == held
 
 
 def test_steady_state_allocates_nothing_and_launches_one_graph(simulate):
@@ -281,6 +298,16 @@ def test_two_estimators_load_the_plan_once(simulate):
     assert not loaded_plan._plans
 
 
+@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
+def test_the_costs_are_of_one_copy_and_of_none_where_memory_is_shared(simulate, integrated):
+    simulate(integrated=integrated)
+    with device_context(0).entered("measure") as device:
+        costs = bandwidth.transfer_costs(device)
+    assert costs.copy_s == (0 if integrated else pytest.approx(0.25e-3 / bandwidth.COPIES))
+    assert (costs.bytes_per_s == float("inf")) == integrated
+    assert 0 < costs.host_bytes_per_s < float("inf") and costs.host_copy_s > 0
+
+
 def test_each_device_has_a_plan_and_costs_of_its_own(simulate):
     _, engine, kernels = simulate(devices=2)
     with GpuPipeline(engine, kernels=kernels) as one, GpuPipeline(engine, index=1, kernels=kernels) as two:
@@ -365,6 +392,12 @@ def test_the_session_gives_the_cpu_sessions_outputs(simulate, kind, count):
         for a, b in zip(gpu.run(crops), cpu.run(crops), strict=True):
             assert a.dtype == np.float32 and a.shape == b.shape
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_the_session_takes_crops_of_its_size_alone(simulate):
+    _, engine, kernels = simulate()
+    with TensorRTSession(engine, kernels=kernels) as session, pytest.raises(InputError, match="crops must be float32"):
+        session.run(np.zeros((2, 3, 48, 64), np.float32))
 
 
 def test_the_session_frees_what_it_took(simulate):

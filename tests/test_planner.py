@@ -89,8 +89,9 @@ def test_a_region_holds_every_pixel_the_crop_reads(case):
 def test_a_region_of_an_affine_that_is_not_finite_is_empty():
     affines = np.full((2, 2, 3), np.nan, np.float32)
     affines[1] = np.inf
-    for x0, y0, x1, y1 in sampled_regions(affines, (8, 8), (90, 120)):
-        assert x1 <= x0 or y1 <= y0
+    with np.errstate(invalid="raise"):
+        for x0, y0, x1, y1 in sampled_regions(affines, (8, 8), (90, 120)):
+            assert x1 <= x0 or y1 <= y0
 
 
 def test_filling_up_a_bucket_reads_nothing():
@@ -151,6 +152,7 @@ def test_a_layout_counts_bytes():
 
 CARD = TransferCosts(6e-6, 24e9, 4e-8, 1e-6, 9e9, 1e-7)
 SLOW_COPIES = TransferCosts(2e-3, 24e9, 0, 0, 9e9, 0)
+QUICK_COPIES = TransferCosts(1e-9, 1e7, 0, 1e-9, 1e7, 0)
 JETSON = TransferCosts(0, float("inf"), 0, 1e-6, 12e9, 5e-8)
 
 CHOICES = {  # boxes of a 1080p frame, costs, pinned -> the way that must win
@@ -198,7 +200,9 @@ def test_the_host_copies_one_piece_while_the_bus_moves_the_one_before():
     assert seconds(slow_host, halves, layout, pinned=False) == pytest.approx(15 + 15 + 7.5)
 
 
-@pytest.mark.parametrize("costs", [CARD, SLOW_COPIES, JETSON], ids=["card", "slow-copies", "jetson"])
+@pytest.mark.parametrize(
+    "costs", [CARD, SLOW_COPIES, QUICK_COPIES, JETSON], ids=["card", "slow-copies", "quick-copies", "jetson"]
+)
 @pytest.mark.parametrize("box", [(0, 0, 1920, 1080), (3, 3, 14, 7), (0, 5, 1, 6)], ids=["whole", "small", "row"])
 def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, box):
     layout = bgr_layout(1080, 1920)
@@ -207,7 +211,20 @@ def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, box):
     assert [band.top for band in way.pieces[1:]] == [band.bottom for band in way.pieces[:-1]]
     assert (way.pieces[0].top, way.pieces[-1].bottom) == (rect.top, rect.bottom)
     assert {(band.left, band.right) for band in way.pieces} == {(rect.left, rect.right)}
+    assert all(band.rows > 0 for band in way.pieces)
     assert way.seconds <= 1.001 * sum(costs.of(rect.rows, rect.row_bytes, layout, pinned=False))
+
+
+def test_each_band_costs_a_copy_of_the_host_and_of_the_bus():
+    layout, costs = bgr_layout(100, 100), TransferCosts(0.5, 1e3, 0, 0.5, 1e3, 0)
+    whole = transfers(np.zeros((0, 4), np.int64), layout, costs)[0]
+    assert len(whole.pieces) == 6  # of 30 s on either side, and half a second a piece
+    assert whole.seconds == pytest.approx((5 + 0.5) + 6 * (5 + 0.5))
+
+
+def test_what_costs_nothing_is_not_done():
+    free = TransferCosts(0, float("inf"))
+    assert choose_transfer(np.zeros((0, 4), np.int64), bgr_layout(100, 100), free, pinned=True).pieces == ()
 
 
 def test_bands_hide_most_of_the_faster_side():

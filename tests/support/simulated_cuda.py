@@ -77,7 +77,7 @@ class Simulated:
         self.indices |= {entered.index for entered in self.stack[-1:] if hasattr(entered, "index")}
 
     def allocate(self, size, table):
-        block = np.zeros(size + ALIGN, np.uint8)
+        block = np.full(size + ALIGN, 0xCD, np.uint8)  # new memory holds anything
         start = -block.ctypes.data % ALIGN
         aligned = block[start : start + size]
         table[aligned.ctypes.data] = aligned
@@ -266,6 +266,7 @@ def _driver(device):
 
     def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
         device.called("cuMemHostAlloc")
+        device.allocations += 1
         assert mem_flags == 3
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         pointer = HostPointer(device.allocate(size, device.pinned))

@@ -107,7 +107,7 @@ class Lane:
         """Touch nothing: the device is lost, or this is a forked child."""
         for resource in self.resources:
             resource.abandon()
-        for thing in (self.stream, self.aux_streams, self._contexts, self.loaded.plan):
+        for thing in (self.stream, self.aux_streams, self._contexts):
             never_freed(thing)
 
 
