@@ -46,7 +46,6 @@ def device_context(index: int) -> DeviceContext:
             if problem:
                 raise DeviceError(f"device 'cuda:{index}' cannot be used: {problem}; see `sdk doctor`")
             known = _devices[index] = DeviceContext(import_module("pycuda.driver"), index)
-    known.check_usable()
     return known
 
 
@@ -167,11 +166,11 @@ class DeviceContext:
     def translated(self, error: BaseException, deed: str) -> SdkError | None:
         """The SDK's error for one of CUDA's, or for TensorRT's refusal when the device is lost; else None."""
         of_cuda = isinstance(error, self.driver.Error)
-        of_device = of_cuda or (isinstance(error, DeviceError) and not isinstance(error, DeviceLostError))
-        if of_device and (self.lost is not None or self._sticky()):
+        if not of_cuda and not isinstance(error, DeviceError):
+            return None
+        if self.lost is not None or self._sticky():
             return self.lose(f"it could not {deed} ({error})")
-        told = isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError)
-        if isinstance(error, self.driver.MemoryError) or (told and tells_of_memory(error)):
+        if isinstance(error, self.driver.MemoryError) or tells_of_memory(error):
             return out_of_memory(deed, None, self.free_bytes())
         return DeviceError(f"device 'cuda:{self.index}' cannot {deed}: {error}") if of_cuda else None
 

@@ -120,7 +120,6 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
         prepare(lane)
     except BaseException:
         if lane.device.lost is None:
-            lane.settle("finish its work before it is freed")
             lane.free()
         else:
             lane.abandon()
@@ -159,8 +158,7 @@ class LanePool(Generic[L]):
         """Every lane, made now where it was not. For one thread before others begin."""
         with self._lock:
             while len(self._holders) < self._limit:
-                if self._new() is None:
-                    break
+                self._new()
             return list(self._holders)
 
     def close(self) -> tuple[list[L], list[L]]:
