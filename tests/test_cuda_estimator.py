@@ -132,10 +132,16 @@ def test_a_submitted_device_frame_waits_for_the_stream_of_the_thread_that_submit
         np.testing.assert_array_equal(estimate.submit(frame, boxes).result().keypoints, expected)
         waits = estimate._pipeline._program.kernels.device.waits
     assert called.asked == [(threading.get_ident(), lane.stream_handle)]
-    assert frame.asked == [(threading.get_ident(), arrivals)]
+    assert frame.asked == [(threading.get_ident(), arrivals)] and arrivals != int(device.stream.handle)
     assert waits == [(lane.stream_handle, arrivals)]
     gc.collect()
     assert emulated.library.emulated_live_events() == 0
+
+
+def test_a_submitted_device_frame_waits_for_the_stream_it_names(engine):
+    with sdk.PoseEstimator(engine, device="cuda") as estimate:
+        estimate.submit(DeviceArray(random_frame(), stream=77), boxes_of(1)).result()
+        assert [producer for _, producer in estimate._pipeline._program.kernels.device.waits] == [77]
 
 
 def test_what_a_frames_owner_hands_over_lives_until_it_was_read(engine, monkeypatch):

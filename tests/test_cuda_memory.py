@@ -5,17 +5,20 @@ import gc
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import sdk
+from sdk import trt
 from sdk.errors import DeviceError, EngineError, InputError, OutOfMemoryError
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.bandwidth import ROW_BYTES, ROWS, costs_from_seconds
 from sdk.runtime.cuda.device_frames import DeviceArray, _DLTensor, check_device_frame, device_array, is_device_array
 from sdk.runtime.cuda.loaded_plan import RuntimeCache
 from sdk.runtime.device import cuda_problem
+from tests.support.engines import SMALL, SMALL_HEATMAP
 
 no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="this machine has a CUDA device; tests/gpu runs on it")
 
@@ -221,6 +224,13 @@ def test_kernels_are_kept_and_read_back(tmp_path):
     assert [path.name for path in (tmp_path / "engine").iterdir()] == ["kernels.cache"]
 
 
+def test_kernels_are_read_from_the_first_place_that_has_them(tmp_path):
+    RuntimeCache((tmp_path / "cache",), "kernels.cache").store(b"kernels")
+    cache = RuntimeCache((tmp_path / "engine", tmp_path / "cache"), "kernels.cache")
+    cache.load()
+    assert cache.blob == b"kernels"
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + b"x" + b[41:], lambda _: b""])
 def test_a_damaged_cache_is_said_and_left_aside(tmp_path, damage, caplog):
     path = RuntimeCache((tmp_path,), "kernels.cache").store(b"kernels" * 9)
@@ -278,10 +288,6 @@ class Device:
     ids=["error code", "cuda runtime", "another reason"],
 )
 def test_a_plan_that_does_not_fit_says_so(monkeypatch, said, error):
-    from types import SimpleNamespace
-
-    from sdk import trt
-
     def refused(*_, **__):
         raise EngineError(said)
 
@@ -291,6 +297,43 @@ def test_a_plan_that_does_not_fit_says_so(monkeypatch, said, error):
         loaded_plan._deserialised(Device(), note, b"12345", engine)
     if error is OutOfMemoryError:
         assert (caught.value.needed_bytes, caught.value.free_bytes) == (5, 1000)
+
+
+CROPS, X, Y = SMALL.input.name, SMALL.output.x_name, SMALL.output.y_name
+SHAPES = {CROPS: (-1, 3, 64, 48), X: (-1, 14, SMALL.bins_xy[0]), Y: (-1, 14, SMALL.bins_xy[1])}
+WRONG_PLANS = {  # name -> (shape, dtype), or None: not there
+    "an absent output": (X, None),
+    "other bins": (Y, ((-1, 14, 7), "float32")),
+    "no batch": (Y, (SHAPES[Y][1:], "float32")),
+    "an axis more": (Y, ((*SHAPES[Y], 1), "float32")),
+    "integers": (CROPS, (SHAPES[CROPS], "int8")),
+}
+
+
+def check_plan(changes, recipe=SMALL):
+    tensors = {name: (shape, "float32") for name, shape in SHAPES.items()} | changes
+    found = [trt.Tensor(name, name == CROPS, kind[1], kind[0]) for name, kind in tensors.items() if kind]
+    plan = SimpleNamespace(tensors=found)
+    loaded_plan._check_tensors(plan, SimpleNamespace(folder="small", manifest=SimpleNamespace(recipe=recipe)))
+
+
+def test_a_plan_has_the_recipes_tensors():
+    check_plan({})
+    check_plan({Y: (SHAPES[Y], "float16")})
+
+
+@pytest.mark.parametrize("case", WRONG_PLANS, ids=str)
+def test_a_plan_of_other_tensors_is_refused(case):
+    name, change = WRONG_PLANS[case]
+    with pytest.raises(EngineError, match=rf"tensor '{name}' of its plan must be .*\(got .*\); build the engine again"):
+        check_plan({name: change})
+
+
+@pytest.mark.parametrize(("joints", "fits"), [(14, True), (13, False)])
+def test_heatmaps_of_any_size_have_a_map_a_joint(joints, fits):
+    heatmaps = {SMALL_HEATMAP.output.heatmap_name: ((-1, joints, 16, 12), "float32")}
+    with nullcontext() if fits else pytest.raises(EngineError, match=r"got float32 \[-1, 13, 16, 12\]"):
+        check_plan(heatmaps, SMALL_HEATMAP)
 
 
 # ---- the measurement behind transfers --------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """The GPU pipeline on a simulated device: the same poses as the CPU's, whatever the frame, and clean bookkeeping."""
 
 import threading
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sdk import ops
+from sdk import ops, trt
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.geometry import crop_affines
+from sdk.manifest import kernel_cache_name
 from sdk.runtime.cuda import bandwidth, loaded_plan, upload
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.frame_lane import FrameLane
@@ -18,6 +21,7 @@ from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
+from tests.support.engines import given_plan
 from tests.support.simulated_cuda import _Context, _Plan, simulated_engine
 
 pytestmark = pytest.mark.native
@@ -82,9 +86,13 @@ def test_a_plan_of_halves_takes_and_gives_halves(simulate, integrated):
             np.testing.assert_array_equal(gpu.run(frame, affines)[0], expected)
 
 
+@pytest.mark.parametrize("shift", [False, True], ids=["in place", "shifted"])
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
-def test_the_flip_test_runs_the_mirrored_crops(simulate, kind):
+def test_the_flip_test_runs_the_mirrored_crops(simulate, kind, shift):
     _, engine, kernels = simulate(kind)
+    recipe = engine.manifest.recipe
+    recipe = replace(recipe, protocol=replace(recipe.protocol, flip_shift=shift))
+    engine = replace(engine, manifest=replace(engine.manifest, recipe=recipe))
     frame, affines = random_frame(1), random_affines(3, seed=9)
     with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
         expected, _ = cpu.run(frame, affines, flip=True)
@@ -106,6 +114,14 @@ def test_each_refinement_reaches_the_kernel(simulate, refine):
         np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
 
 
+def test_rgb_frames_are_cropped_as_rgb(simulate):
+    _, engine, kernels = simulate()
+    frame, affines = random_frame(3), random_affines(2)
+    with GpuPipeline(engine, kernels=kernels) as bgr, GpuPipeline(engine, kernels=kernels, pixel_format="rgb") as rgb:
+        expected, _ = bgr.run(frame, affines)
+        np.testing.assert_array_equal(rgb.run(np.ascontiguousarray(frame[:, :, ::-1]), affines)[0], expected)
+
+
 @pytest.mark.parametrize("pixel_format", ["nv12", "nv12-bt709-full"])
 @pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
 def test_nv12_frames_take_the_same_way(simulate, integrated, pixel_format):
@@ -116,6 +132,7 @@ def test_nv12_frames_take_the_same_way(simulate, integrated, pixel_format):
         CpuPipeline(OrtSession(engine, threads=1), pixel_format=pixel_format) as cpu,
         GpuPipeline(engine, kernels=kernels, pixel_format=pixel_format) as gpu,
     ):
+        gpu.warm()
         for count in (1, 4):
             affines = random_affines(count, seed=count)
             expected, _ = cpu.run(frame, affines)
@@ -162,6 +179,13 @@ def test_steady_state_allocates_nothing_and_launches_one_graph(simulate):
             gpu.run(random_frame(seed), random_affines(3, seed))
         after = device.allocations, device.captures, device.enqueues, device.launches, len(device.pinned)
         assert after == (*before[:3], before[3] + 20, before[4])
+
+
+def test_nobody_costs_nothing(simulate):
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu:
+        found, timings = gpu.run(random_frame(), random_affines(0))
+    assert found.shape == (0, 14, 3) and timings == {} and device.enqueues == 0
 
 
 def test_each_bucket_is_captured_once(simulate):
@@ -211,13 +235,18 @@ def test_a_plan_without_scratch_leaves_the_joints_room(simulate, monkeypatch):
         np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
 
 
-def test_compiled_kernels_are_kept_beside_the_engine(simulate, monkeypatch):
+def test_compiled_kernels_are_kept_for_the_next_process(simulate, monkeypatch):
     _, engine, kernels = simulate()
+    note, used = replace(engine.manifest.compiler, name="tensorrt-rtx"), []
+    engine = given_plan(engine.folder, note, engine.plan_path.read_bytes())
     monkeypatch.setattr(_Plan, "kernels", lambda self: b"kernels")
-    with GpuPipeline(engine, kernels=kernels) as gpu:
-        gpu.run(random_frame(), random_affines(1))
+    monkeypatch.setattr(_Plan, "use_kernels", lambda self, blob: used.append(blob), raising=False)
+    for _ in range(2):
+        with GpuPipeline(engine, kernels=kernels) as gpu:
+            gpu.run(random_frame(), random_affines(1))
+    assert used == [b"kernels"]
     (cache,) = engine.folder.glob("kernels-*.cache")
-    assert cache.read_bytes().endswith(b"kernels")
+    assert cache.name == kernel_cache_name("10.3.0", "8.7", engine.manifest.files["tensorrt.plan"])
 
 
 @pytest.mark.parametrize("reason", ["a DLA", "TensorRT"])
@@ -227,11 +256,14 @@ def test_a_plan_that_cannot_be_captured_is_enqueued(simulate, monkeypatch, caplo
         engine = simulated_engine(engine.folder, dla_core=1)
     else:
         monkeypatch.setattr(_Context, "capturable", lambda self, stream: False)
+    cores, load = [], trt.load_plan
+    monkeypatch.setattr(trt, "load_plan", lambda *given, dla_core: cores.append(dla_core) or load(*given))
     with GpuPipeline(engine, kernels=kernels) as gpu, caplog.at_level("WARNING"):
         found, _ = gpu.run(random_frame(), random_affines(1))
         np.testing.assert_array_equal(found, gpu.run(random_frame(), random_affines(1))[0])
         gpu.network_ms(1, 1)
     assert device.captures == 0 and "cannot be captured" in caplog.text
+    assert cores == [1 if reason == "a DLA" else None]
 
 
 def test_a_refusal_inside_a_capture_is_an_error_and_ends_it(simulate):
@@ -294,8 +326,17 @@ def test_two_estimators_load_the_plan_once(simulate):
             np.testing.assert_array_equal(
                 one.run(random_frame(), random_affines(2))[0], two.run(random_frame(), random_affines(2))[0]
             )
+        assert len(loaded_plan._plans) == 1
         one.run(random_frame(), random_affines(2))
-    assert not loaded_plan._plans
+        plan = weakref.ref(one._pool.every()[0].loaded.plan)
+    assert not loaded_plan._plans and plan() is None
+
+
+def test_a_plan_of_another_version_is_refused(simulate, monkeypatch):
+    _, engine, kernels = simulate()
+    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.4.0"))
+    with pytest.raises(EngineError, match=r"cannot run on cuda:0: its plan was compiled by tensorrt 10\.3\.0"):
+        GpuPipeline(engine, kernels=kernels)
 
 
 @pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
@@ -314,6 +355,7 @@ def test_each_device_has_a_plan_and_costs_of_its_own(simulate):
         for gpu in (one, two):
             gpu.run(random_frame(), random_affines(1))
         assert {index for index, _ in loaded_plan._plans} == set(bandwidth._known) == {0, 1}
+        assert two._device is device_context(1) is not one._device
     assert not loaded_plan._plans
 
 
@@ -414,13 +456,20 @@ def test_the_session_frees_what_it_took(simulate):
     ("options", "message"),
     [
         ({"lanes": 0}, "lanes must be"),
+        ({"lanes": 1.5}, "lanes must be"),
         ({"time_out_s": 0.0}, "time_out_s must be positive"),
         ({"pixel_format": "yuyv"}, "pixel_format must be"),
         ({"refine": "magic"}, "refine must be"),
     ],
-    ids=["lanes", "time-out", "pixel-format", "refine"],
+    ids=["lanes", "half a lane", "time-out", "pixel-format", "refine"],
 )
 def test_options_are_checked(simulate, options, message):
     _, engine, kernels = simulate()
     with pytest.raises(InputError, match=message):
         GpuPipeline(engine, kernels=kernels, **options)
+
+
+def test_heatmaps_are_not_refined(simulate):
+    _, engine, kernels = simulate("heatmap")
+    with pytest.raises(InputError, match="'none' for heatmaps"):
+        GpuPipeline(engine, kernels=kernels, refine="dark")
