@@ -45,14 +45,14 @@ def test_close_finishes_what_was_submitted(engine):
     assert [len(future.result()) for future in futures] == [1] * 5
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_a_stream_keeps_order_and_looks_ahead_no_further_than_told(engine, depth):
-    taken, given = [], 0
+@pytest.mark.parametrize(("depth", "expected_ahead"), [(1, 1), (2, 2), (4, 4), (None, 2)])
+def test_a_stream_keeps_order_and_looks_ahead_as_far_as_told(engine, depth, expected_ahead):
+    taken, given, ahead = [], 0, []
 
     def camera():
         for index in range(9):
             taken.append(index)
-            assert len(taken) - given <= depth
+            ahead.append(len(taken) - given)
             yield noise(index), random_boxes(index % 3, index)
 
     with PoseEstimator(engine, device="cpu") as estimate:
@@ -60,7 +60,7 @@ def test_a_stream_keeps_order_and_looks_ahead_no_further_than_told(engine, depth
             given += 1
             expected = estimate(noise(index), random_boxes(index % 3, index))
             np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
-    assert given == 9
+    assert given == 9 and max(ahead) == expected_ahead
 
 
 class OnDevice:
@@ -124,8 +124,27 @@ def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
         assert len(next(stream)) == 1
         stream.close()
         assert len(estimate(noise())) == 1
-        with pytest.raises(InputError, match="depth must be a whole number"):
-            next(estimate.stream([], depth=0))
+        for depth in (0, 1.5):
+            with pytest.raises(InputError, match="depth must be a whole number"):
+                next(estimate.stream([], depth=depth))
+
+
+def test_a_stream_left_early_does_no_work_ahead(engine, monkeypatch):
+    calls, left, call = [], threading.Event(), PoseEstimator._call
+
+    def counted(*given):
+        calls.append(given)
+        if len(calls) > 1:
+            left.wait(timeout=30)
+        return call(*given)
+
+    monkeypatch.setattr(PoseEstimator, "_call", counted)
+    with PoseEstimator(engine, device="cpu") as estimate:
+        stream = estimate.stream((noise(i) for i in range(100)), depth=8)
+        next(stream)
+        stream.close()
+        left.set()
+    assert len(calls) <= 2  # the second may have begun
 
 
 def test_a_fault_of_the_camera_comes_through(engine):
@@ -157,7 +176,8 @@ def test_threads_share_an_estimator(engine):
     assert not wrong
 
 
-def test_an_item_of_a_stream_is_a_frame_or_a_pair(engine):
-    frame = np.zeros((40, 40, 3), np.uint8)
-    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match="a tuple of 3"):
-        list(estimate.stream([(frame, None, 1)]))
+@pytest.mark.parametrize("size", [1, 3])
+def test_an_item_of_a_stream_is_a_frame_or_a_pair(engine, size):
+    item = (np.zeros((40, 40, 3), np.uint8), None, 1)[:size]
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match=f"a tuple of {size}"):
+        list(estimate.stream([item]))

@@ -157,8 +157,6 @@ class PoseEstimator:
 
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
-        if self._closed:
-            return
         self._closed = True
         if self._worker is not None and os.getpid() == self._pid:
             self._worker.shutdown(wait=True)
