@@ -97,7 +97,7 @@ def boxes_from_keypoints(
 ) -> Float32Array:
     """N x 4 xyxy around the joints scoring at least `threshold`, `margin` of the extent added at each side.
 
-    A person with fewer than two such joints gets a row of NaN.
+    A person with fewer than two such joints, or all of them in a row or column, gets a row of NaN.
     """
     seen = (scores >= threshold)[..., None]
     low = np.where(seen, keypoints, np.inf).min(axis=1, initial=np.inf)
@@ -105,5 +105,5 @@ def boxes_from_keypoints(
     with np.errstate(invalid="ignore"):
         extent = high - low
         boxes = np.concatenate([low - margin * extent, high + margin * extent], axis=1)
-    boxes[(seen[..., 0].sum(axis=1) < 2) | (extent <= 0).any(axis=1)] = np.nan
+    boxes[(extent <= 0).any(axis=1)] = np.nan
     return boxes.astype(np.float32)

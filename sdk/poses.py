@@ -72,7 +72,7 @@ class Poses:
         """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score."""
         triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
         flat = triples.reshape(len(self), 3 * self.scores.shape[1])
-        person = self.box_scores * self.scores.mean(axis=1) if len(self) else self.box_scores
+        person = self.box_scores * self.scores.mean(axis=1)
         return [
             {
                 "image_id": int(image_id),

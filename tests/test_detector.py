@@ -56,7 +56,7 @@ def test_annotated_persons_are_found(detector, coco):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("size_hw", [(1, 1), (7, 900), (900, 7)])
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 900), (900, 1)])
 def test_any_frame_shape_is_taken(detector, size_hw):
     boxes, scores = detector[0](np.full((*size_hw, 3), 114, np.uint8))
     assert boxes.shape == (len(scores), 4)
@@ -96,6 +96,8 @@ def test_a_yolox_grid_is_decoded_by_its_definition():
     expected = yolox_reference(grid.astype(np.float32), (64, 96))
     np.testing.assert_allclose(boxes, expected[:, :4], rtol=1e-5, atol=1e-3)
     np.testing.assert_allclose(scores, expected[:, 4], rtol=1e-5)
+    _, of_another_class = decode_yolox(grid.astype(np.float32), (64, 96), 2)
+    np.testing.assert_allclose(of_another_class, grid[:, 4] * grid[:, 7], rtol=1e-5)
 
 
 def test_a_grid_of_another_size_is_refused():
@@ -214,7 +216,51 @@ def test_a_graph_that_no_detector_has_is_refused_at_opening(tmp_path, options, m
 
 
 def test_a_small_grid_is_a_detector(tmp_path):
-    assert Detector(graph_of(tmp_path / "d.onnx")).kind == "yolox"
+    detect = Detector(graph_of(tmp_path / "d.onnx"), score_threshold=0, threads=2)
+    assert detect.kind == "yolox" and detect._session.get_session_options().intra_op_num_threads == 2
+
+
+DETECTIONS = [  # x1, y1, x2, y2 of a 64 x 64 input, score, class
+    (0, 0, 10, 8, 0.5, 0),  # IoU 0.8 with the next
+    (0, 0, 10, 10, 0.9, 0),
+    (20, 20, 30, 30, 0.3, 0),  # just enough
+    (20, 40, 30, 50, 0.29, 0),
+    (40, 40, 50, 50, 0.8, 1),
+    (60, 10, 60, 20, 0.7, 0),  # no area
+]
+
+
+def rtmdet_of(path):
+    """An RTMDet-shaped graph that finds DETECTIONS in any picture of 64 x 64."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    rows = np.array(DETECTIONS, np.float32)[None]
+    made = {"dets": rows[..., :5], "labels": rows[..., 5].astype(np.int64)}
+    constants = [numpy_helper.from_array(np.ascontiguousarray(value), f"all {name}") for name, value in made.items()]
+    nodes = [helper.make_node("Identity", [f"all {name}"], [name]) for name in made]
+    outputs = [
+        helper.make_tensor_value_info(name, c.data_type, c.dims) for name, c in zip(made, constants, strict=True)
+    ]
+    inputs = [helper.make_tensor_value_info("x", 1, [1, 3, 64, 64])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_persons_that_score_enough_are_given_in_frame_pixels(tmp_path):
+    boxes, scores = Detector(rtmdet_of(tmp_path / "d.onnx"))(np.zeros((128, 100, 3), np.uint8))
+    np.testing.assert_array_equal(boxes, [[0, 0, 20, 20], [40, 40, 60, 60]])
+    np.testing.assert_array_equal(scores, np.float32([0.9, 0.3]))
+
+
+def test_a_picture_is_letterboxed_in_grey_and_normalised_as_rtmdet_was_trained(tmp_path):
+    detect = Detector(rtmdet_of(tmp_path / "d.onnx"))
+    blob, ratio = detect._letterboxed(np.full((128, 64, 3), (10, 20, 30), np.uint8))
+    mean, std = np.array((103.53, 116.28, 123.675)), np.array((57.375, 57.12, 58.395))  # of BGR
+    assert ratio == 0.5
+    np.testing.assert_allclose(blob[0, :, 63, 31], ((10, 20, 30) - mean) / std, rtol=1e-5)
+    np.testing.assert_allclose(blob[0, :, 63, 32], (114 - mean) / std, rtol=1e-5)
 
 
 @pytest.mark.data

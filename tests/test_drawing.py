@@ -89,10 +89,33 @@ def test_lines_grow_with_the_picture():
 
 
 def test_a_small_person_gets_thin_lines():
-    big, small = poses_of(spread()), poses_of(spread() / 8)
-    small.boxes[:] /= 8
-    frame = grey()
-    assert changed(frame, draw_poses(frame, small)) < 0.1 * changed(frame, draw_poses(frame, big))
+    big, small = poses_of(spread() * 4), poses_of(spread() / 2)
+    big.boxes[:] *= 4
+    small.boxes[:] /= 2
+    frame = grey(960, 1280)
+    share = changed(frame, draw_poses(frame, small)) / changed(frame, draw_poses(frame, big))
+    assert share < 0.1  # lines of one width would make it an eighth
+
+
+def test_a_limb_between_the_sides_is_of_neither():
+    keypoints, scores = np.zeros((1, 17, 2)), np.zeros((1, 17))
+    keypoints[0, 5:7], scores[0, 5:7] = [[60, 100], [260, 100]], 1  # the shoulders
+    picture = draw_poses(grey(), poses_of(keypoints, scores))
+    assert tuple(picture[100, 160].tolist()) == SIDE_COLOURS["middle"]
+
+
+def test_the_nearer_person_is_on_top():
+    keypoints, scores = np.full((2, 17, 2), 100.0), np.zeros((2, 17))
+    scores[0, 6] = scores[1, 5] = 1  # a right shoulder, and a left one
+    keypoints[0, 16] = 200  # the first stands farther down, hence nearer
+    picture = draw_poses(grey(), poses_of(keypoints, scores))
+    assert tuple(picture[100, 100].tolist()) == SIDE_COLOURS["right"]
+
+
+def test_poses_draw_themselves_with_the_same_options():
+    frame, poses = grey(), poses_of(spread(), np.linspace(0, 1, 17)[None])
+    options = {"boxes": True, "pixel_format": "rgb"}
+    np.testing.assert_array_equal(poses.draw(frame, 0.6, **options), draw_poses(frame, poses, 0.6, **options))
 
 
 def test_ids_are_written():
@@ -168,6 +191,7 @@ def test_confidences_follow_the_scale():
     softmax = np.array([[0.01, 0.02, 0.05]], np.float32)
     np.testing.assert_allclose(confidences(softmax, ScoreScale(0.02, 0.05)), [[0, 0.35, 1]], rtol=1e-5)
     assert (confidences(scores, ScoreScale(0.3, 0.8), threshold=-2) > 0).all()
+    assert confidences(scores, ScoreScale(0.3, 0.8), threshold=0.9).tolist() == [[0, 0, 0, 0, 0, 1]]
 
 
 NO_FRAMES = {

@@ -120,7 +120,7 @@ def test_the_farthest_boxes_have_finite_crops():
 
 def test_boxes_around_joints():
     keypoints = np.array([[[10, 20], [30, 60], [90, 90]], [[5, 5], [6, 6], [7, 7]]], np.float32)
-    scores = np.array([[0.9, 0.8, 0.1], [0.9, 0.1, 0.1]], np.float32)
+    scores = np.array([[0.9, 0.3, 0.1], [0.9, 0.1, 0.1]], np.float32)
     found = boxes_from_keypoints(keypoints, scores, threshold=0.3, margin=0.1)
     assert found[0].tolist() == pytest.approx([8, 16, 32, 64])
     assert np.isnan(found[1]).all()  # one joint is no box

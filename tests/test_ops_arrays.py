@@ -1,5 +1,7 @@
 """What the ops take as arrays: DLPack, `__cuda_array_interface__`, and words for what does not fit together."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,26 @@ def test_device_arrays_are_described_without_a_device():
     assert ops_arrays.is_contiguous(ops_arrays.array_from("x", OnGpu((2, 3, 4), np.float32)))
     assert ops_arrays.is_contiguous(ops_arrays.array_from("x", OnGpu((1, 3), np.float32, (99, 4))))
     assert ops_arrays.described(array) == "4 x 5 x 3 uint8 on a GPU"
+    packed = ops_arrays.array_from("x", OnGpu((2, 3, 4), np.float32, address=None))
+    assert (packed.address, packed.strides) == (0, (48, 16, 4))
+    assert ops_arrays.is_contiguous(ops_arrays.array_from("x", OnGpu((0, 3), np.float32, (99, 4))))
+
+
+def of_kind(kind):
+    """FRAME as DLPack says it lies in memory of this kind."""
+    return type("Other", (DlpackOnly,), {"__dlpack_device__": lambda self: (kind, 0)})(FRAME)
+
+
+def test_page_locked_memory_is_the_hosts():
+    assert np.array_equal(ops_arrays.array_from("frame", of_kind(3)), FRAME)
+
+
+@pytest.mark.parametrize("kind", [2, 13], ids=["cuda", "managed"])
+def test_dlpack_of_a_gpu_counts_strides_in_elements(monkeypatch, kind):
+    half = SimpleNamespace(describe=lambda value: (4096, [2, 3], [4, 1], "f4", kind, 0))
+    monkeypatch.setattr(ops_arrays, "cuda_half", lambda: half)
+    found = ops_arrays.array_from("x", of_kind(kind))
+    assert found == ops_arrays.DeviceArray(4096, (2, 3), (16, 4), np.dtype(np.float32))
 
 
 def crop(frame=GPU_FRAME, affines=GPU_AFFINES, **options):
@@ -111,11 +133,21 @@ def test_streams_are_taken_in_every_form():
     class PyCuda:
         handle = 6
 
+    class Cupy:
+        ptr = 8
+
     class Protocol:
         def __cuda_stream__(self):
             return (0, 7)
 
-    assert [ops_arrays.stream_address(s) for s in (None, 4, Torch(), PyCuda(), Protocol())] == [0, 4, 5, 6, 7]
+    assert [ops_arrays.stream_address(s) for s in (None, 4, Torch(), PyCuda(), Protocol(), Cupy())] == [
+        0,
+        4,
+        5,
+        6,
+        7,
+        8,
+    ]
 
 
 @pytest.mark.skipif(_native.cuda is not None, reason="this build has the CUDA half")

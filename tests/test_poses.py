@@ -60,6 +60,8 @@ NO_ROWS = {
     "name": ("nose", r"poses\['nose'\]"),
     "two axes": ((0, 1), r"poses\[\(0, 1\)\]"),
     "table": (np.zeros((2, 2), int), "persons are one row each; give a number, a slice, a mask or a list"),
+    "slice of words": (slice("a", "b"), r"poses\[slice\('a', 'b', None\)\]"),
+    "ragged": ([[1], [2, 3]], r"poses\[\[\[1\], \[2, 3\]\]\]"),
     "nothing": (None, "persons are one row each"),
 }
 
@@ -87,6 +89,7 @@ SHOWN = {
     "some": (poses_of(3), "Poses(3 persons, 17 joints, track ids [1, 4, 7])"),
     "one": (poses_of(1, ids=False), "Poses(1 person, 17 joints)"),
     "nobody": (poses_of(0), "Poses(0 persons, 17 joints, track ids [])"),
+    "eight": (poses_of(8), "Poses(8 persons, 17 joints, track ids [1, 4, 7, 10, 13, 16, 19, 22])"),
     "many": (poses_of(9), "Poses(9 persons, 17 joints, track ids [1, 4, 7, 10, 13, 16, 19, 22] and more)"),
 }
 
@@ -100,3 +103,11 @@ def test_their_representation_is_short(poses, text):
 def test_results_are_json_whatever_kind_of_number_the_id_is(number):
     records = json.loads(json.dumps(poses_of(2).to_coco(number(7), number(1))))
     assert [(record["image_id"], record["category_id"]) for record in records] == [(7, 1)] * 2
+
+
+def test_a_result_is_scored_by_box_and_joints():
+    poses = poses_of(2)
+    for row, record in enumerate(poses.to_coco(1)):
+        assert record["score"] == pytest.approx(float(poses.box_scores[row] * poses.scores[row].mean()))
+        triples = np.concatenate([poses.keypoints[row], poses.scores[row][:, None]], axis=1).ravel()
+        assert record["keypoints"] == [round(float(value), 4) for value in triples]

@@ -127,7 +127,10 @@ def test_next_boxes_surround_the_joints():
 
 GONE = {
     "scores fell": lambda: (person(0, 0)[0], person(0, 0)[1], np.full(14, 0.1, np.float32)),
-    "left the frame": lambda: person(700, 0),
+    "left to the right": lambda: person(700, 0),
+    "left to the left": lambda: person(-200, 0),
+    "left upwards": lambda: person(0, -200),
+    "left downwards": lambda: person(0, 600),
     "collapsed to a point": lambda: person(5, 5, 0.0),
 }
 
@@ -139,10 +142,41 @@ def test_who_is_gone_has_no_next_box(make):
     assert len(tracker.next_boxes(0.3, (480, 640))) == 1
 
 
-def test_two_tracks_on_one_person_get_one_next_box():
+@pytest.mark.parametrize(("apart", "count"), [(1 / 12, 1), (1 / 7, 2)], ids=["IoU 0.85", "IoU 0.75"])
+def test_two_tracks_on_one_person_get_the_surer_ones_next_box(apart, count):
+    tracker, (box, keypoints, scores) = Tracker(), person(100, 100)
+    update(tracker, [(box, keypoints, scores)])
+    (alone,) = tracker.next_boxes(0.3, (480, 640))
+    moved = keypoints + np.array([apart * (alone[2] - alone[0]), 0], np.float32)
+    update(tracker, [(box, keypoints, 0.5 * scores), (box, moved, scores)])
+    boxes = tracker.next_boxes(0.3, (480, 640))
+    assert len(boxes) == count and boxes[0, 0] > alone[0] + 1
+
+
+def test_who_scores_just_fair_has_a_next_box():
+    tracker, (box, keypoints, scores) = Tracker(), person(100, 100)
+    update(tracker, [(box, keypoints, 0 * scores + np.float32(0.3))])
+    assert len(tracker.next_boxes(0.3, (480, 640))) == 1
+
+
+def test_likeness_is_a_mean_and_may_just_reach_what_is_asked():
+    tracker = Tracker(min_likeness=1)
+    assert update(tracker, [person(0, 0)]) == update(tracker, [person(0, 0)]) == [1]
+    assert update(tracker, [person(1, 0)]) == [2]
+
+
+def test_one_person_takes_the_likest_track():
     tracker = Tracker()
-    update(tracker, [person(100, 100), person(101, 100), person(400, 100)])
-    assert len(tracker.next_boxes(0.3, (480, 640))) == 2
+    assert update(tracker, [person(0, 0), person(15, 0)]) == [1, 2]
+    assert update(tracker, [person(1, 0)]) == [1]
+
+
+def test_joints_that_are_not_trusted_do_not_count():
+    tracker, (box, keypoints, scores) = Tracker(min_likeness=0.99), person(0, 0)
+    assert update(tracker, [(box, keypoints, scores)]) == [1]
+    wild, unsure = keypoints.copy(), scores.copy()
+    wild[:7], unsure[:7] = 500, 0.1
+    assert update(tracker, [(box, wild, unsure)]) == [1]
 
 
 def test_a_person_missing_now_has_no_next_box():
@@ -170,6 +204,7 @@ def test_iou_and_oks_by_their_definitions():
                 if counted[i, j, k]
             ]
             assert oks[i, j] == pytest.approx(np.mean(terms), abs=1e-5)
+    assert (keypoint_oks(*keypoints, np.zeros_like(counted), areas, np.array(SIGMAS)) == 0).all()
 
 
 def test_empty_sides_give_empty_tables():

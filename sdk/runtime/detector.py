@@ -215,6 +215,6 @@ def _size_hw_of(tensor: Any, size_hw: tuple[int, int] | None, path: Path) -> tup
     sides = [side if isinstance(side, int) else want for side, want in zip(tensor.shape[2:], wanted, strict=True)]
     if size_hw is not None and tuple(sides) != tuple(size_hw):
         raise InputError(f"detector '{path}' takes {sides[0]}x{sides[1]} only (size_hw was {size_hw})")
-    if any(side <= 0 or side % 32 for side in sides):
+    if any(side % 32 for side in sides):
         raise InputError(f"detector '{path}': size_hw must be positive multiples of 32 (got {tuple(sides)})")
     return sides[0], sides[1]

@@ -176,9 +176,7 @@ class _Region:
 
     def __init__(self, frame: Frame, low: Float32Array, high: Float32Array) -> None:
         height, width = frame.shape[:2]
-        finite = bool(np.isfinite(low).all() and np.isfinite(high).all())
-        bounds = np.concatenate([low, high]) if finite else np.zeros(4)
-        x1, y1, x2, y2 = np.clip(bounds, 0, [width, height, width, height])
+        x1, y1, x2, y2 = np.clip(np.concatenate([low, high]), 0, [width, height, width, height])
         self._origin = int(x1), int(y1)
         self._target = frame[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
         self.pixels = self._target.copy()

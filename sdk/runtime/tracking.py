@@ -84,7 +84,7 @@ class Tracker:
         boxes = boxes_from_keypoints(keypoints, scores, fair)
         height, width = size_hw
         inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
-        return _without_doubles(boxes[inside & np.isfinite(boxes).all(axis=1)])
+        return _without_doubles(boxes[inside])
 
     def reset(self) -> None:
         """Forget all tracks, as at the start of another video; ids count from 1 again."""
