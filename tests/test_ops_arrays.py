@@ -102,7 +102,30 @@ def decode(x=GPU_LOGITS, y=GPU_LOGITS, **options):
     return ops.decode(x, y, GPU_AFFINES, 2.0, out=OnGpu((1, 3, 3), np.float32), **options)
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """What the CUDA half is asked: (op, arguments) of each call."""
+    calls = []
+    half = SimpleNamespace(
+        crop_frame=lambda *given: calls.append(("crop", given)), decode=lambda *given: calls.append(("decode", given))
+    )
+    monkeypatch.setattr(ops, "cuda_half", lambda: half)
+    return calls
+
+
+def test_the_ops_work_on_the_stream_they_are_given(asked):
+    crop(out=GPU_OUT, stream=77)
+    decode(stream=78)
+    assert [(op, given[-1 if op == "crop" else 12]) for op, given in asked] == [("crop", 77), ("decode", 78)]
+
+
+def test_nv12_in_one_piece_is_split_by_its_stride(asked):
+    crop(frame=OnGpu((60, 50), np.uint8, (64, 1), address=1000), out=GPU_OUT, pixel_format="nv12")
+    assert asked[0][1][1] == (1000, 1000 + 40 * 64, 64, 64, 40, 50)
+
+
 CPU_OUT, CPU_LOGITS = np.zeros((1, 3, 8, 8), np.float32), np.zeros((1, 3, 40), np.float32)
+PARTNERS = OnGpu((3,), np.int32)
 STRIDED = OnGpu((1, 2, 3), np.float32, (48, 24, 8))
 MISUSE = {
     "frame-on-gpu": (lambda: crop(affines=AFFINES), "must lie in one place.*frame 40 x 50 x 3 uint8 on a GPU"),
@@ -115,6 +138,30 @@ MISUSE = {
     "pairs-on-cpu": (
         lambda: decode(flipped=(GPU_LOGITS, GPU_LOGITS), flip_pairs=np.zeros(3, np.int32)),
         r"flip_pairs must be ops.partners\(pairs, 3\) copied to the GPU",
+    ),
+    "mirror-on-cpu": (
+        lambda: decode(flipped=(GPU_LOGITS, CPU_LOGITS), flip_pairs=PARTNERS),
+        r"must lie in one place.*flipped\[1\] 1 x 3 x 40",
+    ),
+    "partners-of-another-kind": (
+        lambda: decode(flipped=(GPU_LOGITS, GPU_LOGITS), flip_pairs=OnGpu((3,), np.int64)),
+        r"flip_pairs must be ops.partners\(pairs, 3\) copied to the GPU \(got 3 int64",
+    ),
+    "too-few-partners": (
+        lambda: decode(flipped=(GPU_LOGITS, GPU_LOGITS), flip_pairs=OnGpu((2,), np.int32)),
+        r"flip_pairs must be ops.partners\(pairs, 3\) copied to the GPU \(got 2 int32",
+    ),
+    "chroma-on-cpu": (
+        lambda: crop(frame=(OnGpu((4, 4), np.uint8), np.zeros((2, 4), np.uint8)), out=GPU_OUT, pixel_format="nv12"),
+        "must lie in one place.*chroma 2 x 4",
+    ),
+    "rows-not-of-three": (
+        lambda: crop(frame=OnGpu((61, 50), np.uint8), out=GPU_OUT, pixel_format="nv12"),
+        "an NV12 frame must be 3H/2 x W uint8",
+    ),
+    "too-wide-nv12": (
+        lambda: crop(frame=OnGpu((6, 16386), np.uint8), out=GPU_OUT, pixel_format="nv12"),
+        "frame sides must be at most 16384 pixels",
     ),
     "odd-stream": (lambda: ops_arrays.stream_address("main"), "stream must be a CUDA stream or its address"),
 }

@@ -8,8 +8,9 @@ import pytest
 
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
+from sdk.resources import bundled_engines
 from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
-from sdk.runtime.session import engine_from, open_session
+from sdk.runtime.session import check_crops, engine_from, open_session
 from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
 
 pytest.importorskip("onnxruntime")
@@ -163,6 +164,30 @@ BAD_CROPS = {
 def test_crops_of_another_kind_are_refused(folder, crops, message):
     with open_session(folder, "cpu") as session, pytest.raises(InputError, match=message):
         session.run(crops)
+
+
+def test_checked_crops_are_contiguous():
+    assert check_crops(crops_of(2)[..., ::-1], SMALL).flags.c_contiguous
+
+
+def test_a_folder_goes_before_the_bundled_engine_of_its_name(tmp_path, monkeypatch):
+    name = next(iter(bundled_engines()))
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match=MANIFEST_NAME):
+        engine_from(name)
+
+
+def test_an_installation_without_engines_says_so(monkeypatch):
+    monkeypatch.setattr("sdk.runtime.session.bundled_engines", dict)
+    with pytest.raises(EngineError, match="no engine ships with this installation; name an engine folder"):
+        engine_from(None)
+
+
+def test_a_name_that_is_nearly_one_is_guessed_at():
+    name = next(iter(bundled_engines()))
+    with pytest.raises(EngineError, match=f"did you mean '{name}'"):
+        engine_from(name[:-1])
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2", 257, 99999, 1 << 40])

@@ -62,9 +62,16 @@ def test_a_version_below_the_floor_is_a_problem(monkeypatch, version):
     assert f"version {version} is below the floor 10.3" in found.problem
 
 
-def test_an_installation_that_cannot_be_imported_is_a_problem(monkeypatch):
+def test_the_floor_itself_will_do(monkeypatch):
+    monkeypatch.setattr(trt, "find_spec", lambda name: object())
+    monkeypatch.setattr(trt, "import_module", lambda name: type("Module", (), {"__version__": "10.3.0"}))
+    assert trt.flavour("tensorrt") == trt.Flavour("tensorrt", "10.3.0")
+
+
+@pytest.mark.parametrize("kind", [ImportError, OSError])
+def test_an_installation_that_cannot_be_imported_is_a_problem(monkeypatch, kind):
     def broken(name):
-        raise ImportError("libnvinfer.so.10: cannot open shared object file")
+        raise kind("libnvinfer.so.10: cannot open shared object file")
 
     monkeypatch.setattr(trt, "find_spec", lambda name: object())
     monkeypatch.setattr(trt, "import_module", broken)
