@@ -94,7 +94,7 @@ def test_a_small_person_gets_thin_lines():
     small.boxes[:] /= 2
     frame = grey(960, 1280)
     share = changed(frame, draw_poses(frame, small)) / changed(frame, draw_poses(frame, big))
-    assert share < 0.1  # lines of one width would make it an eighth
+    assert share < 0.07  # with lines as thick as the big one's, 0.08
 
 
 def test_a_limb_between_the_sides_is_of_neither():

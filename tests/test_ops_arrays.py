@@ -163,6 +163,11 @@ MISUSE = {
         lambda: crop(frame=OnGpu((6, 16386), np.uint8), out=GPU_OUT, pixel_format="nv12"),
         "frame sides must be at most 16384 pixels",
     ),
+    "no-threads": (lambda: ops.set_threads(0), r"the number of threads must be 1 to 256 \(got 0\)"),
+    "endless-ratio": (
+        lambda: ops.decode(CPU_LOGITS, CPU_LOGITS, AFFINES, float("inf")),
+        r"split_ratio must be a positive number of bins per pixel \(got inf\)",
+    ),
     "odd-stream": (lambda: ops_arrays.stream_address("main"), "stream must be a CUDA stream or its address"),
 }
 
@@ -171,6 +176,11 @@ MISUSE = {
 def test_misuse_is_told_in_words(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_partners_are_shared_and_cannot_be_written():
+    partners = ops.partners(((0, 2),), 3)
+    assert partners.tolist() == [2, 1, 0] and not partners.flags.writeable
 
 
 def test_streams_are_taken_in_every_form():

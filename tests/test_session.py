@@ -11,7 +11,15 @@ from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
 from sdk.resources import bundled_engines
 from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
 from sdk.runtime.session import check_crops, engine_from, open_session
-from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+from sdk.trt import Flavour
+from tests.support.engines import (
+    SMALL,
+    SMALL_HEATMAP,
+    given_plan,
+    pooled_heatmap_graph,
+    pooled_simcc_graph,
+    wrapped_engine,
+)
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -274,7 +282,7 @@ def test_auto_says_what_it_chose_and_why(folder, caplog):
 
 
 class FakeCuda:
-    """A driver with two devices, as `pycuda.driver` shows it."""
+    """A driver with two devices, an Orin and an RTX 40, as `pycuda.driver` shows it."""
 
     class Error(Exception):
         pass
@@ -288,7 +296,7 @@ class FakeCuda:
             return 2
 
         def compute_capability(self):
-            return 8, 7
+            return 8, 7 + 2 * self.index
 
     def init(self):
         pass
@@ -319,6 +327,19 @@ def test_a_build_without_nvcc_is_told(folder, two_gpus, monkeypatch):
 def test_a_device_beyond_the_last_is_refused(folder, two_gpus):
     with pytest.raises(DeviceError, match="there is no device 5; the driver sees 2, numbered from 0"):
         choose_device(engine_from(folder), "cuda:5")
+
+
+def test_a_plan_is_for_the_device_that_is_asked_for(folder, two_gpus, monkeypatch):
+    monkeypatch.setattr("sdk.trt.flavour", lambda name: Flavour(name, "10.3.0"))
+    engine = given_plan(folder, CompilerNote("tensorrt", "10.3.0", "8.9", "tensorrt.plan"), b"plan")
+    assert choose_device(engine, "cuda:1")[0] == Device("cuda", 1)
+    with pytest.raises(EngineError, match=r"cannot run on cuda:0: .* compute capability 8\.9 and this GPU has 8\.7"):
+        choose_device(engine, "cuda:0")
+
+
+def test_a_driver_that_sees_no_device_says_so(two_gpus, monkeypatch):
+    monkeypatch.setattr(FakeCuda.Device, "count", staticmethod(lambda: 0))
+    assert cuda_problem() == "the CUDA driver sees no device"
 
 
 def test_an_engine_without_a_plan_names_the_build_command(folder, two_gpus):

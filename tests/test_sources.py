@@ -1,0 +1,87 @@
+"""Where frames come from: which files a word names, and what is let go of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdk.runtime.sources import Source, Unreadable, frames_of, read_image, sources_from
+
+cv2 = pytest.importorskip("cv2")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two photographs, one in a folder far below, among what is none."""
+    for name in ("A.JPG", "below/deep/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 6, 3), np.uint8))
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "notes.txt").write_text("none")
+    return tmp_path
+
+
+WORDS = {
+    "a folder": ("", ["A.JPG"]),
+    "a pattern": ("*.[jJ]*", ["A.JPG"]),
+    "a pattern of folders below": ("**/*.jpg", ["below/deep/b.jpg"]),
+}
+
+
+@pytest.mark.parametrize("case", WORDS, ids=str)
+def test_a_word_names_files_that_opencv_reads(photos, case):
+    word, names = WORDS[case]
+    assert [source.path for source in sources_from([str(photos / word)])] == [photos / name for name in names]
+
+
+def test_a_stream_is_one_whatever_the_case_of_its_scheme():
+    (source,) = sources_from(["RTSP://camera/door"])
+    assert (source.kind, source.address, source.path) == ("video", "RTSP://camera/door", Path("door"))
+
+
+def test_a_file_that_is_gone_says_so_in_words(tmp_path):
+    assert read_image(tmp_path / "gone.jpg") == Unreadable("No such file or directory")
+
+
+class Capture:
+    """OpenCV's capture of a video without an end, which claims fewer frames than none."""
+
+    def __init__(self, address):
+        self.open, self.opened = True, address
+        captures.append(self)
+
+    def get(self, key):
+        return -9e18
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def read(self):
+        return True, np.zeros((4, 6, 3), np.uint8)
+
+    def release(self):
+        self.open = False
+
+
+captures: list[Capture] = []
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The captures that are opened in a test."""
+    captures.clear()
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    return captures
+
+
+def test_a_video_that_is_listed_is_let_go_of_and_its_claims_are_bounded(tmp_path, opened):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    (source,) = sources_from([str(tmp_path / "clip.mp4")])
+    assert source.frames == 0 and [capture.open for capture in opened] == [False]
+
+
+def test_a_camera_is_let_go_of_when_nobody_asks_on(opened):
+    frames = frames_of(Source(Path("camera-0"), "video", frames=0, address=0))
+    assert next(frames).shape == (4, 6, 3) and opened[0].open
+    frames.close()
+    assert not opened[0].open
