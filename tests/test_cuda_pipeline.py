@@ -309,6 +309,14 @@ def test_threads_share_the_lanes_and_agree_with_one(simulate):
     assert not wrong
 
 
+def test_no_stream_waits_for_the_legacy_default_stream(simulate):
+    """Hence not for whatever torch does on it."""
+    device, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels) as gpu, TensorRTSession(engine, kernels=kernels):
+        gpu.run(random_frame(), random_affines(1))
+    assert {stream.flags for stream in device.streams} == {1}
+
+
 def test_the_callers_context_is_restored(simulate):
     device, engine, kernels = simulate()
     device.stack.append("torch's")

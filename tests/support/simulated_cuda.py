@@ -107,9 +107,9 @@ class Simulated:
 
 
 class Stream:
-    def __init__(self, device):
+    def __init__(self, device, flags=0):
         device.called("cuStreamCreate")
-        self.device, self.queue, self.polls = device, [], 0
+        self.device, self.flags, self.queue, self.polls = device, flags, [], 0
         self.capture = self.capture_thread = None
         self.handle = id(self)
         device.streams.append(self)
@@ -309,10 +309,6 @@ def _driver(device):
 
         stream.put(work)
 
-    def new_stream(flags):
-        assert flags == 1, "other streams wait for the legacy default stream, hence for whatever torch does"
-        return Stream(device)
-
     def mem_get_info():
         device.called("cuMemGetInfo")
         return device.memory_bytes - device.used_bytes, device.memory_bytes
@@ -320,7 +316,7 @@ def _driver(device):
     driver.Error, driver.MemoryError, driver.LogicError = Error, NoMemoryError, LogicError
     driver.init = lambda flags=0: None
     driver.Device, driver.Event, driver.Memcpy2D = Device, Event, Memcpy2D
-    driver.HostPointer, driver.Stream = HostPointer, new_stream
+    driver.HostPointer, driver.Stream = HostPointer, partial(Stream, device)
     driver.device_attribute = SimpleNamespace(INTEGRATED="integrated")
     driver.host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2)
     driver.mem_alloc, driver.pagelocked_empty, driver.mem_get_info = DeviceAllocation, pagelocked_empty, mem_get_info
