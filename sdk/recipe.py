@@ -252,11 +252,11 @@ class Recipe:
     description: str
     source: str
     licence: str
-    network: Network
     input: Input
     output: Output
     skeleton: Skeleton
     protocol: Protocol
+    network: Network | None = None  # absent where a graph is made elsewhere
     weights: Weights | None = None
     layout: Literal["simcc", "tokenpose", "mmpose", "sdk"] = "sdk"  # key names of checkpoints for this network
     published: tuple[Published, ...] = ()
@@ -269,6 +269,16 @@ class Recipe:
     @property
     def joints(self) -> int:
         return len(self.skeleton.joints)
+
+    @property
+    def design(self) -> Network:
+        """The network that the recipe describes."""
+        if self.network is None:
+            raise RecipeError(
+                f"recipe '{self.name}' has no key 'network': it serves a graph made elsewhere (`sdk build-engine "
+                "--onnx`); to make the network here, name its backbone and head"
+            )
+        return self.network
 
     @property
     def bins_xy(self) -> tuple[int, int]:

@@ -488,3 +488,16 @@ def test_a_detector_that_gives_something_else_is_told(engine, given):
     estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: given)
     with estimate, pytest.raises(InputError, match="detector must give a pair, boxes N x 4 xyxy and scores N"):
         estimate(np.zeros((40, 40, 3), np.uint8))
+
+
+UNUSABLE = {
+    "an inverted box": ([[9, 0, 1, 9]], [0.5], "box 0 has no area"),
+    "a list of two boxes": ([0, 0, 9, 9], [0, 0, 9, 9], "box_scores must be 1 finite numbers"),
+}
+
+
+@pytest.mark.parametrize(("boxes", "scores", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_wrong_with_a_detectors_boxes_is_told_as_the_detectors(engine, boxes, scores, message):
+    estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: [boxes, scores])
+    with estimate, pytest.raises(InputError, match=f"what the detector gave cannot be used: {message}"):
+        estimate(np.zeros((40, 40, 3), np.uint8))

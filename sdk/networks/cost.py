@@ -33,7 +33,7 @@ _known: dict[tuple[Network, int, Input, Output], Cost] = {}  # recipes that diff
 
 def cost_of(recipe: Recipe) -> Cost:
     """The cost of one forward pass of one crop."""
-    key = (recipe.network, recipe.joints, recipe.input, recipe.output)
+    key = (recipe.design, recipe.joints, recipe.input, recipe.output)
     if key not in _known:
         _known[key] = _counted(recipe)
     return _known[key]

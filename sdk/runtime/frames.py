@@ -42,8 +42,8 @@ def check_frame(frame: object, pixel_format: str = "bgr") -> Frame:
         raise InputError("frame is None; cv2.imread and VideoCapture.read give None for what they cannot read")
     if not isinstance(frame, np.ndarray):
         raise InputError(
-            f"frame must be a numpy array, uint8 (got {type(frame).__name__}); a PIL image becomes one by "
-            "np.asarray(image.convert('RGB'))[:, :, ::-1]"
+            f"frame must be a numpy array, uint8 (got {type(frame).__name__}); cv2.imread reads one from a file, a PIL "
+            "image becomes one by np.asarray(image.convert('RGB'))[:, :, ::-1]"
         )
     if frame.dtype != np.uint8:
         raise InputError(

@@ -339,7 +339,7 @@ def _differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
 
 def _check_stages(recipe: Recipe, settings: Settings) -> None:
     """TrainingError for a stage whose size the recipe's network does not take."""
-    head, whole = recipe.network.head, recipe.input.size_hw
+    head, whole = recipe.design.head, recipe.input.size_hw
     for stage in settings.stages:
         size = (stage.height, stage.width)
         if size == whole:
