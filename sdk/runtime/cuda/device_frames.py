@@ -4,7 +4,7 @@ torch and CuPy arrays, PyCUDA's GPUArray, Numba's device arrays and decoders' su
 work on the frame is waited for on the device, not by the host.
 
     if is_device_array(frame):
-        found = device_array(frame, stream_handle, 0)     # DeviceArray(pointer, shape, strides, device_index)
+        found = device_array(frame, stream_handle, 0)     # DeviceArray(pointer, shape, strides, owner)
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class DeviceArray:
     pointer: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    device_index: int | None
     owner: object
     producer_stream: int | None = None
     ready: Mark | None = None
@@ -65,7 +64,7 @@ def device_array(frame: object, stream: int, index: int) -> DeviceArray:
             f"the frame lies on cuda:{found} and the estimator runs on cuda:{index}; copy the frame, or open the "
             "estimator there"
         )
-    return _from_dlpack(frame, stream, index)
+    return _from_dlpack(frame, stream)
 
 
 def check_device_frame(found: DeviceArray, *, nv12: bool) -> None:
@@ -94,7 +93,6 @@ def _from_interface(frame: Any) -> DeviceArray:
         pointer=int(table["data"][0]),
         shape=shape,
         strides=tuple(strides) if strides is not None else _packed(shape),
-        device_index=None,
         owner=frame,
         producer_stream=None if stream is None else int(stream),
     )
@@ -120,7 +118,7 @@ class _DLTensor(ctypes.Structure):
     )
 
 
-def _from_dlpack(frame: Any, stream: int, device_index: int) -> DeviceArray:
+def _from_dlpack(frame: Any, stream: int) -> DeviceArray:
     """The tensor inside a DLPack capsule. The capsule is kept unconsumed: its destructor gives the memory back."""
     try:
         capsule = frame.__dlpack__(stream=stream)  # the producer makes `stream` wait for its own work
@@ -133,7 +131,7 @@ def _from_dlpack(frame: Any, stream: int, device_index: int) -> DeviceArray:
         raise InputError(f"a device frame must be uint8 (got DLPack type {tensor.dtype.code}, {tensor.dtype.bits} bit)")
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = tuple(tensor.strides[axis] for axis in range(tensor.ndim)) if tensor.strides else _packed(shape)
-    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, strides, device_index, (frame, capsule))
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, strides, (frame, capsule))
 
 
 def _packed(shape: tuple[int, ...]) -> tuple[int, ...]:
