@@ -31,6 +31,7 @@ using Rows = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using JointsOut = nb::ndarray<float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 using Partner = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+constexpr int MAX_THREADS = 256;
 std::atomic<int> thread_count{1};
 
 void require(bool holds, const char* rule) {
@@ -138,7 +139,7 @@ PeakTuple merge_peaks(PeakTuple a, PeakTuple b) {
 }
 
 void set_threads(int count) {
-    require(count >= 1 && count <= 256, "the number of threads must be 1 to 256");
+    require(count >= 1 && count <= MAX_THREADS, "the number of threads must be 1 to MAX_THREADS");
     thread_count.store(count);
 }
 
@@ -161,6 +162,7 @@ NB_MODULE(_native, m) {
           "mirrored_y"_a.noconvert(), "partner"_a.noconvert(), "flip_shift"_a);
 
     m.def("merge_peaks", &merge_peaks, "a"_a, "b"_a);
+    m.attr("MAX_THREADS") = MAX_THREADS;
     m.def("threads", [] { return thread_count.load(); });
     m.def("set_threads", &set_threads, "count"_a);
     m.def("instruction_set", &sdk::cpu::instruction_set);

@@ -24,7 +24,6 @@ __all__ = ["OrtSession", "onnxruntime_session"]
 log = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
-MAX_THREADS = 256  # as of the native ops
 THREADS_A_CORE = 4  # 256 threads on 2 cores: 13 s to open the bundled network, 2.2 s a crop (2 threads: 0.05 s, 8 ms)
 
 
@@ -55,6 +54,8 @@ def _intra_threads(threads: int | None) -> int:
     """What ONNX Runtime is asked for: 0, its own choice, for None; no more than THREADS_A_CORE."""
     if threads is None:
         return 0
+    from sdk.ops import MAX_THREADS
+
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise InputError(
             f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all cores (got {threads!r})"
