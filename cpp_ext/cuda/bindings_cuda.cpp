@@ -9,11 +9,9 @@
 #include <cuda_runtime.h>
 #include <sys/prctl.h>
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <array>
@@ -23,7 +21,6 @@
 #include <thread>
 #include <tuple>
 #include <utility>
-#include <vector>
 
 #include "../sdk_ops.h"
 
@@ -247,25 +244,6 @@ Address mapped(Address host, size_t size) {
     return size <= 1 || end - begin == size - 1 ? begin : 0;
 }
 
-// ---- arrays ----------------------------------------------------------------------------------------------------
-
-using Description = std::tuple<Address, std::vector<size_t>, std::vector<int64_t>, std::string, int, int>;
-
-// Address, shape, strides in elements, dtype as numpy writes it, DLPack device type and number.
-Description describe(nb::ndarray<nb::ro> array) {
-    const nb::dlpack::dtype type = array.dtype();
-    const char* kinds = "iuf";
-    require(type.code <= 2 && type.lanes == 1, "the dtype must be an integer or a float");
-    std::vector<size_t> shape;
-    std::vector<int64_t> strides;
-    for (size_t axis = 0; axis < array.ndim(); axis++) {
-        shape.push_back(array.shape(axis));
-        strides.push_back(array.stride(axis));
-    }
-    return {reinterpret_cast<uintptr_t>(array.data()), shape, strides, kinds[type.code] + std::to_string(type.bits / 8),
-            array.device_type(), array.device_id()};
-}
-
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
@@ -292,5 +270,4 @@ void bind_cuda(nb::module_& parent) {
     m.def("mark", [](Address stream) { return Mark(stream); }, "stream"_a);
     m.def("finished", &finished, "stream"_a, "seconds"_a);
     m.def("mapped", &mapped, "host"_a, "size"_a);
-    m.def("describe", &describe, "array"_a);
 }

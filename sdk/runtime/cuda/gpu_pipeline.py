@@ -23,7 +23,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
-from sdk.runtime.cuda.device_frames import DeviceArray
+from sdk.runtime.cuda.device_frames import DeviceFrame
 from sdk.runtime.cuda.frame_lane import NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
@@ -111,7 +111,7 @@ class GpuPipeline:
             return self._decoded(results, affines), timings
         return results[0], timings
 
-    def arrived(self, frame: Any) -> DeviceArray:
+    def arrived(self, frame: Any) -> DeviceFrame:
         """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
         with self._device.entered("take over a frame"):
             arrivals = int(self._device.arrivals.handle)
