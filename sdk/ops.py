@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sdk.errors import DeviceError, InputError, MissingDependencyError
-from sdk.ops_arrays import Array, DeviceArray, array_from, cuda_half, described, is_contiguous, stream_address
+from sdk.ops_arrays import (
+    MAX_SIDE,
+    Array,
+    DeviceArray,
+    array_from,
+    cuda_half,
+    described,
+    is_contiguous,
+    stream_address,
+)
 
 __all__ = [
     "MAX_THREADS",
@@ -56,7 +65,6 @@ Triple = tuple[float, float, float]
 SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
 LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
-MAX_SIDE = 16384
 MAX_THREADS = _native.MAX_THREADS
 UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)

@@ -19,6 +19,7 @@ from sdk.errors import InputError, MissingDependencyError
 
 __all__ = [
     "DLPACK_CUDA",
+    "MAX_SIDE",
     "Array",
     "DeviceArray",
     "array_from",
@@ -30,6 +31,7 @@ __all__ = [
     "stream_address",
 ]
 
+MAX_SIDE = 16384  # of a frame and of a crop: the crop op counts pixels in this range
 DLPACK_HOST = (1, 3)  # kDLCPU, kDLCUDAHost
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 DLPACK_KINDS = "iuf"  # of the type codes 0, 1, 2

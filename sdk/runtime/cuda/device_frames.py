@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from sdk.errors import InputError
-from sdk.ops_arrays import DLPACK_CUDA, DeviceArray, array_from_capsule, array_from_interface, described
+from sdk.ops_arrays import DLPACK_CUDA, MAX_SIDE, DeviceArray, array_from_capsule, array_from_interface, described
 from sdk.runtime.cuda.kernels import Mark
-from sdk.runtime.frames import MAX_SIDE
 
 __all__ = ["DeviceFrame", "check_device_frame", "device_frame", "is_device_array"]
 
 UINT8 = np.dtype(np.uint8)
-LEGACY_STREAM, PER_THREAD_STREAM = 1, 2  # in __cuda_array_interface__ version 3
+LEGACY_STREAM = 1  # in __cuda_array_interface__ version 3
 
 
 @dataclass(frozen=True)
