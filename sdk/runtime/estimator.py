@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from sdk.geometry import check_boxes, crop_affines
 from sdk.manifest import Engine
 from sdk.poses import Poses
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.detector import Detector
@@ -43,7 +43,7 @@ Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
 DetectorLike = Callable[[NDArray[np.uint8]], Found]
 
 
-class PoseEstimator:
+class PoseEstimator(Closing):
     """An engine, opened: call it with a BGR frame and boxes.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
@@ -163,14 +163,6 @@ class PoseEstimator:
         if self._worker is not None and os.getpid() == self._pid:
             self._worker.shutdown(wait=True)
         self._pipeline.close()
-
-    def __enter__(self) -> PoseEstimator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _in_flight(self) -> int:
         """How many submitted calls run at once: the device's lanes, one where frames depend on each other."""

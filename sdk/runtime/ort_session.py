@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.session import check_crops
 
 __all__ = ["OrtSession", "onnxruntime_session"]
@@ -66,7 +66,7 @@ def _intra_threads(threads: int | None) -> int:
     return min(threads, most)
 
 
-class OrtSession:
+class OrtSession(Closing):
     """An engine on the CPU. Several threads may call `run` at once; a forked child may not."""
 
     device = "cpu"
@@ -99,14 +99,6 @@ class OrtSession:
     def close(self) -> None:
         """Free the graph. Closing twice is allowed; running afterwards is a ClosedError."""
         self._session = None
-
-    def __enter__(self) -> OrtSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._session is None:
