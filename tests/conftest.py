@@ -101,6 +101,31 @@ def small_graphs(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="session")
+def small_engine(small_graphs, tmp_path_factory):
+    """The folder of an engine of the tiny SimCC network. To be read only."""
+    from tests.support.engines import wrapped_engine
+
+    graph, recipe = small_graphs["simcc"]
+    return wrapped_engine(graph, tmp_path_factory.mktemp("engine") / "small.fp32", recipe)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three pictures, 0.png to 2.png."""
+    from tests.support.predict import write_photos
+
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video of five frames, ten a second."""
+    from tests.support.predict import write_clip
+
+    return write_clip(tmp_path / "clip.avi")
+
+
 @pytest.fixture
 def simulate(small_graphs, emulated, tmp_path, monkeypatch):
     """A function that opens a simulated device for one kind of engine: (device, engine, kernels)."""

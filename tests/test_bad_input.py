@@ -5,7 +5,6 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.errors import InputError
-from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 
 pytestmark = pytest.mark.native
 pytest.importorskip("onnxruntime")
@@ -13,10 +12,8 @@ pytest.importorskip("onnx")
 
 
 @pytest.fixture(scope="module")
-def estimate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad")
-    engine = wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL)
-    with PoseEstimator(engine, device="cpu") as opened:
+def estimate(small_engine):
+    with PoseEstimator(small_engine, device="cpu") as opened:
         yield opened
 
 

@@ -11,7 +11,7 @@ import sdk
 from sdk.errors import DeviceError, EngineError, InputError, OutOfMemoryError
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.bandwidth import ROW_BYTES, ROWS, costs_from_seconds
-from sdk.runtime.cuda.device_frames import device_array, is_device_array
+from sdk.runtime.cuda.device_frames import check_device_frame, device_frame, is_device_array
 from sdk.runtime.cuda.loaded_plan import RuntimeCache
 from sdk.runtime.device import cuda_problem
 
@@ -72,14 +72,15 @@ class Interface:
 @pytest.mark.parametrize("kind", [2, 13], ids=["cuda", "managed"])
 def test_dlpack_gives_address_shape_and_strides(kind):
     array = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)[1:, ::2]
-    found = device_array(Exporter(array, (kind, 1)), 99, 1)
-    assert found.pointer == array.ctypes.data and found.shape == (3, 3, 3) and found.strides == array.strides
-    assert found.device_index == 1 and found.producer_stream is None
+    found = device_frame(Exporter(array, (kind, 1)), 99, 1)
+    lies = found.array
+    assert (lies.address, lies.shape, lies.strides) == (array.ctypes.data, (3, 3, 3), array.strides)
+    assert found.producer_stream is None  # the exchange saw to it
 
 
 def test_the_producer_hears_which_stream_will_read():
     exporter = Exporter(np.zeros((4, 6, 3), np.uint8))
-    device_array(exporter, 1234, 0)
+    device_frame(exporter, 1234, 0)
     assert exporter.streams == [1234]
 
 
@@ -89,7 +90,7 @@ def test_the_memory_lives_as_long_as_it_is_used_and_no_longer():
 
     array = np.zeros((4, 6, 3), np.uint8).view(Owned)
     gone = weakref.ref(array)
-    found = device_array(Exporter(array), 1, 0)
+    found = device_frame(Exporter(array), 1, 0)
     del array
     gc.collect()
     assert gone() is not None
@@ -100,11 +101,12 @@ def test_the_memory_lives_as_long_as_it_is_used_and_no_longer():
 
 def test_the_array_interface_gives_the_same():
     table = {"shape": (4, 6, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
-    found = device_array(Interface(**table, stream=7), 1, 0)
-    assert (found.pointer, found.shape, found.strides, found.producer_stream) == (4096, (4, 6, 3), (18, 3, 1), 7)
-    assert device_array(Interface(**table, stream=None), 1, 0).producer_stream is None
-    assert device_array(Interface(**{**table, "version": 2}), 1, 0).producer_stream == 1  # the default stream
-    assert device_array(Interface(**table, strides=(32, 3, 1)), 1, 0).strides == (32, 3, 1)
+    found = device_frame(Interface(**table, stream=7), 1, 0)
+    lies = found.array
+    assert (lies.address, lies.shape, lies.strides, found.producer_stream) == (4096, (4, 6, 3), (18, 3, 1), 7)
+    assert device_frame(Interface(**table, stream=None), 1, 0).producer_stream is None
+    assert device_frame(Interface(**{**table, "version": 2}), 1, 0).producer_stream == 1  # the default stream
+    assert device_frame(Interface(**table, strides=(32, 3, 1)), 1, 0).array.strides == (32, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +133,14 @@ NOT_BYTES = {
 
 @pytest.mark.parametrize("case", NOT_BYTES, ids=str)
 def test_a_device_frame_is_of_bytes(case):
-    with pytest.raises(InputError, match="must be uint8"):
-        device_array(NOT_BYTES[case], 1, 0)
+    with pytest.raises(InputError, match=r"uint8, with whole rows.*\(got 2 x 2 x 3 (float32|int8) on a GPU"):
+        check_device_frame(device_frame(NOT_BYTES[case], 1, 0).array, nv12=False)
 
 
 def test_a_frame_on_another_gpu_is_refused_before_its_owner_is_asked():
     exporter = Exporter(np.zeros((4, 6, 3), np.uint8), (2, 1))
     with pytest.raises(InputError, match=r"lies on cuda:1 and the estimator runs on cuda:0"):
-        device_array(exporter, 7, 0)
+        device_frame(exporter, 7, 0)
     assert exporter.streams == []
 
 
@@ -148,7 +150,7 @@ def test_a_frame_that_its_owner_does_not_hand_over_says_why():
             raise BufferError("it requires gradients")
 
     with pytest.raises(InputError, match="Refusing, does not hand it over: it requires gradients"):
-        device_array(Refusing(np.zeros((4, 6, 3), np.uint8)), 7, 0)
+        device_frame(Refusing(np.zeros((4, 6, 3), np.uint8)), 7, 0)
 
 
 # ---- the kernel cache ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
 from sdk.runtime.tracking import Tracker
-from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, wrapped_engine
 from tests.support.frames import noise, random_boxes
 
 pytestmark = pytest.mark.native
@@ -23,9 +23,8 @@ cv2 = pytest.importorskip("cv2")
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("estimator")
-    return engine_from(wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL))
+def engine(small_engine):
+    return engine_from(small_engine)
 
 
 @pytest.fixture(scope="module")

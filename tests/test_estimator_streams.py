@@ -11,16 +11,14 @@ from sdk.errors import InputError
 from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
-from tests.support.engines import wrapped_engine
 from tests.support.frames import noise, random_boxes
 
 pytestmark = pytest.mark.native
 
 
 @pytest.fixture(scope="module")
-def engine(small_graphs, tmp_path_factory):
-    graph, recipe = small_graphs["simcc"]
-    return engine_from(wrapped_engine(graph, tmp_path_factory.mktemp("streams") / "e", recipe))
+def engine(small_engine):
+    return engine_from(small_engine)
 
 
 def test_futures_come_in_order_and_equal_calls(engine):

@@ -43,6 +43,13 @@ class ElsewhereOnly(DlpackOnly):
         return (8, 0)  # Metal
 
 
+class DlpackOnGpu(DlpackOnly):
+    """Host memory that says it is a GPU's: its description is all that is read of it."""
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+
 GPU_FRAME, GPU_AFFINES = OnGpu((40, 50, 3), np.uint8), OnGpu((1, 2, 3), np.float32)
 GPU_OUT, GPU_LOGITS = OnGpu((1, 3, 8, 8), np.float32), OnGpu((1, 3, 40), np.float32)
 
@@ -72,6 +79,13 @@ def test_device_arrays_are_described_without_a_device():
     assert ops_arrays.described(array) == "4 x 5 x 3 uint8 on a GPU"
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float32, np.float64])
+def test_dlpack_of_a_gpu_gives_address_shape_strides_and_dtype(dtype):
+    array = np.zeros((4, 6, 3), dtype)[1:, ::2]
+    found = ops_arrays.array_from("frame", DlpackOnGpu(array))
+    assert found == ops_arrays.DeviceArray(array.ctypes.data, array.shape, array.strides, array.dtype)
+
+
 def crop(frame=GPU_FRAME, affines=GPU_AFFINES, **options):
     return ops.crop(frame, affines, (8, 8), **NORMAL, **options)
 
@@ -90,6 +104,7 @@ MISUSE = {
     "logits-apart": (lambda: decode(y=CPU_LOGITS), "must lie in one place"),
     "strided-affines": (lambda: crop(affines=STRIDED), "affines must be contiguous"),
     "elsewhere": (lambda: crop(frame=ElsewhereOnly(FRAME), affines=AFFINES), "DLPack device type 8"),
+    "flags": (lambda: crop(frame=DlpackOnGpu(FRAME > 9), out=GPU_OUT), "integers or floats .got DLPack type 6"),
     "pairs-on-cpu": (
         lambda: decode(flipped=(GPU_LOGITS, GPU_LOGITS), flip_pairs=np.zeros(3, np.int32)),
         r"flip_pairs must be ops.partners\(pairs, 3\) copied to the GPU",

@@ -29,6 +29,7 @@ from sdk.geometry import check_boxes, crop_affines
 from sdk.manifest import Engine
 from sdk.poses import Poses
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.detector import Detector
@@ -43,7 +44,7 @@ Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
 DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 
-class PoseEstimator:
+class PoseEstimator(Closing):
     """An engine, opened: call it with a BGR frame and boxes.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
@@ -159,9 +160,6 @@ class PoseEstimator:
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
         self._close(finish=True)
-
-    def __enter__(self) -> PoseEstimator:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

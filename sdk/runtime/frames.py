@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.ops_arrays import MAX_SIDE
 
-__all__ = ["MAX_SIDE", "PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
-
-MAX_SIDE = 16384  # the crop op counts pixels of a frame in this range
+__all__ = ["PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
 
 Frame = NDArray[np.uint8]
 PixelFormat = Literal["bgr", "rgb", "nv12", "nv12-full", "nv12-bt709", "nv12-bt709-full"]
