@@ -1,8 +1,9 @@
 // Just enough of CUDA to run cpp_ext/cuda, kernels and bindings, as C++ on a CPU: exercised without a GPU.
 //
-// A block's threads are fibers (ucontext), started from the last to the first so that a missing barrier shows, and
-// switched at barriers and shuffles alone. Blocks run one after the other. Reads through __ldg are checked against the
-// frame that was declared. What this cannot show: speed, memory ordering between warps, the compiler's own faults.
+// A block's threads are fibers (ucontext), switched at barriers and shuffles alone, and run from the last to the first,
+// in every other block from the first to the last, so that a missing barrier shows. Blocks run one after the other.
+// Reads through __ldg are checked against the frame that was declared. What this cannot show: speed, memory ordering
+// between warps, the compiler's own faults.
 #pragma once
 
 #include <cstdint>

@@ -65,14 +65,15 @@ bool release(size_t begin, size_t end, State state) {
     return any;
 }
 
-bool step() {
+bool step(bool from_last) {
     bool ran = false;
-    for (current = fibers.size(); current-- > 0;)
-        if (fibers[current].state == State::ready) {
-            threadIdx = fibers[current].index;
-            swapcontext(&scheduler, &fibers[current].context);
-            ran = true;
-        }
+    for (size_t i = 0; i < fibers.size(); i++) {
+        current = from_last ? fibers.size() - 1 - i : i;
+        if (fibers[current].state != State::ready) continue;
+        threadIdx = fibers[current].index;
+        swapcontext(&scheduler, &fibers[current].context);
+        ran = true;
+    }
     for (size_t warp = 0; warp < fibers.size(); warp += 32)
         ran |= release(warp, warp + 32 < fibers.size() ? warp + 32 : fibers.size(), State::in_warp);
     return release(0, fibers.size(), State::at_barrier) || ran;
@@ -123,7 +124,7 @@ void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) 
         for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
                 for (Fiber& fiber : fibers) start(fiber);
-                while (step()) {}
+                while (step((blockIdx.x + blockIdx.y + blockIdx.z) % 2 == 0)) {}
             }
 }
 
