@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from sdk.runtime.device import cuda_problem
+from tests.support import ptx
 from tests.support.emulated_gpu import compiler, emulated_cuda
 from tests.support.shared import SHARED
 
@@ -85,6 +86,17 @@ def emulated(tmp_path_factory):
     if not compiler():
         pytest.skip("needs a C++ compiler")
     return emulated_cuda(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(scope="session")
+def ptx_files(tmp_path_factory):
+    """'oldest', 'orin' or 'newest' architecture -> the PTX files of the kernels."""
+    pytest.importorskip("nanobind")
+    toolkit = ptx.toolkit()
+    if toolkit is None:
+        pytest.skip("needs nvcc, on PATH or in CUDA_HOME")
+    numbers = {"oldest": toolkit.architectures[0], "orin": 87, "newest": toolkit.architectures[-1]}
+    return {name: ptx.ptx_files(tmp_path_factory.mktemp(name), number) for name, number in numbers.items()}
 
 
 @pytest.fixture(scope="session")
