@@ -182,8 +182,8 @@ def test_a_video_that_lost_frames_is_no_video(tmp_path):
 
 def test_an_old_result_outlives_a_failed_run(small_engine, photos, tmp_path):
     lines = write(tmp_path / "p.jsonl", "old\n")
-    (tmp_path / "file").write_text("")
-    assert predict(small_engine, photos, "--save", tmp_path / "file", "--jsonl", lines) == 1
+    (tmp_path / "out" / "0.png").mkdir(parents=True)
+    assert predict(small_engine, photos, "--save", tmp_path / "out", "--jsonl", lines) == 1
     assert lines.read_text() == "old\n" and len(lines_of(tmp_path / "p.jsonl.part")) == 1
 
 
@@ -237,6 +237,7 @@ USAGE = {  # words -> exit status, message
     "detect seldom, no detector": (["--detect-every", "3"], 2, "--detect-every 3 needs a --detector; give one"),
     "detect never": (["--detect-every", "0"], 2, "--detect-every must be at least 1 (got 0)"),
     "no frames": (["--max-frames", "0"], 2, "--max-frames must be at least 1 (got 0)"),
+    "a file for a folder": (["--save", __file__], 2, "--save must name a folder (got the file '"),
     "missing detector": (["--detector", "none.onnx"], 1, "detector 'none.onnx' does not exist"),
     "another device": (["--device", "gpu"], 1, "device must be 'auto', 'cpu', 'cuda' or 'cuda:N'"),
 }

@@ -109,6 +109,8 @@ def _check_words(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{option} must be at least 1 (got {value})")
     if arguments.detect_every > 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
+    if arguments.save and arguments.save.exists() and not arguments.save.is_dir():
+        raise UsageError(f"--save must name a folder (got the file '{arguments.save}'); annotated copies go into it")
 
 
 def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
