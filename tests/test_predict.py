@@ -182,8 +182,8 @@ def test_a_video_that_lost_frames_is_no_video(tmp_path):
 
 def test_an_old_result_outlives_a_failed_run(small_engine, photos, tmp_path):
     lines = write(tmp_path / "p.jsonl", "old\n")
-    (tmp_path / "out" / "0.png").mkdir(parents=True)
-    assert predict(small_engine, photos, "--save", tmp_path / "out", "--jsonl", lines) == 1
+    (tmp_path / "file").write_text("")
+    assert predict(small_engine, photos, "--save", tmp_path / "file" / "out", "--jsonl", lines) == 1
     assert lines.read_text() == "old\n" and len(lines_of(tmp_path / "p.jsonl.part")) == 1
 
 
