@@ -3,8 +3,9 @@
 // sdk/ops.py checks arguments in words; the types and checks here are the second wall: nothing is converted silently,
 // and no shape reaches a kernel unchecked. The GIL is released around every op.
 
-#include "sdk_ops.h"
+#include "checks.h"
 #include "cuda/bindings_cuda.h"
+#include "sdk_ops.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -14,12 +15,12 @@
 
 #include <array>
 #include <atomic>
-#include <stdexcept>
 #include <string>
 #include <tuple>
 
 namespace nb = nanobind;
 using namespace nb::literals;
+using sdk::require;
 
 namespace {
 
@@ -31,11 +32,8 @@ using Rows = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using JointsOut = nb::ndarray<float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
 using Partner = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
+constexpr int MAX_THREADS = 256;
 std::atomic<int> thread_count{1};
-
-void require(bool holds, const char* rule) {
-    if (!holds) throw std::invalid_argument(rule);
-}
 
 bool is_half(nb::dlpack::dtype type) {
     const bool half = type == nb::dtype<float>() ? false : true;
@@ -44,20 +42,11 @@ bool is_half(nb::dlpack::dtype type) {
     return half;
 }
 
-sdk::CropSpec crop_spec(CropOut& out, size_t count, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
+sdk::CropSpec crop_spec(CropOut& out, size_t count, const std::array<float, 3>& scale, const std::array<float, 3>& bias,
+                        bool swap, const std::array<float, 6>& yuv = {}) {
     require(out.shape(0) == count, "out and affines must hold the same number of crops");
-    require(out.shape(2) <= sdk::MAX_CROP_SIDE && out.shape(3) <= sdk::MAX_CROP_SIDE, "crop sides must be at most 16384");
     require(count <= INT32_MAX, "too many crops");
-    sdk::CropSpec spec = {};
-    spec.height = static_cast<int32_t>(out.shape(2));
-    spec.width = static_cast<int32_t>(out.shape(3));
-    spec.half = is_half(out.dtype());
-    sdk::set_channels(spec, scale.data(), bias.data(), swap);
-    return spec;
-}
-
-void check_frame_size(size_t height, size_t width) {
-    require(height <= 16384 && width <= 16384, "frame sides must be at most 16384");
+    return sdk::crop_spec(out.shape(2), out.shape(3), scale, bias, swap, is_half(out.dtype()), yuv);
 }
 
 void run_crop(CropOut& out, const sdk::Frame& frame, Affines& affines, const sdk::CropSpec& spec) {
@@ -67,7 +56,7 @@ void run_crop(CropOut& out, const sdk::Frame& frame, Affines& affines, const sdk
 }
 
 void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
-    check_frame_size(frame.shape(0), frame.shape(1));
+    sdk::check_frame_size(frame.shape(0), frame.shape(1));
     require(frame.size() == 0 || (frame.stride(2) == 1 && frame.stride(1) == 3), "the pixels of a frame's row must be contiguous");
     const sdk::Frame view = {frame.data(), nullptr, frame.stride(0), 0, static_cast<int32_t>(frame.shape(0)),
                              static_cast<int32_t>(frame.shape(1))};
@@ -76,15 +65,13 @@ void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale
 
 void crop_nv12(CropOut out, Plane luma, Plane chroma, Affines affines, std::array<float, 3> scale,
                std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
-    check_frame_size(luma.shape(0), luma.shape(1));
+    sdk::check_frame_size(luma.shape(0), luma.shape(1));
     require(luma.size() == 0 || (luma.stride(1) == 1 && chroma.stride(1) == 1), "the bytes of a plane's row must be contiguous");
     require(luma.shape(0) % 2 == 0 && luma.shape(1) % 2 == 0, "an NV12 frame must have even sides");
     require(chroma.shape(0) == luma.shape(0) / 2 && chroma.shape(1) == luma.shape(1), "chroma must be H/2 x W bytes");
     const sdk::Frame view = {luma.data(), chroma.data(), luma.stride(0), chroma.stride(0),
                              static_cast<int32_t>(luma.shape(0)), static_cast<int32_t>(luma.shape(1))};
-    sdk::CropSpec spec = crop_spec(out, affines.shape(0), scale, bias, swap);
-    spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
-    run_crop(out, view, affines, spec);
+    run_crop(out, view, affines, crop_spec(out, affines.shape(0), scale, bias, swap, yuv));
 }
 
 void check_rows(const Rows& rows, const Rows& like) {
@@ -99,8 +86,7 @@ sdk::DecodeSpec decode_spec(const JointsOut& out, const Rows& x, const Rows& y, 
     require(affines.shape(0) == x.shape(0), "affines and the logits must agree in persons");
     require(x.shape(0) * x.shape(1) <= INT32_MAX / 4 && x.shape(2) <= INT32_MAX / 4 && y.shape(2) <= INT32_MAX / 4,
             "too many joints or bins");
-    require(score >= 0 && score <= 2 && refine >= 0 && refine <= 3, "unknown score rule or refinement");
-    require(split_ratio > 0 && (flip_shift == 0 || flip_shift == 1), "split ratio or flip shift out of range");
+    sdk::check_rules(split_ratio, score, refine, flip_shift);
     return {static_cast<int32_t>(x.shape(1)), static_cast<int32_t>(x.shape(2)), static_cast<int32_t>(y.shape(2)), split_ratio,
             static_cast<sdk::Score>(score), static_cast<sdk::Refine>(refine), is_half(x.dtype()), flip_shift};
 }
@@ -138,7 +124,7 @@ PeakTuple merge_peaks(PeakTuple a, PeakTuple b) {
 }
 
 void set_threads(int count) {
-    require(count >= 1 && count <= 256, "the number of threads must be 1 to 256");
+    require(count >= 1 && count <= MAX_THREADS, "the number of threads must be 1 to MAX_THREADS");
     thread_count.store(count);
 }
 
@@ -161,6 +147,7 @@ NB_MODULE(_native, m) {
           "mirrored_y"_a.noconvert(), "partner"_a.noconvert(), "flip_shift"_a);
 
     m.def("merge_peaks", &merge_peaks, "a"_a, "b"_a);
+    m.attr("MAX_THREADS") = MAX_THREADS;
     m.def("threads", [] { return thread_count.load(); });
     m.def("set_threads", &set_threads, "count"_a);
     m.def("instruction_set", &sdk::cpu::instruction_set);

@@ -41,6 +41,7 @@ INSTRUCTION_SETS = {
     "avx2": ("-mavx2", "-mf16c"),
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mf16c"),
 }
+NVCC_FLAGS = ("-std=c++17", "-O3", "-fmad=false")  # no fused multiply-add, as on the CPU
 DEFAULT_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # 87: Orin, 110: Thor
 
 
@@ -158,8 +159,8 @@ class NativeBuild(build_ext):
 
 
 def nvcc_flags(architectures: tuple[int, ...]) -> list[str]:
-    """Machine code for each architecture, PTX of the newest; no fused multiply-add, as on the CPU."""
+    """Machine code for each architecture, PTX of the newest."""
     codes = [f"arch=compute_{a},code=sm_{a}" for a in architectures]
     codes.append(f"arch=compute_{architectures[-1]},code=compute_{architectures[-1]}")
-    flags = ["-std=c++17", "-O3", "-fmad=false", "--threads", "2", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
+    flags = [*NVCC_FLAGS, "--threads", "2", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
     return flags + [part for code in codes for part in ("-gencode", code)]

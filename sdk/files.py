@@ -1,7 +1,8 @@
 """Files written whole or not at all. What is in them is their writers' matter.
 
-with whole_file(Path("report.json")) as temporary:
-    temporary.write_text(text)                       # renamed to report.json when the block ends well
+write_text(Path("report.json"), text)
+with whole_file(Path("curves.png")) as temporary:
+    figure.savefig(temporary)                        # renamed to curves.png when the block ends well
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sdk.errors import OutputError
 
-__all__ = ["finished_name", "whole_file"]
+__all__ = ["finished_name", "refusal", "whole_file", "write_bytes", "write_text"]
 
 PART = ".part."
 # What a write to an open file fails with; it names no file. None: a library's own OSError, which says nothing more.
@@ -42,11 +43,25 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     except OSError as error:
         if not _is_of_writing(error, path, temporary):
             raise
-        raise OutputError(
-            f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place"
-        ) from error
+        raise refusal(path, error) from error
     finally:
         _remove(temporary)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`content` as a file. What writes to a path and tells of a full disk in its own errors: give its bytes."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`text` as a file, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def refusal(path: Path, error: OSError) -> OutputError:
+    """`error`, of writing `path`, in words."""
+    return OutputError(f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place")
 
 
 def finished_name(name: str) -> str:

@@ -29,14 +29,16 @@ def check_boxes(boxes_xyxy: object) -> Float32Array:
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
             boxes = np.array(boxes_xyxy, dtype=np.float32, order="C")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that requires grad
         raise InputError(f"boxes must be an N x 4 array of numbers, xyxy in pixels ({error})") from error
     if boxes.size == 0:
         return np.zeros((0, 4), np.float32)
     if boxes.shape == (4,):
         boxes = boxes[None]
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"boxes must have the shape N x 4, xyxy in pixels (got {boxes.shape})")
+        scored = boxes.ndim == 2 and boxes.shape[1] > 4
+        mend = "; give the first four columns, and scores as box_scores" if scored else ""
+        raise InputError(f"boxes must have the shape N x 4, xyxy in pixels (got {boxes.shape}){mend}")
     _check_each_box(boxes)
     return boxes
 

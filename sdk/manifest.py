@@ -135,8 +135,9 @@ def open_engine(folder: Path) -> Engine:
     """The engine in `folder`, its manifest read strictly and every file's sha256 checked. EngineError otherwise."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
+        source = f" RECIPE --onnx {folder}" if folder.suffix == ".onnx" else ""
         raise EngineError(
-            f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine`"
+            f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"
         )
     try:
         table = json.loads(path.read_text(encoding="utf-8"))

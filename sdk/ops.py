@@ -22,9 +22,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sdk.errors import DeviceError, InputError, MissingDependencyError
-from sdk.ops_arrays import Array, DeviceArray, array_from, cuda_half, described, is_contiguous, stream_address
+from sdk.ops_arrays import (
+    MAX_SIDE,
+    Array,
+    DeviceArray,
+    array_from,
+    cuda_half,
+    described,
+    is_contiguous,
+    stream_address,
+)
 
 __all__ = [
+    "MAX_THREADS",
     "crop",
     "cuda_half",
     "decode",
@@ -55,7 +65,7 @@ Triple = tuple[float, float, float]
 SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
 LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
-MAX_SIDE = 16384
+MAX_THREADS = _native.MAX_THREADS
 UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
@@ -67,8 +77,8 @@ def threads() -> int:
 
 def set_threads(count: int) -> None:
     """Let the CPU half use up to `count` threads for one call, for the whole process; 1 at first."""
-    if not 1 <= count <= 256:
-        raise InputError(f"the number of threads must be 1 to 256 (got {count})")
+    if not 1 <= count <= MAX_THREADS:
+        raise InputError(f"the number of threads must be 1 to {MAX_THREADS} (got {count})")
     _native.set_threads(count)
 
 

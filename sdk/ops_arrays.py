@@ -1,4 +1,4 @@
-"""What `sdk.ops` accepts as an array, and where it lies. No op is here, and no copy is made.
+"""What is accepted as an array, and where it lies. No op is here, and no copy is made.
 
     array = array_from("frame", value)            # numpy's own, or a DeviceArray for memory of a GPU
     if isinstance(array, DeviceArray): ...
@@ -8,6 +8,7 @@ Accepted: numpy arrays, `__cuda_array_interface__` (PyCUDA, CuPy, Numba, torch) 
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,24 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError, MissingDependencyError
 
-__all__ = ["Array", "DeviceArray", "array_from", "cuda_half", "described", "is_contiguous", "stream_address"]
+__all__ = [
+    "DLPACK_CUDA",
+    "MAX_SIDE",
+    "Array",
+    "DeviceArray",
+    "array_from",
+    "array_from_capsule",
+    "array_from_interface",
+    "cuda_half",
+    "described",
+    "is_contiguous",
+    "stream_address",
+]
 
-DLPACK_CPU, DLPACK_CUDA, DLPACK_CUDA_HOST, DLPACK_CUDA_MANAGED = 1, 2, 3, 13
+MAX_SIDE = 16384  # of a frame and of a crop: the crop op counts pixels in this range
+DLPACK_HOST = (1, 3)  # kDLCPU, kDLCUDAHost
+DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
+DLPACK_KINDS = "iuf"  # of the type codes 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ def array_from(name: str, value: Any) -> Array:
         return value
     interface = getattr(value, "__cuda_array_interface__", None)
     if interface is not None:
-        return _from_cuda_interface(interface)
+        return array_from_interface(interface)
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         return _from_dlpack(name, value)
     raise InputError(
@@ -64,23 +80,63 @@ def array_from(name: str, value: Any) -> Array:
     )
 
 
-def _from_cuda_interface(interface: dict[str, Any]) -> DeviceArray:
+def array_from_interface(interface: dict[str, Any]) -> DeviceArray:
+    """What a `__cuda_array_interface__` tells."""
     shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
     strides = interface.get("strides") or _contiguous_strides(shape, dtype.itemsize)
-    return DeviceArray(interface["data"][0] or 0, shape, tuple(strides), dtype)
+    return DeviceArray(int(interface["data"][0] or 0), shape, tuple(strides), dtype)
+
+
+def array_from_capsule(capsule: object) -> DeviceArray:
+    """What a DLPack capsule holds, left unconsumed: the memory is given back when the capsule goes."""
+    tensor = _DLTensor.from_address(_pointer_in(capsule, b"dltensor"))
+    dtype, axes = _dtype_from_dlpack(tensor.dtype), range(tensor.ndim)
+    shape = tuple(tensor.shape[axis] for axis in axes)
+    if tensor.strides:
+        strides = tuple(tensor.strides[axis] * dtype.itemsize for axis in axes)
+    else:
+        strides = _contiguous_strides(shape, dtype.itemsize)
+    return DeviceArray((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype)
 
 
 def _from_dlpack(name: str, value: Any) -> Array:
     device_type = int(value.__dlpack_device__()[0])
-    if device_type in (DLPACK_CPU, DLPACK_CUDA_HOST):
+    if device_type in DLPACK_HOST:
         return np.from_dlpack(value)
-    if device_type not in (DLPACK_CUDA, DLPACK_CUDA_MANAGED):
+    if device_type not in DLPACK_CUDA:
         raise InputError(
             f"{name} must be in memory of the CPU or of a CUDA device (got DLPack device type {device_type})"
         )
-    address, shape, strides, kind, _, _ = cuda_half().describe(value)
-    dtype = np.dtype(kind)
-    return DeviceArray(address, tuple(shape), tuple(stride * dtype.itemsize for stride in strides), dtype)
+    return array_from_capsule(value.__dlpack__())
+
+
+class _DLDataType(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16))
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("dtype", _DLDataType),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),  # in elements; null where contiguous
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+_pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def _dtype_from_dlpack(found: _DLDataType) -> np.dtype[Any]:
+    if found.code >= len(DLPACK_KINDS) or found.lanes != 1 or found.bits % 8:
+        raise InputError(
+            f"an array on a GPU must hold integers or floats (got DLPack type {found.code}, {found.bits} bit)"
+        )
+    return np.dtype(f"{DLPACK_KINDS[found.code]}{found.bits // 8}")
 
 
 def _contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import RowError
 from sdk.skeletons import Skeleton
+from sdk.wording import counted
 
 __all__ = ["Poses", "ScoreScale"]
 
@@ -63,10 +64,9 @@ class Poses:
 
     def __repr__(self) -> str:
         """As in `Poses(2 persons, 17 joints, track ids [1, 4])`."""
-        persons = "1 person" if len(self) == 1 else f"{len(self)} persons"
         ids = "" if self.track_ids is None else f", track ids {self.track_ids[:8].tolist()}"
         more = " and more" if self.track_ids is not None and len(self) > 8 else ""
-        return f"Poses({persons}, {self.scores.shape[1]} joints{ids}{more})"
+        return f"Poses({counted(len(self), 'person')}, {self.scores.shape[1]} joints{ids}{more})"
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score."""
@@ -97,7 +97,7 @@ class Poses:
 
     def draw(
         self,
-        frame: NDArray[np.uint8],  # H x W x 3; NV12: (H * 3/2) x W
+        frame: object,  # uint8 H x W x 3; NV12: (H * 3/2) x W
         threshold: float | None = None,
         *,
         boxes: bool = False,
@@ -116,7 +116,8 @@ class Poses:
         try:
             chosen = np.atleast_1d(np.arange(len(self))[rows])
         except (IndexError, TypeError, ValueError) as error:
-            raise RowError(f"poses[{rows!r}]: there are {len(self)} persons, numbered from 0 ({error})") from error
+            persons = counted(len(self), "person")
+            raise RowError(f"poses[{rows!r}]: out of {persons}, numbered from 0 ({error})") from error
         if chosen.ndim != 1:
             raise RowError(f"poses[{rows!r}]: persons are one row each; give a number, a slice, a mask or a list")
         return chosen

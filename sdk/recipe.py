@@ -11,7 +11,6 @@ names file and key. Nothing here builds a network (`sdk.networks`) or touches a 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,12 +21,7 @@ from typing import Any, Literal
 from sdk.errors import RecipeError
 from sdk.resources import catalogue_folder
 from sdk.skeletons import Skeleton, skeleton_by_name
-from sdk.strict import strict_from_table, table_from
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from sdk.strict import strict_from_table, table_from, table_from_toml
 
 __all__ = [
     "Backbone",
@@ -252,11 +246,11 @@ class Recipe:
     description: str
     source: str
     licence: str
-    network: Network
     input: Input
     output: Output
     skeleton: Skeleton
     protocol: Protocol
+    network: Network | None = None  # absent where a graph is made elsewhere
     weights: Weights | None = None
     layout: Literal["simcc", "tokenpose", "mmpose", "sdk"] = "sdk"  # key names of checkpoints for this network
     published: tuple[Published, ...] = ()
@@ -269,6 +263,16 @@ class Recipe:
     @property
     def joints(self) -> int:
         return len(self.skeleton.joints)
+
+    @property
+    def design(self) -> Network:
+        """The network that the recipe describes."""
+        if self.network is None:
+            raise RecipeError(
+                f"recipe '{self.name}' has no key 'network': it serves a graph made elsewhere (`sdk build-engine "
+                "--onnx`); to make the network here, name its backbone and head"
+            )
+        return self.network
 
     @property
     def bins_xy(self) -> tuple[int, int]:
@@ -334,12 +338,7 @@ def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
 
 def recipes_from_file(path: Path) -> dict[str, Recipe]:
     """All recipes of one TOML file, by name. RecipeError names file and key."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"recipe file '{path}' cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe file '{path}' is not TOML: {error}") from error
+    document = table_from_toml(path, "recipe file", RecipeError)
     for key in sorted(set(document) - {"format", "base", "recipes"}):
         raise RecipeError(f"{path.name}: unknown key '{key}'; known keys are format, base, recipes")
     if document.get("format") != 1:

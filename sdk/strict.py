@@ -9,11 +9,18 @@ Mapping[str, X], and unions of dataclasses told apart by their `kind` field (a L
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["strict_from_table", "table_from"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["strict_from_table", "table_from", "table_from_toml"]
 
 T = TypeVar("T")
 Errors = type[Exception]
@@ -35,6 +42,16 @@ def strict_from_table(cls: type[T], table: object, *, where: str, error: Errors)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise error(f"{where}: key '{name}' is missing")
     return cls(**values)
+
+
+def table_from_toml(path: Path, what: str, error: Errors) -> dict[str, Any]:
+    """What a TOML file holds; `error` says of `what` it is that it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise error(f"{what} '{path}' cannot be read ({fault.strerror}); check the path") from fault
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise error(f"{what} '{path}' is not TOML: {fault}") from fault
 
 
 def table_from(value: Any) -> Any:

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from sdk.runtime.device import cuda_problem
+from tests.support import ptx
 from tests.support.emulated_gpu import compiler, emulated_cuda
 from tests.support.shared import SHARED
 
@@ -13,25 +15,34 @@ def _installed(*names):
     return all(importlib.util.find_spec(name) is not None for name in names)
 
 
-def _has_native():
-    return importlib.util.find_spec("sdk._native") is not None
+def _unmet(met, reason):
+    return None if met else reason
 
 
-def _has_gpu():
-    from sdk.runtime.device import cuda_problem
+def _no_native():
+    built = importlib.util.find_spec("sdk._native") is not None
+    return _unmet(built, "the native extension is not built (python setup.py build_ext --inplace)")
 
-    return cuda_problem() is None
+
+def _no_tensorrt():
+    return _unmet(_installed("tensorrt_rtx") or _installed("tensorrt"), "no TensorRT flavour is installed")
 
 
-NEEDS = {
-    "native": (_has_native, "the native extension is not built (python setup.py build_ext --inplace)"),
-    "tensorrt": (
-        lambda: _installed("tensorrt_rtx") or _installed("tensorrt"),
-        "no TensorRT flavour is installed",
-    ),
-    "torch": (lambda: _installed("torch", "onnx"), "torch or onnx is not installed (pip install '.[build]')"),
-    "gpu": (_has_gpu, "no CUDA device, or pycuda is not installed"),
-    "data": (SHARED.is_dir, "the shared data folder is not beside the project"),
+def _no_torch():
+    return _unmet(_installed("torch", "onnx"), "torch or onnx is not installed (pip install '.[build]')")
+
+
+def _no_data():
+    return _unmet(SHARED.is_dir(), "the shared data folder is not beside the project")
+
+
+# A mark -> why a test that bears it cannot run here, or None.
+PROBLEMS = {
+    "native": _no_native,
+    "tensorrt": _no_tensorrt,
+    "torch": _no_torch,
+    "gpu": cuda_problem,
+    "data": _no_data,
 }
 
 
@@ -42,18 +53,19 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    met = {name: check() for name, (check, _) in NEEDS.items()}
+    problems = {name: problem() for name, problem in PROBLEMS.items()}
     for item in items:
-        for name, (_, reason) in NEEDS.items():
-            if item.get_closest_marker(name) and not met[name]:
-                item.add_marker(pytest.mark.skip(reason=reason))
+        for name, problem in problems.items():
+            if problem and item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=problem))
 
 
 @pytest.fixture(scope="session")
 def shared():
     """The shared data folder; skips where it is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(NEEDS["data"][1])
+    problem = _no_data()
+    if problem:
+        pytest.skip(problem)
     return SHARED
 
 
@@ -77,6 +89,17 @@ def emulated(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def ptx_files(tmp_path_factory):
+    """'oldest', 'orin' or 'newest' architecture -> the PTX files of the kernels."""
+    pytest.importorskip("nanobind")
+    toolkit = ptx.toolkit()
+    if toolkit is None:
+        pytest.skip("needs nvcc, on PATH or in CUDA_HOME")
+    numbers = {"oldest": toolkit.architectures[0], "orin": 87, "newest": toolkit.architectures[-1]}
+    return {name: ptx.ptx_files(tmp_path_factory.mktemp(name), number) for name, number in numbers.items()}
+
+
+@pytest.fixture(scope="session")
 def small_graphs(tmp_path_factory):
     """Kind -> (graph, recipe) of two tiny networks."""
     from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
@@ -88,6 +111,31 @@ def small_graphs(tmp_path_factory):
         "simcc": (pooled_simcc_graph(folder / "simcc.onnx", SMALL), SMALL),
         "heatmap": (pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP), SMALL_HEATMAP),
     }
+
+
+@pytest.fixture(scope="session")
+def small_engine(small_graphs, tmp_path_factory):
+    """The folder of an engine of the tiny SimCC network. To be read only."""
+    from tests.support.engines import wrapped_engine
+
+    graph, recipe = small_graphs["simcc"]
+    return wrapped_engine(graph, tmp_path_factory.mktemp("engine") / "small.fp32", recipe)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three pictures, 0.png to 2.png."""
+    from tests.support.predict import write_photos
+
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video of five frames, ten a second."""
+    from tests.support.predict import write_clip
+
+    return write_clip(tmp_path / "clip.avi")
 
 
 @pytest.fixture

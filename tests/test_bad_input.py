@@ -5,7 +5,6 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.errors import InputError
-from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 
 pytestmark = pytest.mark.native
 pytest.importorskip("onnxruntime")
@@ -13,10 +12,8 @@ pytest.importorskip("onnx")
 
 
 @pytest.fixture(scope="module")
-def estimate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bad")
-    engine = wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL)
-    with PoseEstimator(engine, device="cpu") as opened:
+def estimate(small_engine):
+    with PoseEstimator(small_engine, device="cpu") as opened:
         yield opened
 
 
@@ -28,7 +25,7 @@ BOXES = np.array([[10, 10, 60, 100], [30.5, 5.25, 90, 110]], np.float32)
 
 BAD_FRAMES = {
     "None": (None, r"frame is None; cv2\.imread and VideoCapture\.read give None"),
-    "a path": ("street.jpg", r"frame must be a numpy array, uint8 \(got str\)"),
+    "a path": ("street.jpg", r"frame must be a numpy array, uint8 \(got str\); cv2\.imread reads one from a file"),
     "a list": ([[0, 0, 0]], r"got list"),
     "grey": (noise(20, 30), r"frame is grey \(shape \(20, 30\)\).*COLOR_GRAY2BGR"),
     "grey with an axis": (noise(20, 30, 1), r"frame is grey .*COLOR_GRAY2BGR"),
@@ -107,7 +104,7 @@ BAD_BOXES = {
     "zero height": ([[0, 4, 9, 4]], "box 0 has no area: y2 must exceed y1"),
     "two boxes flat": ([0, 0, 9, 9] * 2, r"must have the shape N x 4, xyxy in pixels \(got \(8,\)\)"),
     "near float32's end": ([[-3e38, -3e38, 3e38, 3e38]], r"box 0 must lie within 2\^30 pixels .*give x1, y1, x2, y2"),
-    "with scores": ([[0, 0, 9, 9, 0.9]], r"must have the shape N x 4.*\(got \(1, 5\)\)"),
+    "with scores": ([[0, 0, 9, 9, 0.9]], r"\(got \(1, 5\)\); give the first four columns, and scores as"),
     "ragged": ([[0, 0, 9], [0, 0, 9, 9]], "must be an N x 4 array of numbers"),
     "texts": ([["a", "b", "c", "d"]], "must be an N x 4 array of numbers"),
     "a table": ({"x": 1}, "must be an N x 4 array of numbers"),
@@ -118,6 +115,17 @@ BAD_BOXES = {
 def test_boxes_that_are_none_are_refused(estimate, boxes, message):
     with pytest.raises(InputError, match=message):
         estimate(noise(120, 160, 3), boxes)
+
+
+def test_boxes_of_a_tensor_that_requires_grad_are_told(estimate):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"boxes must be an N x 4 array of numbers.*requires grad"):
+        estimate(noise(120, 160, 3), torch.tensor(BOXES, requires_grad=True))
+
+
+def test_scores_without_their_boxes_are_refused(estimate):
+    with pytest.raises(InputError, match=r"box_scores must come with the boxes they belong to \(got no boxes\)"):
+        estimate(noise(120, 160, 3), box_scores=[0.5])
 
 
 ODD_BOXES = {

@@ -305,21 +305,13 @@ def test_boxes_lie_in_the_frame(frame_wh, count):
     assert noise_frame(frame_wh).shape == (frame_wh[1], frame_wh[0], 3)
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    folder = tmp_path_factory.mktemp("engine")
-    return wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "small.fp32", SMALL)
-
-
 QUICK = {"device": "cpu", "seconds": 0.05, "frame_wh": (320, 240)}
 
 
 @pytest.fixture(scope="module")
-def table(engine):
+def table(small_engine):
     pytest.importorskip("rtmlib")
-    return benchmark(BenchmarkOptions(engine, batches=(1, 4), persons=(1, 3), peer="rtmlib", **QUICK))
+    return benchmark(BenchmarkOptions(small_engine, batches=(1, 4), persons=(1, 3), peer="rtmlib", **QUICK))
 
 
 @pytest.mark.native
@@ -391,10 +383,10 @@ REFUSED = {
 
 @pytest.mark.native
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_timed(engine, case):
+def test_what_cannot_be_timed(small_engine, case):
     changes, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
-        benchmark(BenchmarkOptions(engine, **{**QUICK, **changes}))
+        benchmark(BenchmarkOptions(small_engine, **{**QUICK, **changes}))
 
 
 USAGE = {  # words after `sdk benchmark` -> message; ENGINE is a folder
@@ -407,8 +399,8 @@ USAGE = {  # words after `sdk benchmark` -> message; ENGINE is a folder
 
 
 @pytest.mark.parametrize(("words", "message"), USAGE.values(), ids=USAGE)
-def test_words_that_do_not_go_together(engine, capsys, words, message):
-    assert main(["benchmark", *(word.replace("ENGINE", str(engine)) for word in words)]) == 2
+def test_words_that_do_not_go_together(small_engine, capsys, words, message):
+    assert main(["benchmark", *(word.replace("ENGINE", str(small_engine)) for word in words)]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -422,17 +414,17 @@ def test_a_peer_with_other_rules_is_refused(tmp_path):
 
 
 @pytest.mark.native
-def test_the_verb(engine, tmp_path, capsys):
+def test_the_verb(small_engine, tmp_path, capsys):
     quick = ["--device", "cpu", "--seconds", "0.02", "--frame", "320x240", "-q"]
     result, page = tmp_path / "a.json", tmp_path / "a.html"
     more = ["--batch", "", "--persons", "2", "--json", str(result), "--html", str(page)]
-    assert main(["benchmark", str(engine), *quick, *more]) == 0
+    assert main(["benchmark", str(small_engine), *quick, *more]) == 0
     assert "estimate, 2 persons" in capsys.readouterr().out
     assert [case["name"] for case in read_benchmark(result)["cases"]] == ["estimate, 2 persons"]
     assert page.read_text().startswith("<!doctype html>")
     assert main(["benchmark", "--compare", str(result), str(result)]) == 0
     assert "A/B p50" in capsys.readouterr().out
-    assert main(["benchmark", str(engine), *quick, "--batch", "1", "--persons", "", "--json"]) == 0
+    assert main(["benchmark", str(small_engine), *quick, "--batch", "1", "--persons", "", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cases"][0]["name"] == "network, batch 1"
 
 

@@ -35,6 +35,12 @@ STATUSES = {
     "partly done": (lambda arguments: 1, 1, ""),
     "failed": (raising(EngineError("engine 'e' is not there")), 1, "sdk models: engine 'e' is not there\n"),
     "wrong input": (raising(InputError("frame is grey")), 1, "sdk models: frame is grey\n"),
+    "a broken package": (
+        raising(ImportError("libGL.so.1: cannot open shared object file")),
+        1,
+        "sdk models: a package that it needs cannot be imported (libGL.so.1: cannot open shared object file); "
+        "`sdk doctor` names the mend\n",
+    ),
     "misused": (raising(UsageError("name an engine")), 2, "sdk models: name an engine\n"),
     "interrupted": (raising(KeyboardInterrupt()), 1, "sdk models: interrupted; nothing half-written was left\n"),
 }

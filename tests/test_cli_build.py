@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ pytest.importorskip("sdk._native")
 from sdk import trt
 from sdk.cli import main
 from sdk.manifest import open_engine
+from sdk.recipe import recipes_from_file
 from tests.support.engines import SMALL, pooled_simcc_graph
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +67,19 @@ def run(capsys, caplog):
         return status, captured.out, captured.err + caplog.text
 
     return run_words
+
+
+def test_the_documents_recipe_of_a_graph_is_enough_for_it(run, folder):
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    (folder / "cart.toml").write_text(re.search(r"```toml\n(.*?)```", page, re.DOTALL)[1], encoding="utf-8")
+    (cart,) = recipes_from_file(folder / "cart.toml").values()
+    pooled_simcc_graph(folder / "cart.onnx", cart)
+    words = ("build-engine", "--recipe-file", "cart.toml")
+    status, out, log = run(*words, "--onnx", "cart.onnx", "--precision", "fp32", "--compiler", "none")
+    assert (status, out) == (0, "hand-cart-96x96.fp32\n"), log
+    assert open_engine(folder / "hand-cart-96x96.fp32").manifest.recipe == cart
+    status, out, log = run(*words, "--weights", "random")
+    assert status == 1 and "has no key 'network': it serves a graph made elsewhere" in log
 
 
 def left(folder):

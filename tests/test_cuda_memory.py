@@ -1,6 +1,5 @@
 """Pinned frames, device arrays and the kernel cache where no GPU is needed to show them."""
 
-import ctypes
 import gc
 import weakref
 from contextlib import nullcontext
@@ -13,13 +12,15 @@ import pytest
 import sdk
 from sdk import trt
 from sdk.errors import DeviceError, EngineError, InputError, OutOfMemoryError
+from sdk.ops_arrays import DeviceArray, _DLTensor, _pointer_in
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.bandwidth import ROW_BYTES, ROWS, costs_from_seconds
-from sdk.runtime.cuda.device_frames import DeviceArray, _DLTensor, check_device_frame, device_array, is_device_array
+from sdk.runtime.cuda.device_frames import check_device_frame, device_frame, is_device_array
 from sdk.runtime.cuda.loaded_plan import RuntimeCache
 from sdk.runtime.device import cuda_problem
 from tests.support.engines import SMALL, SMALL_HEATMAP
 
+UINT8 = np.dtype(np.uint8)
 no_gpu = pytest.mark.skipif(cuda_problem() is None, reason="this machine has a CUDA device; tests/gpu runs on it")
 
 BAD_PINNED = {
@@ -77,14 +78,15 @@ class Interface:
 @pytest.mark.parametrize("kind", [2, 13], ids=["cuda", "managed"])
 def test_dlpack_gives_address_shape_and_strides(kind):
     array = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)[1:, ::2]
-    found = device_array(Exporter(array, (kind, 1)), 99, 1)
-    assert found.pointer == array.ctypes.data and found.shape == (3, 3, 3) and found.strides == array.strides
-    assert found.device_index == 1 and found.producer_stream is None
+    found = device_frame(Exporter(array, (kind, 1)), 99, 1)
+    lies = found.array
+    assert (lies.address, lies.shape, lies.strides) == (array.ctypes.data, (3, 3, 3), array.strides)
+    assert found.producer_stream is None  # the exchange saw to it
 
 
 def test_the_producer_hears_which_stream_will_read():
     exporter = Exporter(np.zeros((4, 6, 3), np.uint8))
-    device_array(exporter, 1234, 0)
+    device_frame(exporter, 1234, 0)
     assert exporter.streams == [1234]
 
 
@@ -94,7 +96,7 @@ def test_the_memory_lives_as_long_as_it_is_used_and_no_longer():
 
     array = np.zeros((4, 6, 3), np.uint8).view(Owned)
     gone = weakref.ref(array)
-    found = device_array(Exporter(array), 1, 0)
+    found = device_frame(Exporter(array), 1, 0)
     del array
     gc.collect()
     assert gone() is not None
@@ -106,18 +108,19 @@ def test_the_memory_lives_as_long_as_it_is_used_and_no_longer():
 def test_the_array_interface_gives_the_same():
     table = {"shape": (4, 6, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
     given = Interface(**table, stream=7)
-    found = device_array(given, 1, 0)
+    found = device_frame(given, 1, 0)
+    lies = found.array
     assert found.owner is given
-    assert (found.pointer, found.shape, found.strides, found.producer_stream) == (4096, (4, 6, 3), (18, 3, 1), 7)
-    assert device_array(Interface(**table, stream=None), 1, 0).producer_stream is None
-    assert device_array(Interface(**{**table, "version": 2}), 1, 0).producer_stream == 1  # the default stream
-    assert device_array(Interface(**table, strides=(32, 3, 1)), 1, 0).strides == (32, 3, 1)
+    assert (lies.address, lies.shape, lies.strides, found.producer_stream) == (4096, (4, 6, 3), (18, 3, 1), 7)
+    assert device_frame(Interface(**table, stream=None), 1, 0).producer_stream is None
+    assert device_frame(Interface(**{**table, "version": 2}), 1, 0).producer_stream == 1  # the default stream
+    assert device_frame(Interface(**table, strides=(32, 3, 1)), 1, 0).array.strides == (32, 3, 1)
 
 
 def test_what_dlpack_has_on_the_host_alone_is_found_by_the_array_interface():
     given = Exporter(np.zeros((4, 6, 3), np.uint8), (1, 0))
     given.__cuda_array_interface__ = {"shape": (4, 6, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
-    assert device_array(given, 1, 0).pointer == 4096
+    assert device_frame(given, 1, 0).array.address == 4096
 
 
 @pytest.mark.parametrize(
@@ -127,14 +130,12 @@ def test_dlpack_may_give_an_offset_and_no_strides(key, value):
     class Other(Exporter):
         def __dlpack__(self, *, stream=None):
             capsule = super().__dlpack__(stream=stream)
-            pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-            pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-            setattr(_DLTensor.from_address(pointer_of(capsule, b"dltensor")), key, value)
+            setattr(_DLTensor.from_address(_pointer_in(capsule, b"dltensor")), key, value)
             return capsule
 
     array = np.zeros((4, 6, 3), np.uint8)
-    found = device_array(Other(array), 1, 0)
-    assert found.pointer == array.ctypes.data + (value or 0) and found.strides == (18, 3, 1)
+    found = device_frame(Other(array), 1, 0).array
+    assert found.address == array.ctypes.data + (value or 0) and found.strides == (18, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +163,14 @@ NOT_BYTES = {
 
 @pytest.mark.parametrize("case", NOT_BYTES, ids=str)
 def test_a_device_frame_is_of_bytes(case):
-    with pytest.raises(InputError, match="must be uint8"):
-        device_array(NOT_BYTES[case], 1, 0)
+    with pytest.raises(InputError, match=r"uint8, with whole rows.*\(got 2 x 2 x 3 (float32|int8) on a GPU"):
+        check_device_frame(device_frame(NOT_BYTES[case], 1, 0).array, nv12=False)
 
 
 def test_a_frame_on_another_gpu_is_refused_before_its_owner_is_asked():
     exporter = Exporter(np.zeros((4, 6, 3), np.uint8), (2, 1))
     with pytest.raises(InputError, match=r"lies on cuda:1 and the estimator runs on cuda:0"):
-        device_array(exporter, 7, 0)
+        device_frame(exporter, 7, 0)
     assert exporter.streams == []
 
 
@@ -179,7 +180,7 @@ def test_a_frame_that_its_owner_does_not_hand_over_says_why():
             raise BufferError("it requires gradients")
 
     with pytest.raises(InputError, match="Refusing, does not hand it over: it requires gradients"):
-        device_array(Refusing(np.zeros((4, 6, 3), np.uint8)), 7, 0)
+        device_frame(Refusing(np.zeros((4, 6, 3), np.uint8)), 7, 0)
 
 
 SIDES = {  # NV12 has half as many rows again as pixels
@@ -199,13 +200,13 @@ SIDES = {  # NV12 has half as many rows again as pixels
 def test_a_device_frame_has_the_sides_of_any_frame(case):
     shape, nv12, fits = SIDES[case]
     strides = (3 * shape[1], 3, 1) if len(shape) == 3 else (shape[1], 1)
-    with nullcontext() if fits else pytest.raises(InputError, match=r"at most 16384 pixels a side \(got shape"):
-        check_device_frame(DeviceArray(4096, shape, strides, 0, None), nv12=nv12)
+    with nullcontext() if fits else pytest.raises(InputError, match=r"at most 16384 pixels a side"):
+        check_device_frame(DeviceArray(4096, shape, strides, UINT8), nv12=nv12)
 
 
 def test_an_nv12_device_frame_has_whole_rows():
     with pytest.raises(InputError, match="with whole rows"):
-        check_device_frame(DeviceArray(4096, (9, 8), (16, 2), 0, None), nv12=True)
+        check_device_frame(DeviceArray(4096, (9, 8), (16, 2), UINT8), nv12=True)
 
 
 # ---- the kernel cache ------------------------------------------------------------------------------------------

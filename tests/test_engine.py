@@ -128,6 +128,11 @@ def edit(**changes):
     return change
 
 
+def test_a_graph_in_an_engines_place_is_told_the_command_that_makes_one(tmp_path):
+    with pytest.raises(EngineError, match=r"build one with `sdk build-engine RECIPE --onnx .*net\.onnx`"):
+        open_engine(tmp_path / "net.onnx")
+
+
 DAMAGE = {
     "a flipped byte": (flip_a_byte, r"file 'tensorrt-rtx.plan' was altered \(sha256 .*rebuild the engine"),
     "a missing file": (lambda f: (f / GRAPH_NAME).unlink(), "file 'network.onnx' is missing"),

@@ -13,7 +13,7 @@ from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
 from sdk.runtime.tracking import Tracker
-from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, wrapped_engine
 from tests.support.frames import noise, random_boxes
 
 pytestmark = pytest.mark.native
@@ -23,9 +23,8 @@ cv2 = pytest.importorskip("cv2")
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("estimator")
-    return engine_from(wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL), folder / "e", SMALL))
+def engine(small_engine):
+    return engine_from(small_engine)
 
 
 @pytest.fixture(scope="module")
@@ -491,4 +490,17 @@ def test_helpers_of_another_kind_are_refused_at_opening(engine, options, message
 def test_a_detector_that_gives_something_else_is_told(engine, given):
     estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: given)
     with estimate, pytest.raises(InputError, match="detector must give a pair, boxes N x 4 xyxy and scores N"):
+        estimate(np.zeros((40, 40, 3), np.uint8))
+
+
+UNUSABLE = {
+    "an inverted box": ([[9, 0, 1, 9]], [0.5], "box 0 has no area"),
+    "a list of two boxes": ([0, 0, 9, 9], [0, 0, 9, 9], "box_scores must be 1 finite numbers"),
+}
+
+
+@pytest.mark.parametrize(("boxes", "scores", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_wrong_with_a_detectors_boxes_is_told_as_the_detectors(engine, boxes, scores, message):
+    estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: [boxes, scores])
+    with estimate, pytest.raises(InputError, match=f"what the detector gave cannot be used: {message}"):
         estimate(np.zeros((40, 40, 3), np.uint8))

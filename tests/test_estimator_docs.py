@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_python_blocks_run(folder, capsys):
-    assert len(BLOCKS["python"]) == 4
+    assert len(BLOCKS["python"]) == 5
     names = {}
     for block in BLOCKS["python"]:
         exec(compile(block, "docs/python.md", "exec"), names)
@@ -45,6 +45,8 @@ def test_the_python_blocks_run(folder, capsys):
     assert "box 1 has no area: x2 must exceed x1 (got x1=40.0, x2=40.0)" in printed
     assert len(re.findall(r"^\d+ \[", printed, re.MULTILINE)) == 7  # one line a frame of the clip, the id first
     assert (folder / "poses.jpg").exists() and len(names["records"]) == 2
+    assert names["wrists"].shape == (2, 2)
+    assert names["picture"] is None and len(names["poses"].track_ids) == 1  # the camera's thread came to its end
 
 
 @pytest.mark.data

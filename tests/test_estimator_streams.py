@@ -1,5 +1,6 @@
 """PoseEstimator in the background: futures, streams, frames in flight, threads."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -10,16 +11,14 @@ from sdk.errors import InputError
 from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
-from tests.support.engines import wrapped_engine
 from tests.support.frames import noise, random_boxes
 
 pytestmark = pytest.mark.native
 
 
 @pytest.fixture(scope="module")
-def engine(small_graphs, tmp_path_factory):
-    graph, recipe = small_graphs["simcc"]
-    return engine_from(wrapped_engine(graph, tmp_path_factory.mktemp("streams") / "e", recipe))
+def engine(small_engine):
+    return engine_from(small_engine)
 
 
 def test_futures_come_in_order_and_equal_calls(engine):
@@ -43,6 +42,23 @@ def test_close_finishes_what_was_submitted(engine):
     futures = [estimate.submit(noise(i)) for i in range(5)]
     estimate.close()
     assert [len(future.result()) for future in futures] == [1] * 5
+
+
+def test_an_error_in_the_block_cancels_what_has_not_begun(engine, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(self, frame, affines, *, flip=False):
+        begun.set()
+        assert go_on.wait(30)
+        return np.zeros((len(affines), self.recipe.joints, 3), np.float32), {}
+
+    monkeypatch.setattr(CpuPipeline, "run", slow)
+    with pytest.raises(KeyboardInterrupt), PoseEstimator(engine, device="cpu") as estimate:
+        futures = [estimate.submit(noise()) for _ in range(3)]
+        assert begun.wait(30)
+        threading.Timer(0.1, go_on.set).start()
+        raise KeyboardInterrupt
+    assert [future.cancelled() for future in futures] == [False, True, True]
 
 
 @pytest.mark.parametrize(("depth", "expected_ahead"), [(1, 1), (2, 2), (4, 4), (None, 2)])
@@ -176,8 +192,16 @@ def test_threads_share_an_estimator(engine):
     assert not wrong
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_an_item_of_a_stream_is_a_frame_or_a_pair(engine, size):
-    item = (np.zeros((40, 40, 3), np.uint8), None, 1)[:size]
-    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match=f"a tuple of {size}"):
-        list(estimate.stream([item]))
+def test_an_item_of_a_stream_is_a_frame_with_or_without_boxes_and_scores(engine):
+    boxes, scores = random_boxes(2), np.array([0.25, 0.5], np.float32)
+    with PoseEstimator(engine, device="cpu") as estimate:
+        found = estimate.stream([noise(), (noise(), boxes), (noise(), boxes, scores)])
+        assert [poses.box_scores.tolist() for poses in found] == [[1.0], [1.0, 1.0], [0.25, 0.5]]
+        for wrong in ((noise(),), (noise(), boxes, scores, 1)):
+            with pytest.raises(InputError, match=rf"must be a frame, \(frame, boxes\) or .*a tuple of {len(wrong)}"):
+                list(estimate.stream([wrong]))
+
+
+def test_an_estimator_is_not_sent_to_another_process(engine):
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match="cannot be pickled"):
+        pickle.dumps(estimate)

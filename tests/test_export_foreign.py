@@ -275,7 +275,7 @@ REFUSED = {
         lambda p: changed(p, wrong_size),
         r"inputs: input float32 batch x 3 x 96 x 48; outputs: simcc_x",
     ),
-    "a batch fixed inside": (lambda p: changed(p, batch_in_a_reshape), "export it with a dynamic batch"),
+    "a batch fixed inside": (lambda p: changed(p, batch_in_a_reshape), r"batch \(torch\.onnx\.export: dynamic_shapes"),
     "crops that see each other": (lambda p: changed(p, mixes_the_batch), "give other outputs than one by one"),
     "FP16 already": (lambda p: changed(p, half_weights), r"typed already \(FP16, at 'simcc_x_half'\)"),
     "an opset of the future": (lambda p: changed(p, opset(21)), "is of opset 21; export it with opset 19 to 20"),

@@ -45,6 +45,13 @@ class ElsewhereOnly(DlpackOnly):
         return (8, 0)  # Metal
 
 
+class DlpackOnGpu(DlpackOnly):
+    """Host memory that says it is a GPU's: its description is all that is read of it."""
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+
 GPU_FRAME, GPU_AFFINES = OnGpu((40, 50, 3), np.uint8), OnGpu((1, 2, 3), np.float32)
 GPU_OUT, GPU_LOGITS = OnGpu((1, 3, 8, 8), np.float32), OnGpu((1, 3, 40), np.float32)
 
@@ -77,9 +84,9 @@ def test_device_arrays_are_described_without_a_device():
     assert ops_arrays.is_contiguous(ops_arrays.array_from("x", OnGpu((0, 3), np.float32, (99, 4))))
 
 
-def of_kind(kind):
-    """FRAME as DLPack says it lies in memory of this kind."""
-    return type("Other", (DlpackOnly,), {"__dlpack_device__": lambda self: (kind, 0)})(FRAME)
+def of_kind(kind, array=FRAME):
+    """An array of which DLPack says that it lies in memory of this kind."""
+    return type("Other", (DlpackOnly,), {"__dlpack_device__": lambda self: (kind, 0)})(array)
 
 
 def test_page_locked_memory_is_the_hosts():
@@ -87,11 +94,17 @@ def test_page_locked_memory_is_the_hosts():
 
 
 @pytest.mark.parametrize("kind", [2, 13], ids=["cuda", "managed"])
-def test_dlpack_of_a_gpu_counts_strides_in_elements(monkeypatch, kind):
-    half = SimpleNamespace(describe=lambda value: (4096, [2, 3], [4, 1], "f4", kind, 0))
-    monkeypatch.setattr(ops_arrays, "cuda_half", lambda: half)
-    found = ops_arrays.array_from("x", of_kind(kind))
-    assert found == ops_arrays.DeviceArray(4096, (2, 3), (16, 4), np.dtype(np.float32))
+def test_dlpack_of_a_gpu_counts_strides_in_elements(kind):
+    array = np.zeros((4, 6), np.float32)[1:, ::2]
+    found = ops_arrays.array_from("x", of_kind(kind, array))
+    assert found == ops_arrays.DeviceArray(array.ctypes.data, (3, 3), (24, 8), array.dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float16, np.float32, np.float64])
+def test_dlpack_of_a_gpu_gives_address_shape_strides_and_dtype(dtype):
+    array = np.zeros((4, 6, 3), dtype)[1:, ::2]
+    found = ops_arrays.array_from("frame", DlpackOnGpu(array))
+    assert found == ops_arrays.DeviceArray(array.ctypes.data, array.shape, array.strides, array.dtype)
 
 
 def crop(frame=GPU_FRAME, affines=GPU_AFFINES, **options):
@@ -135,6 +148,7 @@ MISUSE = {
     "logits-apart": (lambda: decode(y=CPU_LOGITS), "must lie in one place"),
     "strided-affines": (lambda: crop(affines=STRIDED), "affines must be contiguous"),
     "elsewhere": (lambda: crop(frame=ElsewhereOnly(FRAME), affines=AFFINES), "DLPack device type 8"),
+    "flags": (lambda: crop(frame=DlpackOnGpu(FRAME > 9), out=GPU_OUT), "integers or floats .got DLPack type 6"),
     "pairs-on-cpu": (
         lambda: decode(flipped=(GPU_LOGITS, GPU_LOGITS), flip_pairs=np.zeros(3, np.int32)),
         r"flip_pairs must be ops.partners\(pairs, 3\) copied to the GPU",

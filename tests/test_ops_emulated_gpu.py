@@ -1,6 +1,7 @@
 """The CUDA kernels, run without a GPU on emulated threads: bit for bit what the CPU half computes.
 
-This holds the kernels' indexing, borders, word loads, reductions and stores. It says nothing of speed.
+This holds the kernels' indexing, borders, word loads, reductions and stores: as C++, and as the PTX that nvcc makes of
+them, where every access must be aligned as well. It says nothing of speed, nor of what ptxas makes of the PTX.
 """
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.support.ops_cases import (
     noise_nv12,
     special_rows,
 )
+from tests.support.ptx import in_force, ptx_libraries
 
 pytestmark = [
     pytest.mark.native,
@@ -27,11 +29,16 @@ pytestmark = [
 ops = pytest.importorskip("sdk.ops", exc_type=ImportError)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
+PTX = ("oldest", "orin", "newest")  # architectures; nvcc 13.0 makes no other PTX for those between
 
 
-@pytest.fixture(scope="module")
-def gpu(emulated):
-    return EmulatedGpu(emulated)
+@pytest.fixture(scope="module", params=["c++", *PTX])
+def gpu(request, emulated):
+    libraries = []
+    if request.param in PTX:
+        libraries = ptx_libraries(request.getfixturevalue("ptx_files")[request.param], emulated)
+    with in_force(libraries, emulated):
+        yield EmulatedGpu(emulated)
 
 
 @DTYPES
@@ -110,3 +117,12 @@ def test_special_rows(gpu, rows, score):
     affines = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
     joints = gpu.decode(x, y, affines, 2.0, score=score, refine="dark")
     assert_same_joints(joints, ops.decode(x, y, affines, 2.0, score=score, refine="dark"), score)
+
+
+@pytest.mark.parametrize("gpu", PTX, indirect=True)
+def test_a_misaligned_access_is_named(gpu):
+    """As on a GPU; on the CPU itself it passes unseen."""
+    x, y = (np.frombuffer(bytearray(4 * bins + 2), np.float32, bins, offset=2).reshape(1, 1, bins) for bins in (8, 8))
+    affines = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
+    with pytest.raises(RuntimeError, match=r"misaligned address: 4 bytes 2 beyond a multiple of that, at .*\.ptx:\d+"):
+        gpu.decode(x, y, affines, 2.0)

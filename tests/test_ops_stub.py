@@ -19,6 +19,10 @@ def stubbed(body):
     return {f.name: [a.arg for a in f.args.args if a.arg != "self"] for f in functions}
 
 
+def constants(body):
+    return {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+
+
 def stub_class(name):
     return next(node.body for node in STUB.body if isinstance(node, ast.ClassDef) and node.name == name)
 
@@ -41,8 +45,9 @@ def without_brackets(text):
     return text
 
 
-def test_functions_are_the_modules():
+def test_functions_and_constants_are_the_modules():
     assert stubbed(STUB.body) == bound(native)
+    assert constants(STUB.body) == {"MAX_THREADS", "cuda"} <= set(dir(native))
 
 
 @pytest.mark.skipif(native.cuda is None, reason="this build has no CUDA half")
@@ -50,8 +55,7 @@ def test_the_cuda_half_is_as_stubbed():
     assert stubbed(stub_class("_Cuda")) == bound(native.cuda)
     assert stubbed(stub_class("_Graph")) == bound(native.cuda.Graph)
     assert stubbed(stub_class("_Mark")) == bound(native.cuda.Mark)
-    constants = {node.target.id for node in stub_class("_Cuda") if isinstance(node, ast.AnnAssign)}
-    assert constants == {"ARCHITECTURES", "TOOLKIT", "Graph", "Mark"} <= set(dir(native.cuda))
+    assert constants(stub_class("_Cuda")) == {"ARCHITECTURES", "TOOLKIT", "Graph", "Mark"} <= set(dir(native.cuda))
 
 
 def test_the_comparison_sees_a_difference():

@@ -1,5 +1,7 @@
 """The GPU run time's arithmetic: buckets, regions, transfers and layouts. Pure code: tables and properties."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,19 +10,20 @@ from hypothesis import strategies as st
 from sdk.geometry import crop_affines
 from sdk.runtime.cuda.planner import (
     ALIGNMENT,
+    FrameLayout,
     Rect,
     TransferCosts,
-    bgr_layout,
     bucket_of,
     buckets,
     buffer_layout,
     choose_transfer,
     mirrored_affines,
-    nv12_layout,
     off_frame_affines,
     sampled_regions,
     transfers,
 )
+
+bgr_layout, nv12_layout = partial(FrameLayout, nv12=False), partial(FrameLayout, nv12=True)
 
 BUCKETS = {
     "one": ((1, 1), (1,)),

@@ -53,9 +53,9 @@ def test_an_index_gives_poses_of_those_rows(index, rows, ids):
 
 
 NO_ROWS = {
-    "beyond": (4, r"poses\[4\]: there are 4 persons, numbered from 0"),
+    "beyond": (4, r"poses\[4\]: out of 4 persons, numbered from 0"),
     "before": (-5, r"poses\[-5\]"),
-    "mask of another length": (np.zeros(3, bool), "there are 4 persons"),
+    "mask of another length": (np.zeros(3, bool), "out of 4 persons"),
     "fraction": (1.5, r"poses\[1\.5\]"),
     "name": ("nose", r"poses\['nose'\]"),
     "two axes": ((0, 1), r"poses\[\(0, 1\)\]"),

@@ -21,8 +21,8 @@ from tests.support.engines import (
     wrapped_engine,
 )
 
-pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
+ONNX_RUNTIME = tuple(map(int, pytest.importorskip("onnxruntime").__version__.split(".")[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,8 @@ BROKEN_FOLDERS = {
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN_FOLDERS.values(), ids=BROKEN_FOLDERS)
 def test_a_damaged_engine_is_refused_in_words(folder, damage, message):
+    if damage is move_weights_outside and ONNX_RUNTIME < (1, 24):
+        pytest.skip("ONNX Runtime before 1.24 does not look where weights lie")
     damage(folder)
     with pytest.raises(EngineError, match=message):
         open_session(folder, "cpu")

@@ -101,6 +101,29 @@ def test_an_id_outlives_a_gap_as_long_as_patience():
         assert update(tracker, [person(2, 0)]) == ([1] if same else [2])
 
 
+@pytest.mark.parametrize("hidden", [0, 4, 20], ids=lambda frames: f"hidden for {frames}")
+@pytest.mark.parametrize("speed", [2, 5, 10], ids=lambda speed: f"{speed} px a frame")
+def test_persons_who_cross_keep_their_ids(speed, hidden):
+    """Two persons walk through each other, the second hidden behind the first as they meet."""
+    tracker, end = Tracker(), 59
+    rng = np.random.default_rng(0)
+    shapes, ids = rng.uniform(0, 1, (2, 14, 2)), []
+    for frame in range(end + 1):
+        both = [person(speed * at, 100, shape=shape) for at, shape in zip((frame, end - frame), shapes, strict=True)]
+        is_hidden = abs(2 * frame - end) < hidden
+        ids.append(update(tracker, both[:1] if is_hidden else both))
+    assert ids[0] == ids[-1] == [1, 2] and {len(each) for each in ids} <= {1, 2}
+
+
+def test_a_person_who_stops_while_hidden_keeps_the_id():
+    tracker = Tracker()
+    for frame in range(10):
+        update(tracker, [person(4 * frame, 100)])
+    for _ in range(15):
+        update(tracker, [])
+    assert update(tracker, [person(40, 100)]) == [1]
+
+
 def test_two_persons_in_like_boxes_are_told_apart_by_their_joints():
     other = np.random.default_rng(9).uniform(0, 1, (14, 2))
     tracker = Tracker()

@@ -1,4 +1,4 @@
-"""`sdk verify`: the loop across pictures, what is left out, resuming, comparing two engines, and the verb."""
+"""`sdk verify`: the loop across pictures, what is left out, comparing two engines, and the verb."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdk.cli import main
-from sdk.errors import DatasetError, InputError, OutputError
+from sdk.errors import DatasetError, InputError
 from sdk.evaluate.comparing import bins_moved, bootstrap_drop
 from sdk.evaluate.datasets import DatasetOptions
 from sdk.evaluate.journal import Journal
@@ -20,15 +20,9 @@ from sdk.manifest import open_engine
 from sdk.runtime.estimator import PoseEstimator
 from sdk.runtime.pipeline import open_pipeline
 from sdk.skeletons import skeleton_by_name
-from tests.support.engines import (
-    BODY14,
-    SMALL,
-    SMALL_HEATMAP,
-    pooled_heatmap_graph,
-    pooled_simcc_graph,
-    wrapped_engine,
-)
+from tests.support.engines import BODY14, SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.pictures import vast_png
+from tests.support.verify import PERSONS_IN, options, write_annotated
 
 pytestmark = pytest.mark.native
 cv2 = pytest.importorskip("cv2")
@@ -36,52 +30,16 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("pycocotools")
 
-PERSONS_IN = (1, 3, 0, 20, 2, 1, 5)  # per picture; 20 is more than a batch
-SIZE_WH = (160, 120)
-
 
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("graphs")
-    return {
-        "simcc": pooled_simcc_graph(folder / "simcc.onnx", SMALL),
-        "other": pooled_simcc_graph(folder / "other.onnx", SMALL, seed=1),
-        "heatmap": pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP),
-    }
-
-
-@pytest.fixture(scope="module")
-def engine(graphs, tmp_path_factory):
-    return wrapped_engine(graphs["simcc"], tmp_path_factory.mktemp("engine") / "small.fp32", SMALL)
+def other_engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    return wrapped_engine(pooled_simcc_graph(folder / "g.onnx", SMALL, seed=1), folder / "other", SMALL)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Pictures of noise, as PNG, and an annotation file with random poses."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(3)
-    images, annotations = [], []
-    for n, persons in enumerate(PERSONS_IN):
-        frame = rng.integers(0, 256, (SIZE_WH[1], SIZE_WH[0], 3), np.uint8)
-        cv2.imwrite(str(folder / f"{n}.png"), frame)
-        images.append({"id": 10 + n, "file_name": f"{n}.png", "width": SIZE_WH[0], "height": SIZE_WH[1]})
-        for _ in range(persons):
-            corner, extent = rng.uniform(0, 60, 2), rng.uniform(20, 60, 2)
-            points = np.concatenate([corner + rng.uniform(0, 1, (14, 2)) * extent, np.full((14, 1), 2)], axis=1)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1, "image_id": 10 + n, "category_id": 1, "iscrowd": 0,
-                    "bbox": [*corner.tolist(), *extent.tolist()], "area": float(extent.prod() * 0.5),
-                    "keypoints": points.ravel().tolist(),
-                }
-            )  # fmt: skip
-    table = {"images": images, "annotations": annotations, "categories": []}
-    (folder / "annotations.json").write_text(json.dumps(table))
-    return folder
-
-
-def options(engine, folder, annotations=None, **changes):
-    dataset = DatasetOptions("lsp", annotations or folder / "annotations.json", folder)
-    return VerifyOptions(engine, dataset, device="cpu", samples=20, workers=2, **changes)
+    return write_annotated(tmp_path_factory.mktemp("pictures"))
 
 
 def estimated(engine, folder, **settings):
@@ -97,16 +55,16 @@ def estimated(engine, folder, **settings):
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_batches_across_pictures_equal_the_estimator(engine, photographs, flip):
-    found = verify(options(engine, photographs, flip_test=flip))
+def test_batches_across_pictures_equal_the_estimator(small_engine, photographs, flip):
+    found = verify(options(small_engine, photographs, flip_test=flip))
     assert found.persons.shape == (sum(PERSONS_IN), 1, 14, 3)
-    np.testing.assert_allclose(found.persons[:, 0], estimated(engine, photographs, flip_test=flip), atol=1e-3)
+    np.testing.assert_allclose(found.persons[:, 0], estimated(small_engine, photographs, flip_test=flip), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["simcc", "heatmap"])
-def test_a_picture_runner_gives_what_a_batch_runner_gives(graphs, photographs, tmp_path, kind):
-    recipe = SMALL if kind == "simcc" else SMALL_HEATMAP
-    folder = wrapped_engine(graphs[kind], tmp_path / kind, recipe)
+def test_a_picture_runner_gives_what_a_batch_runner_gives(small_graphs, photographs, tmp_path, kind):
+    graph, recipe = small_graphs[kind]
+    folder = wrapped_engine(graph, tmp_path / kind, recipe)
     dataset = load_dataset(DatasetOptions("lsp", photographs / "annotations.json", photographs), recipe)
     found = []
     for make in (BatchRunner, PictureRunner):
@@ -117,24 +75,24 @@ def test_a_picture_runner_gives_what_a_batch_runner_gives(graphs, photographs, t
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
 
 
-def test_batches_are_full_although_pictures_hold_few_persons(engine, photographs):
-    runs = verify(options(engine, photographs)).timing.network_ms
+def test_batches_are_full_although_pictures_hold_few_persons(small_engine, photographs):
+    runs = verify(options(small_engine, photographs)).timing.network_ms
     assert [count for _, count in runs] == [8, 8, 8, 8]  # the engine's largest batch; 32 persons in all
 
 
 @pytest.fixture
-def perfect(engine, photographs, tmp_path):
+def perfect(small_engine, photographs, tmp_path):
     """Annotations that are the engine's own predictions."""
     table = json.loads((photographs / "annotations.json").read_text())
-    for record, joints in zip(table["annotations"], estimated(engine, photographs), strict=True):
+    for record, joints in zip(table["annotations"], estimated(small_engine, photographs), strict=True):
         record["keypoints"] = [float(v) for x, y, _ in joints for v in (x, y, 2)]
     path = tmp_path / "perfect.json"
     path.write_text(json.dumps(table))
     return path
 
 
-def test_perfect_predictions_give_100_in_every_figure(engine, photographs, perfect):
-    found = verify(options(engine, photographs, perfect, nms="none"))
+def test_perfect_predictions_give_100_in_every_figure(small_engine, photographs, perfect):
+    found = verify(options(small_engine, photographs, perfect, nms="none"))
     known = {name: value for name, value in found.scores[0].figures.items() if not np.isnan(value)}
     assert {"PCK@0.2", "PCK@0.1", "AP", "AR"} <= set(known)
     assert all(value == pytest.approx(100, abs=1e-3) for value in known.values()), known
@@ -151,7 +109,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_a_spoilt_picture_is_left_out_with_its_truth(engine, photographs, perfect, tmp_path, case):
+def test_a_spoilt_picture_is_left_out_with_its_truth(small_engine, photographs, perfect, tmp_path, case):
     content, reason = SPOILT[case]
     for path in photographs.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -160,118 +118,18 @@ def test_a_spoilt_picture_is_left_out_with_its_truth(engine, photographs, perfec
         cv2.imwrite(str(victim), content)
     else:
         victim.write_bytes(victim.read_bytes()[:40] if content is None else content)
-    found = verify(options(engine, tmp_path, perfect, nms="none"))
+    found = verify(options(small_engine, tmp_path, perfect, nms="none"))
     assert len(found.persons) == sum(PERSONS_IN) - PERSONS_IN[4]
     assert found.scores[0].figures["AP"] == pytest.approx(100, abs=1e-3)  # not counted as missed
     [line] = found.dataset.problems.lines()
     assert "left out of every figure: 1 (4.png)" in line and (reason or "") in line
 
 
-def test_no_readable_picture_is_refused(engine, photographs, tmp_path):
+def test_no_readable_picture_is_refused(small_engine, photographs, tmp_path):
     for n in range(len(PERSONS_IN)):
         (tmp_path / f"{n}.png").write_bytes(b"no")
     with pytest.raises(DatasetError, match=r"no picture of .* could be used"):
-        verify(options(engine, tmp_path, photographs / "annotations.json"))
-
-
-class StoppedError(Exception):
-    """The user's Ctrl-C, as a test can catch it."""
-
-
-class StoppingRunner(BatchRunner):
-    left = 0
-
-    def infer(self, prepared, affines, timing):
-        StoppingRunner.left -= 1
-        if StoppingRunner.left < 0:
-            raise StoppedError
-        return super().infer(prepared, affines, timing)
-
-
-def test_a_stopped_run_goes_on_where_it_was(engine, photographs, tmp_path, monkeypatch):
-    whole = verify(options(engine, photographs)).persons
-    monkeypatch.setattr("sdk.evaluate.predicting.BatchRunner", StoppingRunner)
-    StoppingRunner.left = 2
-    chosen = options(engine, photographs, output=tmp_path / "out")
-    with pytest.raises(StoppedError):
-        verify(chosen)
-    journal = tmp_path / "out" / "predictions.journal"
-    journal.write_bytes(journal.read_bytes() + b"\0" * 77)  # a record cut off by a kill
-    StoppingRunner.left = 1000
-    found = verify(chosen)
-    assert 0 < found.resumed < sum(PERSONS_IN) and found.timing.persons == sum(PERSONS_IN) - found.resumed
-    np.testing.assert_array_equal(found.persons[: found.resumed], whole[: found.resumed])
-    np.testing.assert_allclose(found.persons, whole, atol=1e-3)
-    again = verify(chosen)
-    assert again.resumed == sum(PERSONS_IN) and again.timing.persons == 0
-    np.testing.assert_array_equal(again.persons, found.persons)
-
-
-def test_a_journal_of_another_run_is_refused_and_restart_starts_over(engine, photographs, tmp_path):
-    verify(options(engine, photographs, output=tmp_path))
-    with pytest.raises(DatasetError, match=r"journal of another run \(it differs in flip_test\)"):
-        verify(options(engine, photographs, output=tmp_path, flip_test=True))
-    assert verify(options(engine, photographs, output=tmp_path, flip_test=True, restart=True)).resumed == 0
-    (tmp_path / "predictions.journal").write_bytes(b"rubbish\nmore")
-    with pytest.raises(DatasetError, match="first line cannot be read"):
-        verify(options(engine, photographs, output=tmp_path))
-
-
-def test_a_record_that_was_cut_off_is_dropped_from_the_file(tmp_path):
-    path, key = tmp_path / "journal", {"run": 1}
-    first, second = np.ones((1, 2, 3), np.float32), np.full((1, 2, 3), 2, np.float32)
-    with Journal.open(path, key, (2, 3)) as journal:
-        journal.append(first)
-    whole = path.read_bytes()
-    path.write_bytes(whole + b"\0" * 23)
-    with Journal.open(path, key, (2, 3)) as journal:
-        assert len(journal) == 1 and path.read_bytes() == whole
-        journal.append(second)
-    with Journal.open(path, key, (2, 3)) as journal:
-        np.testing.assert_array_equal(journal.predictions, np.concatenate([first, second]))
-
-
-def changed_dataset(chosen, **changes):
-    return replace(chosen, dataset=replace(chosen.dataset, **changes))
-
-
-def test_a_run_of_other_pictures_boxes_or_recipe_is_not_resumed(engine, graphs, photographs, tmp_path):
-    (tmp_path / "other").mkdir()
-    for path in photographs.glob("*.png"):
-        (tmp_path / "other" / path.name).write_bytes(path.read_bytes())
-    truth = json.loads((photographs / "annotations.json").read_text())["annotations"]
-    (tmp_path / "boxes.json").write_text(json.dumps([{**record, "score": 1.0} for record in truth]))
-    padded = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
-    chosen = options(engine, photographs, output=tmp_path / "out")
-    verify(chosen)
-    others = {
-        "images": changed_dataset(chosen, images=tmp_path / "other"),
-        "detections": changed_dataset(chosen, detections=tmp_path / "boxes.json"),
-        "recipes": replace(chosen, engine=wrapped_engine(graphs["simcc"], tmp_path / "padded", padded)),
-    }
-    for word, other in others.items():
-        with pytest.raises(DatasetError, match=rf"journal of another run \(it differs in {word}\)"):
-            verify(other)
-    assert verify(changed_dataset(chosen, images=photographs / ".." / photographs.name)).resumed == sum(PERSONS_IN)
-
-
-def test_a_resumed_run_still_says_what_was_left_out(engine, photographs, perfect, tmp_path):
-    for path in photographs.glob("*.png"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "4.png").write_bytes(b"no picture")
-    chosen = options(engine, tmp_path, perfect, output=tmp_path / "out")
-    first, again = verify(chosen), verify(chosen)
-    assert again.timing.persons == 0 and dict(again.scores[0].figures) == pytest.approx(
-        dict(first.scores[0].figures), nan_ok=True
-    )
-    [line] = again.dataset.problems.lines()
-    assert line == "picture could not be used when the run began, left out of every figure: 1 (4.png)"
-
-
-def test_a_place_that_cannot_be_written_is_said(engine, photographs, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"journal .* cannot be written \(Not a directory"):
-        verify(options(engine, photographs, output=tmp_path / "file" / "out"))
+        verify(options(small_engine, tmp_path, photographs / "annotations.json"))
 
 
 class CountingRunner(BatchRunner):
@@ -289,7 +147,7 @@ class CountingRunner(BatchRunner):
         return super().infer(prepared, affines, timing)
 
 
-def test_few_pictures_are_in_memory(engine, photographs, tmp_path):
+def test_few_pictures_are_in_memory(small_engine, photographs, tmp_path):
     table = json.loads((photographs / "annotations.json").read_text())
     one = next(a for a in table["annotations"] if a["image_id"] == 10)
     images = [{"id": n, "file_name": "0.png"} for n in range(200)]
@@ -297,28 +155,28 @@ def test_few_pictures_are_in_memory(engine, photographs, tmp_path):
     path = tmp_path / "many.json"
     path.write_text(json.dumps({"images": images, "annotations": many, "categories": []}))
     dataset = load_dataset(DatasetOptions("lsp", path, photographs), SMALL)
-    with open_pipeline(engine, "cpu") as pipeline, Journal.open(None, {}, (1, 14, 3)) as journal:
+    with open_pipeline(small_engine, "cpu") as pipeline, Journal.open(None, {}, (1, 14, 3)) as journal:
         runner = CountingRunner(pipeline, flip=False)
         predict(dataset, [runner], journal, workers=2)
     # a batch of pictures with one person each, 2 x workers + 1 submitted, one that is waited for
     assert CountingRunner.most <= runner.batch + (2 * 2 + 1) + 1
 
 
-def test_an_engine_against_itself_moves_nothing(engine, photographs):
-    found = verify(options(engine, photographs, against=engine, max_drop=0.0))
+def test_an_engine_against_itself_moves_nothing(small_engine, photographs):
+    found = verify(options(small_engine, photographs, against=small_engine, max_drop=0.0))
     assert found.passed and found.comparison.drop == 0 and found.comparison.interval == (0, 0)
     assert found.comparison.moved_share == 0 and found.comparison.distance_quantiles_px["max"] == 0
 
 
-def test_a_worse_engine_falls_and_its_interval_holds_the_drop(engine, graphs, photographs, perfect, tmp_path):
-    worse = wrapped_engine(graphs["other"], tmp_path / "worse", SMALL)
-    found = verify(options(worse, photographs, perfect, against=engine, max_drop=0.5, nms="none"))
+def test_a_worse_engine_falls_and_its_interval_holds_the_drop(small_engine, other_engine, photographs, perfect):
+    found = verify(options(other_engine, photographs, perfect, against=small_engine, max_drop=0.5, nms="none"))
     comparison = found.comparison
     assert comparison.reference == pytest.approx(100, abs=1e-3) and comparison.drop > 20 and not found.passed
     assert comparison.interval[0] - 1e-9 <= comparison.drop <= comparison.interval[1] + 1e-9
     assert comparison.moved_share > 80
-    assert verify(options(engine, photographs, perfect, against=worse, nms="none")).passed  # better is never a drop
-    again = verify(options(worse, photographs, perfect, against=engine, nms="none"))
+    turned = verify(options(small_engine, photographs, perfect, against=other_engine, nms="none"))
+    assert turned.passed  # better is never a drop
+    again = verify(options(other_engine, photographs, perfect, against=small_engine, nms="none"))
     assert again.comparison.interval == comparison.interval
 
 
@@ -352,23 +210,23 @@ def test_engines_with_other_crops_cannot_share_them(changes, told):
     assert "Input(" not in str(got.value)
 
 
-def test_engines_with_other_crops_are_refused(engine, graphs, photographs, tmp_path):
+def test_engines_with_other_crops_are_refused(small_engine, small_graphs, photographs, tmp_path):
     other = replace(SMALL, input=replace(SMALL.input, box_padding=1.0))
-    folder = wrapped_engine(graphs["simcc"], tmp_path / "padding", other)
+    folder = wrapped_engine(small_graphs["simcc"][0], tmp_path / "padding", other)
     with pytest.raises(InputError, match="compared on the same crops"):
-        verify(options(engine, photographs, against=folder))
+        verify(options(small_engine, photographs, against=folder))
 
 
-def test_reports_do_not_replace_what_is_read(engine, photographs, capsys):
+def test_reports_do_not_replace_what_is_read(small_engine, photographs, capsys):
     annotations = photographs / "keypoints.json"
     annotations.write_bytes((photographs / "annotations.json").read_bytes())
     words = ["--dataset", "lsp", "--annotations", annotations, "--images", photographs, "--output", photographs]
-    assert main(["verify", str(engine), *map(str, words)]) == 2
+    assert main(["verify", str(small_engine), *map(str, words)]) == 2
     assert "--output (keypoints.json) would overwrite the input" in capsys.readouterr().err
     assert annotations.read_bytes() == (photographs / "annotations.json").read_bytes()
 
 
-def test_movement_is_counted_in_bins(engine, photographs):
+def test_movement_is_counted_in_bins(small_engine, photographs):
     dataset = load_dataset(DatasetOptions("lsp", photographs / "annotations.json", photographs), SMALL)
     ours = np.zeros((len(dataset), 14, 3), np.float32)
     theirs = ours.copy()
@@ -380,26 +238,26 @@ def test_movement_is_counted_in_bins(engine, photographs):
     assert np.count_nonzero(moved) == 1
 
 
-def test_random_weights_and_a_missing_flip_test_are_said(graphs, photographs, tmp_path):
+def test_random_weights_and_a_missing_flip_test_are_said(small_graphs, photographs, tmp_path):
     from sdk.manifest import WeightsNote
     from sdk.recipe import Protocol, Published
 
     published = (Published("coco-val2017", "AP", 70.0, "detected", "the paper"),)
     recipe = replace(SMALL, protocol=Protocol(flip_test=True, flip_shift=False), published=published)
-    folder = wrapped_engine(graphs["simcc"], tmp_path / "r", recipe, weights=WeightsNote("random", "seed 0"))
+    folder = wrapped_engine(small_graphs["simcc"][0], tmp_path / "r", recipe, weights=WeightsNote("random", "seed 0"))
     notes = " ".join(verify(options(folder, photographs)).notes)
     assert "random weights" in notes and "--flip-test" in notes
 
 
-def test_persons_that_ap_cannot_rank_are_said(engine, graphs, photographs, tmp_path):
+def test_persons_that_ap_cannot_rank_are_said(small_engine, small_graphs, photographs, tmp_path):
     recipe = replace(SMALL, protocol=replace(SMALL.protocol, joint_threshold=1e6))
-    folder = wrapped_engine(graphs["simcc"], tmp_path / "deaf", recipe)
+    folder = wrapped_engine(small_graphs["simcc"][0], tmp_path / "deaf", recipe)
     [note] = verify(options(folder, photographs)).notes
     assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1e+06")
-    assert verify(options(engine, photographs)).notes == ()
+    assert verify(options(small_engine, photographs)).notes == ()
 
 
-def test_figures_that_nobody_annotated_have_no_interval(engine, photographs, tmp_path, capsys):
+def test_figures_that_nobody_annotated_have_no_interval(small_engine, photographs, tmp_path, capsys):
     table = json.loads((photographs / "annotations.json").read_text())
     for record in table["annotations"]:
         record["keypoints"] = [0] * 42
@@ -408,7 +266,8 @@ def test_figures_that_nobody_annotated_have_no_interval(engine, photographs, tmp
         (tmp_path / name).write_text(json.dumps(content))
     for path in photographs.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert verb(engine, tmp_path, "--detections", tmp_path / "boxes.json", "--against", engine, "--samples", 5) == 1
+    words = ["--detections", tmp_path / "boxes.json", "--against", small_engine, "--samples", 5]
+    assert verb(small_engine, tmp_path, *words) == 1
     assert "| drop | n/a (95 %: n/a to n/a) |" in capsys.readouterr().out
 
 
@@ -421,9 +280,9 @@ def test_figures_that_nobody_annotated_have_no_interval(engine, photographs, tmp
         ({"max_drop": float("nan")}, "max_drop"),
     ],
 )
-def test_options_that_make_no_sense(engine, photographs, changes, message):
+def test_options_that_make_no_sense(small_engine, photographs, changes, message):
     with pytest.raises(InputError, match=message):
-        replace(options(engine, photographs), **changes)
+        replace(options(small_engine, photographs), **changes)
 
 
 def verb(engine, folder, *more):
@@ -431,8 +290,8 @@ def verb(engine, folder, *more):
     return main(["verify", str(engine), "--dataset", "lsp", *annotations, "--device", "cpu", "-q", *map(str, more)])
 
 
-def test_the_verb_writes_reports_and_prints_json(engine, photographs, tmp_path, capsys):
-    assert verb(engine, photographs, "--json", "--output", tmp_path / "out") == 0
+def test_the_verb_writes_reports_and_prints_json(small_engine, photographs, tmp_path, capsys):
+    assert verb(small_engine, photographs, "--json", "--output", tmp_path / "out") == 0
     shown = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert shown["figures"] == written["figures"] and shown["headline"] == "PCK@0.2"
@@ -441,18 +300,19 @@ def test_the_verb_writes_reports_and_prints_json(engine, photographs, tmp_path, 
     }  # fmt: skip
 
 
-def test_the_verb_exits_1_above_the_drop_and_on_bad_input(engine, graphs, photographs, perfect, tmp_path, capsys):
-    other = wrapped_engine(graphs["other"], tmp_path / "other", SMALL)
+def test_the_verb_exits_1_above_the_drop_and_on_bad_input(
+    small_engine, other_engine, photographs, perfect, tmp_path, capsys
+):
     (tmp_path / "annotations.json").write_bytes(perfect.read_bytes())
     for path in photographs.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert verb(other, tmp_path, "--against", engine, "--samples", 10) == 1
+    assert verb(other_engine, tmp_path, "--against", small_engine, "--samples", 10) == 1
     assert "EXCEEDED" in capsys.readouterr().out
-    assert verb(other, tmp_path, "--against", engine, "--samples", 10, "--max-drop", 100) == 0
-    assert verb(engine, tmp_path / "nowhere") == 1
+    assert verb(other_engine, tmp_path, "--against", small_engine, "--samples", 10, "--max-drop", 100) == 0
+    assert verb(small_engine, tmp_path / "nowhere") == 1
     assert "sdk verify: the folder of images" in capsys.readouterr().err
     with pytest.raises(SystemExit) as usage:
-        main(["verify", str(engine)])
+        main(["verify", str(small_engine)])
     assert usage.value.code == 2
 
 
@@ -486,9 +346,9 @@ def test_every_dataset_runs_through(shared, tmp_path, kind):
     )
 
 
-def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(engine, photographs, monkeypatch):
-    whole = verify(options(engine, photographs)).persons
-    [runner] = open_runners([open_engine(engine)], ["cpu"], flip=False)
+def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(small_engine, photographs, monkeypatch):
+    whole = verify(options(small_engine, photographs)).persons
+    [runner] = open_runners([open_engine(small_engine)], ["cpu"], flip=False)
     assert isinstance(runner, BatchRunner) and runner.batch == 8
     runner.close()
 
@@ -499,12 +359,13 @@ def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(engine, 
             self.inner, self.engine, self.device = pipeline, pipeline.engine, "elsewhere"
             self.max_batch, self.run, self.close = pipeline.max_batch, pipeline.run, pipeline.close
 
-    def opened(engine, device, **settings):
-        pipeline = open_pipeline(engine, "cpu", **settings)
+    def opened(small_engine, device, **settings):
+        pipeline = open_pipeline(small_engine, "cpu", **settings)
         return Elsewhere(pipeline) if device == "cuda" else pipeline
 
     monkeypatch.setattr("sdk.evaluate.predicting.open_pipeline", opened)
-    found = verify(replace(options(engine, photographs, against=engine), device="cuda", against_device="cpu"))
+    chosen = options(small_engine, photographs, against=small_engine)
+    found = verify(replace(chosen, device="cuda", against_device="cpu"))
     assert found.devices == ("elsewhere", "cpu")
     np.testing.assert_allclose(found.persons[:, 0], whole[:, 0], atol=1e-3)
     np.testing.assert_array_equal(found.persons[:, 0], found.persons[:, 1])

@@ -9,11 +9,9 @@
 #include <cuda_runtime.h>
 #include <sys/prctl.h>
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <array>
@@ -23,12 +21,14 @@
 #include <thread>
 #include <tuple>
 #include <utility>
-#include <vector>
 
+#include "../checks.h"
 #include "../sdk_ops.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+using sdk::crop_spec;
+using sdk::require;
 
 namespace {
 
@@ -37,10 +37,6 @@ using Triple = std::array<float, 3>;
 
 template <class T> T* pointer(Address address) { return reinterpret_cast<T*>(static_cast<uintptr_t>(address)); }
 cudaStream_t stream_of(Address stream) { return pointer<CUstream_st>(stream); }
-
-void require(bool holds, const char* rule) {
-    if (!holds) throw std::invalid_argument(rule);
-}
 
 void check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
@@ -55,18 +51,6 @@ void check_launch(const char* problem, const char* op) {
 }
 
 // ---- ops -------------------------------------------------------------------------------------------------------
-
-sdk::CropSpec crop_spec(int32_t height, int32_t width, const Triple& scale, const Triple& bias, bool swap, bool half,
-                        const std::array<float, 6>& yuv) {
-    require(height >= 0 && width >= 0 && height <= sdk::MAX_CROP_SIDE && width <= sdk::MAX_CROP_SIDE, "crop sides must be 0 to 16384");
-    sdk::CropSpec spec = {};
-    spec.height = height;
-    spec.width = width;
-    spec.half = half;
-    spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
-    sdk::set_channels(spec, scale.data(), bias.data(), swap);
-    return spec;
-}
 
 void launch_crop(Address out, const sdk::Frame& frame, const sdk::Frame* record, bool nv12, Address affines, int32_t count,
                  const sdk::CropSpec& spec, Address stream) {
@@ -90,7 +74,7 @@ using FrameValues = std::tuple<Address, Address, int64_t, int64_t, int32_t, int3
 void crop_frame(Address out, FrameValues frame, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
                 Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
     const auto [data, chroma, stride, chroma_stride, frame_height, frame_width] = frame;
-    require(frame_height >= 0 && frame_width >= 0 && frame_height <= 16384 && frame_width <= 16384, "frame sides must be at most 16384");
+    sdk::check_frame_size(frame_height, frame_width);
     require(!nv12 || (chroma && frame_height % 2 == 0 && frame_width % 2 == 0), "an NV12 frame must have a chroma plane and even sides");
     const sdk::Frame value = {pointer<const uint8_t>(data), pointer<const uint8_t>(chroma), stride, chroma_stride, frame_height, frame_width};
     launch_crop(out, value, nullptr, nv12, affines, count, crop_spec(height, width, scale, bias, swap, half, yuv), stream);
@@ -101,8 +85,7 @@ void decode(Address out, Address x, Address y, Address affines, int32_t count, i
             Address partner, int32_t flip_shift) {
     require(count >= 0 && joints >= 0 && x_bins >= 0 && y_bins >= 0, "sizes must not be negative");
     require(static_cast<int64_t>(count) * joints <= INT32_MAX / 4, "too many joints");
-    require(score >= 0 && score <= 2 && refine >= 0 && refine <= 3, "unknown score rule or refinement");
-    require(split_ratio > 0 && (flip_shift == 0 || flip_shift == 1), "split ratio or flip shift out of range");
+    sdk::check_rules(split_ratio, score, refine, flip_shift);
     require(!mirrored_x == !mirrored_y && !mirrored_x == !partner, "mirrored_x, mirrored_y and partner go together");
     const sdk::DecodeSpec spec = {joints, x_bins, y_bins, split_ratio, static_cast<sdk::Score>(score),
                                   static_cast<sdk::Refine>(refine), half, flip_shift};
@@ -247,25 +230,6 @@ Address mapped(Address host, size_t size) {
     return size <= 1 || end - begin == size - 1 ? begin : 0;
 }
 
-// ---- arrays ----------------------------------------------------------------------------------------------------
-
-using Description = std::tuple<Address, std::vector<size_t>, std::vector<int64_t>, std::string, int, int>;
-
-// Address, shape, strides in elements, dtype as numpy writes it, DLPack device type and number.
-Description describe(nb::ndarray<nb::ro> array) {
-    const nb::dlpack::dtype type = array.dtype();
-    const char* kinds = "iuf";
-    require(type.code <= 2 && type.lanes == 1, "the dtype must be an integer or a float");
-    std::vector<size_t> shape;
-    std::vector<int64_t> strides;
-    for (size_t axis = 0; axis < array.ndim(); axis++) {
-        shape.push_back(array.shape(axis));
-        strides.push_back(array.stride(axis));
-    }
-    return {reinterpret_cast<uintptr_t>(array.data()), shape, strides, kinds[type.code] + std::to_string(type.bits / 8),
-            array.device_type(), array.device_id()};
-}
-
 }  // namespace
 
 void bind_cuda(nb::module_& parent) {
@@ -292,5 +256,4 @@ void bind_cuda(nb::module_& parent) {
     m.def("mark", [](Address stream) { return Mark(stream); }, "stream"_a);
     m.def("finished", &finished, "stream"_a, "seconds"_a);
     m.def("mapped", &mapped, "host"_a, "size"_a);
-    m.def("describe", &describe, "array"_a);
 }

@@ -23,7 +23,7 @@
 
 namespace sdk {
 
-constexpr int32_t MAX_CROP_SIDE = 1 << 14;
+constexpr int32_t MAX_SIDE = 1 << 14;  // of a frame and of a crop
 
 struct FixedAffine {
     int64_t xx, xy, x0;  // X = xx x + xy y + x0, in 2^-32 pixel

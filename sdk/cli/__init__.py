@@ -63,6 +63,14 @@ def _status_of(words: list[str]) -> int:
             raise
         print(f"sdk {arguments.verb}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except ImportError as error:
+        if arguments.debug:
+            raise
+        print(
+            f"sdk {arguments.verb}: a package that it needs cannot be imported ({error}); `sdk doctor` names the mend",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"sdk {arguments.verb}: interrupted; nothing half-written was left", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from sdk.errors import OutputError
+from sdk.files import refusal
 from sdk.wording import counted
 
 __all__ = ["PartFile", "part_of"]
@@ -81,6 +81,4 @@ class PartFile:
         try:
             yield
         except OSError as error:
-            raise OutputError(
-                f"'{self.path}' cannot be written ({error.strerror or error}); make room or choose another place"
-            ) from error
+            raise refusal(self.path, error) from error

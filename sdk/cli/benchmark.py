@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.errors import UsageError
+from sdk.files import write_text
 
 if TYPE_CHECKING:
     from sdk.evaluate.benchmarking import BenchmarkOptions
@@ -87,7 +88,6 @@ def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:
 
 def _report(table: dict[str, Any], arguments: argparse.Namespace) -> None:
     from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text
-    from sdk.evaluate.report import write_text
 
     text = json.dumps(table, indent=2) + "\n"
     print(text if arguments.json == "-" else benchmark_text(table), end="")

@@ -1,7 +1,6 @@
 """`sdk models`: the catalogue, one network a line, with its size and cost, its source and its published figures.
 
 Parameters and GFLOPs are computed, not quoted; GFLOPs are multiply-adds of convolutions and linear layers, of one crop.
-Without torch the two columns stay empty and the log says why.
 
     sdk models rtmpose --json
 """
@@ -10,21 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sdk.errors import InputError, MissingDependencyError
+from sdk.errors import InputError
 from sdk.recipe import Recipe, catalogue
 from sdk.resources import bundled_weights
 
-__all__ = ["add_arguments", "markdown_from_rows", "row_from_recipe", "run"]
+if TYPE_CHECKING:
+    from sdk.networks import Cost
+
+__all__ = ["add_arguments", "markdown_from_rows", "rows_from_recipes", "run"]
 
 HEADERS = ("name", "joints", "input", "k", "parameters", "GFLOPs", "weights", "licence", "published", "source")
 RIGHT = {"joints", "k", "parameters", "GFLOPs"}
-
-_log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipes = [recipe for name, recipe in catalogue().items() if arguments.part in name]
     if not recipes:
         raise InputError(f"no recipe's name contains '{arguments.part}'; `sdk models` lists all {len(catalogue())}")
-    priced = _can_count()
-    rows = [row_from_recipe(recipe, priced=priced) for recipe in recipes]
+    rows = rows_from_recipes(recipes)
     if arguments.json:
         print(json.dumps(rows, indent=2))
     elif arguments.markdown:
@@ -51,13 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def row_from_recipe(recipe: Recipe, *, priced: bool = True) -> dict[str, Any]:
-    """What is told of one recipe; `parameters` and `gflops` are None unless `priced`."""
-    cost = None
-    if priced:
-        from sdk.networks import cost_of
+def rows_from_recipes(recipes: Sequence[Recipe]) -> list[dict[str, Any]]:
+    """What is told of recipes of the catalogue. One whose cost is not kept yet is counted, which takes torch."""
+    from sdk.networks import cost_of, kept_costs
 
-        cost = cost_of(recipe)
+    kept = kept_costs()
+    return [_row(recipe, kept.get(recipe.name) or cost_of(recipe)) for recipe in recipes]
+
+
+def _row(recipe: Recipe, cost: Cost) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -66,8 +66,8 @@ def row_from_recipe(recipe: Recipe, *, priced: bool = True) -> dict[str, Any]:
         "input_hw": list(recipe.input.size_hw),
         "output": recipe.output.kind,
         "split_ratio": recipe.output.split_ratio,
-        "parameters": cost and cost.parameters,
-        "gflops": cost and cost.macs / 1e9,
+        "parameters": cost.parameters,
+        "gflops": cost.macs / 1e9,
         "source": recipe.source,
         "licence": recipe.licence,
         "published": [asdict(figure) for figure in recipe.published],
@@ -102,8 +102,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["joints"]),
         f"{height}x{width}",
         "heatmap" if row["split_ratio"] is None else f"{row['split_ratio']:g}",
-        "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M",
-        "" if row["gflops"] is None else f"{row['gflops']:.2f}",
+        f"{row['parameters'] / 1e6:.2f} M",
+        f"{row['gflops']:.2f}",
         _availability(row),
         row["licence"].split()[0],  # the SPDX name; the rest is in the JSON
         "; ".join(f"{figure['metric']} {figure['value']} {figure['dataset']}" for figure in row["published"]),
@@ -130,14 +130,3 @@ def _weights(recipe: Recipe) -> dict[str, Any] | None:
 
     path = weights_path(recipe)
     return {**asdict(recipe.weights), "file": str(path), "cached": path.is_file()}
-
-
-def _can_count() -> bool:
-    from sdk.networks.build import check_torch
-
-    try:
-        check_torch()
-    except MissingDependencyError as error:
-        _log.warning("parameters and GFLOPs are left out: %s", error)
-        return False
-    return True

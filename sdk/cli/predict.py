@@ -8,6 +8,7 @@ reported and counted; the others are done, and the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
+from sdk.files import write_text
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ def _check_words(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{option} must be at least 1 (got {value})")
     if arguments.detect_every > 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
+    if arguments.save and arguments.save.exists() and not arguments.save.is_dir():
+        raise UsageError(f"--save must name a folder (got the file '{arguments.save}'); annotated copies go into it")
 
 
 def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
@@ -198,10 +202,8 @@ class _Job:
 
     def report(self) -> None:
         """Write the COCO results, and say on the log what was done."""
-        from sdk.runtime.outputs import write_json
-
         if self._arguments.coco:
-            write_json(self._arguments.coco, self._results)
+            write_text(self._arguments.coco, json.dumps(self._results))
         if self._without_boxes:
             log.warning("%d of %d frames are not in %s", self._without_boxes, self._frames, self._arguments.boxes)
         persons, frames, sources = self._persons, self._frames, len(self._sources)
@@ -268,8 +270,6 @@ class _Job:
         self._video.write(picture)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:
-        import json
-
         from tqdm import tqdm
 
         if self._arguments.json:

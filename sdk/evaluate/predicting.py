@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -340,18 +339,8 @@ def _crop_facts(recipe: Recipe) -> dict[str, str]:
     }
 
 
-class _bar:  # noqa: N801 (used as a function)
+def _bar(total: int, done: int, show: bool) -> Any:
     """A tqdm bar on stderr, or nothing."""
+    from tqdm import tqdm
 
-    def __init__(self, total: int, done: int, show: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, initial=done, unit="person", disable=not show, smoothing=0.05)
-
-    def __enter__(self) -> Any:
-        return self._bar
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
+    return tqdm(total=total, initial=done, unit="person", disable=not show, smoothing=0.05)

@@ -23,11 +23,11 @@ from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
 from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import JOURNAL_NAME, Verification
-from sdk.files import whole_file
+from sdk.files import write_text
 from sdk.manifest import Engine, sha256_of_file
 from sdk.wording import counted
 
-__all__ = ["markdown", "report_files", "report_table", "write_report", "write_text"]
+__all__ = ["markdown", "report_files", "report_table", "write_report"]
 
 FORMAT = 1
 RESULTS_NAME = "keypoints.json"
@@ -50,12 +50,6 @@ def write_report(verification: Verification, folder: Path) -> Path:
 def report_files(folder: Path) -> list[Path]:
     """The files that a verification into `folder` writes, its journal included."""
     return [folder / name for name in (RESULTS_NAME, *REPORT_NAMES, JOURNAL_NAME)]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file, so that a reader never sees half of it."""
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
 
 
 def report_table(verification: Verification) -> dict[str, Any]:

@@ -8,13 +8,14 @@ torch is imported when a network is first built or a checkpoint first read, not 
 
 from sdk.networks.build import network_from_recipe
 from sdk.networks.checkpoints import load_checkpoint
-from sdk.networks.cost import Cost, cost_of
+from sdk.networks.cost import Cost, cost_of, kept_costs
 from sdk.networks.randomness import random_weights
 from sdk.networks.weights import weights_file, weights_path
 
 __all__ = [
     "Cost",
     "cost_of",
+    "kept_costs",
     "load_checkpoint",
     "network_from_recipe",
     "random_weights",

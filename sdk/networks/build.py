@@ -50,7 +50,7 @@ def check_torch() -> None:
 def _backbone(recipe: words.Recipe) -> nn.Module:
     from sdk.networks import cspnext, hrnet, lowres, mobilenetv2, resnet, tokenpose
 
-    match recipe.network.backbone:
+    match recipe.design.backbone:
         case words.ResNet(depth=depth):
             return resnet.ResNet(depth)
         case words.HRNet(width=width):
@@ -69,7 +69,7 @@ def _backbone(recipe: words.Recipe) -> nn.Module:
 def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
     from sdk.networks import heads, lowres, tokenpose
 
-    design, body = recipe.network.head, recipe.network.backbone
+    design, body = recipe.design.head, recipe.design.backbone
     on_tokens = isinstance(design, words.TokenHeatmapHead | words.TokenSimccHead)
     if on_tokens != isinstance(body, words.TokenPose):
         raise RecipeError(

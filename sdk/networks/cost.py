@@ -3,21 +3,29 @@
 Multiply-adds of convolutions and linear layers only, of one crop: what pose papers call GFLOPs.
 
     cost_of(recipe_by_name("rtmpose-s-256x192")).macs / 1e9
+
+The catalogue's costs are kept beside its recipes, as counting them takes torch and seconds: `keep_costs()` counts them
+anew, and a test compares.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdk.files import write_text
 from sdk.networks.build import check_torch, network_from_recipe
-from sdk.recipe import Input, Network, Output, Recipe
+from sdk.recipe import Input, Network, Output, Recipe, catalogue
+from sdk.resources import catalogue_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Cost", "cost_of"]
+__all__ = ["Cost", "cost_of", "keep_costs", "kept_costs"]
+
+KEPT = "costs.json"  # in the catalogue's folder
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,22 @@ _known: dict[tuple[Network, int, Input, Output], Cost] = {}  # recipes that diff
 
 def cost_of(recipe: Recipe) -> Cost:
     """The cost of one forward pass of one crop."""
-    key = (recipe.network, recipe.joints, recipe.input, recipe.output)
+    key = (recipe.design, recipe.joints, recipe.input, recipe.output)
     if key not in _known:
         _known[key] = _counted(recipe)
     return _known[key]
+
+
+def kept_costs() -> dict[str, Cost]:
+    """The costs of the catalogue's recipes, by name, as they were counted."""
+    table = json.loads((catalogue_folder("engines") / KEPT).read_text(encoding="utf-8"))
+    return {name: Cost(**cost) for name, cost in table.items()}
+
+
+def keep_costs() -> None:
+    """Count the whole catalogue and keep that."""
+    table = {name: asdict(cost_of(recipe)) for name, recipe in catalogue().items()}
+    write_text(catalogue_folder("engines") / KEPT, json.dumps(table, indent=1) + "\n")
 
 
 def _counted(recipe: Recipe) -> Cost:

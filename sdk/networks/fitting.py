@@ -99,7 +99,7 @@ def nearest_recipe(found: Found, recipes: Mapping[str, Recipe]) -> tuple[str, tu
     same_kind = {
         name: _differences(found, recipe)
         for name, recipe in recipes.items()
-        if recipe.network.backbone.kind == found.network.backbone.kind
+        if recipe.design.backbone.kind == found.network.backbone.kind
     }
     if not same_kind:
         return None
@@ -108,7 +108,7 @@ def nearest_recipe(found: Found, recipes: Mapping[str, Recipe]) -> tuple[str, tu
 
 
 def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:
-    network = recipe.network
+    network = recipe.design
     bins_xy = recipe.bins_xy if recipe.output.kind == "simcc" else None
     agreed = {
         "backbone": found.network.backbone == network.backbone,

@@ -56,7 +56,12 @@ class _Package:
 
 
 PACKAGES = (
-    _Package("OpenCV", "cv2", "`sdk predict`, detectors, drawing", "pip install opencv-python"),
+    _Package(
+        "OpenCV",
+        "cv2",
+        "`sdk predict`, detectors, drawing",
+        "pip install opencv-python, or where no libGL is, opencv-python-headless in its place",
+    ),
     _Package("tqdm", "tqdm", "progress bars and `sdk predict`", "pip install tqdm"),
     _Package(
         "torch", "torch", "`sdk export`, `sdk train`, building from checkpoints", "pip install 'simcc-edge-sdk[build]'"

@@ -33,7 +33,7 @@ FAINTEST = 0.35  # opacity at the threshold
 
 
 def draw_poses(
-    frame: Frame,  # H x W x 3; NV12: (H * 3/2) x W
+    frame: object,  # uint8 H x W x 3; NV12: (H * 3/2) x W
     poses: Poses,
     threshold: float | None = None,
     *,

@@ -19,16 +19,17 @@ from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import check_boxes, crop_affines
 from sdk.manifest import Engine
 from sdk.poses import Poses
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.detector import Detector
@@ -40,10 +41,10 @@ __all__ = ["PoseEstimator"]
 
 Float32Array = NDArray[np.float32]
 Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
-DetectorLike = Callable[[NDArray[np.uint8]], Found]
+DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 
-class PoseEstimator:
+class PoseEstimator(Closing):
     """An engine, opened: call it with a BGR frame and boxes.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
@@ -124,7 +125,8 @@ class PoseEstimator:
         """Poses of each frame, in order, while later frames are fetched and worked on.
 
         At most `depth` frames have been taken and not given back: by default those in flight and one more. An item is a
-        frame or a pair (frame, boxes). Each must be an array of its own until its poses come out.
+        frame, (frame, boxes) or (frame, boxes, box_scores). Each frame must be an array of its own until its poses come
+        out.
         """
         if depth is None:
             depth = self._in_flight() + 1
@@ -133,8 +135,8 @@ class PoseEstimator:
         pending: deque[Future[Poses]] = deque()
         try:
             for item in frames:
-                frame, boxes = _frame_and_boxes(item)
-                pending.append(self.submit(frame, boxes))
+                frame, boxes, scores = _frame_and_boxes(item)
+                pending.append(self.submit(frame, boxes, box_scores=scores))
                 if len(pending) >= depth:
                     yield pending.popleft().result()
             while pending:
@@ -157,18 +159,22 @@ class PoseEstimator:
 
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
-        self._closed = True
-        if self._worker is not None and os.getpid() == self._pid:
-            self._worker.shutdown(wait=True)
-        self._pipeline.close()
-
-    def __enter__(self) -> PoseEstimator:
-        return self
+        self._close(finish=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(finish=kind is None)
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("an estimator cannot be pickled: it belongs to its process; make one in each from its engine")
+
+    def _close(self, *, finish: bool) -> None:
+        """Close; unless `finish`, what was submitted and has not begun is cancelled."""
+        self._closed = True
+        if self._worker is not None and os.getpid() == self._pid:
+            self._worker.shutdown(wait=True, cancel_futures=not finish)
+        self._pipeline.close()
 
     def _in_flight(self) -> int:
         """How many submitted calls run at once: the device's lanes, one where frames depend on each other."""
@@ -190,11 +196,12 @@ class PoseEstimator:
     def _estimate(self, frame: Any, boxes: object, box_scores: object) -> Poses:
         start = perf_counter()
         timings: Timings = {}
-        if boxes is None:
+        if boxes is not None:
+            found, found_scores = _check_found(boxes, box_scores)
+        elif box_scores is None:
             found, found_scores = self._find(frame, timings)
         else:
-            found = check_boxes(boxes)
-            found_scores = _check_box_scores(box_scores, len(found))
+            raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
         persons = self._run(frame, found, timings)
         timings["total"] = 1e3 * (perf_counter() - start)
         return Poses(
@@ -226,8 +233,10 @@ class PoseEstimator:
             raise InputError(
                 f"detector must give a pair, boxes N x 4 xyxy and scores N (it gave {type(found).__name__})"
             )
-        boxes = check_boxes(found[0])
-        return boxes, _check_box_scores(found[1], len(boxes))
+        try:
+            return _check_found(*found)
+        except InputError as error:
+            raise InputError(f"what the detector gave cannot be used: {error}") from error
 
     def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
         """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
@@ -266,26 +275,34 @@ def _check_helpers(detector: object, tracker: object) -> None:
         raise InputError(f"tracker must be True, or a Tracker, or None (got {tracker!r})")
 
 
-def _frame_and_boxes(item: object) -> tuple[object, object]:
-    """An item of a stream: a frame, or a pair of a frame and boxes."""
-    if not isinstance(item, tuple):
-        return item, None
-    if len(item) != 2:
-        raise InputError(f"an item of a stream must be a frame, or a pair (frame, boxes) (got a tuple of {len(item)})")
-    return item
+def _frame_and_boxes(item: object) -> tuple[object, object, object]:
+    """An item of a stream: a frame, its boxes and their scores, or None for what is not given."""
+    parts = item if isinstance(item, tuple) else (item, None)
+    if len(parts) not in (2, 3):
+        raise InputError(
+            "an item of a stream must be a frame, (frame, boxes) or (frame, boxes, box_scores) "
+            f"(got a tuple of {len(parts)})"
+        )
+    frame, boxes, scores = (*parts, None)[:3]
+    return frame, boxes, scores
 
 
 def _on_device(frame: object) -> bool:
     return not isinstance(frame, np.ndarray) and is_device_array(frame)
 
 
+def _check_found(boxes: object, scores: object) -> Found:
+    """Boxes as N x 4 float32 and their scores as N float32; ones where none are given."""
+    checked = check_boxes(boxes)
+    return checked, _check_box_scores(scores, len(checked))
+
+
 def _check_box_scores(scores: object, count: int) -> Float32Array:
-    """Scores as N float32, one a box; ones where none are given."""
     if scores is None:
         return np.ones(count, np.float32)
     try:
         checked = np.asarray(scores, np.float32).reshape(-1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that requires grad
         raise InputError(f"box_scores must be {count} numbers, one a box ({error})") from error
     if len(checked) != count or not np.isfinite(checked).all():
         raise InputError(f"box_scores must be {count} finite numbers, one a box (got {checked.tolist()[:8]})")

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.ops_arrays import MAX_SIDE
 
-__all__ = ["MAX_SIDE", "PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
-
-MAX_SIDE = 16384  # the crop op counts pixels of a frame in this range
+__all__ = ["PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
 
 Frame = NDArray[np.uint8]
 PixelFormat = Literal["bgr", "rgb", "nv12", "nv12-full", "nv12-bt709", "nv12-bt709-full"]
@@ -42,8 +41,8 @@ def check_frame(frame: object, pixel_format: str = "bgr") -> Frame:
         raise InputError("frame is None; cv2.imread and VideoCapture.read give None for what they cannot read")
     if not isinstance(frame, np.ndarray):
         raise InputError(
-            f"frame must be a numpy array, uint8 (got {type(frame).__name__}); a PIL image becomes one by "
-            "np.asarray(image.convert('RGB'))[:, :, ::-1]"
+            f"frame must be a numpy array, uint8 (got {type(frame).__name__}); cv2.imread reads one from a file, a PIL "
+            "image becomes one by np.asarray(image.convert('RGB'))[:, :, ::-1]"
         )
     if frame.dtype != np.uint8:
         raise InputError(

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DeviceError, InputError
+from sdk.ops_arrays import MAX_SIDE
 from sdk.runtime.device import device_from_name
-from sdk.runtime.frames import MAX_SIDE, crop_options
+from sdk.runtime.frames import crop_options
 
 __all__ = ["pinned_frame"]
 

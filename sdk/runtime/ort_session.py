@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.session import check_crops
 
 __all__ = ["OrtSession", "onnxruntime_session"]
@@ -24,7 +24,6 @@ __all__ = ["OrtSession", "onnxruntime_session"]
 log = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
-MAX_THREADS = 256  # as of the native ops
 THREADS_A_CORE = 4  # 256 threads on 2 cores: 13 s to open the bundled network, 2.2 s a crop (2 threads: 0.05 s, 8 ms)
 
 
@@ -55,6 +54,8 @@ def _intra_threads(threads: int | None) -> int:
     """What ONNX Runtime is asked for: 0, its own choice, for None; no more than THREADS_A_CORE."""
     if threads is None:
         return 0
+    from sdk.ops import MAX_THREADS
+
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise InputError(
             f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all cores (got {threads!r})"
@@ -65,7 +66,7 @@ def _intra_threads(threads: int | None) -> int:
     return min(threads, most)
 
 
-class OrtSession:
+class OrtSession(Closing):
     """An engine on the CPU. Several threads may call `run` at once; a forked child may not."""
 
     device = "cpu"
@@ -98,14 +99,6 @@ class OrtSession:
     def close(self) -> None:
         """Free the graph. Closing twice is allowed; running afterwards is a ClosedError."""
         self._session = None
-
-    def __enter__(self) -> OrtSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._session is None:

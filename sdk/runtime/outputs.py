@@ -7,7 +7,6 @@ write_picture(Path("out/1.jpg"), picture_bgr)
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, OutputError
-from sdk.files import whole_file
+from sdk.files import refusal, whole_file, write_bytes
 from sdk.runtime.frames import check_frame
 
-__all__ = ["VideoFile", "write_json", "write_picture"]
+__all__ = ["VideoFile", "write_picture"]
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +38,7 @@ def write_picture(path: Path, picture: Frame) -> None:
     except cv2.error as error:
         raise OutputError(f"'{path}' cannot be encoded ({error.err}); choose an ending such as .jpg or .png") from error
     assert encoded, "imencode raises where it cannot encode"
-    with whole_file(path) as temporary:
-        temporary.write_bytes(data.tobytes())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value), encoding="utf-8")
+    write_bytes(path, data.tobytes())
 
 
 class VideoFile:
@@ -124,17 +116,13 @@ class VideoFile:
         capture.release()
         if found >= self._count:
             return None
-        return _refusal(self.path, OSError(f"only {found} of {self._count} frames arrived in the file"))
+        return refusal(self.path, OSError(f"only {found} of {self._count} frames arrived in the file"))
 
 
-def _refusal(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"'{path}' cannot be written ({error.strerror or error}); make room or choose another place")
-
-
-def _give_up(whole: Whole, refusal: OutputError) -> NoReturn:
+def _give_up(whole: Whole, reason: OutputError) -> NoReturn:
     """Leave a file that cannot be written, and say so."""
-    whole.__exit__(type(refusal), refusal, None)
-    raise refusal
+    whole.__exit__(type(reason), reason, None)
+    raise reason
 
 
 def _leave(

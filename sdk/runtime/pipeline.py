@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -19,6 +18,7 @@ from sdk.errors import InputError
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.device import choose_device
 from sdk.runtime.frames import crop_options
 from sdk.runtime.session import Session, engine_from
@@ -32,7 +32,7 @@ Timings = dict[str, float | str]
 Refine = Literal["none", "parabola", "dark", "expectation"]
 
 
-class Pipeline(Protocol):
+class Pipeline(Closing, Protocol):
     """Crop, network and decode as one step, whatever runs them."""
 
     @property
@@ -61,14 +61,6 @@ class Pipeline(Protocol):
     def warm(self, *, flip: bool = False) -> None:
         """Do now what would make the first calls slower than later ones."""
         ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Pipeline: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def open_pipeline(
@@ -101,7 +93,7 @@ def open_pipeline(
     return CpuPipeline(OrtSession(opened, threads=threads), refine=refine, pixel_format=pixel_format, threads=threads)
 
 
-class CpuPipeline:
+class CpuPipeline(Closing):
     """The native crop, a session on the CPU, the native decode. Several threads may call `run` at once.
 
     `threads` is also the ops' limit, which holds for the whole process.
@@ -179,14 +171,6 @@ class CpuPipeline:
 
     def close(self) -> None:
         self.session.close()
-
-    def __enter__(self) -> CpuPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def decode(
         self,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from difflib import get_close_matches
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from sdk.errors import EngineError, InputError
 from sdk.manifest import Engine, open_engine
 from sdk.recipe import Recipe
 from sdk.resources import bundled_engines
+from sdk.runtime.closing import Closing
 from sdk.runtime.device import choose_device
 
 __all__ = ["Session", "check_crops", "engine_from", "open_session"]
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 Float32Array = NDArray[np.float32]
 
 
-class Session(Protocol):
+class Session(Closing, Protocol):
     """What an engine looks like once it is open, whatever runs it."""
 
     @property
@@ -46,14 +46,6 @@ class Session(Protocol):
     def run(self, crops: Float32Array) -> tuple[Float32Array, ...]:
         """crops N x 3 x h x w -> (simcc_x N x K x Wx, simcc_y N x K x Hy), or (heatmap N x K x h/4 x w/4,)."""
         ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Session: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def engine_from(engine: Engine | str | Path | None) -> Engine:

@@ -28,8 +28,10 @@ __all__ = ["IMAGE_SUFFIXES", "Source", "Unreadable", "frames_of", "read_image", 
 log = logging.getLogger(__name__)
 
 Frame = NDArray[np.uint8]
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"}
+)
 
 
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -1,8 +1,10 @@
-"""Identities over frames, and the next frame's boxes from this frame's joints. No detector, no motion model.
+"""Identities over frames, and the next frame's boxes from this frame's joints. No detector, no looks of persons.
 
 Persons of a new frame are matched to known tracks greedily, the most alike pair first. Likeness is the mean of the IoU
-of the boxes and the OKS of the joints, so that neither a lost limb nor a jumping box alone breaks a track. Ids are an
-array aligned with the rows of the frame; they are never used as an index.
+of the boxes and the OKS of the joints, so that neither a lost limb nor a jumping box alone breaks a track; it is taken
+to where a person was and to where the motion seen so far would have brought it, and the greater counts. So persons who
+cross or are hidden for a while keep their ids, those who stop meanwhile too. Ids are an array aligned with the rows of
+the frame; they are never used as an index.
 
     tracker = Tracker()
     ids = tracker.update(boxes_xyxy, keypoints, scores, sigmas, fair=0.3)          # N int64, unique in the frame
@@ -30,7 +32,19 @@ class _Track:
     box: Float32Array  # 4
     keypoints: Float32Array  # K x 2
     scores: Float32Array  # K
+    step: Float32Array  # 2, the motion of the box's middle, pixels a frame
     missed: int = 0
+
+    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
+        """Take in the person of the new frame."""
+        moved = (box - self.box) / np.float32(self.missed + 1)
+        self.step += ((moved[:2] + moved[2:]) / 2 - self.step) / 2
+        self.box, self.keypoints, self.scores, self.missed = box, keypoints, scores, -1  # 0 after the frame's ageing
+
+    @property
+    def moved(self) -> Float32Array:  # 2
+        """How far the motion would have brought the person by the new frame, pixels."""
+        return self.step * np.float32(self.missed + 1)
 
 
 class Tracker:
@@ -59,11 +73,11 @@ class Tracker:
         ids = np.zeros(len(boxes_xyxy), np.int64)
         for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
             ids[row] = track.id
-            track.box, track.keypoints, track.scores = boxes_xyxy[row], keypoints[row], scores[row]
-            track.missed = -1  # seen: zero after the ageing below
+            track.seen(boxes_xyxy[row], keypoints[row], scores[row])
         for row in np.flatnonzero(ids == 0).tolist():
             ids[row] = self._next_id
-            self._tracks.append(_Track(self._next_id, boxes_xyxy[row], keypoints[row], scores[row], missed=-1))
+            still = np.zeros(2, np.float32)
+            self._tracks.append(_Track(self._next_id, boxes_xyxy[row], keypoints[row], scores[row], still, missed=-1))
             self._next_id += 1
         for track in self._tracks:
             track.missed += 1
@@ -102,12 +116,15 @@ class Tracker:
         if not len(boxes) or not self._tracks:
             return []
         known = self._tracks
-        iou = box_iou(boxes, np.stack([track.box for track in known]))
-        joints = np.stack([track.keypoints for track in known])
-        trusted = np.stack([track.scores for track in known]) >= fair
-        areas = np.array([np.prod(track.box[2:] - track.box[:2]) for track in known])
+        twice = [*known, *known]  # where each was, and where its motion would have brought it
+        by = np.concatenate([np.zeros((len(known), 2), np.float32), [track.moved for track in known]])  # 2M x 2
+        last = np.stack([track.box for track in twice])
+        joints = np.stack([track.keypoints for track in twice]) + by[:, None]
+        trusted = np.stack([track.scores for track in twice]) >= fair
+        iou = box_iou(boxes, last + np.tile(by, 2))
+        areas = np.prod(last[:, 2:] - last[:, :2], axis=1)
         oks = keypoint_oks(keypoints, joints, trusted[None] & (scores >= fair)[:, None], areas, sigmas)
-        likeness = (iou + oks) / 2
+        likeness = ((iou + oks) / 2).reshape(len(boxes), 2, len(known)).max(axis=1)
         order = np.argsort(-likeness, axis=None, kind="stable")
         pairs: dict[int, _Track] = {}
         taken: set[int] = set()

@@ -24,7 +24,7 @@ import onnx
 from sdk import trt
 from sdk.cuda_devices import cuda_devices
 from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMemoryError, OutputError
-from sdk.files import whole_file
+from sdk.files import write_bytes
 from sdk.manifest import DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
@@ -203,8 +203,7 @@ def _read_cache(path: Path) -> bytes:
 def _write_cache(path: Path, data: bytes) -> None:
     """Keep the timings; where that fails the plan is worth more, and the log says it."""
     try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(data)
+        write_bytes(path, data)
     except OutputError as error:
         log.warning("the timings of this build are not kept: %s", error)
 

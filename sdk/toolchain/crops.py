@@ -34,11 +34,10 @@ from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
 from sdk.oks import areas_from_boxes
 from sdk.recipe import Recipe
-from sdk.runtime.sources import Unreadable, read_image, read_stored_image
+from sdk.runtime.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
 
 __all__ = ["CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 FLAT_GREY_LEVELS = 2.0  # a crop whose grey levels vary less is a constant picture
 NOISE_CORRELATION = 0.5  # of neighbouring pixels: photographs have 0.9 and more, noise 0
 

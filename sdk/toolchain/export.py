@@ -23,7 +23,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sdk.errors import GraphError, InputError
-from sdk.files import whole_file
+from sdk.files import write_bytes
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.recipe import Recipe, recipe_from_table
@@ -130,8 +130,7 @@ def recipe_from_graph(path: Path) -> Recipe | None:
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
     """The graph as a file, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(serialized(model))
+    write_bytes(path, serialized(model))
 
 
 def _load(network: Any, recipe: Recipe, weights: Path | None) -> WeightsNote:

@@ -36,6 +36,7 @@ __all__ = ["graph_from_file", "slim"]
 OPSETS = range(OPSET, 21)
 LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
 ONNX_DOMAINS = {"", "ai.onnx"}
+FREE_BATCH = "export it with a dynamic batch (torch.onnx.export: dynamic_shapes, or dynamic_axes with dynamo=False)"
 
 log = logging.getLogger(__name__)
 
@@ -271,16 +272,12 @@ def _prove(path: Path, model: onnx.ModelProto, recipe: Recipe) -> None:
     try:
         together = session.run(None, {recipe.input.name: crops})
     except _ort_errors() as error:
-        raise GraphError(
-            f"'{path}' has a fixed batch ({_first_line(error)}); export it with a dynamic batch"
-        ) from error
+        raise GraphError(f"'{path}' has a fixed batch ({_first_line(error)}); {FREE_BATCH}") from error
     alone = [session.run(None, {recipe.input.name: crops[i : i + 1]}) for i in range(3)]
     for index, batch in enumerate(together):
         each = np.concatenate([outputs[index] for outputs in alone])
         if batch.shape != each.shape or not np.allclose(batch, each, rtol=1e-3, atol=1e-3 * np.abs(each).max()):
-            raise GraphError(
-                f"'{path}': three crops in one batch give other outputs than one by one; export it with a dynamic batch"
-            )
+            raise GraphError(f"'{path}': three crops in one batch give other outputs than one by one; {FREE_BATCH}")
 
 
 def _listed(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None = None) -> str:

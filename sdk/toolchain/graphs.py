@@ -120,7 +120,7 @@ def graph_session(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it refuses reaches the caller as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = model if isinstance(model, bytes) else serialized(model)
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -57,7 +57,6 @@ class WeightedNode:
     output: str
     axis: int | None
     macs: int  # multiply-accumulates for one crop
-    depthwise: bool
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,6 @@ class GraphView:
             output=output,
             axis=_weight_axis(node, dims, groups),
             macs=rows * int(np.prod(dims)),
-            depthwise=node.op_type == "Conv" and groups > 1 and groups == dims[0],
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from sdk.errors import CalibrationError
-from sdk.files import whole_file
+from sdk.files import write_text
 from sdk.strict import strict_from_table, table_from
 from sdk.toolchain.fingerprint import Fingerprint, difference, fingerprint_of
 
@@ -188,8 +188,7 @@ def point_within(table: CalibrationTable, max_drop: float) -> BudgetPoint | None
 
 def write_table(table: CalibrationTable, path: Path) -> None:
     """Write the table whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(_rounded(table_from(table)), indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_rounded(table_from(table)), indent=1) + "\n")
 
 
 def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str) -> None:

@@ -1,6 +1,5 @@
 """The files of a run: written whole or not at all.
 
-write_bytes(Path("last.pt"), content)
 write_log(Path("log.csv"), rows)
 write_curves(Path("curves.png"), rows)
 """
@@ -13,17 +12,11 @@ from pathlib import Path
 
 from sdk.files import whole_file
 
-__all__ = ["RUN_FILES", "write_bytes", "write_curves", "write_log"]
+__all__ = ["RUN_FILES", "write_curves", "write_log"]
 
 RUN_FILES = ("last.pt", "best.safetensors", "network.onnx", "log.csv", "curves.png")  # of a run's folder
 Row = Mapping[str, float]
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_0.1", "ap")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """`content` as a file. What writes tensors to a path tells of a full disk in its own errors: give its bytes."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def write_log(path: Path, rows: Sequence[Row]) -> None:

@@ -8,20 +8,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sdk.errors import TrainingError
-from sdk.strict import strict_from_table
+from sdk.strict import strict_from_table, table_from_toml
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import Smoothing
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Settings", "Stage", "settings_from_file"]
 
@@ -82,10 +76,5 @@ class Settings:
 
 def settings_from_file(path: Path) -> Settings:
     """Settings from a TOML file; TrainingError names the unknown key or the wrong type."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"settings '{path}' cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"settings '{path}' is not TOML: {error}") from error
+    table = table_from_toml(path, "settings", TrainingError)
     return strict_from_table(Settings, table, where=path.name, error=TrainingError)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdk.errors import TrainingError
+from sdk.files import write_bytes
 from sdk.geometry import apply_affines, crop_affines
 from sdk.networks import load_checkpoint, network_from_recipe
 from sdk.recipe import HeatmapHead, MarginalHead, Recipe
@@ -31,7 +32,7 @@ from sdk.strict import table_from
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import coordinates_from_bins, joint_weights, targets_from_keypoints
 from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches
-from sdk.training.files import write_bytes, write_curves, write_log
+from sdk.training.files import write_curves, write_log
 from sdk.training.losses import heatmap_loss, heatmap_targets, simcc_loss
 from sdk.training.packages import TRAINING, check_packages
 from sdk.training.parallel import Processes
@@ -339,7 +340,7 @@ def _differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
 
 def _check_stages(recipe: Recipe, settings: Settings) -> None:
     """TrainingError for a stage whose size the recipe's network does not take."""
-    head, whole = recipe.network.head, recipe.input.size_hw
+    head, whole = recipe.design.head, recipe.input.size_hw
     for stage in settings.stages:
         size = (stage.height, stage.width)
         if size == whole:

@@ -32,6 +32,13 @@ def frame():
     return street()
 
 
+def cuda_torch():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    return torch
+
+
 def of_kind(frame, kind):
     if kind == "pageable":
         return frame
@@ -40,10 +47,7 @@ def of_kind(frame, kind):
         pinned[...] = frame
         return pinned
     if kind == "torch":
-        torch = pytest.importorskip("torch")
-        if not torch.cuda.is_available():
-            pytest.skip("this torch has no CUDA")
-        return torch.from_numpy(frame).cuda()
+        return cuda_torch().from_numpy(frame).cuda()
     return PycudaFrame(frame)
 
 
@@ -226,9 +230,7 @@ def test_eight_threads_are_bit_identical_to_one(engine):
 
 def test_a_frame_submitted_from_a_side_stream_is_finished_first(engine, frame):
     """Torch's current stream is the submitting thread's; the worker's own would be another."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this torch has no CUDA")
+    torch = cuda_torch()
     boxes, ready = persons(3), torch.from_numpy(frame).cuda()
     with sdk.PoseEstimator(engine, device="cuda") as estimate:
         estimate.warm()
@@ -267,9 +269,7 @@ def test_memory_of_another_context_is_refused(engine, frame):
 
 
 def test_torch_capturing_a_graph_in_another_thread_is_no_loss(engine, frame):
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this torch has no CUDA")
+    torch = cuda_torch()
     boxes = persons(2)
     with sdk.PoseEstimator(engine, device="cuda") as estimate:
         estimate.warm()
@@ -297,9 +297,7 @@ def test_torch_capturing_a_graph_in_another_thread_is_no_loss(engine, frame):
 
 
 def test_torch_in_the_same_process_keeps_working(engine, frame):
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this torch has no CUDA")
+    torch = cuda_torch()
     before = torch.randn(256, 256, device="cuda")
     product = before @ before
     with sdk.PoseEstimator(engine, device="cuda") as estimate:

@@ -40,7 +40,7 @@ def emulated_cuda(folder):
     sources[ROOT / "cpp_ext/cuda/bindings_cuda.cpp"] = CUDA
     sources[Path(nanobind.source_dir()) / "nb_combined.cpp"] = (*NANOBIND, "-fno-strict-aliasing")
     for kernel in (ROOT / "cpp_ext/cuda/crop.cu", ROOT / "cpp_ext/cuda/decode.cu", SHIM.parent / "stand_in.cu"):
-        text, launches = LAUNCH.subn(r"emulate_launch(\2, [=] { \1(\3); });", kernel.read_text())
+        text, launches = LAUNCH.subn(r"emulate_launch(\2, Kernel<\1>::with(\3));", kernel.read_text())
         assert launches >= 1
         written = folder / f"{kernel.stem}.cpp"
         written.write_text(text.replace('"../sdk_ops.h"', '"sdk_ops.h"'))
@@ -48,16 +48,20 @@ def emulated_cuda(folder):
     package = Path(nanobind.include_dir())
     robin_map = package.parent / "ext/robin_map/include"
     includes = [f"-I{path}" for path in (SHIM, ROOT / "cpp_ext", package, robin_map, sysconfig.get_path("include"))]
-    building = []
-    for source, flags in sources.items():
-        command = [compiler(), *FLAGS, *flags, *includes, "-c", source, "-o", folder / f"{source.stem}.o"]
-        building.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
-    for each in building:
-        _, said = each.communicate()
-        assert each.returncode == 0, said
+    run_together(
+        [compiler(), *FLAGS, *flags, *includes, "-c", source, "-o", folder / f"{source.stem}.o"]
+        for source, flags in sources.items()
+    )
     library = folder / "emulated.so"
     subprocess.run([compiler(), "-shared", "-o", library, *folder.glob("*.o"), "-pthread"], check=True)
     return loaded(library)
+
+
+def run_together(commands):
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for each in running:
+        _, said = each.communicate()
+        assert each.returncode == 0, said
 
 
 def loaded(library):

@@ -6,6 +6,8 @@ The SDK's own CUDA code runs on the CPU (`emulated_gpu`), a stand-in takes the p
 needs a process of its own, another library on the GPU or a second context is skipped. It proves nothing of a GPU.
 """
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -27,8 +29,10 @@ def begin(**switches):
     from tests.support.emulated_gpu import emulated_cuda
     from tests.support.simulated_cuda import Simulated, install_device
 
+    folder = Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     patch = pytest.MonkeyPatch()
-    cuda = emulated_cuda(Path(tempfile.mkdtemp(prefix="rehearsal-")))
+    cuda = emulated_cuda(folder)
     kernels = install_device(patch, Simulated(memory_bytes=8 << 30, **switches), cuda)
     patch.setattr(_native, "cuda", cuda)
     for module in (gpu_pipeline, tensorrt_session):

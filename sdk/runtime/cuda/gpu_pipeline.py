@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,10 @@ from sdk.errors import InputError, SdkError
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
-from sdk.runtime.cuda.device_frames import DeviceArray
+from sdk.runtime.cuda.device_frames import DeviceFrame
 from sdk.runtime.cuda.frame_lane import NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
@@ -39,7 +39,7 @@ Float32Array = NDArray[np.float32]
 LANES = 3  # one uploads, one computes, one downloads
 
 
-class GpuPipeline:
+class GpuPipeline(Closing):
     """An engine's plan between the fused ops, on one CUDA device.
 
     `lanes`: frames in flight at once. `graphs`: False enqueues step by step. `time_out_s`: a device silent for longer
@@ -111,7 +111,7 @@ class GpuPipeline:
             return self._decoded(results, affines), timings
         return results[0], timings
 
-    def arrived(self, frame: Any) -> DeviceArray:
+    def arrived(self, frame: Any) -> DeviceFrame:
         """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
         with self._device.entered("take over a frame"):
             arrivals = int(self._device.arrivals.handle)
@@ -143,14 +143,6 @@ class GpuPipeline:
     def close(self) -> None:
         """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""
         self._closer()
-
-    def __enter__(self) -> GpuPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _decoded(self, results: tuple[NDArray[Any], ...], affines: Float32Array) -> Float32Array:
         heatmaps = results[0].astype(np.float32)

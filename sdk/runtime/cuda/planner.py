@@ -4,7 +4,8 @@ A frame is seen as rows of bytes (`FrameLayout`), so that BGR and NV12 are one c
 place*: each lands where it lies in the frame, so the crop keeps its affines and its border rule, and pixels that were
 not uploaded are never read. No CUDA here; `sdk.runtime.cuda.upload` and `frame_lane` do what is planned.
 
-    plan = choose_transfer(sampled_regions(affines, (256, 192), (1080, 1920)), bgr_layout(1080, 1920), costs)
+    regions = sampled_regions(affines, (256, 192), (1080, 1920))
+    plan = choose_transfer(regions, FrameLayout(1080, 1920, nv12=False), costs)
     plan.kind, plan.rects                        # 'union', (Rect(top=212, bottom=690, left=1203, right=2412),)
 """
 
@@ -27,13 +28,11 @@ __all__ = [
     "Transfer",
     "TransferCosts",
     "TransferKind",
-    "bgr_layout",
     "bucket_of",
     "buckets",
     "buffer_layout",
     "choose_transfer",
     "mirrored_affines",
-    "nv12_layout",
     "off_frame_affines",
     "sampled_regions",
     "transfers",
@@ -128,16 +127,6 @@ class FrameLayout:
             row_bytes = (x1 + 1) // 2 * 2 - x0 // 2 * 2
             sizes += [(y1 - y0, row_bytes), ((y1 + 1) // 2 - y0 // 2, row_bytes)]
         return sizes
-
-
-def bgr_layout(height: int, width: int) -> FrameLayout:
-    """A packed H x W x 3 frame."""
-    return FrameLayout(height, width, nv12=False)
-
-
-def nv12_layout(height: int, width: int) -> FrameLayout:
-    """An NV12 frame of H x W pixels."""
-    return FrameLayout(height, width, nv12=True)
 
 
 def sampled_regions(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import weakref
 from math import prod
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from sdk import trt
 from sdk.errors import SdkError
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
+from sdk.runtime.closing import Closing
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import DeviceContext, device_context
 from sdk.runtime.cuda.kernels import Kernels, NativeKernels
@@ -67,7 +67,7 @@ class TensorLane(Lane):
         return tuple(self._host[name].array[:count].astype(np.float32) for name in names)
 
 
-class TensorRTSession:
+class TensorRTSession(Closing):
     """An engine's plan on one CUDA device. Several threads may call `run` at once."""
 
     def __init__(
@@ -110,14 +110,6 @@ class TensorRTSession:
     def close(self) -> None:
         """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""
         self._closer()
-
-    def __enter__(self) -> TensorRTSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _tensor_lane(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sdk.runtime.cuda.bandwidth import rows_copy, transfer_costs
 from sdk.runtime.cuda.context import DeviceContext
-from sdk.runtime.cuda.device_frames import DeviceArray, check_device_frame, device_array, is_device_array
+from sdk.runtime.cuda.device_frames import DeviceFrame, check_device_frame, device_frame, is_device_array
 from sdk.runtime.cuda.kernels import Kernels, frame_record
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import FrameLayout, Rect, Transfer, choose_transfer, sampled_regions
@@ -39,11 +39,11 @@ class Brought:
     owner: object
 
 
-def taken_over(device: DeviceContext, kernels: Kernels, frame: Any, stream: int, *, nv12: bool) -> DeviceArray:
+def taken_over(device: DeviceContext, kernels: Kernels, frame: Any, stream: int, *, nv12: bool) -> DeviceFrame:
     """A checked frame in device memory. What its producer still does to it, `stream` waits for, or is in `ready`."""
-    found = device_array(frame, stream, device.index)
-    check_device_frame(found, nv12=nv12)
-    device.check_memory(found.pointer)
+    found = device_frame(frame, stream, device.index)
+    check_device_frame(found.array, nv12=nv12)
+    device.check_memory(found.array.address)
     if found.producer_stream is None:
         return found
     return replace(found, producer_stream=None, ready=kernels.mark(found.producer_stream))
@@ -115,7 +115,8 @@ class FrameUpload:
         found = taken_over(self.device, self.kernels, frame, int(self.stream.handle), nv12=self.nv12)
         if found.ready is not None:
             found.ready.hold_up(int(self.stream.handle))
-        record = self._record(found.pointer, found.strides[0], self._layout_of(found.shape))
+        array = found.array
+        record = self._record(array.address, array.strides[0], self._layout_of(array.shape))
         return Brought(record, "none: on the device", found.owner)
 
     def _frame_memory(self, layout: FrameLayout) -> int:

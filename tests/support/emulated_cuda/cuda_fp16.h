@@ -1,6 +1,7 @@
 // The half type of the emulation: storage and rounding to nearest, ties to even.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -28,3 +29,9 @@ static inline __half __float2half_rn(float value) {
     return {static_cast<uint16_t>(sign | (rounded >= 0x47800000u ? 0x7c00u : (rounded - 0x38000000u) >> 13))};
 }
 static inline __half2 __floats2half2_rn(float low, float high) { return {__float2half_rn(low), __float2half_rn(high)}; }
+static inline float __half2float(__half half) {
+    const int exponent = half.bits >> 10 & 31, fraction = half.bits & 0x3ff;
+    float magnitude = exponent ? std::ldexp(1024.0f + fraction, exponent - 25) : std::ldexp(fraction, -24);
+    if (exponent == 31) magnitude = fraction ? NAN : INFINITY;
+    return std::copysign(magnitude, half.bits & 0x8000 ? -1.0f : 1.0f);
+}

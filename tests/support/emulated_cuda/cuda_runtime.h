@@ -1,13 +1,17 @@
 // Just enough of CUDA to run cpp_ext/cuda, kernels and bindings, as C++ on a CPU: exercised without a GPU.
 //
-// A block's threads are fibers (ucontext), started from the last to the first so that a missing barrier shows, and
-// switched at barriers and shuffles alone. Blocks run one after the other. Reads through __ldg are checked against the
-// frame that was declared. What this cannot show: speed, memory ordering between warps, the compiler's own faults.
+// A block's threads are fibers (ucontext), switched at barriers and shuffles alone, and run from the last to the first,
+// in every other block from the first to the last, so that a missing barrier shows. Blocks run one after the other.
+// Reads through __ldg are checked against the frame that was declared. What this cannot show: speed, memory ordering
+// between warps, the compiler's own faults; of those ptx.h shows nvcc's, but not ptxas's.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
+#include <typeinfo>
+#include <vector>
 
 #include "cuda_fp16.h"
 
@@ -42,6 +46,8 @@ typedef struct CUgraph_st* cudaGraph_t;
 typedef struct CUgraph_st* cudaGraphExec_t;
 typedef int cudaError_t;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorNotReady = 600;
+constexpr cudaError_t cudaErrorIllegalAddress = 700, cudaErrorIllegalInstruction = 715;
+constexpr cudaError_t cudaErrorMisalignedAddress = 716;
 constexpr int CUDART_VERSION = 13000;
 constexpr unsigned cudaEventDisableTiming = 2;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1, cudaStreamCaptureModeRelaxed = 2 };
@@ -77,7 +83,8 @@ extern dim3 threadIdx, blockIdx;
 void emulate_launch(dim3 grid, dim3 block, int shared_bytes, cudaStream_t stream, std::function<void()> kernel);
 void __syncthreads();
 uint32_t exchange_in_warp(uint32_t value, int lane_mask);  // what lane ^ lane_mask passed
-void check_read(const void* address, size_t bytes);        // counts reads outside the declared frame
+bool check_read(const void* address, size_t bytes);        // false, and counted, outside the declared frame
+[[noreturn]] void fault(cudaError_t error, const std::string& words);  // ends the thread, and its launch
 
 template <class T> static inline T __ldg(const T* from) {
     check_read(from, sizeof(T));
@@ -94,3 +101,42 @@ template <class T> static inline T __shfl_xor_sync(unsigned, T value, int lane_m
     memcpy(&value, &bits, 4);
     return value;
 }
+
+// ---- kernels in PTX ----------------------------------------------------------------------------------------------
+
+struct SharedVariable {
+    uint64_t begin, bytes;
+};
+// One .entry as ptx.py writes it; `kernel` is its mangled name, `run` what one thread does.
+struct Entry {
+    const char* kernel;
+    void (*run)();
+    size_t param_bytes;
+    std::vector<SharedVariable> shared;
+};
+
+extern const uint8_t* param_space;
+uint8_t* shared_memory(uint64_t address, size_t bytes);  // null unless within one shared variable
+uint32_t lane_of_thread();
+
+const Entry* entry_of(const char* type);  // of the Kernel<...> of this mangled name; null while no PTX is in force
+std::function<void()> run_of(const Entry& entry, const std::vector<uint8_t>& params);
+
+// Arguments follow each other in the param space, each at a multiple of its own alignment.
+template <class T> static inline void append(std::vector<uint8_t>& params, const T& argument) {
+    const size_t begin = (params.size() + alignof(T) - 1) / alignof(T) * alignof(T);
+    params.resize(begin + sizeof(T));
+    memcpy(&params[begin], &argument, sizeof(T));
+}
+
+// Kernel<kernel>::with(arguments...): one thread's work, by the entry that is in force or by the kernel as C++.
+template <auto kernel> struct Kernel;
+template <class... P, void (*kernel)(P...)> struct Kernel<kernel> {
+    static std::function<void()> with(P... arguments) {
+        const Entry* entry = entry_of(typeid(Kernel).name());
+        if (!entry) return [=] { kernel(arguments...); };
+        std::vector<uint8_t> params;
+        (append(params, arguments), ...);
+        return run_of(*entry, params);
+    }
+};

@@ -3,11 +3,13 @@
 // A thread of a block is a fiber: a stack of its own, entered once through ucontext and from then on by longjmp, which
 // asks nothing of the kernel.
 
+#include <cxxabi.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
 #include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -35,6 +37,19 @@ std::vector<uint32_t> exchanged;
 
 const sdk::Frame* declared;
 int64_t row_bytes, chroma_row_bytes, bad_reads;
+
+constexpr size_t SHARED_BYTES = 64 * 1024;  // 48 KiB at most, and what ptx.py leaves between variables
+std::vector<Entry> entries;  // in force
+const Entry* running;
+alignas(16) uint8_t shared_window[SHARED_BYTES];
+cudaError_t faulted = cudaSuccess;
+std::string fault_words;
+
+std::string demangled(const char* name) {
+    int status;
+    const std::unique_ptr<char, decltype(&free)> text(abi::__cxa_demangle(name, nullptr, nullptr, &status), free);
+    return text ? text.get() : name;
+}
 
 void pause(State state) {
     fibers[current].state = state;
@@ -76,14 +91,15 @@ bool release(size_t begin, size_t end, State state) {
     return any;
 }
 
-bool step() {
+bool step(bool from_last) {
     bool ran = false;
-    for (current = fibers.size(); current-- > 0;)
-        if (fibers[current].state == State::ready) {
-            threadIdx = fibers[current].index;
-            resume();
-            ran = true;
-        }
+    for (size_t i = 0; i < fibers.size(); i++) {
+        current = from_last ? fibers.size() - 1 - i : i;
+        if (fibers[current].state != State::ready) continue;
+        threadIdx = fibers[current].index;
+        resume();
+        ran = true;
+    }
     for (size_t warp = 0; warp < fibers.size(); warp += 32)
         ran |= release(warp, warp + 32 < fibers.size() ? warp + 32 : fibers.size(), State::in_warp);
     return release(0, fibers.size(), State::at_barrier) || ran;
@@ -110,19 +126,69 @@ uint32_t exchange_in_warp(uint32_t value, int lane_mask) {
     return other;
 }
 
-void check_read(const void* address, size_t bytes) {
-    if (!declared) return;
+bool check_read(const void* address, size_t bytes) {
+    if (!declared) return true;
     const uint8_t* from = static_cast<const uint8_t*>(address);
     const sdk::Frame& f = *declared;
-    if (!in_plane(from, bytes, f.data, f.stride, f.height, row_bytes) &&
-        !in_plane(from, bytes, f.chroma, f.chroma_stride, f.height / 2, chroma_row_bytes))
-        bad_reads++;
+    const bool inside = in_plane(from, bytes, f.data, f.stride, f.height, row_bytes) ||
+                        in_plane(from, bytes, f.chroma, f.chroma_stride, f.height / 2, chroma_row_bytes);
+    bad_reads += !inside;
+    return inside;
 }
 
-void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) {
+void fault(cudaError_t error, const std::string& words) {
+    if (faulted == cudaSuccess) faulted = error, fault_words = words;
+    pause(State::done);
+    __builtin_unreachable();
+}
+
+const char* words_of_fault(cudaError_t error) { return error == faulted ? fault_words.c_str() : nullptr; }
+
+// ---- PTX -------------------------------------------------------------------------------------------------------
+
+const uint8_t* param_space;
+
+uint8_t* shared_memory(uint64_t address, size_t bytes) {
+    for (const SharedVariable& each : running->shared)
+        if (address >= each.begin && address + bytes <= each.begin + each.bytes) return shared_window + address;
+    return nullptr;
+}
+
+uint32_t lane_of_thread() { return current % 32; }
+
+const Entry* entry_of(const char* type) {
+    if (entries.empty()) return nullptr;
+    const std::string wanted = demangled(type);
+    for (const Entry& entry : entries) {
+        const std::string kernel = demangled(entry.kernel);  // void name<arguments>(parameters)
+        if (wanted.find(kernel.substr(0, kernel.find(">(") + 2)) != std::string::npos) return &entry;
+    }
+    throw std::logic_error("the PTX in force has no entry for " + wanted);
+}
+
+std::function<void()> run_of(const Entry& entry, const std::vector<uint8_t>& params) {
+    if (params.size() != entry.param_bytes) throw std::logic_error(demangled(entry.kernel) + " takes other parameters");
+    return [=] {
+        running = &entry;
+        param_space = params.data();
+        entry.run();
+    };
+}
+
+// Launches run these entries, and those of earlier calls, in place of the kernels as C++; null ends that.
+extern "C" void emulated_entries(const std::vector<Entry>* more) {
+    if (more) entries.insert(entries.end(), more->begin(), more->end());
+    else entries.clear();
+}
+
+// ---- blocks ----------------------------------------------------------------------------------------------------
+
+// The first fault of a thread, which ends its block and the launch, or cudaSuccess.
+cudaError_t emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) {
     static std::mutex one_device;
     const std::lock_guard<std::mutex> held(one_device);
     body = &kernel;
+    faulted = cudaSuccess;
     const size_t threads = block.x * block.y * block.z;
     fibers.resize(threads);
     exchanged.assign(threads, 0);
@@ -133,8 +199,13 @@ void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel) 
         for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
             for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
                 for (Fiber& fiber : fibers) fiber.state = State::ready;
-                while (step()) {}
+                while (step((blockIdx.x + blockIdx.y + blockIdx.z) % 2 == 0)) {}
+                if (faulted != cudaSuccess) {
+                    fibers.clear();  // what a fault cut off never goes on
+                    return faulted;
+                }
             }
+    return cudaSuccess;
 }
 
 // Until null is declared, reads outside the rows of this frame are counted.

@@ -5,7 +5,8 @@
 
 #include "cuda_runtime.h"
 
-void emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel);
+cudaError_t emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& kernel);
+const char* words_of_fault(cudaError_t error);  // null when the last launch did not end so
 
 extern "C" {
 // Errors are CUDA's numbers. `put` queues call(data) on a stream, or records it while the stream captures.
@@ -46,15 +47,16 @@ extern "C" int emulated_live_events() { return live_events; }
 extern "C" void emulated_hooks(const Hooks* table) { hooks = table; }
 
 void emulate_launch(dim3 grid, dim3 block, int, cudaStream_t stream, std::function<void()> kernel) {
-    if (!hooks) return emulate_blocks(grid, block, kernel);
+    const std::function<void()> blocks = [=] { kept(emulate_blocks(grid, block, kernel)); };
+    if (!hooks) return blocks();
     // never freed: a graph may run it again at any time
-    auto* closure = new std::function<void()>([=] { emulate_blocks(grid, block, kernel); });
-    kept(hooks->put(stream, run, closure));
+    kept(hooks->put(stream, run, new std::function<void()>(blocks)));
 }
 
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 const char* cudaGetErrorName(cudaError_t) { return "cudaErrorSimulated"; }
 const char* cudaGetErrorString(cudaError_t error) {
+    if (const char* words = words_of_fault(error)) return words;
     return error == 700 ? "an illegal memory access was encountered" : "a simulated error";
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) { return kept(hooks ? hooks->query(stream) : cudaSuccess); }

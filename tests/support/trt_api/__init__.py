@@ -47,9 +47,10 @@ def described(member):
 
 
 def _short(line):
-    """A signature without the module's name and the enumerations' numbers, which differ for no reason that matters."""
+    """A signature without names of modules and the enumerations' numbers, which differ for no reason that matters."""
     line = re.sub(r"^\d+\. ", "", line)
     line = re.sub(r"\b(?:tensorrt_rtx_bindings\.tensorrt_rtx|tensorrt_bindings\.tensorrt|tensorrt)\.", "", line)
+    line = re.sub(r"\b(?:collections\.abc|typing_extensions|types)\.(?=Buffer|CapsuleType)", "", line)
     return re.sub(r"<(\w+\.\w+): -?\d+>", r"\1", line)
 
 

@@ -1,0 +1,186 @@
+"""Boxes from files, for `sdk predict`: COCO's annotations and results, CSV, and files and rows that are none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdk.cli.predict import _ImageIds
+from sdk.errors import InputError
+from sdk.runtime.boxfile import boxes_from_file
+from sdk.runtime.sources import Source
+from tests.support.predict import lines_of, predict, write
+
+pytestmark = pytest.mark.native
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+pytest.importorskip("cv2")
+
+ANNOTATIONS = {
+    "images": [
+        {"id": 70, "file_name": "0.png"},
+        {"id": 71, "file_name": "sub/1.png"},
+        {"id": 72, "file_name": "2.png"},
+    ],
+    "annotations": [
+        {"image_id": 70, "bbox": [1, 2, 30, 40], "category_id": 4},
+        {"image_id": 70, "bbox": [5, 6, 30, 40], "category_id": 4, "iscrowd": 1},
+        {"image_id": 71, "bbox": [7, 8, 9, 10], "category_id": 4},
+        {"image_id": 70, "bbox": [0, 0, 9, 10], "category_id": 9},
+    ],
+    "categories": [{"id": 4, "name": "person"}, {"id": 9, "name": "dog"}],
+}
+RESULTS = [
+    {"image_id": 0, "bbox": [1, 2, 30, 40], "score": 0.9, "category_id": 1},
+    {"image_id": 0, "bbox": [3, 4, 30, 40], "score": 0.1, "category_id": 1},
+    {"image_id": 1, "bbox": [7, 8, 9, 10], "score": 0.8, "category_id": 2},
+    {"image_id": 2, "bbox": [7, 8, 9, 10], "score": 0.7, "category_id": 1},
+]
+CSV = "file,x1,y1,x2,y2,score\n0.png,1,2,31,42,0.9\n0.png,3,4,33,44,0.1\nsub/1.png,7,8,16,18,\n"
+
+
+def test_annotations_give_boxes_and_ids(small_engine, photos, tmp_path):
+    boxes = write(tmp_path / "a.json", ANNOTATIONS)
+    (photos / "sub").mkdir()
+    (photos / "1.png").rename(photos / "sub" / "1.png")
+    sources = [photos / "0.png", photos / "sub" / "1.png", photos / "2.png"]
+    results = ["--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json"]
+    assert predict(small_engine, *sources, "--boxes", boxes, *results) == 0
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[[1, 2, 31, 42]], [[7, 8, 16, 18]], []]
+    assert [record["image_id"] for record in json.loads((tmp_path / "r.json").read_text())] == [70, 71]
+
+
+def test_results_are_matched_by_number_and_score(small_engine, photos, tmp_path, caplog):
+    boxes = write(tmp_path / "d.json", RESULTS)
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    found = lines_of(tmp_path / "p")
+    assert [line["boxes"] for line in found] == [[[1, 2, 31, 42]], [], [[7, 8, 16, 18]]]
+    assert found[0]["box_scores"] == pytest.approx([0.9])
+    assert predict(small_engine, photos, "--boxes", boxes, "--box-threshold", "0.05", "--jsonl", tmp_path / "p") == 0
+    assert len(lines_of(tmp_path / "p")[0]["boxes"]) == 2
+
+
+def test_csv_gives_boxes_and_unknown_images_are_told(small_engine, photos, tmp_path, caplog):
+    boxes = write(tmp_path / "b.csv", CSV)
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [len(line["boxes"]) for line in lines_of(tmp_path / "p")] == [1, 0, 0]
+    assert "2 of 3 frames are not in" in caplog.text
+
+
+def test_csv_gives_boxes_by_frame(small_engine, clip, tmp_path):
+    boxes = write(tmp_path / "b.csv", "frame,file,x1,y1,x2,y2\n0,clip.avi,1,2,31,42\n2,clip.avi,5,6,35,46\n")
+    assert predict(small_engine, clip, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[[1, 2, 31, 42]], [], [[5, 6, 35, 46]], [], []]
+
+
+BAD_BOX_FILES = {
+    "empty": ("b.json", "", r"boxes file .*b\.json' is not JSON .* or CSV in a file named \.csv"),
+    "a number": ("b.json", 3, r"must be COCO annotations .* \(got int\)"),
+    "no annotations": ("b.json", {"images": []}, "key 'annotations' must be a list of tables"),
+    "image without a name": (
+        "b.json",
+        {"images": [{"id": 1}]},
+        r"images\[0\] must have .* text 'file_name' \(got 1, None\)",
+    ),
+    "result without image": (
+        "b.json",
+        [{"bbox": [0, 0, 1, 1]}],
+        r"\[0\]: key 'image_id' must be a whole number \(got None\)",
+    ),
+    "three numbers": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1]}], r"'bbox' must be x, y, width, height"),
+    "texts": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, "2"]}], r"'bbox' must be x, y, width, height"),
+    "not a table": ("b.json", [7], "detections must be a list of tables"),
+    "images a number": ("b.json", {"images": 5}, "key 'images' must be a list of tables"),
+    "annotation not a table": ("b.json", {"images": [], "annotations": [7]}, "'annotations' must be a list of tables"),
+    "score null": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, 1], "score": None}], r"'score' must be .* \(got None"),
+    "unlisted image": (
+        "b.json",
+        {"images": [], "annotations": [{"iscrowd": 1}, {"image_id": 9, "bbox": [0, 0, 1, 1]}]},
+        r"annotations\[1\] is of image 9, which 'images' does not list",
+    ),
+    "csv without header": (
+        "b.csv",
+        "0.png,1,2,3,4\n",
+        "header line must name file, x1, y1, x2, y2 .* missing: file, x1",
+    ),
+    "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
+    "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
+    "csv cut short of its file": ("b.csv", "x1,y1,x2,y2,file\n1,2,3,4\n", "line 2: column 'file' is empty"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_BOX_FILES.values(), ids=BAD_BOX_FILES)
+def test_a_boxes_file_of_another_kind_is_refused(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        boxes_from_file(write(tmp_path / name, content))
+
+
+def test_a_missing_boxes_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json' cannot be read"):
+        boxes_from_file(tmp_path / "none.json")
+
+
+BAD_ROWS = {  # a boxes file of three images, the bad one among them -> what is told of it
+    "no width, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2\n1.png,5,5,5,9\n1.png,1,2,31,42\n",
+        "line 2: the box has no area: x2 must exceed x1 (got x1=5.0, x2=5.0); the row is left out",
+    ),
+    "NaN, csv": ("b.csv", "file,x1,y1,x2,y2\n1.png,1,2,31,42\n1.png,nan,2,3,4\n", "line 3: the box must be finite"),
+    "score NaN, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2,score\n1.png,5,5,7,9,nan\n1.png,1,2,31,42,1\n",
+        "line 2: the score must be finite (got nan)",
+    ),
+    "no width, json": ("b.json", [[5, 5, 0, 9], [1, 2, 30, 40]], "[0]: the box has no area"),
+    "NaN, json": ("b.json", [[1, 2, 30, 40], [5, float("nan"), 1, 9]], "[1]: the box must be finite"),
+    "vast, json": ("b.json", [[1, 2, 30, 40], [5, 10**400, 1, 9]], "[1]: the box must be finite"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_row_that_is_no_box_is_left_out_and_counted(small_engine, photos, tmp_path, caplog, name, content, message):
+    if not isinstance(content, str):
+        content = [{"image_id": 1, "bbox": box, "score": 0.9, "category_id": 1} for box in content]
+    boxes, lines = write(tmp_path / name, content), tmp_path / "p.jsonl"
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", lines) == 1
+    assert f"boxes file '{boxes}'" in caplog.text and message in caplog.text
+    assert f"1 row of '{boxes}' left out: no box" in caplog.text
+    assert [line["boxes"] for line in lines_of(lines)] == [[], [[1, 2, 31, 42]], []]
+
+
+def test_bad_rows_of_other_images_are_nobodys_fault(small_engine, photos, tmp_path):
+    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n1.png,5,5,5,9\n0.png,1,2,31,42\n")
+    assert predict(small_engine, photos / "0.png", "--boxes", boxes) == 0
+
+
+IMAGE_IDS = {  # boxes file's images or None, sources -> ids of all frames, in order
+    "told, and a clip": ({"clip.mp4": 1, "2.jpg": 2}, ["clip.mp4", "2.jpg"], [1, 3, 4, 2]),
+    "told, and a clip that is not": ({"a.jpg": 7, "b.jpg": 9}, ["clip.mp4", "a.jpg"], [10, 11, 12, 7]),
+    "told twice the same": ({"1.jpg": 5}, ["x/1.jpg", "y/1.jpg"], [5, 6]),
+    "told, and one that is not": ({"cat.jpg": 501, "dog.jpg": 777}, ["aaa.jpg", "cat.jpg", "dog.jpg"], [778, 501, 777]),
+    "numbers": (None, ["7.jpg", "003.jpg", "clip.mp4"], [7, 3, 8, 9, 10]),
+    "names": (None, ["clip.mp4", "a.jpg", "clip2.mp4"], [2, 3, 4, 1, 5, 6, 7]),
+}
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 3])
+@pytest.mark.parametrize(("listed", "paths", "expected"), IMAGE_IDS.values(), ids=IMAGE_IDS)
+def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expected, claimed):
+    boxes = None
+    if listed is not None:
+        images = [{"id": number, "file_name": name} for name, number in listed.items()]
+        boxes = boxes_from_file(write(tmp_path / "b.json", {"images": images, "annotations": []}))
+    sources = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
+    ids = _ImageIds(sources, boxes)
+    found = [ids.of(source, frame) for source in sources for frame in range(3 if source.kind == "video" else 1)]
+    assert found == expected and len(set(found)) == len(found)
+
+
+def test_ids_of_the_file_stay_although_a_picture_is_not_in_it(small_engine, photos, tmp_path):
+    names = {"0.png": 501, "2.png": 777}
+    images = [{"id": number, "file_name": name} for name, number in names.items()]
+    annotations = [{"image_id": number, "bbox": [1, 2, 30, 40], "category_id": 1} for number in names.values()]
+    boxes = write(tmp_path / "b.json", {"images": images, "annotations": annotations})
+    assert predict(small_engine, photos, "--boxes", boxes, "--coco", tmp_path / "r.json") == 0
+    assert {r["file_name"]: r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == names
