@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent / "emulated_cuda"
 LAUNCH = re.compile(r"(\w+<[^<>]*>)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 FLAGS = ("-std=c++17", "-O1", "-g0", "-ffp-contract=off", "-fPIC", "-fvisibility=default", "-w", "-pthread")
+FLAGS += ("-U_FORTIFY_SOURCE",)  # which takes a jump to another thread's stack for a fault
 NANOBIND = ("-DNB_DOMAIN=emulated",)  # types of its own: sdk._native may be loaded too
 CUDA = (*NANOBIND, "-D__CUDACC__=1", "-DSDK_WITH_CUDA", '-DSDK_CUDA_ARCHITECTURES="emulated"')
 
