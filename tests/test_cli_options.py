@@ -53,11 +53,12 @@ def test_words_of_build_engine(asked, capsys):
     assert (compiler.timing_cache, compiler.dla_core, compiler.batch.max) == (Path("timings"), 1, 32)
 
 
-def test_a_bundled_engine_is_rebuilt_into_a_copy_here(asked, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("words", "place"), [((), f"{NAME}.fp32"), (("--output", "there"), "there")])
+def test_a_bundled_engine_is_rebuilt_into_a_copy(asked, tmp_path, monkeypatch, words, place):
     monkeypatch.chdir(tmp_path)
-    build_engine.run(parsed("build-engine", "--rebuild", f"{NAME}.fp32", "--force"))
+    build_engine.run(parsed("build-engine", "--rebuild", f"{NAME}.fp32", "--force", *words))
     ((folder, _, output), named) = asked[0]
-    assert (folder, output, named) == (bundled_engines()[f"{NAME}.fp32"], Path(f"{NAME}.fp32"), {"force": True})
+    assert (folder, output, named) == (bundled_engines()[f"{NAME}.fp32"], Path(place), {"force": True})
 
 
 def test_a_drop_of_nothing_is_a_limit_too():
