@@ -54,6 +54,19 @@ def test_without_tracking_a_video_has_no_ids(small_engine, clip, tmp_path):
     assert all(line["track_ids"] is None and line["boxes"] == [[0, 0, 120, 90]] for line in found)
 
 
+def test_persons_and_ids_begin_anew_with_each_video(small_engine, clip, tmp_path):
+    again = tmp_path / "again.avi"
+    again.write_bytes(clip.read_bytes())
+    assert predict(small_engine, clip, again, "--jsonl", tmp_path / "p.jsonl") == 0
+    told = [(line["frame"], line["boxes"], line["track_ids"]) for line in lines_of(tmp_path / "p.jsonl")]
+    assert told[:5] == told[5:] and told[0][2] == [1]
+
+
+def test_joints_are_drawn_from_the_threshold_on(small_engine, photos, tmp_path):
+    assert predict(small_engine, photos / "0.png", "--save", tmp_path / "out", "--threshold", "1e9") == 0
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.png")), noise(0))
+
+
 def test_json_on_stdout_is_the_lines_of_the_file(small_engine, photos, tmp_path, capsys):
     assert predict(small_engine, photos / "1.png", "--json", "--jsonl", tmp_path / "p.jsonl") == 0
     (printed,) = map(json.loads, capsys.readouterr().out.splitlines())
