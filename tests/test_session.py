@@ -46,6 +46,12 @@ def test_a_simcc_engine_gives_both_axes(folder):
         assert session.device == "cpu" and session.max_batch == 8 and session.recipe == SMALL
 
 
+def test_quantised_graphs_run_as_they_are_written(folder):
+    with open_session(folder, "cpu") as session:
+        options = session._session.get_session_options()
+    assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
 def test_the_batch_does_not_change_a_person(folder):
     with open_session(folder, "cpu", threads=1) as session:
         together = session.run(crops_of(4))
