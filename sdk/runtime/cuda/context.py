@@ -21,14 +21,14 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from sdk.cuda_devices import NO_CONTEXT, context_of, current_context
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, InputError, OutOfMemoryError, SdkError
 from sdk.runtime.cuda.watchdog import TIME_OUT_S, wait_until
 from sdk.runtime.device import cuda_problem
 
-__all__ = ["DeviceContext", "device_context", "never_freed", "out_of_memory", "tells_of_memory"]
+__all__ = ["DeviceContext", "Resource", "device_context", "never_freed", "out_of_memory", "tells_of_memory"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,14 @@ def device_context(index: int) -> DeviceContext:
 def never_freed(thing: object) -> None:
     """Keep `thing` for the life of the process, so that its destructor never calls a driver that may not answer."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+class Resource(Protocol):
+    """Memory that is either freed with the context entered, or left to the end of the process."""
+
+    def free(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class DeviceContext:
@@ -152,6 +160,13 @@ class DeviceContext:
             return
         with self.entered("free memory"):
             free()
+
+    def give_back(self, resource: Resource) -> None:
+        """Free what is used no more, or leave it alone where the device was lost; the context must be entered."""
+        if self.lost is None:
+            resource.free()
+        else:
+            resource.abandon()
 
     def free_with(self, owner: object, thing: Any, free: Callable[[], None]) -> None:
         """Call `free` once `owner` is dropped, in whatever thread that is; never on a lost device or after a fork."""

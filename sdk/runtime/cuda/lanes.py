@@ -16,30 +16,22 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from sdk import trt
 from sdk.errors import ClosedError, OutOfMemoryError
-from sdk.runtime.cuda.context import DeviceContext, never_freed
+from sdk.runtime.cuda.context import DeviceContext, Resource, never_freed
 from sdk.runtime.cuda.kernels import Kernels
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
 from sdk.wording import counted
 
-__all__ = ["Lane", "LanePool", "Resource", "prepared"]
+__all__ = ["Lane", "LanePool", "prepared"]
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # one native wait at most: Python hears Ctrl-C between two
-
-
-class Resource(Protocol):
-    """Memory that is either freed with the context entered, or left to the end of the process."""
-
-    def free(self) -> None: ...
-
-    def abandon(self) -> None: ...
 
 
 class Lane:
@@ -119,10 +111,7 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
     try:
         prepare(lane)
     except BaseException:
-        if lane.device.lost is None:
-            lane.free()
-        else:
-            lane.abandon()
+        lane.device.give_back(lane)
         raise
     return lane
 

@@ -86,10 +86,7 @@ def borrowed(device: DeviceContext, memory: M) -> Iterator[M]:
     try:
         yield memory
     finally:
-        if device.lost is None:
-            memory.free()
-        else:
-            memory.abandon()
+        device.give_back(memory)
 
 
 def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
