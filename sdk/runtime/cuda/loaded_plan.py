@@ -180,8 +180,6 @@ def _check_tensors(plan: trt.Plan, engine: Engine) -> None:
 
 def _expected_tensors(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     """The shape of each input and output; -1 where any size will do."""
-    output, crops = recipe.output, {recipe.input.name: (-1, 3, *recipe.input.size_hw)}
-    if output.kind == "heatmap":
-        return {**crops, output.heatmap_name: (-1, recipe.joints, -1, -1)}
-    bins_x, bins_y = recipe.bins_xy
-    return {**crops, output.x_name: (-1, recipe.joints, bins_x), output.y_name: (-1, recipe.joints, bins_y)}
+    sizes = [(-1, -1)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
+    outputs = {name: (-1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
+    return {recipe.input.name: (-1, 3, *recipe.input.size_hw), **outputs}
