@@ -96,20 +96,14 @@ def boxes_from_file(path: Path, *, score_threshold: float = 0.0) -> BoxFile:
 def _from_annotations(path: Path, table: Table, threshold: float) -> BoxFile:
     names = {number: Path(name).as_posix() for number, name in image_names(table, path, InputError).items()}
     persons, entries = person_categories(table), tables_of(table, "annotations", path, InputError)
-    rows = _rows_of(path, "annotations", _persons_of(entries, persons), names, threshold)
-    return BoxFile(
-        path, rows.boxes, rows.refused, {name: number for number, name in names.items()}, frozenset(names.values())
-    )
+    return _from_entries(path, "annotations", _persons_of(entries, persons), names, threshold)
 
 
 def _from_results(path: Path, table: list[object], threshold: float) -> BoxFile:
     entries = result_tables(table, path, InputError)
     numbers = [record_from(entry).image_id for entry in entries]
     names = {number: f"#{number}" for number in numbers if number is not None}
-    rows = _rows_of(path, "", _persons_of(entries, {PERSON}), names, threshold)
-    return BoxFile(
-        path, rows.boxes, rows.refused, {name: number for number, name in names.items()}, frozenset(names.values())
-    )
+    return _from_entries(path, "", _persons_of(entries, {PERSON}), names, threshold)
 
 
 def _persons_of(entries: list[Table], persons: Collection[int]) -> Iterator[tuple[int, Table]]:
@@ -120,9 +114,9 @@ def _persons_of(entries: list[Table], persons: Collection[int]) -> Iterator[tupl
             yield index, entry
 
 
-def _rows_of(
+def _from_entries(
     path: Path, list_name: str, entries: Iterable[tuple[int, Table]], names: Mapping[int, str], threshold: float
-) -> _Rows:
+) -> BoxFile:
     rows = _Rows(threshold)
     for index, entry in entries:
         where, record = f"boxes file '{path}': {list_name}[{index}]", record_from(entry)
@@ -131,7 +125,8 @@ def _rows_of(
         if record.image_id not in names:
             raise InputError(f"{where} is of image {record.image_id}, which 'images' does not list")
         rows.add((names[record.image_id], 0), _coco_row(entry, where), where)
-    return rows
+    ids = {name: number for number, name in names.items()}
+    return BoxFile(path, rows.boxes, rows.refused, ids, frozenset(ids))
 
 
 def _coco_row(entry: Table, where: str) -> Row:
