@@ -131,12 +131,13 @@ def _device(asked: str) -> str:
 
 def _report(trainer: Trainer, last: dict[str, float], arguments: argparse.Namespace) -> None:
     from sdk.toolchain.export import graph_from_recipe, write_graph
+    from sdk.training.files import CURVES, GRAPH, LOG, WEIGHTS
 
     output: Path = arguments.output
-    graph, weights = output / "network.onnx", output / "best.safetensors"
+    graph, weights = output / GRAPH, output / WEIGHTS
     model, _ = graph_from_recipe(trainer.recipe, weights=weights)
     write_graph(model, graph)
-    files = [str(path) for path in (weights, graph, output / "log.csv", output / "curves.png")]
+    files = [str(path) for path in (weights, graph, output / LOG, output / CURVES)]
     if arguments.json:
         print(json.dumps({"epochs": trainer.epoch, "best_pck_0.2": trainer.best, "last": last, "files": files}))
         return

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from sdk.files import whole_file
 
-__all__ = ["RUN_FILES", "write_curves", "write_log"]
+__all__ = ["CURVES", "GRAPH", "LOG", "RUN_FILES", "STATE", "WEIGHTS", "write_curves", "write_log"]
 
-RUN_FILES = ("last.pt", "best.safetensors", "network.onnx", "log.csv", "curves.png")  # of a run's folder
+STATE, WEIGHTS, GRAPH, LOG, CURVES = RUN_FILES = (  # of a run's folder
+    "last.pt", "best.safetensors", "network.onnx", "log.csv", "curves.png"
+)  # fmt: skip
 Row = Mapping[str, float]
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "seconds", "pck_0.2", "pck_0.1", "ap")
 

@@ -32,7 +32,7 @@ from sdk.strict import table_from
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import coordinates_from_bins, joint_weights, targets_from_keypoints
 from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches
-from sdk.training.files import write_curves, write_log
+from sdk.training.files import CURVES, LOG, STATE, WEIGHTS, write_curves, write_log
 from sdk.training.losses import heatmap_loss, heatmap_targets, simcc_loss
 from sdk.training.packages import TRAINING, check_packages
 from sdk.training.parallel import Processes
@@ -254,13 +254,13 @@ class Trainer:
         logger.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
         if row.get("pck_0.2", -math.inf) > self.best:
             self.best = row["pck_0.2"]
-            self._save_weights(self.output / "best.safetensors")
+            self._save_weights(self.output / WEIGHTS)
         self._checkpoint()
         self._draw()
 
     def _draw(self) -> None:
-        write_log(self.output / "log.csv", self.rows)
-        write_curves(self.output / "curves.png", self.rows)
+        write_log(self.output / LOG, self.rows)
+        write_curves(self.output / CURVES, self.rows)
 
     def _save_weights(self, path: Path) -> None:
         from safetensors.torch import save
@@ -285,10 +285,10 @@ class Trainer:
         }
         content = io.BytesIO()
         torch.save(state, content)
-        write_bytes(self.output / "last.pt", content.getvalue())
+        write_bytes(self.output / STATE, content.getvalue())
 
     def _open_output(self, resume: bool) -> None:
-        path = self.output / "last.pt"
+        path = self.output / STATE
         if path.exists() and not resume:
             raise TrainingError(
                 f"'{self.output}' already holds a run; resume it with --resume or choose another folder"
