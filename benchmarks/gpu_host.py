@@ -36,7 +36,7 @@ def main() -> int:
     from tests.support.emulated_gpu import emulated_cuda
     from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
     from tests.support.libcuda import SIMULATED, compiled_libcuda
-    from tests.support.simulated_cuda import simulated_engine
+    from tests.support.simulated_plan import simulated_engine
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

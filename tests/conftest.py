@@ -142,7 +142,8 @@ def clip(tmp_path):
 def simulate(small_graphs, emulated, tmp_path, monkeypatch):
     """A function that opens a simulated device for one kind of engine: (device, engine, kernels)."""
     from tests.support.engines import wrapped_engine
-    from tests.support.simulated_cuda import Simulated, install, simulated_engine
+    from tests.support.simulated_cuda import Simulated
+    from tests.support.simulated_plan import install, simulated_engine
 
     devices = []
 

@@ -15,7 +15,8 @@ from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.session import open_session
 from tests.support.cuda_frames import DeviceArray, random_frame
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
-from tests.support.simulated_cuda import Simulated, install, simulated_engine
+from tests.support.simulated_cuda import Simulated
+from tests.support.simulated_plan import install, simulated_engine
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")

@@ -22,7 +22,7 @@ from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.engines import given_plan
-from tests.support.simulated_cuda import _Context, _Plan, simulated_engine
+from tests.support.simulated_plan import SimulatedContext, SimulatedPlan, simulated_engine
 
 pytestmark = pytest.mark.native
 
@@ -229,7 +229,7 @@ def test_the_first_run_of_a_bucket_reads_the_frame_of_its_call(simulate, monkeyp
 
 def test_a_plan_without_scratch_leaves_the_joints_room(simulate, monkeypatch):
     _, engine, kernels = simulate()
-    monkeypatch.setattr(_Plan, "activation_bytes", 0)
+    monkeypatch.setattr(SimulatedPlan, "activation_bytes", 0)
     frame, affines = random_frame(), random_affines(8)
     with CpuPipeline(OrtSession(engine, threads=1)) as cpu, GpuPipeline(engine, kernels=kernels) as gpu:
         np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
@@ -239,8 +239,8 @@ def test_compiled_kernels_are_kept_for_the_next_process(simulate, monkeypatch):
     _, engine, kernels = simulate()
     note, used = replace(engine.manifest.compiler, name="tensorrt-rtx"), []
     engine = given_plan(engine.folder, note, engine.plan_path.read_bytes())
-    monkeypatch.setattr(_Plan, "kernels", lambda self: b"kernels")
-    monkeypatch.setattr(_Plan, "use_kernels", lambda self, blob: used.append(blob), raising=False)
+    monkeypatch.setattr(SimulatedPlan, "kernels", lambda self: b"kernels")
+    monkeypatch.setattr(SimulatedPlan, "use_kernels", lambda self, blob: used.append(blob), raising=False)
     for _ in range(2):
         with GpuPipeline(engine, kernels=kernels) as gpu:
             gpu.run(random_frame(), random_affines(1))
@@ -255,7 +255,7 @@ def test_a_plan_that_cannot_be_captured_is_enqueued(simulate, monkeypatch, caplo
     if reason == "a DLA":
         engine = simulated_engine(engine.folder, dla_core=1)
     else:
-        monkeypatch.setattr(_Context, "capturable", lambda self, stream: False)
+        monkeypatch.setattr(SimulatedContext, "capturable", lambda self, stream: False)
     cores, load = [], trt.load_plan
     monkeypatch.setattr(trt, "load_plan", lambda *given, dla_core: cores.append(dla_core) or load(*given))
     with GpuPipeline(engine, kernels=kernels) as gpu, caplog.at_level("WARNING"):

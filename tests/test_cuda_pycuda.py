@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.libcuda import SIMULATED, compiled_libcuda
-from tests.support.simulated_cuda import simulated_engine
+from tests.support.simulated_plan import simulated_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = shutil.which("cc") or shutil.which("gcc")

@@ -25,7 +25,7 @@ from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
-from tests.support.simulated_cuda import _Plan
+from tests.support.simulated_plan import SimulatedPlan
 
 
 class Library:
@@ -181,7 +181,7 @@ def opened(folder, library, emulated):
     kernels = EmulatedKernels(loaded(emulated), device, device.hooks())
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
-    trt.load_plan = lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
+    trt.load_plan = lambda compiler, data, dla_core=None: SimulatedPlan(device, session, engine.manifest.recipe)
     return GpuPipeline(engine, kernels=kernels), kernels, device, session
 
 

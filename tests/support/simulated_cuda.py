@@ -1,6 +1,6 @@
-"""A simulated CUDA device for machines without one, at the three lowest borders: PyCUDA's driver, the CUDA runtime that
-the extension's own kernels and bindings call (`emulated_gpu`), and TensorRT's execution context. It proves what the SDK
-does with a device, never a driver, a compiler or a speed: that is what `tests/gpu` is for.
+"""A simulated CUDA device for machines without one, at the two lowest borders: PyCUDA's driver, and the CUDA runtime
+that the extension's own kernels and bindings call (`emulated_gpu`); `simulated_plan` is TensorRT on it. It proves what
+the SDK does with a device, never a driver, a compiler or a speed: that is what `tests/gpu` is for.
 
 "Device memory" is host memory, so an address is a real one. Work is queued on streams and done only when the stream is
 asked often enough, as late as a real device may do it; a copy reads and writes then, not when it was issued. What a
@@ -16,12 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from sdk import trt
-from sdk.manifest import CompilerNote
-from sdk.recipe import Recipe
-from sdk.runtime.ort_session import OrtSession
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks
-from tests.support.engines import given_plan
 
 ALIGN = 512
 INVALID_VALUE, INVALID_CONTEXT, NOT_READY, ILLEGAL_ADDRESS = 1, 201, 600, 700  # CUDA's error numbers
@@ -405,104 +400,11 @@ def hooks_of(device):
     return Hooks(**{name: dict(Hooks._fields_)[name](function) for name, function in functions.items()})
 
 
-class _Plan:
-    """`sdk.trt.Plan` by ONNX Runtime on the simulated memory."""
-
-    activation_bytes = 4096
-    aux_streams = 2
-
-    def __init__(self, device, session, recipe: Recipe):
-        self.device, self.session = device, session
-        output, joints = recipe.output, recipe.joints
-        if output.kind == "simcc":
-            shapes = dict(
-                zip((output.x_name, output.y_name), ((-1, joints, bins) for bins in recipe.bins_xy), strict=True)
-            )
-        else:
-            shapes = {output.heatmap_name: (-1, joints, recipe.input.height // 4, recipe.input.width // 4)}
-        inputs = {recipe.input.name: (-1, 3, *recipe.input.size_hw)}
-        self.tensors = tuple(
-            trt.Tensor(name, name in inputs, device.plan_dtype, shape) for name, shape in {**inputs, **shapes}.items()
-        )
-
-    def create_context(self, *, own_graph=False):
-        if own_graph:
-            self.device.own_graphs += 1
-        return _Context(self)
-
-    def kernels(self):
-        return None
-
-
-class _Context:
-    def __init__(self, plan):
-        self.plan, self.addresses, self.shapes, self.memory, self.aux_streams = plan, {}, {}, None, None
-        self.ran = False
-
-    def set_memory(self, pointer, size_bytes):
-        assert pointer % 256 == 0
-        self.memory = self.plan.device.bytes_at(pointer, size_bytes)
-
-    def set_shape(self, name, shape):
-        self.shapes[name] = tuple(shape)
-
-    def set_address(self, name, pointer):
-        assert pointer % 256 == 0
-        self.addresses[name] = pointer
-
-    def capturable(self, stream):
-        return True
-
-    def set_aux_streams(self, streams):
-        assert len(streams) == self.plan.aux_streams and all(map(self.plan.device.stream, streams))
-        self.aux_streams = streams
-
-    def enqueue(self, stream):
-        from sdk.errors import DeviceError
-
-        device, chosen = self.plan.device, self.plan.device.stream(stream)
-        assert self.aux_streams is not None and stream not in self.aux_streams
-        if device.refuse_in_capture and chosen.capture is not None:
-            raise DeviceError("tensorrt did not run: refused")
-        assert self.ran or chosen.capture is None, "TensorRT prepares a context in its first run, which is no capture"
-        self.ran = True
-        addresses, (shape,) = dict(self.addresses), self.shapes.values()
-        device.enqueues += 1
-
-        def run():
-            self.memory[:] = 0xAB  # the plan's scratch is the plan's
-            source, *outputs = self.plan.tensors
-            dtype = np.dtype(source.dtype)
-            crops = device.bytes_at(addresses[source.name], dtype.itemsize * int(np.prod(shape))).view(dtype)
-            results = self.plan.session.run(crops.reshape(shape).astype(np.float32))
-            for tensor, logits in zip(outputs, results, strict=True):
-                written = logits.astype(tensor.dtype).reshape(-1).view(np.uint8)
-                device.bytes_at(addresses[tensor.name], written.nbytes)[:] = written
-
-        chosen.put(run)
-
-
-def simulated_engine(folder, **options):
-    """Give an engine folder made by `wrapped_engine` a plan of these options that only the simulation can read."""
-    note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan", options)
-    return given_plan(folder, note, b"simulated plan of " + str(folder).encode())
-
-
-def install(monkeypatch, device, engine, cuda):
-    """Put the simulation in the place of PyCUDA and TensorRT; the kernels to hand to `GpuPipeline`.
+def install_device(monkeypatch, device, cuda):
+    """Put the device in the place of PyCUDA and the CUDA runtime; the kernels to hand to `GpuPipeline`.
 
     `cuda`: the emulated CUDA half (the fixture `emulated`).
     """
-    session = OrtSession(engine, threads=1)
-    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
-    monkeypatch.setattr(
-        trt, "load_plan", lambda compiler, data, dla_core=None: _Plan(device, session, engine.manifest.recipe)
-    )
-    return install_device(monkeypatch, device, cuda)
-
-
-def install_device(monkeypatch, device, cuda):
-    """The same for PyCUDA alone."""
     from sdk.runtime import device as choosing
     from sdk.runtime.cuda import bandwidth, context, loaded_plan
 
