@@ -1,6 +1,5 @@
 """The GPU pipeline on a simulated device: the same poses as the CPU's, whatever the frame, and clean bookkeeping."""
 
-import threading
 import weakref
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.engines import given_plan
 from tests.support.simulated_plan import SimulatedContext, SimulatedPlan, simulated_engine
+from tests.support.threads import in_threads
 
 pytestmark = pytest.mark.native
 
@@ -295,17 +295,13 @@ def test_threads_share_the_lanes_and_agree_with_one(simulate):
         expected = [gpu.run(f, a)[0] for f, a in zip(frames, affines, strict=True)]
         wrong = []
 
-        def work():
+        def work(_):
             for index in range(12):
                 found, _ = gpu.run(frames[index % 6], affines[index % 6])
                 if not np.array_equal(found, expected[index % 6]):
                     wrong.append(index)
 
-        threads = [threading.Thread(target=work) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, 6)
     assert not wrong
 
 

@@ -12,6 +12,7 @@ from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
 from tests.support.frames import noise, random_boxes
+from tests.support.threads import in_threads
 
 pytestmark = pytest.mark.native
 
@@ -179,16 +180,12 @@ def test_threads_share_an_estimator(engine):
         expected = [estimate(frame, boxes).keypoints for frame in frames]
         wrong = []
 
-        def work():
+        def work(_):
             for frame, keypoints in zip(frames, expected, strict=True):
                 if not np.array_equal(estimate(frame, boxes).keypoints, keypoints):
                     wrong.append(1)
 
-        workers = [threading.Thread(target=work) for _ in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        in_threads(work, 4)
     assert not wrong
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from sdk.errors import OutputError
 from sdk.files import finished_name, whole_file
 from tests.support.full_disk import full_disk
+from tests.support.threads import in_threads
 
 
 def names_in(folder):
@@ -102,11 +102,7 @@ def test_threads_that_write_one_file_do_not_collide(tmp_path):
         except (OSError, OutputError) as error:
             faults.append(error)
 
-    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda index: write("ab"[index]), 2)
     assert faults == []
     assert path.read_text() in (1000 * "a", 1000 * "b") and names_in(tmp_path) == ["report"]
 

@@ -13,6 +13,7 @@ from sdk import trt
 from sdk.errors import BuildError, EngineError, InputError, MissingDependencyError
 from sdk.trt_messages import TRACE
 from tests.support.engines import SMALL, pooled_simcc_graph
+from tests.support.threads import in_threads
 
 RTX = "tensorrt-rtx"
 needs_rtx = pytest.mark.skipif(trt.flavour(RTX).problem is not None, reason="needs tensorrt-rtx: it compiles anywhere")
@@ -197,11 +198,7 @@ def test_threads_collect_their_own_errors():
             found[name] = list(errors)
             raise ZeroDivisionError
 
-    threads = [threading.Thread(target=work, args=(str(index),)) for index in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda index: work(str(index)), 8)
     assert found == {name: [name] for name in map(str, range(8))}
 
 

@@ -17,6 +17,7 @@ from sdk.networks.weights import weights_file, weights_path
 from sdk.recipe import HeatmapHead, ResNet, Weights
 from sdk.resources import CACHE_VARIABLE
 from tests.support.networks import recipe_of
+from tests.support.threads import in_threads
 
 DATA = np.random.default_rng(5).integers(0, 256, 700_001, dtype=np.uint8).tobytes()
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -205,11 +206,7 @@ def test_a_cache_that_is_a_file_is_named(tmp_path, monkeypatch):
 def test_threads_share_one_download():
     with Server() as server:
         paths = []
-        threads = [threading.Thread(target=lambda: paths.append(fetch(server))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda _: paths.append(fetch(server)), 8)
         assert len(paths) == 8
         assert server.asked == [None]
 

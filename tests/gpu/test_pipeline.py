@@ -13,6 +13,7 @@ from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 from tests.support.gpu_engines import PycudaFrame, compiled_engine, cpu_session, persons, street
 from tests.support.stand_in import is_stand_in
+from tests.support.threads import in_threads
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native, pytest.mark.timeout(900)]
 
@@ -220,11 +221,7 @@ def test_eight_threads_are_bit_identical_to_one(engine):
                     wrong.append((first, turn))
                     return
 
-        threads = [threading.Thread(target=work, args=(first,)) for first in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(work, 8)
     assert wrong == []
 
 

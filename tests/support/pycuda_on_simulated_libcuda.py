@@ -26,6 +26,7 @@ from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
 from tests.support.simulated_plan import SimulatedPlan
+from tests.support.threads import in_threads
 
 
 class Library:
@@ -134,11 +135,7 @@ def checked_frames(gpu, cpu, frame, wrong):
             for _ in range(2):
                 if not np.array_equal(gpu.run(given, affines)[0], cpu.run(frame, affines)[0]):
                     wrong.append([name, count])
-    threads = [threading.Thread(target=gpu.run, args=(frame, random_affines(2))) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda _: gpu.run(frame, random_affines(2)), 6)
     gpu.stages(frame, random_affines(1))
     gpu.network_ms(1, 3)
 
