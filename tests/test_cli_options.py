@@ -30,7 +30,7 @@ def asked(monkeypatch):
 
     for name in (
         "sdk.toolchain.build.build_engine", "sdk.toolchain.build.rebuild_engine", "sdk.PoseEstimator",
-        "sdk.runtime.detector.Detector",
+        "sdk.people.detector.Detector",
     ):  # fmt: skip
         monkeypatch.setattr(name, note)
     return calls

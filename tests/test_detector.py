@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sdk.errors import EngineError, GraphError, InputError
-from sdk.runtime.detector import Detector, decode_yolox, suppress
-from sdk.runtime.tracking import box_iou
+from sdk.people.detector import Detector, decode_yolox, suppress
+from sdk.people.tracking import box_iou
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")

@@ -9,10 +9,10 @@ import pytest
 from sdk import PoseEstimator
 from sdk.errors import ClosedError, EngineError, InputError
 from sdk.geometry import crop_affines
+from sdk.people.tracking import Tracker
 from sdk.runtime import estimator as estimator_module
 from sdk.runtime.pipeline import CpuPipeline
 from sdk.runtime.session import engine_from
-from sdk.runtime.tracking import Tracker
 from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, wrapped_engine
 from tests.support.frames import noise, random_boxes
 
@@ -447,7 +447,7 @@ estimate = PoseEstimator({str(engine.folder)!r}, device="cpu", threads=1)
 @pytest.mark.data
 def test_a_walk_keeps_its_ids(engine, shared):
     """Persons of a real clip, found anew in each frame: whoever overlaps the frame before keeps the number."""
-    from sdk.runtime.tracking import box_iou
+    from sdk.people.tracking import box_iou
 
     capture = cv2.VideoCapture(str(shared / "data" / "samples" / "video" / "000001_mpiinew_test.mp4"))
     detector = shared / "models" / "rtmdet-nano-person.onnx"

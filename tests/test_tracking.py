@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.runtime.tracking import Tracker, box_iou, keypoint_oks
+from sdk.people.tracking import Tracker, box_iou, keypoint_oks
 from sdk.skeletons import skeleton_by_name
 
 SIGMAS = skeleton_by_name("crowdpose14").sigmas

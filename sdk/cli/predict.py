@@ -129,7 +129,7 @@ def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pi
 
 def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator:
     from sdk import PoseEstimator
-    from sdk.runtime.detector import Detector
+    from sdk.people.detector import Detector
 
     detector = None
     if arguments.detector:

@@ -27,15 +27,15 @@ from numpy.typing import ArrayLike, NDArray
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import check_boxes, crop_affines
 from sdk.manifest import Engine
+from sdk.people.detector import Detector
+from sdk.people.tracking import Tracker
 from sdk.poses import Poses
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
-from sdk.runtime.detector import Detector
 from sdk.runtime.frames import bgr_from_frame, check_frame, size_hw_of
 from sdk.runtime.pipeline import Refine, Timings, open_pipeline
-from sdk.runtime.tracking import Tracker
 
 __all__ = ["PoseEstimator"]
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import GraphError, InputError
+from sdk.people.tracking import box_iou
 from sdk.runtime.frames import check_frame
 from sdk.runtime.ort_session import onnxruntime_session
-from sdk.runtime.tracking import box_iou
 
 __all__ = ["Detector", "Kind", "decode_yolox", "suppress"]
 
