@@ -107,7 +107,7 @@ class Poses:
 
         `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
         """
-        from sdk.runtime.drawing import draw_poses
+        from sdk.media.drawing import draw_poses
 
         return draw_poses(frame, self, threshold, boxes=boxes, pixel_format=pixel_format)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.runtime.boxfile import boxes_from_file
+from sdk.media.boxfile import boxes_from_file
 
 HEADER = "file,x1,y1,x2,y2,score,frame"
 

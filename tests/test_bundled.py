@@ -9,9 +9,9 @@ import pytest
 from sdk import PoseEstimator
 from sdk.evaluate.pck import pck, torso_px
 from sdk.manifest import open_engine
+from sdk.media.figures import rendered_figure
 from sdk.recipe import recipe_by_name
 from sdk.resources import bundled_engines, bundled_weights, catalogue_folder
-from sdk.runtime.figures import rendered_figure
 
 NAME = "body14-nano-128x128"
 

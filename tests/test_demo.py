@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdk.cli import main
-from sdk.runtime.figures import Wardrobe, draw_figure, drawn_pose, joints_from_pose, rendered_clip, rendered_figure
+from sdk.media.figures import Wardrobe, draw_figure, drawn_pose, joints_from_pose, rendered_clip, rendered_figure
 from sdk.skeletons import skeleton_by_name
 
 cv2 = pytest.importorskip("cv2")

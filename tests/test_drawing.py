@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
+from sdk.media.drawing import SIDE_COLOURS, confidences, draw_poses
 from sdk.poses import Poses, ScoreScale
-from sdk.runtime.drawing import SIDE_COLOURS, confidences, draw_poses
 from sdk.skeletons import SKELETONS, skeleton_by_name
 
 cv2 = pytest.importorskip("cv2")

@@ -10,8 +10,8 @@ import pytest
 from sdk import PoseEstimator
 from sdk.cli import main
 from sdk.cli.predict import _pictures_of
-from sdk.runtime import outputs
-from sdk.runtime.sources import Source
+from sdk.media import sinks
+from sdk.media.sources import Source
 from tests.support.predict import lines_of, names_in, noise, predict, write
 
 pytestmark = pytest.mark.native
@@ -132,14 +132,14 @@ def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(small_engine, pho
 
 
 def test_ctrl_c_in_a_video_leaves_no_video(small_engine, clip, tmp_path, monkeypatch, caplog):
-    real = outputs.VideoFile.write
+    real = sinks.VideoFile.write
 
     def interrupted(self, picture):
         real(self, picture)
         if self._count == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.VideoFile, "write", interrupted)
+    monkeypatch.setattr(sinks.VideoFile, "write", interrupted)
     assert predict(small_engine, clip, "--save", tmp_path / "out") == 1
     assert f"interrupted after 3 frames; lost: the unfinished '{tmp_path / 'out' / 'clip.mp4'}'" in caplog.text
     assert names_in(tmp_path / "out") == []
@@ -177,15 +177,15 @@ def test_a_full_disk_leaves_nothing(small_engine, photos, tmp_path, monkeypatch,
 
 
 def test_a_picture_of_an_unknown_ending_is_refused(tmp_path):
-    with pytest.raises(outputs.OutputError, match=r"a\.xyz' cannot be encoded .*choose an ending such as \.jpg"):
-        outputs.write_picture(tmp_path / "a.xyz", noise(0))
+    with pytest.raises(sinks.OutputError, match=r"a\.xyz' cannot be encoded .*choose an ending such as \.jpg"):
+        sinks.write_picture(tmp_path / "a.xyz", noise(0))
     assert names_in(tmp_path) == []
 
 
 def test_a_video_that_lost_frames_is_no_video(tmp_path):
     with (
-        pytest.raises(outputs.OutputError, match="only 2 of 3 frames arrived"),
-        outputs.VideoFile(tmp_path / "v.mp4", 25) as video,
+        pytest.raises(sinks.OutputError, match="only 2 of 3 frames arrived"),
+        sinks.VideoFile(tmp_path / "v.mp4", 25) as video,
     ):
         for index in range(2):
             video.write(noise(index))

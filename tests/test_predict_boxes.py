@@ -7,8 +7,8 @@ import pytest
 
 from sdk.cli.predict import _ImageIds
 from sdk.errors import InputError
-from sdk.runtime.boxfile import boxes_from_file
-from sdk.runtime.sources import Source
+from sdk.media.boxfile import boxes_from_file
+from sdk.media.sources import Source
 from tests.support.predict import lines_of, predict, write
 
 pytestmark = pytest.mark.native

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.runtime.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
+from sdk.media.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.pictures import turned_jpeg, vast_png
 from tests.support.predict import lines_of, names_in, noise, predict
 

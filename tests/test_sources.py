@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdk.runtime.sources import Source, Unreadable, frames_of, read_image, sources_from
+from sdk.media.sources import Source, Unreadable, frames_of, read_image, sources_from
 from tests.support.engines import SMALL
 
 cv2 = pytest.importorskip("cv2")

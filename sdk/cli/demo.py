@@ -94,7 +94,7 @@ def _engine(arguments: argparse.Namespace) -> Engine:
 def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
     """Run the clip frame by frame and write it, annotated."""
     from sdk import PoseEstimator
-    from sdk.runtime.outputs import VideoFile, write_picture
+    from sdk.media.sinks import VideoFile, write_picture
 
     middle = None
     with (
@@ -115,7 +115,7 @@ def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
 
 
 def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | None]]:
-    from sdk.runtime.figures import rendered_clip
+    from sdk.media.figures import rendered_clip
 
     if arguments.source is None:
         yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
@@ -126,7 +126,7 @@ def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | Non
 
 def _source_frames(name: str) -> Iterator[Frame]:
     from sdk.errors import InputError
-    from sdk.runtime.sources import Unreadable, frames_of, sources_from
+    from sdk.media.sources import Unreadable, frames_of, sources_from
 
     for source in sources_from([name]):
         for frame in frames_of(source):

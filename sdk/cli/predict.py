@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdk.cli._lines import PartFile
+    from sdk.media.boxfile import BoxFile
+    from sdk.media.sinks import VideoFile
+    from sdk.media.sources import Source
     from sdk.poses import Poses
-    from sdk.runtime.boxfile import BoxFile
     from sdk.runtime.estimator import PoseEstimator
-    from sdk.runtime.outputs import VideoFile
-    from sdk.runtime.sources import Source
 
     Frame = NDArray[np.uint8]
 
@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.runtime.boxfile import boxes_from_file
-    from sdk.runtime.sources import sources_from
+    from sdk.media.boxfile import boxes_from_file
+    from sdk.media.sources import sources_from
 
     _check_words(arguments)
     sources = sources_from(arguments.sources)
@@ -183,7 +183,7 @@ class _Job:
 
     def predict(self, estimate: PoseEstimator, source: Source) -> None:
         """All frames of one source, its annotated copy included."""
-        from sdk.runtime.sources import Unreadable, frames_of
+        from sdk.media.sources import Unreadable, frames_of
 
         estimate.reset_tracks()
         try:
@@ -256,7 +256,7 @@ class _Job:
 
     def _save(self, source: Source, frame: Frame, poses: Poses, stack: ExitStack) -> None:
         """The annotated picture, or one more of the annotated video that is closed with `stack`."""
-        from sdk.runtime.outputs import VideoFile, write_picture
+        from sdk.media.sinks import VideoFile, write_picture
 
         target = self._pictures.get(source)
         if target is None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sdk.evaluate.datasets import Dataset
 from sdk.evaluate.predicting import read_picture
+from sdk.media.drawing import draw_poses
 from sdk.poses import Poses
-from sdk.runtime.drawing import draw_poses
 from sdk.skeletons import Skeleton
 
 __all__ = ["data_uri", "person_picture"]

@@ -25,9 +25,9 @@ from sdk.evaluate.datasets import Dataset, Picture
 from sdk.evaluate.journal import Journal
 from sdk.geometry import crop_affines
 from sdk.manifest import Engine
+from sdk.media.sources import Unreadable, read_stored_image
 from sdk.recipe import Recipe
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine, open_pipeline
-from sdk.runtime.sources import Unreadable, read_stored_image
 
 __all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runners", "predict", "read_picture"]
 

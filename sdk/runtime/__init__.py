@@ -1,1 +1,1 @@
-"""What runs on the device: sessions, the estimator, detector, tracking, streams. Imports neither torch nor onnx."""
+"""What runs an engine: sessions, pipelines, the estimator, frames in memory. Imports neither torch nor onnx."""

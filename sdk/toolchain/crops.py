@@ -32,9 +32,9 @@ from sdk.coco import (
 )
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
+from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
 from sdk.oks import areas_from_boxes
 from sdk.recipe import Recipe
-from sdk.runtime.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
 
 __all__ = ["CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sdk.media.figures import rendered_figure
 from sdk.recipe import recipe_by_name, recipe_from_table
-from sdk.runtime.figures import rendered_figure
 from sdk.skeletons import skeleton_by_name
 
 JOINTS = list(skeleton_by_name("crowdpose14").joints)

@@ -10,7 +10,7 @@ import pytest
 
 from sdk import cli
 from sdk.errors import InputError, OutputError
-from sdk.runtime.outputs import VideoFile
+from sdk.media.sinks import VideoFile
 
 cv2 = pytest.importorskip("cv2")
 

@@ -1,0 +1,1 @@
+"""Where frames and boxes come from and where poses go: pictures, videos, cameras, drawing. No network runs here."""
