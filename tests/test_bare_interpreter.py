@@ -70,7 +70,7 @@ def test_importing_pulls_nothing_heavy_in():
     """In this very environment, where the heavy packages are installed."""
     code = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
-import sdk, sdk.runtime.doctor
+import sdk, sdk.cli._findings
 from sdk import PoseEstimator
 print([n for n in {HEAVY!r} if n in sys.modules])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from sdk import trt
+from sdk.cli import _findings as doctor
 from sdk.cli import main
+from sdk.cli._findings import Finding, examine, jetpack_from_release, runnable_devices
 from sdk.cuda_devices import CudaDevice
-from sdk.runtime import doctor
-from sdk.runtime.doctor import Finding, examine, jetpack_from_release, runnable_devices
 
 
 def named(findings):

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from sdk.runtime.doctor import examine, runnable_devices, table_from_findings
+    from sdk.cli._findings import examine, runnable_devices, table_from_findings
 
     findings = examine()
     devices = runnable_devices(findings)
