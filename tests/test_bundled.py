@@ -37,7 +37,7 @@ def test_the_graph_is_what_the_weights_make():
 
     from sdk.manifest import sha256_of_file
     from sdk.networks import load_checkpoint, network_from_recipe
-    from sdk.runtime.session import open_session
+    from sdk.runtime.opening import open_session
 
     weights = bundled_weights(NAME)
     engine = open_engine(bundled_engines()[f"{NAME}.fp32"])

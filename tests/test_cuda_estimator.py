@@ -12,7 +12,7 @@ from sdk.errors import ClosedError, EngineError, InputError
 from sdk.runtime import device as choosing
 from sdk.runtime.cuda import gpu_pipeline, tensorrt_session
 from sdk.runtime.cuda.frame_lane import FrameLane
-from sdk.runtime.session import open_session
+from sdk.runtime.opening import open_session
 from tests.support.cuda_frames import DeviceArray, random_frame
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.simulated_cuda import Simulated

@@ -11,8 +11,8 @@ from sdk.errors import ClosedError, EngineError, InputError
 from sdk.geometry import crop_affines
 from sdk.people.tracking import Tracker
 from sdk.runtime import estimator as estimator_module
+from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import CpuPipeline
-from sdk.runtime.session import engine_from
 from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, wrapped_engine
 from tests.support.frames import noise, random_boxes
 

@@ -10,9 +10,9 @@ from sdk.errors import ClosedError
 from sdk.geometry import crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.runtime import estimator as estimator_module
+from sdk.runtime.opening import engine_from
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
-from sdk.runtime.session import engine_from
 from tests.support.engines import wrapped_engine
 from tests.support.frames import noise, random_boxes
 

@@ -9,8 +9,8 @@ import pytest
 from sdk import PoseEstimator
 from sdk.errors import InputError
 from sdk.runtime import estimator as estimator_module
+from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import CpuPipeline
-from sdk.runtime.session import engine_from
 from tests.support.frames import noise, random_boxes
 from tests.support.threads import in_threads
 

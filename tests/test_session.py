@@ -10,7 +10,8 @@ from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
 from sdk.resources import bundled_engines
 from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
-from sdk.runtime.session import check_crops, engine_from, open_session
+from sdk.runtime.opening import engine_from, open_session
+from sdk.runtime.session import check_crops
 from sdk.trt import Flavour
 from tests.support.engines import (
     SMALL,
@@ -195,7 +196,7 @@ def test_a_folder_goes_before_the_bundled_engine_of_its_name(tmp_path, monkeypat
 
 
 def test_an_installation_without_engines_says_so(monkeypatch):
-    monkeypatch.setattr("sdk.runtime.session.bundled_engines", dict)
+    monkeypatch.setattr("sdk.runtime.opening.bundled_engines", dict)
     with pytest.raises(EngineError, match="no engine ships with this installation; name an engine folder"):
         engine_from(None)
 

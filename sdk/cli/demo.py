@@ -81,7 +81,7 @@ class _Seen:
 
 def _engine(arguments: argparse.Namespace) -> Engine:
     """The bundled network's engine, compiled for this machine into the output folder."""
-    from sdk.runtime.session import engine_from
+    from sdk.runtime.opening import engine_from
     from sdk.toolchain.build import rebuild_engine
     from sdk.toolchain.compile import CompileOptions
 

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.runtime.session import engine_from
+    from sdk.runtime.opening import engine_from
     from sdk.toolchain.inspect import facts_of_engine
 
     facts = facts_of_engine(engine_from(arguments.engine))

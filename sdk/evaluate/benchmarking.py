@@ -26,8 +26,8 @@ from sdk.evaluate.peer import Peer, rtmlib_peer
 from sdk.evaluate.power import PowerLog, find_power_meter
 from sdk.manifest import Engine
 from sdk.runtime.estimator import PoseEstimator
-from sdk.runtime.pipeline import open_pipeline
-from sdk.runtime.session import Session, engine_from, open_session
+from sdk.runtime.opening import engine_from, open_pipeline, open_session
+from sdk.runtime.session import Session
 from sdk.wording import counted
 
 __all__ = ["FORMAT", "BenchmarkOptions", "benchmark", "boxes_in_frame", "noise_frame"]

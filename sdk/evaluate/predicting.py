@@ -27,7 +27,8 @@ from sdk.geometry import crop_affines
 from sdk.manifest import Engine
 from sdk.media.sources import Unreadable, read_stored_image
 from sdk.recipe import Recipe
-from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine, open_pipeline
+from sdk.runtime.opening import open_pipeline
+from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine
 
 __all__ = ["BatchRunner", "PictureRunner", "Runner", "Timing", "open_runners", "predict", "read_picture"]
 

@@ -28,8 +28,8 @@ from sdk.evaluate.predicting import Runner, Timing, open_runners, predict
 from sdk.evaluate.scoring import Nms, Rules, Scores, scores_of
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
+from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import Refine
-from sdk.runtime.session import engine_from
 
 __all__ = ["Verification", "VerifyOptions", "verify"]
 

@@ -35,7 +35,8 @@ from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.frames import bgr_from_frame, check_frame, size_hw_of
-from sdk.runtime.pipeline import Refine, Timings, open_pipeline
+from sdk.runtime.opening import open_pipeline
+from sdk.runtime.pipeline import Refine, Timings
 
 __all__ = ["PoseEstimator"]
 

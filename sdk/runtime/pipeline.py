@@ -1,15 +1,13 @@
 """From a checked frame and affines to joints: crop, network, decode, for one chunk of persons. It knows no boxes.
 
-with open_pipeline("rtmpose-s-256x192.fp16", "cpu") as pipeline:
+with CpuPipeline(session) as pipeline:                        # sdk.runtime.opening chooses the device
     persons, timings_ms = pipeline.run(frame, affines)        # N x K x 3: x, y in frame pixels, score
 """
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +17,10 @@ from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
-from sdk.runtime.device import choose_device
 from sdk.runtime.frames import crop_options
-from sdk.runtime.session import Session, engine_from
+from sdk.runtime.session import Session
 
-__all__ = ["CpuPipeline", "Pipeline", "Refine", "Timings", "open_pipeline"]
-
-log = logging.getLogger(__name__)
+__all__ = ["CpuPipeline", "Pipeline", "Refine", "Timings"]
 
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
@@ -61,36 +56,6 @@ class Pipeline(Closing, Protocol):
     def warm(self, *, flip: bool = False) -> None:
         """Do now what would make the first calls slower than later ones."""
         ...
-
-
-def open_pipeline(
-    engine: Engine | str | Path | None,
-    device: str = "auto",
-    *,
-    refine: Refine = "none",
-    pixel_format: str = "bgr",
-    threads: int | None = None,
-) -> Pipeline:
-    """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
-    crop_options(pixel_format)  # refuses an unknown format
-    if refine not in get_args(Refine):
-        raise InputError(f"refine must be one of {', '.join(get_args(Refine))} (got {refine!r})")
-    opened = engine_from(engine)
-    if refine != "none" and opened.manifest.recipe.output.kind == "heatmap":
-        raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
-    weights = opened.manifest.weights
-    if weights.kind == "random":
-        log.warning("engine '%s' has random weights (%s): its poses mean nothing", opened.folder.name, weights.source)
-    chosen, reason = choose_device(opened, device)
-    if device == "auto":
-        log.info("engine '%s' runs on %s: %s", opened.folder.name, chosen, reason)
-    if chosen.kind == "cuda":
-        from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
-
-        return GpuPipeline(opened, index=chosen.index, refine=refine, pixel_format=pixel_format)
-    from sdk.runtime.ort_session import OrtSession
-
-    return CpuPipeline(OrtSession(opened, threads=threads), refine=refine, pixel_format=pixel_format, threads=threads)
 
 
 class CpuPipeline(Closing):

@@ -23,7 +23,8 @@ import numpy as np
 from sdk.errors import CalibrationError
 from sdk.manifest import Engine
 from sdk.runtime.device import compute_capability, cuda_problem, native_problem
-from sdk.runtime.session import Session, open_session
+from sdk.runtime.opening import open_session
+from sdk.runtime.session import Session
 from sdk.toolchain.build import BuildOptions, build_engine, placed_engine
 from sdk.toolchain.compile import CompileOptions, choose_compiler
 from sdk.toolchain.engine import check_output
