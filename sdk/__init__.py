@@ -17,14 +17,14 @@ from sdk.errors import SdkError
 from sdk.poses import Poses
 
 if TYPE_CHECKING:
-    from sdk.runtime.estimator import PoseEstimator
+    from sdk.people.estimator import PoseEstimator
     from sdk.runtime.memory import pinned_frame
 
 __all__ = ["PoseEstimator", "Poses", "SdkError", "__version__", "pinned_frame"]
 
 __version__ = "0.1.0"
 
-_LAZY = {"PoseEstimator": "sdk.runtime.estimator", "pinned_frame": "sdk.runtime.memory"}
+_LAZY = {"PoseEstimator": "sdk.people.estimator", "pinned_frame": "sdk.runtime.memory"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from sdk.evaluate.predicting import BatchRunner, PictureRunner, _check_same_crop
 from sdk.evaluate.report import report_table
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.manifest import open_engine
-from sdk.runtime.estimator import PoseEstimator
+from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import open_pipeline
 from sdk.skeletons import skeleton_by_name
 from tests.support.engines import BODY14, SMALL, pooled_simcc_graph, wrapped_engine

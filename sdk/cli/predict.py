@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sdk.media.boxfile import BoxFile
     from sdk.media.sinks import VideoFile
     from sdk.media.sources import Source
+    from sdk.people.estimator import PoseEstimator
     from sdk.poses import Poses
-    from sdk.runtime.estimator import PoseEstimator
 
     Frame = NDArray[np.uint8]
 

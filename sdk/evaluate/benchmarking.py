@@ -25,7 +25,7 @@ from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.peer import Peer, rtmlib_peer
 from sdk.evaluate.power import PowerLog, find_power_meter
 from sdk.manifest import Engine
-from sdk.runtime.estimator import PoseEstimator
+from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import engine_from, open_pipeline, open_session
 from sdk.runtime.session import Session
 from sdk.wording import counted

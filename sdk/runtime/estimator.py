@@ -1,20 +1,19 @@
-"""`PoseEstimator`: a frame and boxes in, `Poses` out. It checks, makes affines, chunks and assembles; pixels are the
-pipeline's work.
+"""`BoxEstimator`: a frame and boxes in, `Poses` out. It checks, makes affines, chunks and assembles; pixels are the
+pipeline's work, and who is in a frame is told to it: `sdk.people.estimator` finds and follows persons.
 
-    with PoseEstimator("rtmpose-s-256x192.fp16") as estimate:
+    with BoxEstimator("rtmpose-s-256x192.fp16") as estimate:
         poses = estimate(frame_bgr, boxes_xyxy)
 
-One estimator serves one video when it tracks. Without a tracker, several threads may call it.
+Several threads may call it.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -22,38 +21,32 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import check_boxes, crop_affines
 from sdk.manifest import Engine
-from sdk.people.detector import Detector
-from sdk.people.tracking import Tracker
 from sdk.poses import Poses
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.confidence import scale_from_recipe
 from sdk.runtime.cuda.device_frames import is_device_array
-from sdk.runtime.frames import bgr_from_frame, check_frame, size_hw_of
+from sdk.runtime.frames import check_frame, size_hw_of
 from sdk.runtime.opening import open_pipeline
 from sdk.runtime.pipeline import Refine, Timings
 
-__all__ = ["PoseEstimator"]
+__all__ = ["BoxEstimator", "Found", "check_found"]
 
 Float32Array = NDArray[np.float32]
 Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
-DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 
-class PoseEstimator(Closing):
+class BoxEstimator(Closing):
     """An engine, opened: call it with a BGR frame and boxes.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
-    'cuda:N'. `detector`: a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N).
-    `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
-    two detections take the previous joints' boxes. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule.
-    `threads`: of ONNX Runtime and the native ops (by default all cores, and one). `pixel_format`: 'bgr', or another of
-    `sdk.runtime.frames.PIXEL_FORMATS`.
+    'cuda:N'. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native
+    ops (by default all cores, and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`.
     """
 
     def __init__(
@@ -61,28 +54,16 @@ class PoseEstimator(Closing):
         engine: Engine | str | Path | None = None,
         *,
         device: str = "auto",
-        detector: str | Path | DetectorLike | None = None,
-        tracker: Tracker | bool | None = None,
-        detect_every: int = 1,
         refine: Refine = "none",
         flip_test: bool = False,
         threads: int | None = None,
         pixel_format: str = "bgr",
     ) -> None:
-        _check_helpers(detector, tracker)
-        self._tracker = Tracker() if tracker is True else tracker or None
-        if detect_every != 1 and (type(detect_every) is not int or detect_every < 1 or self._tracker is None):
-            raise InputError(
-                f"detect_every must be a whole number of at least 1, and needs a tracker above 1 (got {detect_every!r})"
-            )
-        self._detector = Detector(detector, threads=threads) if isinstance(detector, (str, Path)) else detector
-        self._detect_every = detect_every
         self._flip_test = flip_test
         self._pixel_format = pixel_format
         self._pipeline = open_pipeline(engine, device, refine=refine, pixel_format=pixel_format, threads=threads)
         self._scale = scale_from_recipe(self.recipe)
-        self._frames_seen = 0
-        self._tracking, self._starting = Lock(), Lock()
+        self._starting = Lock()
         self._worker: ThreadPoolExecutor | None = None
         self._closed = False
         self._pid = os.getpid()
@@ -102,7 +83,7 @@ class PoseEstimator(Closing):
     def __call__(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Poses:
         """The poses in `frame` (uint8 H x W x 3, BGR) of the persons in `boxes` (N x 4 xyxy, frame pixels).
 
-        Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame.
+        Without boxes: the whole frame.
         """
         self._check_open()
         return self._call(frame, boxes, box_scores)
@@ -110,8 +91,8 @@ class PoseEstimator(Closing):
     def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
         """The call in the background. The frame must not change until the future is done; boxes may.
 
-        Calls start in the order of submission; with a tracker, or on the CPU, each waits for the one before. A frame in
-        device memory may still be being made, on the calling thread's current stream.
+        Calls start in the order of submission; where one runs at a time, as on the CPU, each waits for the one before.
+        A frame in device memory may still be being made, on the calling thread's current stream.
         """
         self._check_open()
         if _on_device(frame):
@@ -151,13 +132,6 @@ class PoseEstimator(Closing):
         self._check_open()
         self._pipeline.warm(flip=self._flip_test)
 
-    def reset_tracks(self) -> None:
-        """Forget the persons of the frames so far, as before another video. Nothing happens without a tracker."""
-        with self._tracking:
-            self._frames_seen = 0
-            if self._tracker is not None:
-                self._tracker.reset()
-
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
         self._close(finish=True)
@@ -178,15 +152,11 @@ class PoseEstimator(Closing):
         self._pipeline.close()
 
     def _in_flight(self) -> int:
-        """How many submitted calls run at once: the device's lanes, one where frames depend on each other."""
-        return 1 if self._tracker is not None else getattr(self._pipeline, "lanes", 1)
+        """How many submitted calls run at once: the device's lanes."""
+        return getattr(self._pipeline, "lanes", 1)
 
     def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
-        pixels = self._checked(frame)
-        if self._tracker is None:
-            return self._estimate(pixels, boxes, box_scores)
-        with self._tracking:
-            return self._identified(self._tracker, self._estimate(pixels, boxes, box_scores))
+        return self._estimate(self._checked(frame), boxes, box_scores)
 
     def _checked(self, frame: object) -> Any:
         """A checked frame, H x W x 3 or NV12; one in device memory as it is, which its pipeline checks."""
@@ -198,7 +168,7 @@ class PoseEstimator(Closing):
         start = perf_counter()
         timings: Timings = {}
         if boxes is not None:
-            found, found_scores = _check_found(boxes, box_scores)
+            found, found_scores = check_found(boxes, box_scores)
         elif box_scores is None:
             found, found_scores = self._find(frame, timings)
         else:
@@ -216,28 +186,9 @@ class PoseEstimator(Closing):
         )
 
     def _find(self, frame: Any, timings: Timings) -> Found:
-        size_hw = size_hw_of(frame, self._pixel_format)
-        turn = self._frames_seen % self._detect_every == 0
-        self._frames_seen += 1
-        if self._tracker is not None and not (self._detector and turn):
-            followed = self._tracker.next_boxes(self._scale.fair, size_hw)
-            if len(followed):
-                return followed, np.ones(len(followed), np.float32)
-        if self._detector is None:
-            return np.array([[0, 0, size_hw[1], size_hw[0]]], np.float32), np.ones(1, np.float32)
-        if not isinstance(frame, np.ndarray):
-            raise InputError("a detector needs the frame in host memory; give boxes with a frame in device memory")
-        start = perf_counter()
-        found = self._detector(bgr_from_frame(frame, self._pixel_format))
-        timings["detect"] = 1e3 * (perf_counter() - start)
-        if not isinstance(found, (tuple, list)) or len(found) != 2:
-            raise InputError(
-                f"detector must give a pair, boxes N x 4 xyxy and scores N (it gave {type(found).__name__})"
-            )
-        try:
-            return _check_found(*found)
-        except InputError as error:
-            raise InputError(f"what the detector gave cannot be used: {error}") from error
+        """The boxes of a frame that came without: the whole of it."""
+        height, width = size_hw_of(frame, self._pixel_format)
+        return np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32)
 
     def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
         """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
@@ -252,28 +203,11 @@ class PoseEstimator(Closing):
             return chunks[0]
         return np.concatenate(chunks) if chunks else np.zeros((0, self.recipe.joints, 3), np.float32)
 
-    def _identified(self, tracker: Tracker, poses: Poses) -> Poses:
-        start = perf_counter()
-        ids = tracker.update(poses.boxes, poses.keypoints, poses.scores, poses.skeleton.sigmas, self._scale.fair)
-        spent = 1e3 * (perf_counter() - start)
-        total = float(poses.timings_ms["total"]) + spent
-        return replace(poses, track_ids=ids, timings_ms={**poses.timings_ms, "track": spent, "total": total})
-
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
         if os.getpid() != self._pid:
             raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
-
-
-def _check_helpers(detector: object, tracker: object) -> None:
-    if not (detector is None or isinstance(detector, (str, Path)) or callable(detector)):
-        raise InputError(
-            "detector must be a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N) "
-            f"(got {detector!r})"
-        )
-    if not isinstance(tracker, (bool, Tracker, type(None))):
-        raise InputError(f"tracker must be True, or a Tracker, or None (got {tracker!r})")
 
 
 def _frame_and_boxes(item: object) -> tuple[object, object, object]:
@@ -292,7 +226,7 @@ def _on_device(frame: object) -> bool:
     return not isinstance(frame, np.ndarray) and is_device_array(frame)
 
 
-def _check_found(boxes: object, scores: object) -> Found:
+def check_found(boxes: object, scores: object) -> Found:
     """Boxes as N x 4 float32 and their scores as N float32; ones where none are given."""
     checked = check_boxes(boxes)
     return checked, _check_box_scores(scores, len(checked))
