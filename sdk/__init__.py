@@ -31,3 +31,12 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'sdk' has no attribute '{name}'")
+
+
+def _draw(*arguments: Any, **options: Any) -> Any:
+    from sdk.media.drawing import draw_poses
+
+    return draw_poses(*arguments, **options)
+
+
+Poses.artist = staticmethod(_draw)

@@ -8,9 +8,9 @@ cv2.imwrite("out.png", sure.draw(frame))
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Poses:
     track_ids: NDArray[np.int64] | None = None  # N, aligned with the rows
     timings_ms: Mapping[str, float | str] = field(default_factory=dict)
     score_scale: ScoreScale = ScoreScale()
+    artist: ClassVar[Callable[..., NDArray[np.uint8]]]  # how poses are drawn: `sdk` names it, this module knows none
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """`keypoints, scores = poses`, as rtmlib returns them."""
@@ -107,9 +108,7 @@ class Poses:
 
         `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
         """
-        from sdk.media.drawing import draw_poses
-
-        return draw_poses(frame, self, threshold, boxes=boxes, pixel_format=pixel_format)
+        return type(self).artist(frame, self, threshold, boxes=boxes, pixel_format=pixel_format)
 
     def _rows(self, rows: Any) -> NDArray[np.intp]:
         """The numbers of the persons that an index names; RowError where it names none."""

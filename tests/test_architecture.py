@@ -9,23 +9,30 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(p for p in (ROOT / "sdk").rglob("*.py"))
 IDS = [str(p.relative_to(ROOT)) for p in MODULES]
-PHASES = ("networks", "toolchain", "runtime", "evaluate", "training", "cli")
-FORBIDDEN = {  # phase -> phases it may not import
-    "runtime": {"networks", "toolchain", "training", "evaluate", "cli"},
-    "networks": {"toolchain", "runtime", "evaluate", "training", "cli"},
-    "toolchain": {"training", "evaluate", "cli"},
-    "evaluate": {"training", "cli"},
-    "training": {"cli"},
-    "": set(PHASES),
+MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared words
+    "": set(),
+    "networks": set(),
+    "runtime": set(),
+    "media": {"runtime"},
+    "people": {"runtime"},
+    "toolchain": {"networks", "runtime", "media"},
+    "evaluate": {"networks", "runtime", "media", "people", "toolchain"},
+    "training": {"networks", "runtime", "media", "toolchain", "evaluate"},
+    "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training"},
 }
+RUN_TIME = ("", "runtime", "media", "people")  # what a device needs: no torch, no onnx
 BUILD_TIME_ONLY = {"torch", "onnx", "onnxscript", "onnxslim", "safetensors"}
 RUNTIME_OPTIONAL = {"onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "cv2", "pycocotools", "matplotlib", "tqdm"}
 FLAVOURS = {"tensorrt", "tensorrt_rtx"}
 
 
-def phase_of(path):
+def room_of(path):
     parts = path.relative_to(ROOT / "sdk").parts
     return parts[0] if len(parts) > 1 else ""
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def imports_of(tree, *, top_level_only):
@@ -45,28 +52,49 @@ def imports_of(tree, *, top_level_only):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_phases_import_only_what_they_may(path):
-    tree = ast.parse(path.read_text())
-    phase = phase_of(path)
-    top_level_only = phase == ""  # shared words may reach for a phase inside a function, as `Poses.draw` does
-    for name in imports_of(tree, top_level_only=top_level_only):
+def test_rooms_import_only_what_they_may(path):
+    room = room_of(path)
+    if path == ROOT / "sdk" / "__init__.py":  # the face of the package: it names what each room offers
+        return
+    for name in imports_of(ast.parse(path.read_text()), top_level_only=False):
         parts = name.split(".")
-        if parts[0] == "sdk" and len(parts) > 1:
-            assert parts[1] not in FORBIDDEN.get(phase, set()), f"{phase or 'shared words'} imports {name}"
+        if parts[0] == "sdk" and len(parts) > 1 and parts[1] in MAY_IMPORT:
+            assert parts[1] in {room, *MAY_IMPORT[room]}, f"{room or 'shared words'} imports {name}"
+
+
+def test_no_module_imports_one_that_imports_it():
+    """Neither at the top nor inside functions: whatever a module knows does not know it."""
+    names = {module_name(path): path for path in MODULES}
+    graph = {
+        name: {found for found in imports_of(ast.parse(path.read_text()), top_level_only=False) if found in names}
+        for name, path in names.items()
+        if path.name != "__init__.py"
+    }
+    finished = set()
+
+    def visit(name, walked):
+        assert name not in walked, f"a circle: {' -> '.join([*walked[walked.index(name) :], name])}"
+        if name in graph and name not in finished:
+            for found in sorted(graph[name]):
+                visit(found, [*walked, name])
+            finished.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_heavy_packages_are_imported_where_used(path):
     top = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=True)}
-    if phase_of(path) in ("", "runtime", "cli"):
+    if room_of(path) in (*RUN_TIME, "cli"):
         assert not top & (BUILD_TIME_ONLY | RUNTIME_OPTIONAL)
-    if phase_of(path) == "evaluate":
+    if room_of(path) == "evaluate":
         assert not top & BUILD_TIME_ONLY
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_the_run_time_never_imports_build_time_packages(path):
-    if phase_of(path) in ("", "runtime"):
+    if room_of(path) in RUN_TIME:
         names = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=False)}
         assert not names & BUILD_TIME_ONLY
 
@@ -88,13 +116,13 @@ def test_functions_are_short_and_documented_modules_declare_their_names(path):
             assert length <= 60, f"{node.name} has {length} lines"
     has_names = any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in tree.body)
     declared = any(isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__" for n in tree.body)
-    assert declared or not has_names or phase_of(path) == "cli", "__all__ is missing"
+    assert declared or not has_names or room_of(path) == "cli", "__all__ is missing"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_the_library_neither_prints_nor_catches_everything(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and phase_of(path) != "cli":
+        if isinstance(node, ast.Call) and room_of(path) != "cli":
             assert ast.unparse(node.func) != "print"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, "a bare except hides causes"

@@ -9,7 +9,8 @@ from sdk import PoseEstimator, ops
 from sdk.errors import ClosedError
 from sdk.geometry import crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
-from sdk.runtime import estimator as estimator_module
+from sdk.people import estimator as pose_estimator
+from sdk.runtime import estimator as box_estimator
 from sdk.runtime.opening import engine_from
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
@@ -34,7 +35,7 @@ def estimate(request, engines):
 
 def test_threads_are_the_sessions_the_ops_and_the_detectors(engines, monkeypatch):
     asked, before = [], ops.threads()
-    monkeypatch.setattr(estimator_module, "Detector", lambda path, threads: asked.append((path, threads)))
+    monkeypatch.setattr(pose_estimator, "Detector", lambda path, threads: asked.append((path, threads)))
     try:
         with PoseEstimator(engines["simcc"], device="cpu", detector="person.onnx", threads=2) as estimate:
             options = estimate._pipeline.session._session.get_session_options()
@@ -65,7 +66,8 @@ def test_times_of_chunks_add_up(estimate, monkeypatch):
 def test_the_total_includes_tracking(engines, monkeypatch):
     ticks = iter(range(9))  # seconds
     with PoseEstimator(engines["simcc"], device="cpu", tracker=True) as estimate:
-        monkeypatch.setattr(estimator_module, "perf_counter", lambda: next(ticks))
+        for module in (box_estimator, pose_estimator):
+            monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
         assert estimate(noise(), []).timings_ms == {"total": 2000.0, "track": 1000.0}
 
 
