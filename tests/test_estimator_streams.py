@@ -164,13 +164,39 @@ def test_a_stream_left_early_does_no_work_ahead(engine, monkeypatch):
     assert len(calls) <= 2  # the second may have begun
 
 
-def test_a_fault_of_the_camera_comes_through(engine):
-    def camera():
-        yield noise()
-        raise OSError("unplugged")
+def unplugged():
+    yield from (noise(i) for i in range(10))
+    raise OSError("unplugged")
 
-    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(OSError, match="unplugged"):
-        list(estimate.stream(camera()))
+
+def no_frame():
+    yield from (noise(i) for i in range(10))
+    yield (1, 2, 3, 4)
+
+
+def unread():
+    yield from (noise(i) for i in range(10))
+    yield "not a frame"
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8, 20])
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        (unplugged, OSError, "unplugged"),
+        (no_frame, InputError, "got a tuple of 4"),
+        (unread, InputError, "frame must be"),
+    ],
+    ids=["the source raises", "an item is no frame", "a frame is none"],
+)
+def test_what_was_taken_before_a_fault_comes_out_first_and_in_order(engine, source, error, message, depth):
+    found = []
+    with PoseEstimator(engine, device="cpu") as estimate:
+        expected = [estimate(noise(i)).keypoints for i in range(10)]
+        with pytest.raises(error, match=message):
+            for poses in estimate.stream(source(), depth=depth):
+                found.append(poses.keypoints)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_threads_share_an_estimator(engine):

@@ -108,21 +108,25 @@ class BoxEstimator(Closing):
 
         At most `depth` frames have been taken and not given back: by default those in flight and one more. An item is a
         frame, (frame, boxes) or (frame, boxes, box_scores). Each frame must be an array of its own until its poses come
-        out.
+        out. Where `frames` raises, or an item is none of these, the poses of those before come out, then the error.
         """
         if depth is None:
             depth = self._in_flight() + 1
         if type(depth) is not int or depth < 1:
             raise InputError(f"depth must be a whole number of at least 1, or None (got {depth!r})")
-        pending: deque[Future[Poses]] = deque()
+        calls, pending = self._submitted(frames), deque[Future[Poses]]()
         try:
-            for item in frames:
-                frame, boxes, scores = _frame_and_boxes(item)
-                pending.append(self.submit(frame, boxes, box_scores=scores))
+            while True:
+                try:
+                    pending.append(next(calls))
+                except StopIteration:
+                    break
+                except Exception:  # the source's, whatever it is
+                    yield from _results_of(pending)
+                    raise
                 if len(pending) >= depth:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from _results_of(pending)
         finally:
             for future in pending:
                 future.cancel()
@@ -154,6 +158,12 @@ class BoxEstimator(Closing):
     def _in_flight(self) -> int:
         """How many submitted calls run at once: the device's lanes."""
         return getattr(self._pipeline, "lanes", 1)
+
+    def _submitted(self, frames: Iterable[object]) -> Iterator[Future[Poses]]:
+        """The items of a stream as submitted calls."""
+        for item in frames:
+            frame, boxes, scores = _frame_and_boxes(item)
+            yield self.submit(frame, boxes, box_scores=scores)
 
     def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
         return self._estimate(self._checked(frame), boxes, box_scores)
@@ -208,6 +218,12 @@ class BoxEstimator(Closing):
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
         if os.getpid() != self._pid:
             raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
+
+
+def _results_of(pending: deque[Future[Poses]]) -> Iterator[Poses]:
+    """What the calls give, in order; none is left in `pending`."""
+    while pending:
+        yield pending.popleft().result()
 
 
 def _frame_and_boxes(item: object) -> tuple[object, object, object]:
