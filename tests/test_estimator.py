@@ -297,10 +297,16 @@ def test_between_detections_boxes_come_from_the_joints(follower):
 
     with PoseEstimator(detector=detector, tracker=Tracker(), detect_every=3) as estimate:
         scores = [float(estimate(noise()).box_scores[0]) for _ in range(7)]
-        assert len(calls) == 3 and scores == pytest.approx([0.7, 1, 1, 0.7, 1, 1, 0.7])
+        assert len(calls) == 3 and scores == pytest.approx([0.7, 0.7 * 0.98, 0.7 * 0.98**2] * 2 + [0.7])
         estimate.reset_tracks()  # another video begins with a detection, and so do its turns
         again = [float(estimate(noise()).box_scores[0]) for _ in range(4)]
-    assert again == pytest.approx([0.7, 1, 1, 0.7])
+    assert again == pytest.approx([0.7, 0.7 * 0.98, 0.7 * 0.98**2, 0.7])
+
+
+def test_without_detector_followed_persons_keep_the_score_of_the_boxes_they_came_with(follower):
+    with PoseEstimator(tracker=True) as estimate:
+        assert estimate(noise(), [[40, 40, 80, 80]], box_scores=[0.4]).box_scores.tolist() == pytest.approx([0.4])
+        assert [estimate(noise()).box_scores.tolist() for _ in range(2)] == [pytest.approx([0.4])] * 2
 
 
 # --- heatmaps --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from sdk.runtime.pipeline import Refine, Timings
 
 __all__ = ["PoseEstimator"]
 
+FOLLOWED = 0.98  # of a box's score is left in each frame without detection: about half of it after 30 frames
 DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 
@@ -38,9 +39,9 @@ class PoseEstimator(BoxEstimator):
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
     'cuda:N'. `detector`: a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N).
     `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
-    two detections take the previous joints' boxes. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule.
-    `threads`: of ONNX Runtime and the native ops (by default all cores, and one). `pixel_format`: 'bgr', or another of
-    `sdk.runtime.frames.PIXEL_FORMATS`.
+    two detections take the previous joints' boxes, with the detector's scores, 2 % less in each. `flip_test`: also run
+    the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores, and
+    one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`.
     """
 
     def __init__(
@@ -99,9 +100,9 @@ class PoseEstimator(BoxEstimator):
         turn = self._frames_seen % self._detect_every == 0
         self._frames_seen += 1
         if self._tracker is not None and not (self._detector and turn):
-            followed = self._tracker.next_boxes(self._scale.fair, size_hw)
+            followed, scores = self._tracker.next_boxes(self._scale.fair, size_hw)
             if len(followed):
-                return followed, np.ones(len(followed), np.float32)
+                return followed, scores * np.float32(FOLLOWED if self._detector else 1)
         if self._detector is None:
             return super()._find(frame, timings)
         if not isinstance(frame, np.ndarray):
@@ -120,7 +121,9 @@ class PoseEstimator(BoxEstimator):
 
     def _identified(self, tracker: Tracker, poses: Poses) -> Poses:
         start = perf_counter()
-        ids = tracker.update(poses.boxes, poses.keypoints, poses.scores, poses.skeleton.sigmas, self._scale.fair)
+        ids = tracker.update(
+            poses.boxes, poses.keypoints, poses.scores, poses.skeleton.sigmas, self._scale.fair, poses.box_scores
+        )
         spent = 1e3 * (perf_counter() - start)
         total = float(poses.timings_ms["total"]) + spent
         return replace(poses, track_ids=ids, timings_ms={**poses.timings_ms, "track": spent, "total": total})

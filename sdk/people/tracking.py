@@ -32,14 +32,16 @@ class _Track:
     box: Float32Array  # 4
     keypoints: Float32Array  # K x 2
     scores: Float32Array  # K
+    box_score: float
     step: Float32Array  # 2, the motion of the box's middle, pixels a frame
     missed: int = 0
 
-    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
+    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array, box_score: float) -> None:
         """Take in the person of the new frame."""
         moved = (box - self.box) / np.float32(self.missed + 1)
         self.step += ((moved[:2] + moved[2:]) / 2 - self.step) / 2
-        self.box, self.keypoints, self.scores, self.missed = box, keypoints, scores, -1  # 0 after the frame's ageing
+        self.box, self.keypoints, self.scores, self.box_score = box, keypoints, scores, box_score
+        self.missed = -1  # 0 after the frame's ageing
 
     @property
     def moved(self) -> Float32Array:  # 2
@@ -67,38 +69,51 @@ class Tracker:
         scores: Float32Array,  # N x K
         sigmas: tuple[float, ...],  # K
         fair: float,
+        box_scores: Float32Array | None = None,  # N; None: ones
     ) -> NDArray[np.int64]:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
+        given = np.ones(len(boxes_xyxy)) if box_scores is None else box_scores
         boxes_xyxy, keypoints, scores = boxes_xyxy.copy(), keypoints.copy(), scores.copy()  # the tracks keep these rows
         ids = np.zeros(len(boxes_xyxy), np.int64)
         for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
             ids[row] = track.id
-            track.seen(boxes_xyxy[row], keypoints[row], scores[row])
+            track.seen(boxes_xyxy[row], keypoints[row], scores[row], float(given[row]))
         for row in np.flatnonzero(ids == 0).tolist():
             ids[row] = self._next_id
-            still = np.zeros(2, np.float32)
-            self._tracks.append(_Track(self._next_id, boxes_xyxy[row], keypoints[row], scores[row], still, missed=-1))
+            self._tracks.append(
+                _Track(
+                    self._next_id,
+                    boxes_xyxy[row],
+                    keypoints[row],
+                    scores[row],
+                    float(given[row]),
+                    step=np.zeros(2, np.float32),
+                    missed=-1,
+                )
+            )
             self._next_id += 1
         for track in self._tracks:
             track.missed += 1
         self._tracks = [track for track in self._tracks if track.missed <= self.patience]
         return ids
 
-    def next_boxes(self, fair: float, size_hw: tuple[int, int]) -> Float32Array:
-        """M x 4 xyxy: where the persons of the last frame should be in the next, from their joints.
+    def next_boxes(self, fair: float, size_hw: tuple[int, int]) -> tuple[Float32Array, Float32Array]:
+        """Where the persons of the last frame should be in the next, from their joints (M x 4 xyxy), and the scores
+        that their boxes last had (M).
 
         A person most of whose joints score below `fair`, or who left the frame, has no next box; of two boxes that
         came to lie on one person, the better scored stays.
         """
         seen = [track for track in self._tracks if track.missed == 0 and np.median(track.scores) >= fair]
         if not seen:
-            return np.zeros((0, 4), np.float32)
+            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
         seen.sort(key=lambda track: -float(track.scores.mean()))
         keypoints, scores = np.stack([t.keypoints for t in seen]), np.stack([t.scores for t in seen])
         boxes = boxes_from_keypoints(keypoints, scores, fair)
         height, width = size_hw
         inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
-        return _without_doubles(boxes[inside])
+        rows = np.flatnonzero(inside)[_without_doubles(boxes[inside])]
+        return boxes[rows], np.array([track.box_score for track in seen], np.float32)[rows]
 
     def reset(self) -> None:
         """Forget all tracks, as at the start of another video; ids count from 1 again."""
@@ -162,10 +177,10 @@ def keypoint_oks(
     return oks
 
 
-def _without_doubles(boxes: Float32Array) -> Float32Array:  # M x 4, best first
+def _without_doubles(boxes: Float32Array) -> NDArray[np.bool_]:  # M x 4, best first -> M
     keep = np.ones(len(boxes), bool)
     overlap = box_iou(boxes, boxes)
     for row in range(len(boxes)):
         if keep[row]:
             keep[row + 1 :] &= overlap[row, row + 1 :] < 0.8
-    return boxes[keep]
+    return keep
