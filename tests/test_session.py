@@ -2,16 +2,19 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
+from sdk.recipe import Output
 from sdk.resources import bundled_engines
 from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
 from sdk.runtime.opening import engine_from, open_session
 from sdk.runtime.session import check_crops
+from sdk.skeletons import skeleton_by_name
 from sdk.trt import Flavour
 from tests.support.engines import (
     SMALL,
@@ -151,6 +154,54 @@ def test_a_damaged_engine_is_refused_in_words(folder, damage, message):
     damage(folder)
     with pytest.raises(EngineError, match=message):
         open_session(folder, "cpu")
+
+
+def edit_recipe(**changes):
+    """The recipe of `SMALL`, other than the graph in one thing that the graph itself says."""
+    return edit_manifest(recipe=replace(SMALL, **changes).to_table())
+
+
+CONTRADICTIONS = {
+    "input size": (
+        edit_recipe(name="small-128x96", input=replace(SMALL.input, height=128, width=96)),
+        r"tensor 'input' of its graph must be float32 with the shape \['any', 3, 128, 96\] .*got .*3, 64, 48\]",
+    ),
+    "split ratio": (
+        edit_recipe(output=replace(SMALL.output, split_ratio=3.0)),
+        r"tensor 'simcc_x' .* \['any', 14, 144\] by its recipe \(got tensor\(float\) \['batch', 14, 96\]\)",
+    ),
+    "joints": (edit_recipe(skeleton=skeleton_by_name("coco17")), r"tensor 'simcc_x' .* \['any', 17, 96\]"),
+    "the axes' names swapped": (
+        edit_recipe(output=replace(SMALL.output, x_name="simcc_y", y_name="simcc_x")),
+        r"tensor 'simcc_y' of its graph must be .* \['any', 14, 96\]",
+    ),
+    "output kind": (
+        edit_recipe(output=Output("heatmap", heatmap_name="simcc_x")),
+        r"tensor 'simcc_x' .* \['any', 14, 'any', 'any'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_recipe_that_contradicts_its_graph_is_refused_at_opening(folder, edit, message):
+    edit(folder)
+    with pytest.raises(EngineError, match=message):
+        open_session(folder, "cpu")
+
+
+def test_what_onnx_runtime_cannot_run_is_told_with_the_file(tmp_path):
+    import onnx
+
+    path = pooled_simcc_graph(tmp_path / "g.onnx", SMALL)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:  # a batch of one baked in, behind a declaration of any batch
+        if tensor.name.endswith("_shape"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).clip(1), tensor.name))
+    onnx.save(model, path)
+    with open_session(wrapped_engine(path, tmp_path / "one", SMALL), "cpu") as session:
+        session.run(crops_of(1))
+        with pytest.raises(EngineError, match=r"network\.onnx': ONNX Runtime cannot run it on 3 crops .*Reshape"):
+            session.run(crops_of(3))
 
 
 NO_ENGINE = {

@@ -17,9 +17,9 @@ from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyEr
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
-from sdk.runtime.session import check_crops
+from sdk.runtime.session import check_crops, expected_tensors
 
-__all__ = ["OrtSession", "onnxruntime_session"]
+__all__ = ["OrtSession", "onnxruntime_errors", "onnxruntime_session"]
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,18 @@ def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None
     options.log_severity_level = 3  # errors; they reach the user as exceptions
     # Q/DQ as written: ONNX Runtime's INT8 kernels saturate without VNNI; a reference must not depend on it
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    refusals = (state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument, state.NotImplemented)
     try:
         return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except (*refusals, state.NoSuchFile, state.RuntimeException) as error:
+    except onnxruntime_errors() as error:
         raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: classes without a root of their own, and what its binding lets through."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+    return (*found, RuntimeError, ValueError, MemoryError)
 
 
 def _intra_threads(threads: int | None) -> int:
@@ -93,7 +99,13 @@ class OrtSession(Closing):
         if self._fixed_batch and count < self._fixed_batch:
             filler = np.zeros((self._fixed_batch - count, *crops.shape[1:]), np.float32)
             crops = np.concatenate([crops, filler])
-        outputs = self._session.run(self._names, {self.recipe.input.name: crops})
+        try:
+            outputs = self._session.run(self._names, {self.recipe.input.name: crops})
+        except onnxruntime_errors() as error:
+            raise EngineError(
+                f"graph '{self.engine.graph_path}': ONNX Runtime cannot run it on {count} crops ({error}); build the "
+                "engine again"
+            ) from error
         return tuple(output[:count] for output in outputs)
 
     def close(self) -> None:
@@ -116,3 +128,18 @@ class OrtSession(Closing):
                 f"engine '{self.engine.folder}': the graph has inputs {found_in} and outputs {found_out}, its recipe "
                 f"names '{self.recipe.input.name}' and {self._names}; build the engine again"
             )
+        found = {tensor.name: tensor for tensor in (*self._session.get_inputs(), *self._session.get_outputs())}
+        for name, shape in expected_tensors(self.recipe).items():
+            if not _fits(found[name], shape):
+                wanted = ["any" if size == -1 else size for size in shape]
+                raise EngineError(
+                    f"engine '{self.engine.folder}': tensor '{name}' of its graph must be float32 with the shape "
+                    f"{wanted} by its recipe (got {found[name].type} {found[name].shape}); build the engine again"
+                )
+
+
+def _fits(tensor: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of the graph has this shape; -1 is any size, and a size that the graph leaves open fits."""
+    sizes = tensor.shape or ["?"] * len(shape)
+    equal = (not isinstance(have, int) or want in (-1, have) for want, have in zip(shape, sizes, strict=False))
+    return tensor.type == "tensor(float)" and len(sizes) == len(shape) and all(equal)

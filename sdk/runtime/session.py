@@ -15,7 +15,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 
-__all__ = ["Session", "check_crops"]
+__all__ = ["Session", "check_crops", "expected_tensors"]
 
 Float32Array = NDArray[np.float32]
 
@@ -47,3 +47,10 @@ def check_crops(crops: object, recipe: Recipe) -> Float32Array:
         got = f"{crops.dtype} {crops.shape}" if isinstance(crops, np.ndarray) else type(crops).__name__
         raise InputError(f"crops must be float32 with the shape N x {' x '.join(map(str, shape))} (got {got})")
     return np.ascontiguousarray(crops)
+
+
+def expected_tensors(recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor that an engine of `recipe` takes and gives; -1 where any size will do."""
+    sizes = [(-1, -1)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
+    outputs = {name: (-1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
+    return {recipe.input.name: (-1, 3, *recipe.input.size_hw), **outputs}

@@ -19,10 +19,10 @@ from sdk import trt
 from sdk.errors import DeviceError, EngineError, OutputError
 from sdk.files import whole_file
 from sdk.manifest import CompilerNote, Engine, kernel_cache_name, sha256_of_file
-from sdk.recipe import Recipe
 from sdk.resources import cache_folder
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory, tells_of_memory
 from sdk.runtime.device import plan_problem
+from sdk.runtime.session import expected_tensors
 
 __all__ = ["LoadedPlan", "RuntimeCache", "loaded_plan"]
 
@@ -163,7 +163,7 @@ def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, en
 
 def _check_tensors(plan: trt.Plan, engine: Engine) -> None:
     found = {tensor.name: tensor for tensor in plan.tensors}
-    for name, shape in _expected_tensors(engine.manifest.recipe).items():
+    for name, shape in expected_tensors(engine.manifest.recipe).items():
         tensor = found.get(name)
         fits = tensor is not None and len(tensor.shape) == len(shape) and tensor.dtype in ("float32", "float16")
         if (
@@ -176,10 +176,3 @@ def _check_tensors(plan: trt.Plan, engine: Engine) -> None:
                 f"engine '{engine.folder}': tensor '{name}' of its plan must be float32 or float16 with the shape "
                 f"{list(shape)} (got {got}); build the engine again"
             )
-
-
-def _expected_tensors(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """The shape of each input and output; -1 where any size will do."""
-    sizes = [(-1, -1)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
-    outputs = {name: (-1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
-    return {recipe.input.name: (-1, 3, *recipe.input.size_hw), **outputs}
