@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sdk.evaluate.charts import bar_chart, histogram, line_chart, scatter_chart
-from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.page import change_words
 from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.report import markdown, report_table, write_report

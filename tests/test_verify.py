@@ -10,9 +10,9 @@ import pytest
 from sdk.cli import main
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.comparing import bins_moved, bootstrap_drop
-from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.datasets.dataset import DatasetOptions
+from sdk.evaluate.datasets.loading import load_dataset
 from sdk.evaluate.journal import Journal
-from sdk.evaluate.loading import load_dataset
 from sdk.evaluate.predicting import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
 from sdk.evaluate.report import report_table
 from sdk.evaluate.verifying import VerifyOptions, verify

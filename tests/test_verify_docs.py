@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdk.cli import _parser
-from sdk.evaluate.datasets import DATASET_KINDS
+from sdk.evaluate.datasets.dataset import DATASET_KINDS
 from sdk.evaluate.published import COMMANDS, command_for
 from sdk.recipe import catalogue
 

@@ -78,7 +78,7 @@ def _refuse_overwriting(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> VerifyOptions:
-    from sdk.evaluate.datasets import DatasetOptions
+    from sdk.evaluate.datasets.dataset import DatasetOptions
     from sdk.evaluate.verifying import VerifyOptions
 
     same: dict[str, Any] = {

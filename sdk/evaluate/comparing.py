@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.datasets import Dataset
+from sdk.evaluate.datasets.dataset import Dataset
 from sdk.evaluate.scoring import Scores
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe

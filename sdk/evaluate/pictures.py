@@ -10,7 +10,7 @@ import base64
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.datasets import Dataset
+from sdk.evaluate.datasets.dataset import Dataset
 from sdk.evaluate.predicting import read_picture
 from sdk.media.drawing import draw_poses
 from sdk.poses import Poses

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
-from sdk.evaluate.datasets import Dataset, Picture
+from sdk.evaluate.datasets.dataset import Dataset, Picture
 from sdk.evaluate.journal import Journal
 from sdk.geometry import crop_affines
 from sdk.manifest import Engine

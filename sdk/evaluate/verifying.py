@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.comparing import SAMPLES, Comparison, compare
-from sdk.evaluate.datasets import Dataset, DatasetOptions, limited
+from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, limited
+from sdk.evaluate.datasets.loading import load_dataset
 from sdk.evaluate.journal import Journal
-from sdk.evaluate.loading import load_dataset
 from sdk.evaluate.machine import cores_allowed
 from sdk.evaluate.predicting import Runner, Timing, open_runners, predict
 from sdk.evaluate.scoring import Nms, Rules, Scores, scores_of

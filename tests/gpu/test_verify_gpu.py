@@ -3,7 +3,7 @@
 import pytest
 
 from sdk.evaluate.benchmarking import BenchmarkOptions, benchmark
-from sdk.evaluate.datasets import DatasetOptions
+from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.verifying import VerifyOptions, verify
 from tests.support.gpu_engines import compiled_engine
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from sdk.coco import finite_number, finite_numbers, json_from_file
 from sdk.errors import DatasetError, MissingDependencyError
-from sdk.evaluate.boxes import boxes_from_mpii
-from sdk.evaluate.datasets import Dataset, DatasetOptions, Picture, Problems, Truth
+from sdk.evaluate.datasets.boxes import boxes_from_mpii
+from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, Picture, Problems, Truth
 from sdk.evaluate.pck import head_size_px
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton

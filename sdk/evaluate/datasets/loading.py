@@ -29,8 +29,8 @@ from sdk.coco import (
     tables_of,
 )
 from sdk.errors import DatasetError
-from sdk.evaluate.boxes import Convention, boxes_from_annotations
-from sdk.evaluate.datasets import (
+from sdk.evaluate.datasets.boxes import Convention, boxes_from_annotations
+from sdk.evaluate.datasets.dataset import (
     DATASET_KINDS,
     Dataset,
     DatasetOptions,
@@ -39,7 +39,7 @@ from sdk.evaluate.datasets import (
     Truth,
     limited,
 )
-from sdk.evaluate.mpii import mpii_dataset
+from sdk.evaluate.datasets.mpii import mpii_dataset
 from sdk.oks import AREA_SHARE, areas_from_boxes
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton

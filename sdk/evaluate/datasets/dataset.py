@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.boxes import Convention, convention_of
+from sdk.evaluate.datasets.boxes import Convention, convention_of
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
