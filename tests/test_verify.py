@@ -12,8 +12,8 @@ from sdk.errors import DatasetError, InputError
 from sdk.evaluate.comparing import bins_moved, bootstrap_drop
 from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.datasets.loading import load_dataset
-from sdk.evaluate.journal import Journal
-from sdk.evaluate.predicting import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
+from sdk.evaluate.predictions.journal import Journal
+from sdk.evaluate.predictions.predict import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
 from sdk.evaluate.report import report_table
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.manifest import open_engine
@@ -363,7 +363,7 @@ def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(small_en
         pipeline = open_pipeline(small_engine, "cpu", **settings)
         return Elsewhere(pipeline) if device == "cuda" else pipeline
 
-    monkeypatch.setattr("sdk.evaluate.predicting.open_pipeline", opened)
+    monkeypatch.setattr("sdk.evaluate.predictions.predict.open_pipeline", opened)
     chosen = options(small_engine, photographs, against=small_engine)
     found = verify(replace(chosen, device="cuda", against_device="cpu"))
     assert found.devices == ("elsewhere", "cpu")

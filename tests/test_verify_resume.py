@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sdk.errors import DatasetError, OutputError
-from sdk.evaluate.journal import Journal
-from sdk.evaluate.predicting import BatchRunner
+from sdk.evaluate.predictions.journal import Journal
+from sdk.evaluate.predictions.predict import BatchRunner
 from sdk.evaluate.verifying import verify
 from tests.support.engines import SMALL, wrapped_engine
 from tests.support.verify import PERSONS_IN, options, write_annotated
@@ -41,7 +41,7 @@ class StoppingRunner(BatchRunner):
 
 def test_a_stopped_run_goes_on_where_it_was(small_engine, photographs, tmp_path, monkeypatch):
     whole = verify(options(small_engine, photographs)).persons
-    monkeypatch.setattr("sdk.evaluate.predicting.BatchRunner", StoppingRunner)
+    monkeypatch.setattr("sdk.evaluate.predictions.predict.BatchRunner", StoppingRunner)
     StoppingRunner.left = 2
     chosen = options(small_engine, photographs, output=tmp_path / "out")
     with pytest.raises(StoppedError):

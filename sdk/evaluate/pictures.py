@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.datasets.dataset import Dataset
-from sdk.evaluate.predicting import read_picture
+from sdk.evaluate.predictions.predict import read_picture
 from sdk.media.drawing import draw_poses
 from sdk.poses import Poses
 from sdk.skeletons import Skeleton

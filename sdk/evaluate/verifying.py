@@ -22,9 +22,9 @@ from sdk.errors import DatasetError, InputError
 from sdk.evaluate.comparing import SAMPLES, Comparison, compare
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, limited
 from sdk.evaluate.datasets.loading import load_dataset
-from sdk.evaluate.journal import Journal
 from sdk.evaluate.machine import cores_allowed
-from sdk.evaluate.predicting import Runner, Timing, open_runners, predict
+from sdk.evaluate.predictions.journal import Journal
+from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predict
 from sdk.evaluate.scoring import Nms, Rules, Scores, scores_of
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe

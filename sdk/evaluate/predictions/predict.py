@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
 from sdk.evaluate.datasets.dataset import Dataset, Picture
-from sdk.evaluate.journal import Journal
+from sdk.evaluate.predictions.journal import Journal
 from sdk.geometry import crop_affines
 from sdk.manifest import Engine
 from sdk.media.sources import Unreadable, read_stored_image

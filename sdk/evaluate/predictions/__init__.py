@@ -1,0 +1,1 @@
+"""From a dataset to predicted joints, through the run-time ops, and the journal that lets a run go on."""
