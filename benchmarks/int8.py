@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx
 
 from sdk import ops
-from sdk.evaluate.average_precision import coco_ap
-from sdk.evaluate.oks import person_oks
-from sdk.evaluate.pck import pck, torso_px
+from sdk.evaluate.scores.average_precision import coco_ap
+from sdk.evaluate.scores.oks import person_oks
+from sdk.evaluate.scores.pck import pck, torso_px
 from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
 from sdk.toolchain.build import BuildOptions, float_graph
 from sdk.toolchain.calibrate import CalibrateOptions, calibrate

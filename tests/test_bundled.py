@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sdk import PoseEstimator
-from sdk.evaluate.pck import pck, torso_px
+from sdk.evaluate.scores.pck import pck, torso_px
 from sdk.manifest import open_engine
 from sdk.media.figures import rendered_figure
 from sdk.recipe import recipe_by_name

@@ -10,7 +10,7 @@ from sdk.errors import DatasetError
 from sdk.evaluate.datasets.boxes import boxes_from_annotations, boxes_from_mpii, convention_of
 from sdk.evaluate.datasets.dataset import DatasetOptions, limited
 from sdk.evaluate.datasets.loading import load_dataset
-from sdk.evaluate.scoring import _crop_areas
+from sdk.evaluate.scores.scoring import _crop_areas
 from sdk.skeletons import skeleton_by_name
 from tests.support.engines import SMALL
 

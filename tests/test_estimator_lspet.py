@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdk import PoseEstimator
-from sdk.evaluate.pck import pck, torso_px
+from sdk.evaluate.scores.pck import pck, torso_px
 from tests.support.engines import BODY14
 
 pytestmark = [pytest.mark.data, pytest.mark.native, pytest.mark.torch]

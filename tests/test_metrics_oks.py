@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sdk.evaluate.average_precision import ResampledAp, coco_ap, crowdpose_ap
-from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
+from sdk.evaluate.scores.average_precision import ResampledAp, coco_ap, crowdpose_ap
+from sdk.evaluate.scores.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
 from sdk.skeletons import skeleton_by_name
 
 pytest.importorskip("pycocotools")

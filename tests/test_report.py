@@ -12,8 +12,8 @@ import pytest
 from sdk.evaluate.charts import bar_chart, histogram, line_chart, scatter_chart
 from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.page import change_words
-from sdk.evaluate.published import command_for, measured_beside
 from sdk.evaluate.report import markdown, report_table, write_report
+from sdk.evaluate.scores.published import command_for, measured_beside
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.recipe import Published
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine

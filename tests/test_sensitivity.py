@@ -66,8 +66,8 @@ def test_ap_of_single_persons(oks, scores, ap):
 
 def test_ap_is_that_of_pycocotools():
     pytest.importorskip("pycocotools")
-    from sdk.evaluate.average_precision import coco_ap
-    from sdk.evaluate.oks import person_oks
+    from sdk.evaluate.scores.average_precision import coco_ap
+    from sdk.evaluate.scores.oks import person_oks
 
     random = np.random.default_rng(0)
     count, joints, sigmas = 40, 14, RECIPE.skeleton.sigmas

@@ -7,7 +7,7 @@ import pytest
 
 from sdk.cli import _parser
 from sdk.evaluate.datasets.dataset import DATASET_KINDS
-from sdk.evaluate.published import COMMANDS, command_for
+from sdk.evaluate.scores.published import COMMANDS, command_for
 from sdk.recipe import catalogue
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

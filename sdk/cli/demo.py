@@ -157,7 +157,7 @@ def _accuracy(seen: _Seen, recipe: Recipe) -> dict[str, float]:
     """Against the joints that the figure was drawn from; a frame in which nobody was found counts as missed."""
     import numpy as np
 
-    from sdk.evaluate.pck import pck, torso_px
+    from sdk.evaluate.scores.pck import pck, torso_px
 
     missed = np.full((recipe.joints, 2), np.nan, np.float32)
     found = np.stack([poses.keypoints[0] if len(poses) else missed for poses in seen.poses])

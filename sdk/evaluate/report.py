@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
-from sdk.evaluate.published import command_for, measured_beside
-from sdk.evaluate.scoring import Rules, Scores, results_of
+from sdk.evaluate.scores.published import command_for, measured_beside
+from sdk.evaluate.scores.scoring import Rules, Scores, results_of
 from sdk.evaluate.verifying import JOURNAL_NAME, Verification
 from sdk.files import write_text
 from sdk.manifest import Engine, sha256_of_file

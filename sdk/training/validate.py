@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.average_precision import coco_ap
-from sdk.evaluate.pck import pck, torso_px
+from sdk.evaluate.scores.average_precision import coco_ap
+from sdk.evaluate.scores.pck import pck, torso_px
 from sdk.skeletons import Skeleton
 from sdk.training.dataset import Annotation
 

@@ -19,7 +19,7 @@ from sdk.coco import finite_number, finite_numbers, json_from_file
 from sdk.errors import DatasetError, MissingDependencyError
 from sdk.evaluate.datasets.boxes import boxes_from_mpii
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, Picture, Problems, Truth
-from sdk.evaluate.pck import head_size_px
+from sdk.evaluate.scores.pck import head_size_px
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.datasets.dataset import Dataset
-from sdk.evaluate.scoring import Scores
+from sdk.evaluate.scores.scoring import Scores
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
 

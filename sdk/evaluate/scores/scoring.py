@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.average_precision import Ap, ResampledAp, coco_ap, crowdpose_ap
 from sdk.evaluate.datasets.dataset import Dataset
-from sdk.evaluate.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
-from sdk.evaluate.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
+from sdk.evaluate.scores.average_precision import Ap, ResampledAp, coco_ap, crowdpose_ap
+from sdk.evaluate.scores.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
+from sdk.evaluate.scores.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
 
