@@ -120,7 +120,7 @@ def _capabilities() -> tuple[str, ...]:
 
 
 def measured(engines: list[Path], rounds: int) -> tuple[Report, dict[str, Any]]:
-    from sdk.evaluate.machine import machine_facts
+    from sdk.evaluate.speed.machine import machine_facts
     from sdk.manifest import open_engine
     from sdk.runtime.cuda.context import device_context
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sdk.evaluate.machine import cores_allowed, machine_facts
+from sdk.evaluate.speed.machine import cores_allowed, machine_facts
 from sdk.heatmap import decode_heatmaps
 from sdk.recipe import HeatmapHead, Output, Recipe, recipe_by_name
 

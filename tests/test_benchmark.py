@@ -13,13 +13,13 @@ import pytest
 from sdk.cli import main
 from sdk.cuda_devices import CudaDevice
 from sdk.errors import InputError
-from sdk.evaluate import latency
 from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text, comparison_text, read_benchmark
-from sdk.evaluate.benchmarking import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
-from sdk.evaluate.device_times import DeviceClock, device_times
-from sdk.evaluate.latency import Case, measure, warm_up
-from sdk.evaluate.machine import machine_facts
-from sdk.evaluate.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
+from sdk.evaluate.speed import latency
+from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
+from sdk.evaluate.speed.device_times import DeviceClock, device_times
+from sdk.evaluate.speed.latency import Case, measure, warm_up
+from sdk.evaluate.speed.machine import machine_facts
+from sdk.evaluate.speed.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
 from sdk.recipe import Output
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 
@@ -215,7 +215,7 @@ def tegrastats_that(monkeypatch, folder, script):
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "echo RAM 1/2MB; exec sleep 600", "exit 1"])
 def test_a_tegrastats_that_gives_no_number_is_refused(tmp_path, monkeypatch, script):
-    monkeypatch.setattr("sdk.evaluate.power.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("sdk.evaluate.speed.power.PATIENCE_SECONDS", 0.3)
     tegrastats_that(monkeypatch, tmp_path, script)
     meter, reason = find_power_meter("cpu", tmp_path)
     assert meter is None and reason == "unavailable: no number came from tegrastats"
@@ -251,10 +251,10 @@ class Nvml:
 @pytest.fixture
 def two_gpus(monkeypatch):
     devices = [CudaDevice(n, "GPU", "8.6", 1, bus) for n, bus in enumerate(("0000:17:00.0", "0000:65:00.0"))]
-    monkeypatch.setattr("sdk.evaluate.power.cuda_devices", lambda: tuple(devices))
+    monkeypatch.setattr("sdk.evaluate.speed.power.cuda_devices", lambda: tuple(devices))
     monkeypatch.setattr("ctypes.CDLL", lambda name: Nvml())
     monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("sdk.evaluate.power.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("sdk.evaluate.speed.power.PATIENCE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("device", "watts"), [("cuda", 300), ("cuda:0", 300), ("cuda:1", 50)])

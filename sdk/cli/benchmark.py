@@ -18,7 +18,7 @@ from sdk.errors import UsageError
 from sdk.files import write_text
 
 if TYPE_CHECKING:
-    from sdk.evaluate.benchmarking import BenchmarkOptions
+    from sdk.evaluate.speed.benchmark import BenchmarkOptions
 
 __all__ = ["add_arguments", "run"]
 
@@ -76,7 +76,7 @@ def _check_words(arguments: argparse.Namespace) -> None:
 def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from sdk.evaluate.benchmarking import benchmark
+    from sdk.evaluate.speed.benchmark import benchmark
 
     with tqdm(total=100, unit="%", disable=not show, bar_format="{l_bar}{bar}| {elapsed}") as bar:
 
@@ -100,7 +100,7 @@ def _report(table: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> BenchmarkOptions:
-    from sdk.evaluate.benchmarking import BenchmarkOptions
+    from sdk.evaluate.speed.benchmark import BenchmarkOptions
 
     return BenchmarkOptions(
         engine=arguments.engine,

@@ -1,6 +1,6 @@
 """A benchmark as text and as a page: the cases, two runs side by side, latency by persons and over time.
 
-text = benchmark_text(table)                       # `table` as `sdk.evaluate.benchmarking.benchmark` gives it
+text = benchmark_text(table)                       # `table` as `sdk.evaluate.speed.benchmark.benchmark` gives it
 text = comparison_text(read_benchmark(a), read_benchmark(b))
 page = benchmark_page(table)
 """
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from sdk.errors import InputError
-from sdk.evaluate.benchmarking import FORMAT
 from sdk.evaluate.charts import line_chart, scatter_chart
-from sdk.evaluate.machine import machine_rows
 from sdk.evaluate.page import document, figure, rows_table
+from sdk.evaluate.speed.benchmark import FORMAT
+from sdk.evaluate.speed.machine import machine_rows
 from sdk.wording import counted
 
 __all__ = ["benchmark_page", "benchmark_text", "comparison_text", "read_benchmark"]

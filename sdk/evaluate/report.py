@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.machine import machine_facts
 from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
 from sdk.evaluate.scores.published import command_for, measured_beside
 from sdk.evaluate.scores.scoring import Rules, Scores, results_of
+from sdk.evaluate.speed.machine import machine_facts
 from sdk.evaluate.verifying import JOURNAL_NAME, Verification
 from sdk.files import write_text
 from sdk.manifest import Engine, sha256_of_file

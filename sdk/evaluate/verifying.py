@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, limited
 from sdk.evaluate.datasets.loading import load_dataset
-from sdk.evaluate.machine import cores_allowed
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predict
 from sdk.evaluate.scores.comparison import SAMPLES, Comparison, compare
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
+from sdk.evaluate.speed.machine import cores_allowed
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
 from sdk.runtime.opening import engine_from

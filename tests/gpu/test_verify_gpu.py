@@ -2,8 +2,8 @@
 
 import pytest
 
-from sdk.evaluate.benchmarking import BenchmarkOptions, benchmark
 from sdk.evaluate.datasets.dataset import DatasetOptions
+from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark
 from sdk.evaluate.verifying import VerifyOptions, verify
 from tests.support.gpu_engines import compiled_engine
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
-from sdk.evaluate.device_times import DeviceClock, device_times
-from sdk.evaluate.latency import Case, measure
-from sdk.evaluate.machine import machine_facts
-from sdk.evaluate.peer import Peer, rtmlib_peer
-from sdk.evaluate.power import PowerLog, find_power_meter
+from sdk.evaluate.speed.device_times import DeviceClock, device_times
+from sdk.evaluate.speed.latency import Case, measure
+from sdk.evaluate.speed.machine import machine_facts
+from sdk.evaluate.speed.peer import Peer, rtmlib_peer
+from sdk.evaluate.speed.power import PowerLog, find_power_meter
 from sdk.manifest import Engine
 from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import engine_from, open_pipeline, open_session

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.power import PowerLog
+from sdk.evaluate.speed.power import PowerLog
 
 __all__ = ["Case", "measure", "spread", "warm_up"]
 

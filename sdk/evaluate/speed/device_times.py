@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.latency import spread
+from sdk.evaluate.speed.latency import spread
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
 
