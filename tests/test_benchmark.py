@@ -13,7 +13,7 @@ import pytest
 from sdk.cli import main
 from sdk.cuda_devices import CudaDevice
 from sdk.errors import InputError
-from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text, comparison_text, read_benchmark
+from sdk.evaluate.pages.benchmark_page import benchmark_page, benchmark_text, comparison_text, read_benchmark
 from sdk.evaluate.speed import latency
 from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
 from sdk.evaluate.speed.device_times import DeviceClock, device_times

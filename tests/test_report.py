@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sdk.evaluate.charts import bar_chart, histogram, line_chart, scatter_chart
 from sdk.evaluate.datasets.dataset import DatasetOptions
-from sdk.evaluate.page import change_words
-from sdk.evaluate.report import markdown, report_table, write_report
+from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart, scatter_chart
+from sdk.evaluate.pages.report import markdown, report_table, write_report
+from sdk.evaluate.pages.verify_page import change_words
 from sdk.evaluate.scores.published import command_for, measured_beside
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.recipe import Published

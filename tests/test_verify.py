@@ -11,9 +11,9 @@ from sdk.cli import main
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.datasets.loading import load_dataset
+from sdk.evaluate.pages.report import report_table
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
-from sdk.evaluate.report import report_table
 from sdk.evaluate.scores.comparison import bins_moved, bootstrap_drop
 from sdk.evaluate.verifying import VerifyOptions, verify
 from sdk.manifest import open_engine

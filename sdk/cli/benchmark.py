@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Time an engine, or compare two results."""
-    from sdk.evaluate.benchmark_report import comparison_text, read_benchmark
+    from sdk.evaluate.pages.benchmark_page import comparison_text, read_benchmark
 
     _check_words(arguments)
 
@@ -87,7 +87,7 @@ def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:
 
 
 def _report(table: dict[str, Any], arguments: argparse.Namespace) -> None:
-    from sdk.evaluate.benchmark_report import benchmark_page, benchmark_text
+    from sdk.evaluate.pages.benchmark_page import benchmark_page, benchmark_text
 
     text = json.dumps(table, indent=2) + "\n"
     print(text if arguments.json == "-" else benchmark_text(table), end="")

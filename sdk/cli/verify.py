@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, write the reports, print the figures."""
-    from sdk.evaluate.report import markdown, report_table, write_report
+    from sdk.evaluate.pages.report import markdown, report_table, write_report
     from sdk.evaluate.verifying import verify
 
     _refuse_overwriting(arguments)
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse_overwriting(arguments: argparse.Namespace) -> None:
     """UsageError where a report would replace what the verification reads."""
-    from sdk.evaluate.report import report_files
+    from sdk.evaluate.pages.report import report_files
 
     if arguments.output is None:
         return

@@ -3,7 +3,7 @@
     verification = verify(VerifyOptions(engine=Path("body.int8"), dataset=dataset_options, against=Path("body.fp32")))
     verification.scores[0].figures, verification.comparison.drop, verification.passed
 
-The report of a verification is `sdk.evaluate.report`'s work.
+The report of a verification is `sdk.evaluate.pages.report`'s work.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from sdk.errors import InputError
-from sdk.evaluate.charts import line_chart, scatter_chart
-from sdk.evaluate.page import document, figure, rows_table
+from sdk.evaluate.pages.charts import line_chart, scatter_chart
+from sdk.evaluate.pages.verify_page import document, figure, rows_table
 from sdk.evaluate.speed.benchmark import FORMAT
 from sdk.evaluate.speed.machine import machine_rows
 from sdk.wording import counted

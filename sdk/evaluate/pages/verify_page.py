@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.charts import bar_chart, histogram, line_chart
-from sdk.evaluate.pictures import data_uri, person_picture
+from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart
+from sdk.evaluate.pages.pictures import data_uri, person_picture
 from sdk.evaluate.scores.scoring import truth_rows
 from sdk.evaluate.speed.machine import machine_rows
 from sdk.evaluate.verifying import Verification

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.page import PUBLISHED_HEAD, html_page, published_rows, shown
+from sdk.evaluate.pages.verify_page import PUBLISHED_HEAD, html_page, published_rows, shown
 from sdk.evaluate.scores.published import command_for, measured_beside
 from sdk.evaluate.scores.scoring import Rules, Scores, results_of
 from sdk.evaluate.speed.machine import machine_facts
