@@ -20,6 +20,14 @@ MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared 
     "training": {"networks", "runtime", "media", "toolchain", "evaluate"},
     "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training"},
 }
+EVALUATE_MAY_IMPORT = {  # the same within `sdk.evaluate`, in the order in which data goes; "" walks it
+    "datasets": set(),
+    "predictions": {"datasets"},
+    "scores": {"datasets"},
+    "speed": set(),
+    "": {"datasets", "predictions", "scores", "speed"},
+    "pages": {"datasets", "predictions", "scores", "speed", ""},
+}
 RUN_TIME = ("", "runtime", "media", "people")  # what a device needs: no torch, no onnx
 BUILD_TIME_ONLY = {"torch", "onnx", "onnxscript", "onnxslim", "safetensors"}
 RUNTIME_OPTIONAL = {"onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "cv2", "pycocotools", "matplotlib", "tqdm"}
@@ -60,6 +68,18 @@ def test_rooms_import_only_what_they_may(path):
         parts = name.split(".")
         if parts[0] == "sdk" and len(parts) > 1 and parts[1] in MAY_IMPORT:
             assert parts[1] in {room, *MAY_IMPORT[room]}, f"{room or 'shared words'} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if room_of(p) == "evaluate"], ids=lambda p: p.stem)
+def test_rooms_of_evaluate_import_only_what_they_may(path):
+    def inner(name):
+        parts = name.split(".")[2:]
+        return parts[0] if len(parts) > 1 else ""
+
+    room, known = inner(module_name(path)), {module_name(each) for each in MODULES}
+    for name in imports_of(ast.parse(path.read_text()), top_level_only=False):
+        if name.startswith("sdk.evaluate.") and name in known:
+            assert inner(name) in {room, *EVALUATE_MAY_IMPORT[room]}, f"{room or 'the walk'} imports {name}"
 
 
 def test_no_module_imports_one_that_imports_it():

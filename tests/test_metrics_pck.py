@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sdk.evaluate.scores.pck import head_size_px, pck, pckh, torso_px
+from sdk.evaluate.datasets.mpii import head_size_px
+from sdk.evaluate.scores.pck import pck, pckh, torso_px
 from sdk.skeletons import skeleton_by_name
 
 CROWD = skeleton_by_name("crowdpose14")

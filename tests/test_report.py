@@ -14,7 +14,7 @@ from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart, scatter_
 from sdk.evaluate.pages.report import markdown, report_table, write_report
 from sdk.evaluate.pages.verify_page import change_words
 from sdk.evaluate.scores.published import command_for, measured_beside
-from sdk.evaluate.verifying import VerifyOptions, verify
+from sdk.evaluate.verify import VerifyOptions, verify
 from sdk.recipe import Published
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 

@@ -15,7 +15,7 @@ from sdk.evaluate.pages.report import report_table
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
 from sdk.evaluate.scores.comparison import bins_moved, bootstrap_drop
-from sdk.evaluate.verifying import VerifyOptions, verify
+from sdk.evaluate.verify import VerifyOptions, verify
 from sdk.manifest import open_engine
 from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import open_pipeline

@@ -9,7 +9,7 @@ import pytest
 from sdk.errors import DatasetError, OutputError
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import BatchRunner
-from sdk.evaluate.verifying import verify
+from sdk.evaluate.verify import verify
 from tests.support.engines import SMALL, wrapped_engine
 from tests.support.verify import PERSONS_IN, options, write_annotated
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sdk.cli._paths import engine_files, refuse_overwriting
 
 if TYPE_CHECKING:
-    from sdk.evaluate.verifying import VerifyOptions
+    from sdk.evaluate.verify import VerifyOptions
 
 __all__ = ["add_arguments", "run"]
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Verify, write the reports, print the figures."""
     from sdk.evaluate.pages.report import markdown, report_table, write_report
-    from sdk.evaluate.verifying import verify
+    from sdk.evaluate.verify import verify
 
     _refuse_overwriting(arguments)
     verification = verify(_options(arguments))
@@ -79,7 +79,7 @@ def _refuse_overwriting(arguments: argparse.Namespace) -> None:
 
 def _options(arguments: argparse.Namespace) -> VerifyOptions:
     from sdk.evaluate.datasets.dataset import DatasetOptions
-    from sdk.evaluate.verifying import VerifyOptions
+    from sdk.evaluate.verify import VerifyOptions
 
     same: dict[str, Any] = {
         name: getattr(arguments, name)

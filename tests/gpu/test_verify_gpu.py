@@ -4,7 +4,7 @@ import pytest
 
 from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark
-from sdk.evaluate.verifying import VerifyOptions, verify
+from sdk.evaluate.verify import VerifyOptions, verify
 from tests.support.gpu_engines import compiled_engine
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native, pytest.mark.timeout(900)]

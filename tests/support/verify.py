@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from sdk.evaluate.datasets.dataset import DatasetOptions
-from sdk.evaluate.verifying import VerifyOptions
+from sdk.evaluate.verify import VerifyOptions
 
 PERSONS_IN = (1, 3, 0, 20, 2, 1, 5)  # per picture; 20 is more than a batch
 SIZE_WH = (160, 120)

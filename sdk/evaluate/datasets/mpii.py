@@ -19,13 +19,14 @@ from sdk.coco import finite_number, finite_numbers, json_from_file
 from sdk.errors import DatasetError, MissingDependencyError
 from sdk.evaluate.datasets.boxes import boxes_from_mpii
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, Picture, Problems, Truth
-from sdk.evaluate.scores.pck import head_size_px
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 
-__all__ = ["mpii_dataset"]
+__all__ = ["head_size_px", "mpii_dataset"]
 
 Record = Mapping[str, Any]
+
+HEAD_SHARE = 0.6  # of the head box's diagonal (MPII: SC_BIAS)
 
 
 def mpii_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
@@ -68,6 +69,13 @@ def mpii_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
         problems,
         (note,) if note else (),
     )
+
+
+def head_size_px(head_boxes_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:  # N x 4 -> N
+    """MPII's head size: 0.6 of the head box's diagonal."""
+    boxes = np.asarray(head_boxes_xyxy, np.float64)
+    size: NDArray[np.float64] = HEAD_SHARE * np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return size
 
 
 def _mpii_row(record: Record, joints: int) -> tuple[NDArray[np.float32], list[float], float] | None:

@@ -22,7 +22,7 @@ from sdk.evaluate.pages.verify_page import PUBLISHED_HEAD, html_page, published_
 from sdk.evaluate.scores.published import command_for, measured_beside
 from sdk.evaluate.scores.scoring import Rules, Scores, results_of
 from sdk.evaluate.speed.machine import machine_facts
-from sdk.evaluate.verifying import JOURNAL_NAME, Verification
+from sdk.evaluate.verify import JOURNAL_NAME, Verification
 from sdk.files import write_text
 from sdk.manifest import Engine, sha256_of_file
 from sdk.wording import counted

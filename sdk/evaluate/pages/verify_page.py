@@ -18,7 +18,7 @@ from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart
 from sdk.evaluate.pages.pictures import data_uri, person_picture
 from sdk.evaluate.scores.scoring import truth_rows
 from sdk.evaluate.speed.machine import machine_rows
-from sdk.evaluate.verifying import Verification
+from sdk.evaluate.verify import Verification
 from sdk.wording import counted
 
 __all__ = ["PUBLISHED_HEAD", "change_words", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from sdk.skeletons import Skeleton
 
-__all__ = ["MPII_GROUPS", "MPII_LEFT_OUT", "Pck", "head_size_px", "joint_hits", "pck", "pckh", "torso_px"]
+__all__ = ["MPII_GROUPS", "MPII_LEFT_OUT", "Pck", "joint_hits", "pck", "pckh", "torso_px"]
 
 FloatArray = NDArray[np.floating]
 
 FALLBACK_SHARE = 0.35  # of the person's longer side, where no torso diagonal is annotated
 BOX_MARGIN = 1.3  # annotation boxes are the joints' extent and 15 % of it at each side
 SMALLEST_TORSO_PX = 1.0
-HEAD_SHARE = 0.6  # of the head box's diagonal (MPII: SC_BIAS)
 
 MPII_GROUPS: dict[str, tuple[str, ...]] = {
     "head": ("head_top",),
@@ -62,7 +61,7 @@ def pck(
 def pckh(
     predicted: FloatArray,  # N x K x 2, frame pixels
     truth: FloatArray,  # N x K x 3: x, y, visibility
-    head_px: FloatArray,  # N, from `head_size_px`
+    head_px: FloatArray,  # N, MPII's head sizes
     threshold: float,
     skeleton: Skeleton,
 ) -> Pck:
@@ -89,13 +88,6 @@ def torso_px(
     sides = np.linalg.norm(corners[:, [0, 2], :2] - corners[:, [1, 3], :2], axis=2).max(axis=1)
     torsos: NDArray[np.float64] = np.where((corners[..., 2] > 0).all(axis=1), sides, fallback)
     return np.maximum(torsos, SMALLEST_TORSO_PX)
-
-
-def head_size_px(head_boxes_xyxy: FloatArray) -> NDArray[np.float64]:  # N x 4 -> N
-    """MPII's head size: 0.6 of the head box's diagonal."""
-    boxes = np.asarray(head_boxes_xyxy, np.float64)
-    size: NDArray[np.float64] = HEAD_SHARE * np.linalg.norm(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return size
 
 
 def joint_hits(
