@@ -81,7 +81,7 @@ class Yardstick:
         found = self._keypoints(model)
         truth = self.expected[..., :3].copy()
         truth[..., 2] = 2
-        similar = person_oks(found, truth, self.areas, self.recipe.skeleton.sigmas)
+        similar = person_oks(found, truth, self.areas, self.recipe.skeleton.tolerances)
         moved = np.linalg.norm(found[..., :2] - self.expected[..., :2], axis=2) / self.scale[:, None]
         torsos = torso_px(self.truth, self.boxes, self.recipe.skeleton)
         return Row(
@@ -122,7 +122,7 @@ class Yardstick:
             {"image_id": i, "score": float(points[:, 2].mean()), "keypoints": points.ravel().tolist()}
             for i, points in enumerate(found.astype(float))
         ]
-        return coco_ap(truth, results, list(range(len(truth))), self.recipe.skeleton.sigmas).figures["AP"]
+        return coco_ap(truth, results, list(range(len(truth))), self.recipe.skeleton.tolerances).figures["AP"]
 
     def _int8_share(self, model: onnx.ModelProto) -> float:
         """Work of the nodes whose input and weight both come out of a DequantizeLinear."""

@@ -3,7 +3,7 @@
 A joint's similarity is exp(-d^2 / (2 area (2 sigma)^2)), with d the distance and sigma the joint's own of the skeleton
 (COCO). A pose's OKS is a mean of it; which joints count is the caller's to say.
 
-    joints = joint_similarity(found_xy, truth_xy, areas_px2, skeleton.sigmas)        # N x K, 0 to 1
+    joints = joint_similarity(found_xy, truth_xy, areas_px2, skeleton.tolerances)        # N x K, 0 to 1
     areas_px2 = areas_from_boxes(boxes_xyxy)                                         # where none is annotated
 """
 

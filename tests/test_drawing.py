@@ -34,7 +34,7 @@ def changed(before, after):
     return int((before != after).any(axis=2).sum())
 
 
-@pytest.mark.parametrize("name", SKELETONS)
+@pytest.mark.parametrize("name", [name for name, skeleton in SKELETONS.items() if len(skeleton.joints) <= 30])
 def test_joints_have_the_colour_of_their_side(name):
     skeleton = skeleton_by_name(name)
     keypoints = spread(joints=len(skeleton.joints))

@@ -180,7 +180,7 @@ REFUSED = {
     "unknown skeleton": (
         '"coco17"',
         '"coco18"',
-        "skeleton must be one of coco17, crowdpose14, halpe26, mpii16 or a table",
+        "skeleton must be one of animalpose20, ap10k17, coco17, crowdpose14, face68, halpe26, hand21, ",
     ),
     "unknown score": ('"min_logit"', '"max"', "key 'score' must be one of"),
     "name without its size": ("net-256x192", "net-192x256", "name must end in '-256x192' (got 'net-192x256')"),
@@ -269,6 +269,10 @@ def test_a_joint_set_may_be_written_out(tmp_path):
     recipe = recipe_from_table(plain, "a table")
     assert isinstance(recipe, Recipe)
     assert (recipe.joints, recipe.skeleton.flip_order) == (2, (1, 0))
+    plain["skeleton"] |= {"groups": {"left": [0]}, "sigmas": [], "nme_joints": [0, 1]}
+    grouped = recipe_from_table(plain, "a table")
+    assert (grouped.skeleton.groups, grouped.skeleton.nme_joints) == ({"left": (0,)}, (0, 1))
+    assert recipe_from_table(grouped.to_table(), "its own table") == grouped
     plain["skeleton"]["flip_pairs"] = [[0, 2]]
     with pytest.raises(RecipeError, match="flip_pairs must join two joints of 0 to 1"):
         recipe_from_table(plain, "a table")

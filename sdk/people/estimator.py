@@ -122,7 +122,7 @@ class PoseEstimator(BoxEstimator):
     def _identified(self, tracker: Tracker, poses: Poses) -> Poses:
         start = perf_counter()
         ids = tracker.update(
-            poses.boxes, poses.keypoints, poses.scores, poses.skeleton.sigmas, self._scale.fair, poses.box_scores
+            poses.boxes, poses.keypoints, poses.scores, poses.skeleton.tolerances, self._scale.fair, poses.box_scores
         )
         spent = 1e3 * (perf_counter() - start)
         total = float(poses.timings_ms["total"]) + spent

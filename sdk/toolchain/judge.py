@@ -61,7 +61,7 @@ class Judge:
         keypoints = self._decoded(outputs)
         distances = np.linalg.norm(keypoints[..., :2] - self._keypoints[..., :2], axis=2) / self._scale_px[:, None]
         similar = joint_similarity(
-            keypoints[..., :2], self._keypoints[..., :2], _areas(self.people), self.recipe.skeleton.sigmas
+            keypoints[..., :2], self._keypoints[..., :2], _areas(self.people), self.recipe.skeleton.tolerances
         ).mean()
         ap = self._ap(keypoints)
         return Cost(
@@ -85,7 +85,7 @@ class Judge:
             return None
         truth = np.stack([np.asarray(self.people[i].keypoints) for i in annotated])
         areas = _areas([self.people[i] for i in annotated])
-        joints = joint_similarity(keypoints[annotated, :, :2], truth[..., :2], areas, self.recipe.skeleton.sigmas)
+        joints = joint_similarity(keypoints[annotated, :, :2], truth[..., :2], areas, self.recipe.skeleton.tolerances)
         seen = truth[..., 2] > 0
         counted = seen.any(axis=1)
         similar = (joints * seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)

@@ -39,7 +39,7 @@ def validation_scores(
         for annotation, points, scores in zip(annotations, keypoints, joint_scores, strict=True)
     ]
     image_ids = sorted({annotation.image_id for annotation in annotations})
-    ap = coco_ap([_record(annotation) for annotation in annotations], results, image_ids, skeleton.sigmas)
+    ap = coco_ap([_record(annotation) for annotation in annotations], results, image_ids, skeleton.tolerances)
     return {
         "pck_0.2": pck(keypoints, truth, torsos, 0.2).mean,
         "pck_0.1": pck(keypoints, truth, torsos, 0.1).mean,

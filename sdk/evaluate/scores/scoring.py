@@ -119,7 +119,7 @@ def _best_fits(dataset: Dataset, persons: PersonArray, there: NDArray[np.intp]) 
         return np.full(len(persons), -1, np.intp)
     person, candidate = np.divmod(np.arange(len(persons) * len(there)), len(there))
     rows, truth = there[candidate], dataset.truth
-    fits = person_oks(persons[person], truth.keypoints[rows], truth.areas_px2[rows], dataset.skeleton.sigmas)
+    fits = person_oks(persons[person], truth.keypoints[rows], truth.areas_px2[rows], dataset.skeleton.tolerances)
     fits = np.nan_to_num(fits, nan=-1.0).reshape(len(persons), len(there))
     return np.where(fits.max(axis=1) >= 0, there[fits.argmax(axis=1)], -1)
 
@@ -128,7 +128,7 @@ def _kept(persons: PersonArray, scores: Float64Array, areas: Float64Array, rules
     if rules.nms == "none" or not len(persons):
         return list(range(len(persons)))
     thin = nms_keep if rules.nms == "hard" else soft_nms_keep
-    return thin(persons[..., :2], scores, areas, rules.recipe.skeleton.sigmas, rules.oks_threshold)
+    return thin(persons[..., :2], scores, areas, rules.recipe.skeleton.tolerances, rules.oks_threshold)
 
 
 def _crop_areas(dataset: Dataset, recipe: Recipe) -> Float64Array:  # P
@@ -140,7 +140,7 @@ def _crop_areas(dataset: Dataset, recipe: Recipe) -> Float64Array:  # P
 
 
 def _ap(dataset: Dataset, persons: PersonArray, rules: Rules) -> Ap:
-    truth, sigmas = dataset.truth, dataset.skeleton.sigmas
+    truth, sigmas = dataset.truth, dataset.skeleton.tolerances
     records = [
         {
             "image_id": dataset.pictures[truth.picture[row]].id,
@@ -162,7 +162,7 @@ def _quality(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> 
     quality = np.full(len(dataset), np.nan)
     known, truth = rows >= 0, dataset.truth
     quality[known] = person_oks(
-        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.sigmas
+        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.tolerances
     )
     return quality
 
@@ -170,7 +170,7 @@ def _quality(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> 
 def _joint_similarity(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> Float64Array:  # K, per cent
     known, truth = rows >= 0, dataset.truth
     similarity = joint_oks(
-        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.sigmas
+        persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.tolerances
     )
     counted = np.isfinite(similarity).sum(axis=0)
     share: Float64Array = np.where(counted > 0, np.nansum(similarity, axis=0) / np.maximum(counted, 1), np.nan)
