@@ -37,10 +37,12 @@ __all__ = [
     "MobileNetV2",
     "Network",
     "Output",
+    "Pafpn",
     "Protocol",
     "Published",
     "Recipe",
     "ResNet",
+    "RtmwHead",
     "ScoreRule",
     "TokenHeatmapHead",
     "TokenPose",
@@ -111,6 +113,14 @@ class LowRes:
     neck: tuple[int, ...]  # channels at stride 16, 8, 4: as many as there are steps up
 
 
+@dataclass(frozen=True)
+class Pafpn:
+    """Path aggregation over CSPNeXt's strides 8, 16 and 32, as RTMW has it; the head reads 16 and 32."""
+
+    kind: Literal["pafpn"]
+    blocks: int  # in each of its partial stages
+
+
 Backbone = ResNet | HRNet | MobileNetV2 | CSPNeXt | TokenPose | LowRes
 
 
@@ -143,6 +153,17 @@ class GauHead:
 
 
 @dataclass(frozen=True)
+class RtmwHead:
+    """RTMW's head: `gau` on maps of two strides, each giving half of a token; it goes with neck pafpn."""
+
+    kind: Literal["rtmw"]
+    kernel: int
+    hidden: int
+    attention: int
+    expansion: int
+
+
+@dataclass(frozen=True)
 class TokenHeatmapHead:
     """TokenPose's own head: each keypoint token through an MLP to a heatmap."""
 
@@ -166,13 +187,14 @@ class MarginalHead:
     blur_px: float = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
 
 
-Head = HeatmapHead | LinearSimccHead | GauHead | TokenHeatmapHead | TokenSimccHead | MarginalHead
+Head = HeatmapHead | LinearSimccHead | GauHead | RtmwHead | TokenHeatmapHead | TokenSimccHead | MarginalHead
 
 
 @dataclass(frozen=True)
 class Network:
     backbone: Backbone
     head: Head
+    neck: Pafpn | None = None
 
 
 @dataclass(frozen=True)

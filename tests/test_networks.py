@@ -15,6 +15,7 @@ from sdk.recipe import (
     LinearSimccHead,
     MobileNetV2,
     ResNet,
+    RtmwHead,
     TokenHeatmapHead,
     TokenPose,
     TokenSimccHead,
@@ -80,6 +81,10 @@ REFUSED = {
     "map head on tokens": (
         (TOKENS, DECONV, (64, 64)),
         "head 'simcc' does not fit backbone 'tokenpose'",
+    ),
+    "two strides of one": (
+        (TINY, RtmwHead("rtmw", 7, 256, 128, 2), (64, 64)),
+        "backbone 'cspnext', neck 'none' and head 'rtmw' do not fit; neck pafpn goes between backbone cspnext and",
     ),
     "unknown depth": (
         (ResNet("resnet", 20), DECONV, (64, 64)),

@@ -27,8 +27,9 @@ def network_from_recipe(recipe: words.Recipe) -> nn.Module:
     check_torch()
     from sdk.networks.pose import PoseNetwork
 
+    _check_parts(recipe)
     backbone = _backbone(recipe)
-    return PoseNetwork(backbone, _head(recipe, backbone), recipe.input.size_hw).eval()
+    return PoseNetwork(backbone, _head(recipe, backbone), recipe.input.size_hw, _neck(recipe, backbone)).eval()
 
 
 def check_torch() -> None:
@@ -58,7 +59,7 @@ def _backbone(recipe: words.Recipe) -> nn.Module:
         case words.MobileNetV2(widen=widen):
             return mobilenetv2.MobileNetV2(widen)
         case words.CSPNeXt(deepen=deepen, widen=widen):
-            return cspnext.CSPNeXt(deepen, widen)
+            return cspnext.CSPNeXt(deepen, widen, pyramid=recipe.design.neck is not None)
         case words.LowRes(channels=channels, depths=depths, neck=neck):
             return lowres.LowRes(channels, depths, neck)
         case words.TokenPose() as design:
@@ -66,32 +67,41 @@ def _backbone(recipe: words.Recipe) -> nn.Module:
             return tokenpose.TokenPose(size_hw=recipe.input.size_hw, joints=recipe.joints, **values)
 
 
+def _check_parts(recipe: words.Recipe) -> None:
+    """RecipeError where backbone, neck and head do not go together."""
+    head, body, neck = recipe.design.head, recipe.design.backbone, recipe.design.neck
+    on_tokens = isinstance(head, words.TokenHeatmapHead | words.TokenSimccHead)
+    if on_tokens != isinstance(body, words.TokenPose):
+        raise RecipeError(
+            f"recipe '{recipe.name}': head '{head.kind}' does not fit backbone '{body.kind}'; heads "
+            "token-heatmap and token-simcc go with tokenpose, and only with it"
+        )
+    if isinstance(head, words.RtmwHead) != (neck is not None) or (neck and not isinstance(body, words.CSPNeXt)):
+        raise RecipeError(
+            f"recipe '{recipe.name}': backbone '{body.kind}', neck '{neck.kind if neck else 'none'}' and head "
+            f"'{head.kind}' do not fit; neck pafpn goes between backbone cspnext and head rtmw, and only there"
+        )
+
+
+def _neck(recipe: words.Recipe, backbone: Any) -> nn.Module | None:
+    from sdk.networks import rtmw
+
+    neck = recipe.design.neck
+    return None if neck is None else rtmw.Pafpn(backbone.widths, neck.blocks)
+
+
 def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
     from sdk.networks import heads, lowres, tokenpose
 
-    design, body = recipe.design.head, recipe.design.backbone
-    on_tokens = isinstance(design, words.TokenHeatmapHead | words.TokenSimccHead)
-    if on_tokens != isinstance(body, words.TokenPose):
-        raise RecipeError(
-            f"recipe '{recipe.name}': head '{design.kind}' does not fit backbone '{body.kind}'; heads "
-            "token-heatmap and token-simcc go with tokenpose, and only with it"
-        )
-    match design:
+    match recipe.design.head:
         case words.HeatmapHead(deconv=deconv):
             return heads.HeatmapHead(backbone.channels, recipe.joints, deconv)
         case words.LinearSimccHead(deconv=deconv, maps_per_joint=maps):
             return heads.LinearSimccHead(
                 backbone.channels, deconv=deconv, maps_per_joint=maps, **_widths(recipe, backbone)
             )
-        case words.GauHead(kernel=kernel, hidden=hidden, attention=attention, expansion=expansion):
-            return heads.GauHead(
-                backbone.channels,
-                kernel=kernel,
-                hidden=hidden,
-                attention=attention,
-                expansion=expansion,
-                **_widths(recipe, backbone),
-            )
+        case words.GauHead() | words.RtmwHead() as design:
+            return _gated_head(design, recipe, backbone)
         case words.TokenHeatmapHead(hidden=hidden):
             heatmap_hw = (recipe.input.height // 4, recipe.input.width // 4)
             return tokenpose.TokenHeatmapHead(backbone.channels, hidden=hidden, heatmap_hw=heatmap_hw)
@@ -108,6 +118,15 @@ def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
             )
         case words.TokenSimccHead():
             return tokenpose.TokenSimccHead(backbone.channels, bins_xy=recipe.bins_xy)
+
+
+def _gated_head(design: words.GauHead | words.RtmwHead, recipe: words.Recipe, backbone: Any) -> nn.Module:
+    from sdk.networks import heads, rtmw
+
+    values = {key: value for key, value in asdict(design).items() if key != "kind"} | _widths(recipe, backbone)
+    if isinstance(design, words.GauHead):
+        return heads.GauHead(backbone.channels, **values)
+    return rtmw.RtmwHead(backbone.widths[1:], **values)
 
 
 def _widths(recipe: words.Recipe, backbone: Any) -> dict[str, Any]:

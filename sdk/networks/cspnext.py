@@ -1,7 +1,8 @@
 """CSPNeXt, five strides (Lyu et al., RTMDet, 2022), the backbone of RTMPose (Jiang et al., 2023).
 
 Cross-stage-partial stages of blocks with a 5x5 depthwise convolution, SiLU, channel attention and spatial pyramid
-pooling in the last stage. It ends at stride 32 and knows nothing of joints.
+pooling in the last stage. It ends at stride 32, or gives the maps of strides 8, 16 and 32 to a neck (`pafpn`), and
+knows nothing of joints.
 
     backbone = CSPNeXt(deepen=0.33, widen=0.5)        # RTMPose-s
     features = backbone(crops)                        # N x 512 x h/32 x w/32
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CSPNeXt"]
+__all__ = ["CSPNeXt", "ConvNormAct", "PartialStage"]
 
 # channels in, channels out, blocks, identity shortcut in the blocks, spatial pyramid pooling; before widen and deepen
 STAGES = (
@@ -26,11 +27,14 @@ POOL_KERNELS = (5, 9, 13)
 
 
 class CSPNeXt(nn.Module):
-    """`deepen` scales the number of blocks, `widen` the channels (t 0.167/0.375, s 0.33/0.5, m 0.67/0.75, l 1/1)."""
+    """`deepen` scales the number of blocks, `widen` the channels (t 0.167/0.375, s 0.33/0.5, m 0.67/0.75, l 1/1).
+
+    `pyramid` gives the maps of the last three stages, of `widths` channels each, instead of the last alone.
+    """
 
     stride = 32
 
-    def __init__(self, deepen: float, widen: float) -> None:
+    def __init__(self, deepen: float, widen: float, *, pyramid: bool = False) -> None:
         super().__init__()
         stem = int(STAGES[0][0] * widen)
         self.stem = nn.Sequential(
@@ -43,11 +47,15 @@ class CSPNeXt(nn.Module):
             for before, after, blocks, identity, pooling in STAGES
         ]
         self.stage1, self.stage2, self.stage3, self.stage4 = stages
-        self.channels = int(STAGES[-1][1] * widen)
+        self.widths = tuple(int(after * widen) for _, after, *_ in STAGES[1:])
+        self.channels = self.widths[-1]
+        self.pyramid = pyramid
 
-    def forward(self, x: Tensor) -> Tensor:  # N x 3 x h x w
-        features: Tensor = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(x)))))
-        return features
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:  # N x 3 x h x w
+        of_8: Tensor = self.stage2(self.stage1(self.stem(x)))
+        of_16: Tensor = self.stage3(of_8)
+        of_32: Tensor = self.stage4(of_16)
+        return (of_8, of_16, of_32) if self.pyramid else of_32
 
 
 class ConvNormAct(nn.Module):
@@ -100,17 +108,19 @@ class _ChannelAttention(nn.Module):
         return x * F.hardsigmoid(self.fc(F.adaptive_avg_pool2d(x, 1)))
 
 
-class _PartialStage(nn.Module):
-    """Half the channels through the blocks, half past them."""
+class PartialStage(nn.Module):
+    """Half the channels through the blocks, half past them; a neck's stages are without attention."""
 
-    def __init__(self, channels: int, blocks: int, *, identity: bool) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, blocks: int, *, identity: bool, attention: bool = True
+    ) -> None:
         super().__init__()
-        half = channels // 2
-        self.main_conv = ConvNormAct(channels, half, 1)
-        self.short_conv = ConvNormAct(channels, half, 1)
-        self.final_conv = ConvNormAct(2 * half, channels, 1)
+        half = channels_out // 2
+        self.main_conv = ConvNormAct(channels_in, half, 1)
+        self.short_conv = ConvNormAct(channels_in, half, 1)
+        self.final_conv = ConvNormAct(2 * half, channels_out, 1)
         self.blocks = nn.Sequential(*(_Block(half, identity=identity) for _ in range(blocks)))
-        self.attention = _ChannelAttention(2 * half)
+        self.attention = _ChannelAttention(2 * half) if attention else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:  # N x C x h x w
         joined = torch.cat([self.blocks(self.main_conv(x)), self.short_conv(x)], dim=1)
@@ -138,5 +148,5 @@ def _stage(channels_in: int, channels_out: int, blocks: int, identity: bool, poo
     layers: list[nn.Module] = [ConvNormAct(channels_in, channels_out, 3, stride=2)]
     if pooling:
         layers.append(_PyramidPooling(channels_out))
-    layers.append(_PartialStage(channels_out, blocks, identity=identity))
+    layers.append(PartialStage(channels_out, channels_out, blocks, identity=identity))
     return nn.Sequential(*layers)

@@ -27,8 +27,10 @@ from sdk.recipe import (
     MarginalHead,
     MobileNetV2,
     Network,
+    Pafpn,
     Recipe,
     ResNet,
+    RtmwHead,
     TokenHeatmapHead,
     TokenPose,
     TokenSimccHead,
@@ -65,6 +67,7 @@ class Found:
         backbone = ", ".join(f"{key} {value}" for key, value in vars(self.network.backbone).items() if key != "kind")
         parts = [
             f"{self.network.backbone.kind} ({backbone})",
+            *([f"neck {self.network.neck.kind}"] if self.network.neck is not None else []),
             f"head {self.network.head.kind}",
             f"{self.joints} joints",
         ]
@@ -112,6 +115,7 @@ def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:
     bins_xy = recipe.bins_xy if recipe.output.kind == "simcc" else None
     agreed = {
         "backbone": found.network.backbone == network.backbone,
+        "neck": found.network.neck == network.neck,
         "head": found.network.head == network.head,
         "joints": found.joints == recipe.joints,
         "bins": found.bins_xy in (None, bins_xy),
@@ -130,7 +134,7 @@ def _found(ours: Shapes, layout: str, size_hw: tuple[int, int] | None) -> Found 
     if head is None:
         return None
     size_hw = size_hw or _size(ours, backbone, head, bins_xy)
-    return Found(layout, Network(backbone, head), _joints(ours, backbone, head), bins_xy, size_hw)
+    return Found(layout, Network(backbone, head, _neck(ours)), _joints(ours, backbone, head), bins_xy, size_hw)
 
 
 def _backbone(ours: Shapes, size_hw: tuple[int, int] | None) -> Backbone | None:
@@ -182,6 +186,11 @@ def _cspnext(ours: Shapes) -> CSPNeXt | None:
     return CSPNeXt("cspnext", deepen, widen)
 
 
+def _neck(ours: Shapes) -> Pafpn | None:
+    blocks = _count(ours, "neck.top_down_blocks.0.blocks.{}.conv1.conv.weight")
+    return Pafpn("pafpn", blocks) if blocks else None
+
+
 def _tokenpose(ours: Shapes, size_hw: tuple[int, int] | None) -> TokenPose:
     dim = ours["backbone.keypoint_token"][2]
     area = ours["backbone.patch_to_embedding.weight"][1] // 256
@@ -211,15 +220,12 @@ def _head(
     if isinstance(backbone, TokenPose):
         hidden = ours["head.layers.1.weight"][0] if "head.layers.3.weight" in ours else 0
         return TokenSimccHead("token-simcc") if bins_xy else TokenHeatmapHead("token-heatmap", hidden)
+    if "head.gau.uv.weight" in ours:
+        return _gau_head(ours)
     if "head.final.weight" not in ours:
         return None
     if isinstance(backbone, LowRes):
         return MarginalHead("marginal", _count(ours, "head.refine.{}.0.weight"))
-    if "head.gau.uv.weight" in ours:
-        width, hidden = ours["head.gau.uv.weight"]
-        attention = ours["head.gau.gamma"][1]
-        kernel = ours["head.final.weight"][2]
-        return GauHead("gau", kernel, hidden, attention, (width - attention) // (2 * hidden))
     deconv = tuple(
         ours[f"head.deconv.{index}.weight"][1] for index in (0, 3, 6, 9) if f"head.deconv.{index}.weight" in ours
     )
@@ -227,6 +233,16 @@ def _head(
         return HeatmapHead("heatmap", deconv)
     maps = _maps_per_joint(ours, _stride(backbone) // 2 ** len(deconv), bins_xy, size_hw)
     return LinearSimccHead("simcc", deconv, maps)
+
+
+def _gau_head(ours: Shapes) -> GauHead | RtmwHead:
+    """A head with a gated attention unit: on one stride, or on two."""
+    width, hidden = ours["head.gau.uv.weight"]
+    attention = ours["head.gau.gamma"][1]
+    expansion = (width - attention) // (2 * hidden)
+    if "head.final_fine.conv.weight" in ours:
+        return RtmwHead("rtmw", ours["head.final.conv.weight"][2], hidden, attention, expansion)
+    return GauHead("gau", ours["head.final.weight"][2], hidden, attention, expansion)
 
 
 def _maps_per_joint(ours: Shapes, stride: int, bins_xy: tuple[int, int], size_hw: tuple[int, int] | None) -> int:
@@ -248,6 +264,8 @@ def _joints(ours: Shapes, backbone: Backbone, head: Head) -> int:
         return ours["backbone.keypoint_token"][1]
     if isinstance(head, MarginalHead):
         return _marginal_joints(ours, _stride(backbone))
+    if isinstance(head, RtmwHead):
+        return ours["head.final.conv.weight"][0]
     per_joint = head.maps_per_joint if isinstance(head, LinearSimccHead) else 1
     return ours["head.final.weight"][0] // per_joint
 
@@ -265,7 +283,7 @@ def _size(ours: Shapes, backbone: Backbone, head: Head, bins_xy: tuple[int, int]
         return None
     if isinstance(backbone, TokenPose):
         cells, stride = ours["backbone.pos_embedding"][1] * math.prod(backbone.patch_hw), 4
-    elif isinstance(head, GauHead):
+    elif isinstance(head, GauHead | RtmwHead):
         cells, stride = ours["head.reduce.weight"][1], _stride(backbone)
     elif isinstance(head, LinearSimccHead):
         cells = ours["head.classify_x.weight"][1] // head.maps_per_joint

@@ -1,7 +1,7 @@
 """The key names of other code's checkpoints, as renaming tables: the one place that knows them.
 
-Our modules use one naming (layout `sdk`): `backbone.*` and `head.*`. A table is a list of (regular expression, its
-replacement), tried in order; the first that matches the start of a key renames it.
+Our modules use one naming (layout `sdk`): `backbone.*`, `neck.*` and `head.*`. A table is a list of (regular
+expression, its replacement), tried in order; the first that matches the start of a key renames it.
 
     sdk_key("head.mlp.1.weight", "mmpose")            # 'head.reduce.weight'
 """
@@ -39,7 +39,11 @@ LAYOUTS: dict[str, Table] = {
         (r"head\.deconv_head\.deconv_layers\.", "head.deconv."),
         (r"head\.deconv_layers\.", "head.deconv."),
         (r"head\.(deconv_head\.)?final_layer\.", "head.final."),
-        (r"head\.(?:mlp_head|cls)_(x|y)\.", r"head.classify_\1."),
+        (r"head\.(?:mlp_head|cls)_(x|y|z)\.", r"head.classify_\1."),
+        (r"head\.final_layer2\.", "head.final_fine."),
+        (r"head\.conv_dec\.", "head.carry."),
+        (r"head\.mlp2\.0\.", "head.norm_fine."),
+        (r"head\.mlp2\.1\.", "head.reduce_fine."),
         (r"head\.mlp\.0\.", "head.norm."),
         (r"head\.mlp\.1\.", "head.reduce."),
     ),

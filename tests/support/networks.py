@@ -23,7 +23,7 @@ def skeleton_of(count):
     return Skeleton(f"any{count}", tuple(f"joint{i}" for i in range(count)), (), (), (0.1,) * count)
 
 
-def recipe_of(backbone, head, size_hw, *, joints=17, split_ratio=2.0, layout="sdk"):
+def recipe_of(backbone, head, size_hw, *, neck=None, joints=17, split_ratio=2.0, layout="sdk"):
     """A recipe of these parts; `split_ratio` None for heatmaps."""
     score = None if split_ratio is None else "min_logit"
     return Recipe(
@@ -31,7 +31,7 @@ def recipe_of(backbone, head, size_hw, *, joints=17, split_ratio=2.0, layout="sd
         description="for a test",
         source="tests",
         licence="Apache-2.0",
-        network=Network(backbone, head),
+        network=Network(backbone, head, neck),
         input=Input(*size_hw, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb", 1.25),
         output=Output("heatmap" if split_ratio is None else "simcc", split_ratio, score),
         skeleton=skeleton_of(joints),
@@ -41,9 +41,12 @@ def recipe_of(backbone, head, size_hw, *, joints=17, split_ratio=2.0, layout="sd
 
 
 def parity_documents(folder):
-    """The JSON of every network in the folder, by name; {} where there is none."""
-    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+    """Every network in the folder, in `more` and in `live`, by name: its JSON and the path of its outputs.
+
+    Of two of one name `live` has the say: an image reaches the outputs there, which it does not under the older rule.
+    """
+    paths = [path for part in (".", "more", "live") for path in sorted((folder / part).glob("*.json"))]
+    return {path.stem: (json.loads(path.read_text()), path.with_suffix(".npz")) for path in paths}
 
 
 def recipe_from_parity(document):
@@ -60,6 +63,7 @@ def recipe_from_parity(document):
         backbone,
         found.network.head,
         size_hw,
+        neck=found.network.neck,
         joints=found.joints,
         split_ratio=document["split_ratio"],
         layout=found.layout,
@@ -68,7 +72,8 @@ def recipe_from_parity(document):
 
 def parity_state(document):
     """The weights that follow from a parity document's keys and shapes, as its README says."""
-    return {key: _parity_value(key, tuple(shape)) for key, shape in document["state_dict"].items()}
+    gain = document.get("gain", 0.5)
+    return {key: _parity_value(key, tuple(shape), gain) for key, shape in document["state_dict"].items()}
 
 
 def parity_input(document):
@@ -76,7 +81,7 @@ def parity_input(document):
     return rng.standard_normal(document["input"]).astype(np.float32)
 
 
-def _parity_value(key, shape):
+def _parity_value(key, shape, gain):
     noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
@@ -86,7 +91,7 @@ def _parity_value(key, shape):
     elif leaf in ("running_mean", "bias", "beta"):
         value = 0.1 * noise
     elif len(shape) >= 2:
-        value = noise * np.sqrt(0.5 / np.prod(shape[1:]))
+        value = noise * np.sqrt(gain / np.prod(shape[1:]))
     else:
         value = 1 + 0.1 * noise
     return np.asarray(value, np.float32)
