@@ -2,6 +2,7 @@
 function length, declared names, no output from the library."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ def test_rooms_of_evaluate_import_only_what_they_may(path):
     for name in imports_of(ast.parse(path.read_text()), top_level_only=False):
         if name.startswith("sdk.evaluate.") and name in known:
             assert inner(name) in {room, *EVALUATE_MAY_IMPORT[room]}, f"{room or 'the walk'} imports {name}"
+
+
+def test_the_page_of_the_architecture_tells_these_arrows_and_names_only_what_is_there():
+    page = (ROOT / "docs/architecture.md").read_text()
+    told = {}
+    for line in re.findall(r"^\| (`sdk/.*) \|$", page, re.M):
+        rooms, arrows = (re.findall(r"`(?:sdk/)?(\w+)`", cell) for cell in line.split("|"))
+        told.update({room: set(arrows) for room in rooms})
+    assert told == {room: arrows for room, arrows in MAY_IMPORT.items() if room not in ("", "cli")}
+    named = re.findall(r"`((?:sdk|cpp_ext|tests|engines)/[\w/.]*)`", page)
+    assert len(named) > 40
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_no_module_imports_one_that_imports_it():
