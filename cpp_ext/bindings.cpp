@@ -12,11 +12,13 @@
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <atomic>
 #include <string>
 #include <tuple>
+#include <vector>
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,6 +28,7 @@ namespace {
 
 using Frame3 = nb::ndarray<const uint8_t, nb::shape<-1, -1, 3>, nb::device::cpu>;
 using Plane = nb::ndarray<const uint8_t, nb::shape<-1, -1>, nb::device::cpu>;
+using FrameOf = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Affines = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
 using CropOut = nb::ndarray<nb::shape<-1, 3, -1, -1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
@@ -49,29 +52,48 @@ sdk::CropSpec crop_spec(CropOut& out, size_t count, const std::array<float, 3>& 
     return sdk::crop_spec(out.shape(2), out.shape(3), scale, bias, swap, is_half(out.dtype()), yuv);
 }
 
-void run_crop(CropOut& out, const sdk::Frame& frame, Affines& affines, const sdk::CropSpec& spec) {
-    const int32_t count = static_cast<int32_t>(affines.shape(0));
-    nb::gil_scoped_release released;
-    sdk::cpu::crop(out.data(), frame, affines.data(), count, spec, thread_count.load());
-}
-
-void crop(CropOut out, Frame3 frame, Affines affines, std::array<float, 3> scale, std::array<float, 3> bias, bool swap) {
+sdk::Frame packed_view(const Frame3& frame) {
     sdk::check_frame_size(frame.shape(0), frame.shape(1));
     require(frame.size() == 0 || (frame.stride(2) == 1 && frame.stride(1) == 3), "the pixels of a frame's row must be contiguous");
-    const sdk::Frame view = {frame.data(), nullptr, frame.stride(0), 0, static_cast<int32_t>(frame.shape(0)),
-                             static_cast<int32_t>(frame.shape(1))};
-    run_crop(out, view, affines, crop_spec(out, affines.shape(0), scale, bias, swap));
+    return {frame.data(), nullptr, frame.stride(0), 0, static_cast<int32_t>(frame.shape(0)), static_cast<int32_t>(frame.shape(1))};
 }
 
-void crop_nv12(CropOut out, Plane luma, Plane chroma, Affines affines, std::array<float, 3> scale,
-               std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
+sdk::Frame nv12_view(const Plane& luma, const Plane& chroma) {
     sdk::check_frame_size(luma.shape(0), luma.shape(1));
     require(luma.size() == 0 || (luma.stride(1) == 1 && chroma.stride(1) == 1), "the bytes of a plane's row must be contiguous");
     require(luma.shape(0) % 2 == 0 && luma.shape(1) % 2 == 0, "an NV12 frame must have even sides");
     require(chroma.shape(0) == luma.shape(0) / 2 && chroma.shape(1) == luma.shape(1), "chroma must be H/2 x W bytes");
-    const sdk::Frame view = {luma.data(), chroma.data(), luma.stride(0), chroma.stride(0),
-                             static_cast<int32_t>(luma.shape(0)), static_cast<int32_t>(luma.shape(1))};
-    run_crop(out, view, affines, crop_spec(out, affines.shape(0), scale, bias, swap, yuv));
+    return {luma.data(), chroma.data(), luma.stride(0), chroma.stride(0), static_cast<int32_t>(luma.shape(0)),
+            static_cast<int32_t>(luma.shape(1))};
+}
+
+void run_crop(CropOut& out, const std::vector<sdk::Frame>& views, const FrameOf& frame_of, Affines& affines,
+              const sdk::CropSpec& spec) {
+    const size_t count = affines.shape(0);
+    require(frame_of.shape(0) == count, "frame_of and affines must hold the same number of crops");
+    std::vector<sdk::Frame> records(count);
+    for (size_t i = 0; i < count; i++) {
+        const int32_t number = frame_of.data()[i];
+        require(number >= 0 && static_cast<size_t>(number) < views.size(), "frame_of must hold numbers of frames");
+        records[i] = views[number];
+    }
+    nb::gil_scoped_release released;
+    sdk::cpu::crop(out.data(), records.data(), affines.data(), static_cast<int32_t>(count), spec, thread_count.load());
+}
+
+// Crop i is of frames[frame_of[i]].
+void crop(CropOut out, const std::vector<Frame3>& frames, FrameOf frame_of, Affines affines, std::array<float, 3> scale,
+          std::array<float, 3> bias, bool swap) {
+    std::vector<sdk::Frame> views;
+    for (const Frame3& frame : frames) views.push_back(packed_view(frame));
+    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap));
+}
+
+void crop_nv12(CropOut out, const std::vector<std::tuple<Plane, Plane>>& frames, FrameOf frame_of, Affines affines,
+               std::array<float, 3> scale, std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
+    std::vector<sdk::Frame> views;
+    for (const auto& [luma, chroma] : frames) views.push_back(nv12_view(luma, chroma));
+    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap, yuv));
 }
 
 void check_rows(const Rows& rows, const Rows& like) {
@@ -137,8 +159,9 @@ void set_instruction_set(const std::string& name) {
 NB_MODULE(_native, m) {
     m.doc() = "The fused ops, crop and decode. Call them through sdk.ops, which checks arguments in words.";
 
-    m.def("crop", &crop, "out"_a.noconvert(), "frame"_a.noconvert(), "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a);
-    m.def("crop_nv12", &crop_nv12, "out"_a.noconvert(), "luma"_a.noconvert(), "chroma"_a.noconvert(),
+    m.def("crop", &crop, "out"_a.noconvert(), "frames"_a.noconvert(), "frame_of"_a.noconvert(), "affines"_a.noconvert(),
+          "scale"_a, "bias"_a, "swap"_a);
+    m.def("crop_nv12", &crop_nv12, "out"_a.noconvert(), "frames"_a.noconvert(), "frame_of"_a.noconvert(),
           "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a, "yuv"_a);
     m.def("decode", &decode, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "affines"_a.noconvert(),
           "split_ratio"_a, "score"_a, "refine"_a);

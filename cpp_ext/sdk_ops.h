@@ -4,7 +4,7 @@
 // sizes, then the number of threads (CPU) or the stream (CUDA).
 //
 //   symbol    shape                         what
-//   frame     H x W x 3 uint8, or NV12      any row stride, even a negative one; H, W up to 2^14
+//   frames    N of H x W x 3 uint8 or NV12  one a crop; any row stride, even a negative one; H, W up to 2^14
 //   affines   N x 2 x 3 float32             crop -> frame pixels
 //   crop out  N x 3 x h x w float or half   h, w up to 2^14
 //   x, y      N x K x Wx, N x K x Hy        float or half logits, rows contiguous
@@ -20,7 +20,9 @@
 namespace sdk {
 
 // `chroma` is null for packed pixels. For NV12 `data` is the luma plane, H x W, and `chroma` H/2 x W/2 pairs (U, V).
-// The CUDA crop may read this struct from device memory, so its layout is part of the contract: 40 bytes.
+// `data` may be where the frame's corner would lie around a region of it that was moved: of a crop, only pixels in the
+// frame that its taps fall on are read (its width rounded up to TAP_COLUMNS), with up to 3 bytes before a pair of them and
+// 3 behind. The CUDA crop may read this struct from device memory, so its layout is part of the contract: 40 bytes.
 struct Frame {
     const uint8_t* data;
     const uint8_t* chroma;
@@ -67,7 +69,7 @@ struct Logits {
 };
 
 namespace cpu {
-void crop(void* out, const Frame& frame, const float* affines, int32_t count, const CropSpec& spec, int threads);
+void crop(void* out, const Frame* frames, const float* affines, int32_t count, const CropSpec& spec, int threads);
 void decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec, int threads);
 
 const char* instruction_set();                // "avx512", "avx2" or "baseline"
@@ -77,9 +79,9 @@ bool use_instruction_set(const char* name);   // false when this machine lacks i
 namespace cuda {
 using Stream = void*;  // cudaStream_t
 
-// `frame_on_device` (a Frame in device memory) is read instead of `frame` when not null, so that a captured graph
-// serves frames that change. Return null, or the reason in words.
-const char* crop(void* out, const Frame& frame, const Frame* frame_on_device, bool nv12, const float* affines,
+// `frames_on_device` (N of them, in device memory) are read when not null, so that a captured graph serves frames that
+// change; else all crops are of `frame`. Return null, or the reason in words.
+const char* crop(void* out, const Frame& frame, const Frame* frames_on_device, bool nv12, const float* affines,
                  int32_t count, const CropSpec& spec, Stream stream);
 const char* decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec,
                    Stream stream);

@@ -10,7 +10,8 @@ _Yuv = tuple[float, float, float, float, float, float]
 
 def crop(
     out: NDArray[Any],  # N x 3 x h x w, float32 or float16
-    frame: NDArray[np.uint8],  # H x W x 3
+    frames: list[NDArray[np.uint8]],  # H x W x 3 each
+    frame_of: NDArray[np.int32],  # N: which of the frames each crop is of
     affines: NDArray[np.float32],  # N x 2 x 3
     scale: _Triple,
     bias: _Triple,
@@ -18,8 +19,8 @@ def crop(
 ) -> None: ...
 def crop_nv12(
     out: NDArray[Any],  # N x 3 x h x w, float32 or float16
-    luma: NDArray[np.uint8],  # H x W
-    chroma: NDArray[np.uint8],  # H/2 x W
+    frames: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]],  # luma H x W and chroma H/2 x W each
+    frame_of: NDArray[np.int32],  # N
     affines: NDArray[np.float32],  # N x 2 x 3
     scale: _Triple,
     bias: _Triple,
@@ -75,7 +76,7 @@ class _Cuda:
     def crop(
         self,
         out: int,
-        frame: int,
+        frames: int,  # N frame records
         affines: int,
         count: int,
         height: int,

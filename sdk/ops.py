@@ -88,7 +88,7 @@ def instruction_set() -> str:
 
 
 def crop(
-    frame: Any,  # H x W x 3 uint8; NV12: 3H/2 x W uint8, or the planes (H x W, H/2 x W)
+    frame: Any,  # H x W x 3 uint8; NV12: 3H/2 x W uint8, or the planes (H x W, H/2 x W); or a list of such
     affines: Any,  # N x 2 x 3 float32, crop -> frame pixels
     size_hw: tuple[int, int],
     *,
@@ -99,12 +99,14 @@ def crop(
     pixel_format: PixelFormat = "bgr",
     yuv_matrix: YuvMatrix = "bt601",
     yuv_range: YuvRange = "limited",
+    frame_of: Any = None,  # N int32: which frame of the list each crop is of
     out: Any = None,  # N x 3 x h x w
     stream: Any = None,
 ) -> Any:
     """N x 3 x h x w of `dtype`: each person's crop, bilinear, normalised; black outside the frame.
 
-    `channel_order` is the order of the network's input, `pixel_format` that of the frame.
+    `channel_order` is the order of the network's input, `pixel_format` that of the frame. On the CPU `frame` may be a
+    list of frames, of any sizes and of one format; `frame_of` then says which of them each crop is of.
     """
     scale, bias = normalisation(tuple(mean), tuple(std))
     placed: Any = _checked_affines(affines)
@@ -112,22 +114,26 @@ def crop(
     on_device = isinstance(placed, DeviceArray)
     target: Any = _checked_out(out, shape, dtype if type(dtype) is np.dtype else np.dtype(dtype), on_device)
     yuv = yuv_to_rgb(yuv_matrix, yuv_range)
-    if pixel_format == "nv12":
-        planes: tuple[Any, ...] = _nv12_planes(frame)
-    elif pixel_format in ("bgr", "rgb"):
-        planes = (_packed_frame(frame),)
-    else:
+    if pixel_format not in ("bgr", "rgb", "nv12"):
         raise InputError(f"pixel_format must be bgr, rgb or nv12 (got '{pixel_format}')")
     if channel_order not in ("rgb", "bgr"):
         raise InputError(f"channel_order must be rgb or bgr (got '{channel_order}')")
-    _same_place(placed, frame=planes[0], out=target)
-    swap = channel_order != ("rgb" if pixel_format == "nv12" else pixel_format)
+    nv12 = pixel_format == "nv12"
+    several = type(frame) is list
+    given = frame if several else (frame,)
+    frames: list[Any] = [_nv12_planes(each) if nv12 else _packed_frame(each) for each in given]
+    for each in frames:
+        _same_place(placed, frame=each[0] if nv12 else each, out=target)
+    if several and on_device:
+        raise InputError(f"a call on a GPU crops one frame (got a list of {len(frames)}); call once a frame")
+    owners = _checked_frame_of(frame_of, len(frames), shape[0], several=several)
+    swap = channel_order != ("rgb" if nv12 else pixel_format)
     if on_device:
-        _crop_on_device(target, planes, placed, (scale, bias, swap), yuv, stream)
-    elif len(planes) == 2:
-        _native.crop_nv12(target, planes[0], planes[1], placed, scale, bias, swap, yuv)
+        _crop_on_device(target, frames[0] if nv12 else frames, placed, (scale, bias, swap), yuv, stream)
+    elif nv12:
+        _native.crop_nv12(target, frames, owners, placed, scale, bias, swap, yuv)
     else:
-        _native.crop(target, planes[0], placed, scale, bias, swap)
+        _native.crop(target, frames, owners, placed, scale, bias, swap)
     return target if out is None else out
 
 
@@ -278,6 +284,21 @@ def _packed_frame(frame: Any) -> Array:
             f"(got strides {array.strides}); use numpy.ascontiguousarray(frame)"
         )
     return array
+
+
+def _checked_frame_of(frame_of: Any, frames: int, crops: int, *, several: bool) -> NDArray[np.int32]:
+    if not several:
+        if frame_of is not None:
+            raise InputError("frame_of belongs to a list of frames (got one frame); leave it out, or give a list")
+        return np.zeros(crops, np.int32)
+    numbers = np.asarray(frame_of) if frame_of is not None else np.zeros(0)
+    fits = numbers.shape == (crops,) and (numbers.dtype.kind in "iu" or not crops)
+    if not fits or not ((numbers >= 0) & (numbers < frames)).all():
+        raise InputError(
+            f"frame_of must be {crops} whole numbers, one a crop, each the number of one of the {frames} frames "
+            f"(got {None if frame_of is None else numbers.tolist()[:8]})"
+        )
+    return numbers.astype(np.int32)
 
 
 def _nv12_planes(frame: Any) -> tuple[Array, Array]:

@@ -219,12 +219,12 @@ def test_the_first_run_of_a_bucket_reads_the_frame_of_its_call(simulate, monkeyp
     _, engine, kernels = simulate()
     records, warm = [], FrameLane._warm
     monkeypatch.setattr(
-        FrameLane, "_warm", lambda lane, *which: records.append(bytes(lane._record)) or warm(lane, *which)
+        FrameLane, "_warm", lambda lane, *which: records.append(bytes(lane._records)) or warm(lane, *which)
     )
     with GpuPipeline(engine, kernels=kernels) as gpu:
         for hw, count in (((20, 30), 1), ((90, 120), 3)):
             gpu.run(random_frame(0, hw), random_affines(count, 0, hw))
-            assert records.pop() == bytes(gpu._pool.every()[0]._record)
+            assert records.pop() == bytes(gpu._pool.every()[0]._records)
 
 
 def test_a_plan_without_scratch_leaves_the_joints_room(simulate, monkeypatch):

@@ -141,6 +141,31 @@ def test_many_persons_and_threads_are_the_persons_alone():
         ops.set_threads(1)
 
 
+def frames_of_several_sizes(nv12=False):
+    made = [noise_nv12(60, 80), noise_nv12(2, 4), noise_nv12(130, 34)] if nv12 else [
+        noise_frame(60, 80), noise_frame(1, 1), noise_frame(130, 33)[::-1], noise_frame(90, 100)[7:, 11:]
+    ]  # fmt: skip
+    return made, np.array([2, 0, len(made) - 1, 1, 0, 2], np.int64)
+
+
+@pytest.mark.parametrize("nv12", [False, True], ids=["bgr", "nv12"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
+def test_crops_of_several_frames_are_those_of_each(nv12, dtype, instruction_set):
+    frames, frame_of = frames_of_several_sizes(nv12)
+    affines = np.array([turned(1.1, 9 * (i % 2), 3.5 - 9 * i, 4.5 - i) for i in range(6)], np.float32).reshape(6, 2, 3)
+    options = {"mean": MEAN, "std": STD, "dtype": dtype, "pixel_format": "nv12" if nv12 else "bgr"}
+    together = ops.crop(frames, affines, (40, 52), frame_of=frame_of, **options)
+    for row, number in enumerate(frame_of):
+        alone = ops.crop(frames[number], affines[row : row + 1], (40, 52), **options)
+        assert np.array_equal(together[row], alone[0])
+
+
+def test_several_frames_and_nobody():
+    nobody, options = np.zeros((0, 2, 3), np.float32), {"mean": MEAN, "std": STD}
+    crops = ops.crop([noise_frame(20, 20), FRAME], nobody, (8, 8), frame_of=[], **options)
+    assert crops.shape == (0, 3, 8, 8)
+
+
 def test_nobody():
     crops = ops.crop(noise_frame(20, 20), np.zeros((0, 2, 3), np.float32), (8, 8), mean=MEAN, std=STD)
     assert crops.shape == (0, 3, 8, 8)
@@ -210,6 +235,7 @@ def test_nv12_is_near_opencv_conversion_then_warp():
 
 
 FRAME, ONE = np.zeros((20, 30, 3), np.uint8), np.zeros((1, 2, 3), np.float32)
+FIRST = np.zeros(1, np.int32)  # the only crop is of the first frame
 GOOD = {"frame": FRAME, "affines": ONE, "size_hw": (8, 8), "mean": MEAN, "std": STD}
 NV12 = {"pixel_format": "nv12"}
 MISUSE = {
@@ -236,6 +262,12 @@ MISUSE = {
     "nv12-of-odd-width": ({"frame": np.zeros((30, 15), np.uint8), **NV12}, "with even sides"),
     "nv12-chroma": ({"frame": (np.zeros((20, 20), np.uint8), np.zeros((9, 20), np.uint8)), **NV12}, "H/2 x W"),
     "nv12-float": ({"frame": np.zeros((30, 16), np.float32), **NV12}, "rows of contiguous uint8"),
+    "a-list-without-numbers": ({"frame": [FRAME]}, r"frame_of must be 1 whole numbers, one a crop.*got None"),
+    "no-such-frame": ({"frame": [FRAME], "frame_of": [1]}, r"each the number of one of the 1 frames \(got \[1\]"),
+    "numbers-for-two": ({"frame": [FRAME], "frame_of": [0, 0]}, "frame_of must be 1 whole numbers"),
+    "half-a-frame": ({"frame": [FRAME], "frame_of": [0.5]}, "frame_of must be 1 whole numbers"),
+    "numbers-without-a-list": ({"frame_of": [0]}, "frame_of belongs to a list of frames"),
+    "a-list-with-no-frame": ({"frame": [FRAME, FRAME[..., 0]], "frame_of": [0]}, "frame must be H x W x 3 uint8"),
     "unknown-matrix": ({"yuv_matrix": "bt2020"}, "yuv_matrix must be bt601 or bt709"),
 }  # fmt: skip
 
@@ -255,6 +287,10 @@ def test_frame_above_16k_is_refused():
 
 def test_the_native_border_converts_nothing():
     with pytest.raises(TypeError):
-        native.crop(np.zeros((1, 3, 8, 8), np.float32), FRAME.astype(np.float32), ONE, STD, MEAN, False)
+        native.crop(np.zeros((1, 3, 8, 8), np.float32), [FRAME.astype(np.float32)], FIRST, ONE, STD, MEAN, False)
     with pytest.raises(ValueError, match="dtype must be float32 or float16"):
-        native.crop(np.zeros((1, 3, 8, 8), np.float64), FRAME, ONE, STD, MEAN, False)
+        native.crop(np.zeros((1, 3, 8, 8), np.float64), [FRAME], FIRST, ONE, STD, MEAN, False)
+    with pytest.raises(ValueError, match="frame_of must hold numbers of frames"):
+        native.crop(np.zeros((1, 3, 8, 8), np.float32), [FRAME], FIRST + 1, ONE, STD, MEAN, False)
+    with pytest.raises(ValueError, match="the same number of crops"):
+        native.crop(np.zeros((1, 3, 8, 8), np.float32), [FRAME], FIRST[:0], ONE, STD, MEAN, False)

@@ -7,7 +7,8 @@ them, where every access must be aligned as well. It says nothing of speed, nor 
 import numpy as np
 import pytest
 
-from tests.support.emulated_gpu import EmulatedGpu, compiler
+from sdk.runtime.cuda.kernels import frame_record
+from tests.support.emulated_gpu import EmulatedGpu, address, compiler
 from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
@@ -73,6 +74,75 @@ def test_nv12_crop_is_the_cpus(gpu, dtype, value_range):
     yuv = ops.yuv_to_rgb("bt709", value_range)
     assert gpu.crop(out, (frame[:60], frame[60:]), affines, mean=MEAN, std=STD, swap=False, yuv=yuv) == 0
     assert np.array_equal(out, expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("nv12", [False, True], ids=["bgr", "nv12"])
+def test_each_crop_is_of_its_own_frame(gpu, nv12, dtype):
+    frames = [noise_nv12(60, 80), noise_nv12(2, 4), noise_nv12(30, 34)] if nv12 else [
+        noise_frame(60, 80), noise_frame(1, 1), noise_frame(30, 33)[::-1]
+    ]  # fmt: skip
+    affines = np.float32(
+        [[[1.3, 0, -5.5], [0, 1.3, -4.5]], [[0.2, 0, -1], [0, 0.2, -1]], [[1.1, -0.4, 9], [0.4, 1, -2]]]
+    )
+    options = {"mean": MEAN, "std": STD, "dtype": dtype, "pixel_format": "nv12" if nv12 else "bgr"}
+    expected = ops.crop(frames, affines, (20, 26), frame_of=[0, 1, 2], **options)
+    out = np.full_like(expected, np.nan)
+    given = [(each[: len(each) * 2 // 3], each[len(each) * 2 // 3 :]) for each in frames] if nv12 else frames
+    yuv = ops.yuv_to_rgb("bt601", "limited") if nv12 else None
+    assert gpu.crop(out, given, affines, mean=MEAN, std=STD, swap=not nv12, yuv=yuv, on_device=True) == 0
+    assert np.array_equal(out, expected)
+
+
+MOVED = {  # where the region lies in a frame of 40 x 50: x0, y0, x1, y1
+    "inside": (10, 12, 30, 28),
+    "left-top": (0, 0, 20, 16),
+    "right-bottom": (30, 24, 50, 40),
+    "whole": (0, 0, 50, 40),
+    "one-column": (49, 0, 50, 40),
+    "one-row": (0, 39, 50, 40),
+}
+
+
+@pytest.mark.parametrize("nv12", [False, True], ids=["bgr", "nv12"])
+@pytest.mark.parametrize("where", MOVED, ids=str)
+def test_a_moved_region_is_cropped_as_if_it_were_still_in_the_frame(gpu, where, nv12):
+    """The record's base is where the frame's corner would lie; the border stays the frame's."""
+    x0, y0, x1, y1 = MOVED[where]
+    frame = noise_nv12(40, 50) if nv12 else noise_frame(40, 50)
+    affines = np.array([covering(x0, y0, x1, y1, (40, 50), (24, 20))], np.float32)
+    options = {"mean": MEAN, "std": STD, "pixel_format": "nv12" if nv12 else "bgr"}
+    expected = ops.crop(frame, affines, (24, 20), **options)
+    moved, record = moved_region(frame, (x0, y0, x1, y1), nv12=nv12)
+    out, yuv = np.full_like(expected, np.nan), ops.yuv_to_rgb("bt601", "limited") if nv12 else None
+    one_row = frame_record(address(moved), 0, 0, 0, 1, len(moved) // (1 if nv12 else 3))
+    with gpu.declared(one_row, nv12=nv12):
+        gpu.crop_records(out, record, affines, mean=MEAN, std=STD, swap=not nv12, yuv=yuv)
+    assert gpu.bad_reads() == 0
+    assert np.array_equal(out, expected)
+
+
+def covering(x0, y0, x1, y1, frame_hw, size_hw):
+    """An affine whose taps fall on the pixels x0..x1 and y0..y1 of the frame, and beyond where these are its border."""
+    low = [edge - (9 if edge == 0 else 0) for edge in (x0, y0)]
+    high = [edge - (1 if edge < limit else -9) for edge, limit in ((x1, frame_hw[1]), (y1, frame_hw[0]))]
+    steps = [(last - first - 0.6) / (side - 1) for first, last, side in zip(low, high, size_hw[::-1], strict=True)]
+    return [[steps[0], 0, low[0] + 0.3], [0, steps[1], low[1] + 0.3]]
+
+
+def moved_region(frame, region, *, nv12):
+    """The region's bytes, row by row behind a few others, as they are packed; and the record for them."""
+    x0, y0, x1, y1 = region
+    if not nv12:
+        rows = frame[y0:y1, x0:x1].reshape(y1 - y0, -1)
+        moved = np.concatenate([np.full(6, 99, np.uint8), rows.reshape(-1), np.full(9, 99, np.uint8)])
+        base = address(moved) + 6 - y0 * rows.shape[1] - 3 * x0
+        return moved, frame_record(base % 2**64, 0, rows.shape[1], 0, *frame.shape[:2])
+    left, right = x0 // 2 * 2, (x1 + 1) // 2 * 2
+    luma, chroma = frame[y0:y1, left:right], frame[40 + y0 // 2 : 40 + (y1 + 1) // 2, left:right]
+    moved, stride = np.concatenate([luma.reshape(-1), chroma.reshape(-1)]), right - left
+    bases = address(moved) - y0 * stride - left, address(moved) + luma.size - y0 // 2 * stride - left
+    return moved, frame_record(*(base % 2**64 for base in bases), stride, stride, 40, 50)
 
 
 def test_more_crops_than_a_grid_holds_are_refused(gpu):

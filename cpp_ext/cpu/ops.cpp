@@ -55,7 +55,7 @@ const InstructionSet& current() {
 struct CropJob {
     const Kernels* kernels;
     uint8_t* out;
-    const Frame* frame;
+    const Frame* frames;
     const float* affines;
     const CropSpec* spec;
     int32_t parts_per_person;
@@ -67,7 +67,7 @@ void crop_part(void* context, int64_t part) {
     const int64_t person = part / job.parts_per_person;
     const int32_t begin = static_cast<int32_t>(part % job.parts_per_person) * ROWS_PER_PART;
     const int32_t end = begin + ROWS_PER_PART < job.spec->height ? begin + ROWS_PER_PART : job.spec->height;
-    job.kernels->crop_rows(job.out + person * job.person_bytes, *job.frame, job.affines + 6 * person, *job.spec, begin, end);
+    job.kernels->crop_rows(job.out + person * job.person_bytes, job.frames[person], job.affines + 6 * person, *job.spec, begin, end);
 }
 
 struct DecodeJob {
@@ -89,10 +89,10 @@ void decode_part(void* context, int64_t part) {
 
 }  // namespace
 
-void crop(void* out, const Frame& frame, const float* affines, int32_t count, const CropSpec& spec, int threads) {
+void crop(void* out, const Frame* frames, const float* affines, int32_t count, const CropSpec& spec, int threads) {
     const int32_t parts_per_person = (spec.height + ROWS_PER_PART - 1) / ROWS_PER_PART;
     const int64_t pixels = 3 * static_cast<int64_t>(spec.height) * spec.width;
-    CropJob job = {current().kernels, static_cast<uint8_t*>(out), &frame, affines, &spec, parts_per_person,
+    CropJob job = {current().kernels, static_cast<uint8_t*>(out), frames, affines, &spec, parts_per_person,
                    pixels * (spec.half ? 2 : 4)};
     if (pixels / 3 * count < PIXELS_FOR_THREADS) threads = 1;
     run_parts(crop_part, &job, static_cast<int64_t>(count) * parts_per_person, threads);

@@ -52,20 +52,20 @@ void check_launch(const char* problem, const char* op) {
 
 // ---- ops -------------------------------------------------------------------------------------------------------
 
-void launch_crop(Address out, const sdk::Frame& frame, const sdk::Frame* record, bool nv12, Address affines, int32_t count,
+void launch_crop(Address out, const sdk::Frame& frame, const sdk::Frame* records, bool nv12, Address affines, int32_t count,
                  const sdk::CropSpec& spec, Address stream) {
     require(count >= 0, "the number of crops must not be negative");
     require(count == 0 || (out && affines), "out and affines must not be null");
     require(out % (spec.half ? 2 : 4) == 0 && affines % 4 == 0, "out and affines must be aligned to their dtype");
     nb::gil_scoped_release released;
-    check_launch(sdk::cuda::crop(pointer<void>(out), frame, record, nv12, pointer<const float>(affines), count, spec,
+    check_launch(sdk::cuda::crop(pointer<void>(out), frame, records, nv12, pointer<const float>(affines), count, spec,
                                  stream_of(stream)), "crop");
 }
 
-void crop(Address out, Address frame, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
+void crop(Address out, Address frames, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
           Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
-    require(frame && frame % 8 == 0, "frame must be the address of a frame record, aligned to 8 bytes");
-    launch_crop(out, {}, pointer<const sdk::Frame>(frame), nv12, affines, count,
+    require(frames && frames % 8 == 0, "frames must be the address of a frame record a crop, aligned to 8 bytes");
+    launch_crop(out, {}, pointer<const sdk::Frame>(frames), nv12, affines, count,
                 crop_spec(height, width, scale, bias, swap, half, yuv), stream);
 }
 
@@ -238,7 +238,7 @@ void bind_cuda(nb::module_& parent) {
     m.attr("ARCHITECTURES") = SDK_CUDA_ARCHITECTURES;
     m.attr("TOOLKIT") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 
-    m.def("crop", &crop, "out"_a, "frame"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a, "swap"_a,
+    m.def("crop", &crop, "out"_a, "frames"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a, "swap"_a,
           "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
     m.def("crop_frame", &crop_frame, "out"_a, "frame"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a,
           "swap"_a, "half"_a, "nv12"_a, "yuv"_a, "stream"_a);

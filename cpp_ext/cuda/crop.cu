@@ -15,7 +15,7 @@ namespace sdk {
 namespace cuda {
 namespace {
 
-constexpr int32_t PIXELS = 4;                     // per thread
+constexpr int32_t PIXELS = TAP_COLUMNS;           // per thread
 constexpr int32_t BLOCK_X = 16, BLOCK_Y = 16;
 constexpr int32_t TILE_X = BLOCK_X * PIXELS, TILE_Y = BLOCK_Y;
 constexpr int32_t MAX_CROPS = 65535;
@@ -106,7 +106,7 @@ __device__ __forceinline__ Task shared_task(const Frame& by_value, const Frame* 
 template <class Source, class Out>
 __global__ void __launch_bounds__(BLOCK_X * BLOCK_Y)
     crop_kernel(Out* out, Frame by_value, const Frame* on_device, const float* affines, CropSpec spec, bool aligned) {
-    const auto [frame, affine] = shared_task(by_value, on_device, affines + 6 * blockIdx.z);
+    const auto [frame, affine] = shared_task(by_value, on_device ? on_device + blockIdx.z : nullptr, affines + 6 * blockIdx.z);
     const int32_t column = blockIdx.x * TILE_X + threadIdx.x * PIXELS, row = blockIdx.y * TILE_Y + threadIdx.y;
     if (column >= spec.width || row >= spec.height) return;
     int64_t x = affine.x0 + column * affine.xx + row * affine.xy;

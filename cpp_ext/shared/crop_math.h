@@ -24,6 +24,7 @@
 namespace sdk {
 
 constexpr int32_t MAX_SIDE = 1 << 14;  // of a frame and of a crop
+constexpr int32_t TAP_COLUMNS = 4;     // columns are cropped in such groups; a last, unfinished one may read all its taps
 
 struct FixedAffine {
     int64_t xx, xy, x0;  // X = xx x + xy y + x0, in 2^-32 pixel

@@ -81,16 +81,18 @@ def on_every_set(sets, shape, dtype, call):
 
 def fuzz_crop(rng, sets):
     nv12 = bool(rng.random() < 0.4)
-    frame_hw, frame = random_frame(rng, nv12)
+    made = [random_frame(rng, nv12) for _ in range(int(rng.integers(1, 4)))]
+    frame_hw, frames = made[0][0], [frame for _, frame in made]
     count, size_hw = int(rng.integers(0, 4)), tuple(int(n) for n in rng.integers(1, 70, 2))
     if rng.random() < 0.05:
         size_hw = (3, int(rng.integers(500, 1100)))  # beyond one block
     affines = random_affines(rng, count, frame_hw)
     dtype = np.float16 if rng.random() < 0.5 else np.float32
     options = {"mean": MEAN, "std": STD, "dtype": dtype, "pixel_format": "nv12" if nv12 else "bgr"}
+    options["frame_of"] = rng.integers(0, len(frames), count)
     ops.set_threads(int(rng.integers(1, 4)))
     crops = on_every_set(
-        sets, (count, 3, *size_hw), dtype, lambda out: ops.crop(frame, affines, size_hw, out=out, **options)
+        sets, (count, 3, *size_hw), dtype, lambda out: ops.crop(frames, affines, size_hw, out=out, **options)
     )
     low, high = ((np.float64(grey) - MEAN) / STD for grey in (0, 255))
     values = crops.astype(np.float64)

@@ -118,7 +118,7 @@ def test_special_rows(rows, dtype, score):
 
 
 def test_a_captured_graph_serves_other_boxes_and_frames():
-    """Both ops in one graph; frame record and affines are read from device memory at each launch."""
+    """Both ops in one graph; each crop's frame record and affine are read from device memory at each launch."""
     from pycuda import driver
 
     frames = [noise_frame(240, 320, seed=0), noise_frame(200, 300, seed=1)]
@@ -129,7 +129,7 @@ def test_a_captured_graph_serves_other_boxes_and_frames():
         struct.pack("<QQqqii", gpu.address, 0, 3 * frame.shape[1], 0, *frame.shape[:2])
         for gpu, frame in zip(on_gpu, frames, strict=True)
     ]
-    record, placed = OnGpu(np.frombuffer(records[0], np.uint8)), OnGpu(affines)
+    held, placed = OnGpu(np.frombuffer(b"".join(records), np.uint8)), OnGpu(affines)
     crops, joints = out_like(np.empty((2, 3, 64, 48), np.float16)), out_like(np.empty((2, 17, 3), np.float32))
     logits = [OnGpu(x), OnGpu(y)]
     scale, bias = ops.normalisation(MEAN, STD)
@@ -138,7 +138,7 @@ def test_a_captured_graph_serves_other_boxes_and_frames():
     _native.cuda.graph_begin(stream.handle)
     _native.cuda.crop(
         crops.address,
-        record.address,
+        held.address,
         placed.address,
         2,
         64,
@@ -157,12 +157,13 @@ def test_a_captured_graph_serves_other_boxes_and_frames():
     )  # fmt: skip
     graph = _native.cuda.graph_end(stream.handle)
 
-    for frame, bytes_, moved in zip(frames, records, (affines, affines + np.float32(1.5)), strict=True):
-        driver.memcpy_htod(record.address, bytes_)
+    for frame_of, moved in (((0, 1), affines), ((1, 0), affines + np.float32(1.5)), ((1, 1), affines)):
+        driver.memcpy_htod(held.address, b"".join(records[number] for number in frame_of))
         driver.memcpy_htod(placed.address, moved)
         graph.launch(stream.handle)
         stream.synchronize()
-        expected = ops.crop(frame, moved, (64, 48), mean=MEAN, std=STD, dtype=np.float16)
+        options = {"mean": MEAN, "std": STD, "dtype": np.float16, "frame_of": frame_of}
+        expected = ops.crop(frames, moved, (64, 48), **options)
         assert np.array_equal(crops.numpy(), expected)
         assert np.array_equal(joints.numpy(), ops.decode(x, y, moved, 2.0, refine="dark"))
     graph.destroy()

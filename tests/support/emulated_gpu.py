@@ -12,12 +12,13 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from sdk.runtime.cuda.kernels import NativeKernels, frame_record
+from sdk.runtime.cuda.kernels import FRAME_BYTES, NativeKernels, frame_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent / "emulated_cuda"
@@ -109,6 +110,16 @@ def address(array):
     return array.ctypes.data if array is not None else 0
 
 
+def frame_values(data, chroma=None):
+    """What a frame record holds of H x W x 3, or of NV12's planes."""
+    strides = data.strides[0], chroma.strides[0] if chroma is not None else 0
+    return (address(data), address(chroma), *strides, *data.shape[:2])
+
+
+def listed(frame):
+    return frame if isinstance(frame, list) else [frame]
+
+
 class EmulatedGpu:
     """Both ops as the CUDA half binds them, on numpy arrays."""
 
@@ -116,24 +127,45 @@ class EmulatedGpu:
         self._cuda = cuda
 
     def crop(self, out, frame, affines, *, mean, std, swap=True, yuv=None, on_device=False):
-        """Fills `out`; the number of reads outside the frame. `frame`: H x W x 3, or, with `yuv`, NV12's planes."""
+        """Fills `out`; the number of reads outside the frame. `frame`: H x W x 3, or, with `yuv`, NV12's planes.
+
+        `on_device`: from a record a crop in memory; `frame` may then be a list of frames, one a crop.
+        """
+        values = [frame_values(*each) if yuv else frame_values(each) for each in listed(frame)]
+        records = b"".join(frame_record(*each) for each in values)
+        with self.declared(records, nv12=yuv is not None):
+            if on_device:
+                per_crop = records if isinstance(frame, list) else records * len(affines)
+                self.crop_records(out, per_crop, affines, mean=mean, std=std, swap=swap, yuv=yuv)
+            else:
+                self._cuda.crop_frame(address(out), values[0], *self._work(out, affines, mean, std, swap, yuv))
+        return self.bad_reads()
+
+    def bad_reads(self):
+        return self._cuda.library.emulated_bad_reads()
+
+    def crop_records(self, out, records, affines, *, mean, std, swap=True, yuv=None):
+        """Fills `out` from a record a crop, wherever the records say that the frames lie."""
+        held = np.frombuffer(bytearray(records or bytes(FRAME_BYTES)), np.uint64)
+        self._cuda.crop(address(out), address(held), *self._work(out, affines, mean, std, swap, yuv))
+
+    @contextmanager
+    def declared(self, records, *, nv12):
+        """Reads outside the frames of these records are counted; `bad_reads` says how many there were."""
+        held = ctypes.create_string_buffer(records, len(records))
+        declare, count = self._cuda.library.emulated_declare, ctypes.c_size_t(len(records) // FRAME_BYTES)
+        declare(held, count, int(nv12))
+        try:
+            yield
+        finally:
+            declare(None, ctypes.c_size_t(0), 0)
+
+    @staticmethod
+    def _work(out, affines, mean, std, swap, yuv):
         from sdk import ops
 
-        data, chroma = frame if yuv else (frame, None)
-        strides = data.strides[0], chroma.strides[0] if yuv else 0
-        values = (address(data), address(chroma), *strides, *data.shape[:2])
-        record = ctypes.create_string_buffer(frame_record(*values), 40)
         rules = (*ops.normalisation(mean, std), swap, out.dtype == np.float16, yuv is not None, yuv or (0.0,) * 6, 0)
-        sizes = (address(affines), len(affines), *out.shape[2:])
-        self._cuda.library.emulated_declare(record, int(yuv is not None))
-        try:
-            if on_device:
-                self._cuda.crop(address(out), ctypes.addressof(record), *sizes, *rules)
-            else:
-                self._cuda.crop_frame(address(out), values, *sizes, *rules)
-        finally:
-            self._cuda.library.emulated_declare(None, 0)
-        return self._cuda.library.emulated_bad_reads()
+        return (address(affines), len(affines), *out.shape[2:], *rules)
 
     def decode(
         self, x, y, affines, split_ratio, *, score="min_logit", refine="none", flipped=None, partner=None, shift=0

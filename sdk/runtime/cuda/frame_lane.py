@@ -48,7 +48,6 @@ Timings = dict[str, float | str]
 NetworkMode = Literal["graph", "plain", "own graph"]
 RUNS_AHEAD = 2
 AFFINE_BYTES = 24
-AFFINES_AT = ALIGNMENT  # in the parameter block, after the frame record
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,15 @@ class Program:
         return replace(self, crop=crop, decode=decode)
 
 
+def affines_at(batch: int) -> int:
+    """Where the affines begin in the parameter block: after a frame record a crop."""
+    return -(-batch * FRAME_BYTES // ALIGNMENT) * ALIGNMENT
+
+
 def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     """The lane's one allocation: parameters, the plan's tensors (outputs twice, for mirrored crops), scratch."""
     batch, joints = program.max_batch, program.recipe.joints
-    sizes = {"params": AFFINES_AT + 2 * batch * AFFINE_BYTES, "partner": 4 * joints}
+    sizes = {"params": affines_at(batch) + 2 * batch * AFFINE_BYTES, "partner": 4 * joints}
     for tensor in plan.tensors:
         size = batch * prod(tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
         sizes[tensor.name] = size
@@ -114,8 +118,9 @@ class FrameLane(Lane):
         )
         self.resources.append(self._upload)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
-        self._record = self._params.array[:FRAME_BYTES]
-        self._affines = self._params.array[AFFINES_AT:].view(np.float32).reshape(2, program.max_batch, 2, 3)
+        batch = program.max_batch
+        self._records = self._params.array[: batch * FRAME_BYTES].reshape(batch, FRAME_BYTES)
+        self._affines = self._params.array[affines_at(batch) :].view(np.float32).reshape(2, batch, 2, 3)
         self._results = tuple(self.pinned(shape, dtype, "hold results") for _, shape, dtype in self._downloads())
         partner = self.pinned(program.partner.shape, "int32", "hold the joints' partners")
         partner.array[:] = program.partner
@@ -213,7 +218,7 @@ class FrameLane(Lane):
     def _set_params(self, record: bytes, affines: Float32Array, bucket: int, *, flip: bool) -> None:
         """Write the parameter block. Rows that fill up the bucket look outside the frame and read nothing."""
         count = len(affines)
-        self._record[:] = np.frombuffer(record, np.uint8)
+        self._records[:bucket] = np.frombuffer(record, np.uint8)
         self._affines[0, :count] = affines
         if flip:
             self._affines[1, :count] = mirrored_affines(affines, self.program.crop.width)
@@ -224,7 +229,8 @@ class FrameLane(Lane):
         return self._params.device_pointer if self.device.integrated else self.address("params")
 
     def _affines_address(self, *, mirrored: bool) -> int:
-        return self._params_address() + AFFINES_AT + (self.program.max_batch * AFFINE_BYTES if mirrored else 0)
+        batch = self.program.max_batch
+        return self._params_address() + affines_at(batch) + (batch * AFFINE_BYTES if mirrored else 0)
 
     def _downloads(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
         """(buffer, shape, dtype) of what comes back: the joints, or heatmaps and mirrored heatmaps."""

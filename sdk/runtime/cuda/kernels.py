@@ -79,8 +79,8 @@ class Mark(Protocol):
 class Kernels(Protocol):
     """The device's side of a frame besides the plan."""
 
-    def crop(self, out: int, frame: int, affines: int, count: int, work: CropWork, stream: int) -> None:
-        """Crops into `out` (N x 3 x h x w). `frame` is the address of a frame record in memory the device can read."""
+    def crop(self, out: int, frames: int, affines: int, count: int, work: CropWork, stream: int) -> None:
+        """Crops into `out` (N x 3 x h x w). `frames`: where a frame record for each lies, which the device can read."""
         ...
 
     def decode(
@@ -128,10 +128,10 @@ class NativeKernels:
 
         self._cuda: Any = ops.cuda_half()
 
-    def crop(self, out: int, frame: int, affines: int, count: int, work: CropWork, stream: int) -> None:
+    def crop(self, out: int, frames: int, affines: int, count: int, work: CropWork, stream: int) -> None:
         size_hw, normal = (work.height, work.width), (work.scale, work.bias)
         flags = (work.swap_channels, work.half, work.nv12)
-        self._call(self._cuda.crop, out, frame, affines, count, *size_hw, *normal, *flags, work.yuv, stream)
+        self._call(self._cuda.crop, out, frames, affines, count, *size_hw, *normal, *flags, work.yuv, stream)
 
     def decode(
         self,

@@ -2,7 +2,7 @@
 //
 // A block's threads are fibers (ucontext), switched at barriers and shuffles alone, and run from the last to the first,
 // in every other block from the first to the last, so that a missing barrier shows. Blocks run one after the other.
-// Reads through __ldg are checked against the frame that was declared. What this cannot show: speed, memory ordering
+// Reads through __ldg are checked against the frames that were declared. What this cannot show: speed, memory ordering
 // between warps, the compiler's own faults; of those ptx.h shows nvcc's, but not ptxas's.
 #pragma once
 

@@ -36,7 +36,9 @@ const std::function<void()>* body;
 std::vector<uint32_t> exchanged;
 
 const sdk::Frame* declared;
-int64_t row_bytes, chroma_row_bytes, bad_reads;
+size_t declared_frames;
+bool declared_nv12;
+int64_t bad_reads;
 
 constexpr size_t SHARED_BYTES = 64 * 1024;  // 48 KiB at most, and what ptx.py leaves between variables
 std::vector<Entry> entries;  // in force
@@ -129,11 +131,15 @@ uint32_t exchange_in_warp(uint32_t value, int lane_mask) {
 bool check_read(const void* address, size_t bytes) {
     if (!declared) return true;
     const uint8_t* from = static_cast<const uint8_t*>(address);
-    const sdk::Frame& f = *declared;
-    const bool inside = in_plane(from, bytes, f.data, f.stride, f.height, row_bytes) ||
-                        in_plane(from, bytes, f.chroma, f.chroma_stride, f.height / 2, chroma_row_bytes);
-    bad_reads += !inside;
-    return inside;
+    for (size_t i = 0; i < declared_frames; i++) {
+        const sdk::Frame& f = declared[i];
+        const int64_t row_bytes = static_cast<int64_t>(f.width) * (declared_nv12 ? 1 : 3);
+        if (in_plane(from, bytes, f.data, f.stride, f.height, row_bytes) ||
+            in_plane(from, bytes, f.chroma, f.chroma_stride, f.height / 2, f.width))
+            return true;
+    }
+    bad_reads++;
+    return false;
 }
 
 void fault(cudaError_t error, const std::string& words) {
@@ -208,13 +214,12 @@ cudaError_t emulate_blocks(dim3 grid, dim3 block, const std::function<void()>& k
     return cudaSuccess;
 }
 
-// Until null is declared, reads outside the rows of this frame are counted.
-extern "C" void emulated_declare(const sdk::Frame* frame, int nv12) {
-    declared = frame;
-    if (!frame) return;
-    row_bytes = static_cast<int64_t>(frame->width) * (nv12 ? 1 : 3);
-    chroma_row_bytes = frame->width;
-    bad_reads = 0;
+// Until null is declared, reads outside the rows of these frames are counted.
+extern "C" void emulated_declare(const sdk::Frame* frames, size_t count, int nv12) {
+    declared = frames;
+    declared_frames = count;
+    declared_nv12 = nv12;
+    if (frames) bad_reads = 0;
 }
 
 extern "C" int64_t emulated_bad_reads() { return bad_reads; }
