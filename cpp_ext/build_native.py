@@ -1,22 +1,26 @@
 """Builds `sdk/_native`: one object per C++ file, the CPU kernels once per instruction set, nvcc where it is found.
 
-setup.py is its only caller. Needs a C++17 compiler (GCC or Clang) and nanobind; without nvcc the CUDA half is left out.
+setup.py is its only caller. Needs a C++17 compiler (GCC or Clang) and nanobind; without nvcc the CUDA half is left out,
+and the extension says why (`_native.WITHOUT_CUDA`). Where nvcc is: `sdk/cuda_toolkit.py`.
 
     CUDA_HOME=/usr/local/cuda SDK_CUDA_ARCHITECTURES="87 90" pip install .
 
-`SDK_CUDA_ARCHITECTURES` narrows the GPUs; "none" leaves the CUDA half out although nvcc is there.
+`SDK_CUDA_ARCHITECTURES` narrows the GPUs; "none" leaves the CUDA half out although nvcc is there. An nvcc that nobody
+named and that fails costs the CUDA half, not the installation.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import nanobind
 from setuptools import Extension
@@ -26,6 +30,18 @@ from setuptools.errors import CompileError
 __all__ = ["NativeBuild", "native_extension"]
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _by_path(name: str) -> ModuleType:
+    """A module of the package by its path: importing the package would need what it is built for."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "sdk" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+cuda_toolkit = _by_path("cuda_toolkit")
 SOURCES = ("bindings.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
 CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu")
 FLAGS = ("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG")
@@ -47,11 +63,12 @@ DEFAULT_ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)  # 87: Orin, 110
 
 @dataclass(frozen=True)
 class Toolkit:
-    """An nvcc, the folder it belongs to, and the architectures to compile for, ascending."""
+    """An nvcc, the folder it belongs to, the architectures to compile for, ascending, and its version."""
 
     nvcc: Path
     home: Path
     architectures: tuple[int, ...]
+    version: str
 
 
 def native_extension() -> Extension:
@@ -62,26 +79,31 @@ def native_extension() -> Extension:
 
 
 def find_toolkit() -> Toolkit | None:
-    """The CUDA toolkit of CUDA_HOME or of PATH, or None; an error when it is asked for and unusable."""
-    wanted = os.environ.get("SDK_CUDA_ARCHITECTURES", "").replace(",", " ").split()
+    """The CUDA toolkit to build with, or None; an error when it is asked for and unusable."""
+    wanted = wanted_architectures()
     if wanted == ["none"]:
         return None
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    found = shutil.which("nvcc", path=str(Path(home) / "bin") if home else None)
-    if found is None:
-        if home or wanted:
-            raise CompileError(f"nvcc was not found (CUDA_HOME={home}, SDK_CUDA_ARCHITECTURES={' '.join(wanted)})")
+    found = cuda_toolkit.find_nvcc()
+    if found.path is None:
+        if wanted or cuda_toolkit.named_home():
+            raise CompileError(f"no nvcc in {found.place} (SDK_CUDA_ARCHITECTURES={' '.join(wanted)})")
         return None
-    known = {int(number) for number in re.findall(r"compute_(\d+)\b", _said_by(found, "--list-gpu-arch"))}
+    nvcc = str(found.path)
+    known = {int(number) for number in re.findall(r"compute_(\d+)\b", _said_by(nvcc, "--list-gpu-arch"))}
     unknown = [name for name in wanted if not name.isdigit() or int(name) not in known]
     if unknown:
         raise CompileError(f"SDK_CUDA_ARCHITECTURES names {unknown}; this nvcc knows {sorted(known)}")
     architectures = sorted(known & set(map(int, wanted) if wanted else DEFAULT_ARCHITECTURES))
     top = re.search(
-        r"TOP=(.+)", _said_by(found, "--dryrun", "-x", "cu", os.devnull)
+        r"TOP=(.+)", _said_by(nvcc, "--dryrun", "-x", "cu", os.devnull)
     )  # nvcc itself may be a link or a script
-    toolkit_home = Path(top.group(1).strip()).resolve() if top else Path(found).resolve().parent.parent
-    return Toolkit(Path(found), toolkit_home, tuple(architectures))
+    home = Path(top.group(1).strip()).resolve() if top else found.path.resolve().parent.parent
+    return Toolkit(found.path, home, tuple(architectures), cuda_toolkit.nvcc_version(found.path))
+
+
+def wanted_architectures() -> list[str]:
+    """What SDK_CUDA_ARCHITECTURES names; empty where it names nothing."""
+    return os.environ.get("SDK_CUDA_ARCHITECTURES", "").replace(",", " ").split()
 
 
 def _said_by(*command: str) -> str:
@@ -95,17 +117,10 @@ class NativeBuild(build_ext):
         """Compile, link, and say in one line what was built."""
         package = Path(nanobind.include_dir()).parent
         self.includes = [str(package / "include"), str(package / "ext/robin_map/include")]
-        toolkit = find_toolkit()
         sets = list(INSTRUCTION_SETS) if platform.machine() in {"x86_64", "AMD64"} else ["baseline"]
-        objects = self._host_objects(ext, sets, ("-DSDK_WITH_CUDA",) if toolkit else ())
-        libraries: list[str] = []
-        if toolkit:
-            objects += self._cuda_objects(toolkit)
-            libraries = [f"-L{folder}" for folder in self._library_folders(toolkit)] + [
-                "-lcudart_static",
-                "-ldl",
-                "-lrt",
-            ]
+        toolkit, cuda_objects, without = self._cuda_half()
+        objects = self._host_objects(ext, sets, toolkit is not None, without) + cuda_objects
+        libraries = [] if toolkit is None else [*self._library_flags(toolkit), "-lcudart_static", "-ldl", "-lrt"]
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
@@ -113,15 +128,29 @@ class NativeBuild(build_ext):
             target_lang="c++",
         )
         gpus = (
-            f"CUDA ({' '.join(map(str, toolkit.architectures))}, PTX)"
+            f"CUDA ({' '.join(map(str, toolkit.architectures))}, PTX) by nvcc {toolkit.version}"
             if toolkit
-            else "no CUDA (nvcc not found or not wanted)"
+            else f"no CUDA: {without}"
         )
         sys.stdout.write(f"sdk._native: CPU ({' '.join(sets)}), {gpus}\n")
 
-    def _host_objects(self, ext: Extension, sets: list[str], defines: tuple[str, ...]) -> list[str]:
+    def _cuda_half(self) -> tuple[Toolkit | None, list[str], str]:
+        """(toolkit, its objects, ''), or (None, [], why there is no CUDA half)."""
+        toolkit = find_toolkit()
+        if toolkit is None:
+            none = "SDK_CUDA_ARCHITECTURES was 'none'" if wanted_architectures() else "no nvcc was found"
+            return None, [], none
+        try:
+            return toolkit, self._cuda_objects(toolkit), ""
+        except CompileError as error:
+            if wanted_architectures() or cuda_toolkit.named_home():  # somebody wants it, or nothing
+                raise
+            return None, [], f"nvcc {toolkit.version} was there, and: {error}"
+
+    def _host_objects(self, ext: Extension, sets: list[str], with_cuda: bool, without: str) -> list[str]:
         nanobind_source = str(Path(nanobind.source_dir()) / "nb_combined.cpp")
-        objects = self._compile("base", ext.sources, (*FLAGS, *defines))
+        half = "-DSDK_WITH_CUDA" if with_cuda else f"-DSDK_WITHOUT_CUDA={json.dumps(without)}"
+        objects = self._compile("base", ext.sources, (*FLAGS, half))
         objects += self._compile("nanobind", [nanobind_source], (*FLAGS, "-fno-strict-aliasing"))
         for name in sets:
             flags = (*FLAGS, *KERNEL_FLAGS, *INSTRUCTION_SETS[name], f"-DSDK_KERNELS={name}_kernels")
@@ -134,20 +163,34 @@ class NativeBuild(build_ext):
         objects = self._compile(
             "cuda",
             ["cpp_ext/cuda/bindings_cuda.cpp"],
-            (*FLAGS, "-DSDK_WITH_CUDA", f'-DSDK_CUDA_ARCHITECTURES="{names}"'),
+            (
+                *FLAGS,
+                "-DSDK_WITH_CUDA",
+                f'-DSDK_CUDA_ARCHITECTURES="{names}"',
+                f'-DSDK_CUDA_COMPILER="{toolkit.version}"',
+            ),
         )
         for source in CUDA_SOURCES:
             target = Path(self.build_temp) / "cuda" / f"{Path(source).stem}.cu.o"
             target.parent.mkdir(parents=True, exist_ok=True)
-            self.spawn(
-                [str(toolkit.nvcc), *nvcc_flags(toolkit.architectures), "-c", f"cpp_ext/{source}", "-o", str(target)]
-            )
+            flags = nvcc_flags(toolkit.architectures)
+            self._nvcc([str(toolkit.nvcc), *flags, "-c", f"cpp_ext/{source}", "-o", str(target)])
             objects.append(str(target))
         return objects
 
-    def _library_folders(self, toolkit: Toolkit) -> list[Path]:
+    def _nvcc(self, command: list[str]) -> None:
+        """Run it, show what it says, and keep of a failure the line that tells why."""
+        sys.stdout.write(" ".join(command) + "\n")
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        sys.stdout.write(done.stdout)
+        if done.returncode:
+            said = done.stdout.splitlines()
+            why = next((line for line in said if "error" in line), said[-1] if said else "it said nothing")
+            raise CompileError(f"nvcc failed with status {done.returncode}: {why.strip()}")
+
+    def _library_flags(self, toolkit: Toolkit) -> list[str]:
         folders = [toolkit.home / "lib64", *toolkit.home.glob("targets/*/lib"), toolkit.home / "lib"]
-        return [folder for folder in folders if (folder / "libcudart_static.a").is_file()]
+        return [f"-L{folder}" for folder in folders if (folder / "libcudart_static.a").is_file()]
 
     def _compile(self, folder: str, sources: list[str], flags: tuple[str, ...]) -> list[str]:
         return self.compiler.compile(

@@ -69,7 +69,8 @@ class _Cuda:
     """The submodule `cuda`. Addresses and streams are integers."""
 
     ARCHITECTURES: str
-    TOOLKIT: str
+    COMPILER: str  # nvcc's version, as in "13.5.37"
+    TOOLKIT: str  # the CUDA runtime's, as in "13.5"
     Graph: type[_Graph]
     Mark: type[_Mark]
 
@@ -133,4 +134,5 @@ class _Cuda:
     def mapped(self, host: int, size: int) -> int: ...
 
 MAX_THREADS: int
+WITHOUT_CUDA: str  # why there is no CUDA half, in words; empty where there is one
 cuda: _Cuda | None

@@ -60,8 +60,9 @@ def cuda_half() -> Any:
 
     if _native.cuda is None:
         raise MissingDependencyError(
-            "this build of sdk._native has no CUDA half, as nvcc was not found when it was built: "
-            "install a CUDA toolkit, set CUDA_HOME (or put nvcc on PATH) and install sdk again from source"
+            f"this build of sdk._native has no CUDA half: when it was built, {_native.WITHOUT_CUDA}; install sdk again "
+            "from source with SDK_CUDA_ARCHITECTURES naming the GPU, as in 87 for an Orin, which fetches a compiler "
+            "where none is found"
         )
     return _native.cuda
 

@@ -1,7 +1,7 @@
 """Where the data that ships with the SDK lies: recipes, calibration tables, bundled engines; and where the cache is.
 
 In a wheel, `engines/` and `calibration/` are installed as `sdk/data/`; in a checkout or an editable install they lie
-beside `sdk/`. Environment variables are read here and nowhere else.
+beside `sdk/`. The SDK's own environment variables are read here and nowhere else.
 
     catalogue_folder("engines") / "rtmpose.toml"
 """

@@ -26,7 +26,7 @@ def test_without_the_cuda_half_the_mend_is_named(monkeypatch):
     from sdk import _native
 
     monkeypatch.setattr(_native, "cuda", None)
-    with pytest.raises(MissingDependencyError, match="CUDA toolkit"):
+    with pytest.raises(MissingDependencyError, match="no CUDA half"):
         NativeKernels()
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdk import trt
+from sdk import cuda_toolkit, trt
 from sdk.cli import _findings as doctor
 from sdk.cli import main
 from sdk.cli._findings import Finding, examine, jetpack_from_release, runnable_devices
@@ -134,15 +134,19 @@ def test_without_the_extension_nothing_runs(monkeypatch, capsys):
 
 
 HALVES = {
-    "without nvcc": (None, "missing", "built without nvcc"),
-    "with nvcc": (SimpleNamespace(ARCHITECTURES="75 87", TOOLKIT="12.6"), "ok", "architectures 75 87, CUDA 12.6"),
+    "without nvcc": (None, "missing", "when it was built, no nvcc was found"),
+    "with nvcc": (
+        SimpleNamespace(ARCHITECTURES="75 87", TOOLKIT="12.6", COMPILER="12.6.85"),
+        "ok",
+        "architectures 75 87, CUDA 12.6, by nvcc 12.6.85",
+    ),
 }
 
 
 @pytest.mark.parametrize(("cuda", "status", "found"), HALVES.values(), ids=HALVES)
 def test_the_cuda_half_is_told(monkeypatch, cuda, status, found):
     real = doctor.import_module
-    native = SimpleNamespace(cuda=cuda, instruction_set=lambda: "baseline")
+    native = SimpleNamespace(cuda=cuda, WITHOUT_CUDA="no nvcc was found", instruction_set=lambda: "baseline")
     monkeypatch.setattr(doctor, "import_module", lambda name: native if name == "sdk._native" else real(name))
     finding = named(examine())["native extension, CUDA half"]
     assert (finding.status, finding.found) == (status, found)
@@ -185,9 +189,9 @@ def test_an_nvcc_that_hangs_is_told(monkeypatch):
     def hang(*_, **__):
         raise subprocess.TimeoutExpired("nvcc", 20)
 
-    monkeypatch.setattr(doctor.shutil, "which", lambda *_, **__: "/opt/nvcc")
-    monkeypatch.setattr(doctor.subprocess, "run", hang)
-    assert named(examine())["CUDA toolkit"].found.startswith("/opt/nvcc does not run")
+    monkeypatch.setattr(doctor, "find_nvcc", lambda: cuda_toolkit.FoundNvcc(Path("/opt/nvcc"), "PATH"))
+    monkeypatch.setattr(cuda_toolkit.subprocess, "run", hang)
+    assert named(examine())["CUDA toolkit"].found.startswith("/opt/nvcc does not run (/opt/nvcc gave no answer within")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def without_brackets(text):
 
 def test_functions_and_constants_are_the_modules():
     assert stubbed(STUB.body) == bound(native)
-    assert constants(STUB.body) == {"MAX_THREADS", "cuda"} <= set(dir(native))
+    assert constants(STUB.body) == {"MAX_THREADS", "WITHOUT_CUDA", "cuda"} <= set(dir(native))
 
 
 @pytest.mark.skipif(native.cuda is None, reason="this build has no CUDA half")
@@ -55,7 +55,11 @@ def test_the_cuda_half_is_as_stubbed():
     assert stubbed(stub_class("_Cuda")) == bound(native.cuda)
     assert stubbed(stub_class("_Graph")) == bound(native.cuda.Graph)
     assert stubbed(stub_class("_Mark")) == bound(native.cuda.Mark)
-    assert constants(stub_class("_Cuda")) == {"ARCHITECTURES", "TOOLKIT", "Graph", "Mark"} <= set(dir(native.cuda))
+    assert (
+        constants(stub_class("_Cuda"))
+        == {"ARCHITECTURES", "COMPILER", "TOOLKIT", "Graph", "Mark"}
+        <= set(dir(native.cuda))
+    )
 
 
 def test_the_comparison_sees_a_difference():

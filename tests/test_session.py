@@ -378,7 +378,8 @@ def test_a_build_without_nvcc_is_told(folder, two_gpus, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
     monkeypatch.setattr(_native, "cuda", None)
-    message = "this build of sdk._native has no CUDA half, as nvcc was not found"
+    monkeypatch.setattr(_native, "WITHOUT_CUDA", "no nvcc was found")
+    message = "this build of sdk._native has no CUDA half: when it was built, no nvcc was found"
     with pytest.raises(DeviceError, match=f"device 'cuda' cannot be used: {message}"):
         choose_device(engine_from(folder), "cuda")
     assert choose_device(engine_from(folder), "auto")[1].startswith(message)

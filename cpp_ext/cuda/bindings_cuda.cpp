@@ -234,8 +234,10 @@ Address mapped(Address host, size_t size) {
 
 void bind_cuda(nb::module_& parent) {
     nb::set_leak_warnings(false);  // the graphs of a lost device are left alone on purpose
+    parent.attr("WITHOUT_CUDA") = "";
     nb::module_ m = parent.def_submodule("cuda", "The CUDA half, on raw pointers.");
     m.attr("ARCHITECTURES") = SDK_CUDA_ARCHITECTURES;
+    m.attr("COMPILER") = SDK_CUDA_COMPILER;
     m.attr("TOOLKIT") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 
     m.def("crop", &crop, "out"_a, "frames"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a, "swap"_a,

@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 from sdk import __version__, trt
 from sdk.cuda_devices import cuda_devices, driver_version
+from sdk.cuda_toolkit import find_nvcc, nvcc_version
 from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
 
 __all__ = ["Finding", "examine", "jetpack_from_release", "runnable_devices", "table_from_findings"]
@@ -178,17 +178,18 @@ def _driver() -> Finding:
 
 
 def _toolkit() -> Finding:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
-    if nvcc is None:
-        disables = "compiling PyCUDA and the extension's CUDA half"
-        return Finding("CUDA toolkit", "missing", "no nvcc", disables, "install the CUDA toolkit, or set CUDA_HOME")
+    found = find_nvcc()
+    if found.path is None:
+        disables = "nothing on a GPU of a driver of CUDA 13 or newer, for which an installation fetches a compiler"
+        mend = "elsewhere install the CUDA toolkit, and set CUDA_HOME where it is in none of these"
+        return Finding("CUDA toolkit", "missing", f"no nvcc in {found.place}", disables, mend)
     try:
-        told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("CUDA toolkit", "warning", f"{nvcc} does not run ({error})", "compiling", "install it again")
-    release = re.search(r"release (\d+\.\d+)", told.stdout)
-    return Finding("CUDA toolkit", "ok", f"{release[1] if release else 'unknown version'}, {nvcc}")
+        version = nvcc_version(found.path)
+    except (OSError, ValueError) as error:
+        return Finding(
+            "CUDA toolkit", "warning", f"{found.path} does not run ({error})", "compiling", "install it again"
+        )
+    return Finding("CUDA toolkit", "ok", f"{version}, {found.path} (by {found.place})")
 
 
 def _flavour_probe(flavour: trt.Flavour) -> Callable[[], Finding]:
@@ -227,14 +228,16 @@ def _native() -> Finding:
 def _native_cuda() -> Finding:
     name = "native extension, CUDA half"
     try:
-        cuda = import_module("sdk._native").cuda
+        native = import_module("sdk._native")
     except (ImportError, OSError) as error:
         return Finding(name, "missing", str(error), "device 'cuda'", "build the native extension first")
+    cuda = native.cuda
     if cuda is None:
-        mend = "install the CUDA toolkit and install simcc-edge-sdk from source, so that nvcc is found"
-        return Finding(name, "missing", "built without nvcc", "device 'cuda'", mend)
-    built = f"architectures {cuda.ARCHITECTURES}, CUDA {cuda.TOOLKIT}"
-    return Finding(name, "ok", built, details={"architectures": str(cuda.ARCHITECTURES), "toolkit": cuda.TOOLKIT})
+        mend = "install simcc-edge-sdk from source again; `pip install -v` shows what its build says"
+        return Finding(name, "missing", f"when it was built, {native.WITHOUT_CUDA}", "device 'cuda'", mend)
+    built = f"architectures {cuda.ARCHITECTURES}, CUDA {cuda.TOOLKIT}, by nvcc {cuda.COMPILER}"
+    details = {"architectures": str(cuda.ARCHITECTURES), "toolkit": cuda.TOOLKIT, "compiler": cuda.COMPILER}
+    return Finding(name, "ok", built, details=details)
 
 
 def _onnxruntime() -> Finding:

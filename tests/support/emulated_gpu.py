@@ -26,7 +26,13 @@ LAUNCH = re.compile(r"(\w+<[^<>]*>)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 FLAGS = ("-std=c++17", "-O1", "-g0", "-ffp-contract=off", "-fPIC", "-fvisibility=default", "-w", "-pthread")
 FLAGS += ("-U_FORTIFY_SOURCE",)  # which takes a jump to another thread's stack for a fault
 NANOBIND = ("-DNB_DOMAIN=emulated",)  # types of its own: sdk._native may be loaded too
-CUDA = (*NANOBIND, "-D__CUDACC__=1", "-DSDK_WITH_CUDA", '-DSDK_CUDA_ARCHITECTURES="emulated"')
+CUDA = (
+    *NANOBIND,
+    "-D__CUDACC__=1",
+    "-DSDK_WITH_CUDA",
+    '-DSDK_CUDA_ARCHITECTURES="emulated"',
+    '-DSDK_CUDA_COMPILER="g++"',
+)
 
 
 def compiler():
