@@ -3,7 +3,6 @@
 import gc
 import threading
 import weakref
-from time import sleep
 
 import numpy as np
 import pytest
@@ -18,13 +17,9 @@ from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import random_affines, random_frame
+from tests.support.threads import wait_for
 
 pytestmark = pytest.mark.native
-
-
-def wait_for(condition):
-    while not condition():
-        sleep(0.001)
 
 
 def test_everything_is_freed_in_whatever_way_it_ends(simulate):
@@ -161,7 +156,7 @@ def test_a_lane_too_many_waits_for_one_that_fits(simulate, caplog):
         with gpu._device.entered("hold the lane"), gpu._pool.lent():
             for thread in threads:
                 thread.start()
-            wait_for(lambda: len(gpu._pool._given_back._waiters) == 4)
+            wait_for(lambda: len(gpu._pool._row) == 4)
         for thread in threads:
             thread.join(timeout=30)
         assert not any(thread.is_alive() for thread in threads)
@@ -328,7 +323,7 @@ def test_threads_that_wait_for_a_lane_hear_of_the_closing(simulate):
     with gpu._device.entered("hold the lane"), gpu._pool.lent():
         for thread in threads:
             thread.start()
-        wait_for(lambda: len(gpu._pool._given_back._waiters) == 3)
+        wait_for(lambda: len(gpu._pool._row) == 3)
         gpu.close()
         for thread in threads:
             thread.join(timeout=30)
@@ -363,7 +358,7 @@ def test_a_loan_cut_off_by_an_interrupt_loses_no_lane(simulate):
     with GpuPipeline(engine, kernels=kernels, lanes=2) as gpu:
         for _ in range(5):
             with gpu._device.entered("be interrupted"):
-                gpu._pool._take()
+                gpu._pool.take()
             gpu.run(random_frame(), random_affines(1))
     assert kernels.device.live == {} and kernels.device.pinned == {}
 

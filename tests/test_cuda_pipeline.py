@@ -21,6 +21,7 @@ from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.engines import given_plan
+from tests.support.fairness import check_fair
 from tests.support.simulated_plan import SimulatedContext, SimulatedPlan, simulated_engine
 from tests.support.threads import in_threads
 
@@ -303,6 +304,12 @@ def test_threads_share_the_lanes_and_agree_with_one(simulate):
 
         in_threads(work, 6)
     assert not wrong
+
+
+def test_threads_get_lanes_in_the_order_of_their_coming(simulate):
+    _, engine, kernels = simulate()
+    with GpuPipeline(engine, kernels=kernels, lanes=3) as gpu:
+        check_fair(gpu._pool, lambda: gpu.run(random_frame(), random_affines(1)), 8, 20)
 
 
 def test_no_stream_waits_for_the_legacy_default_stream(simulate):

@@ -15,6 +15,7 @@ from sdk.runtime.opening import engine_from
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.engines import wrapped_engine
+from tests.support.fairness import check_fair
 from tests.support.frames import noise, random_boxes
 
 pytestmark = pytest.mark.native
@@ -51,6 +52,15 @@ def test_a_detector_sees_bgr(engines):
     ) as estimate:
         estimate(frame)
     np.testing.assert_array_equal(seen, [frame[:, :, ::-1]])
+
+
+def test_threads_get_cores_in_the_order_of_their_coming(estimate):
+    check_fair(estimate._pipeline._turns._places, lambda: estimate(noise(), random_boxes(1)), 6, 20)
+
+
+def test_threads_get_the_tracker_in_the_order_of_their_coming(engines):
+    with PoseEstimator(engines["simcc"], device="cpu", tracker=True) as estimate:
+        check_fair(estimate._tracking._places, lambda: estimate(noise(), random_boxes(1)), 6, 20)
 
 
 def test_times_of_chunks_add_up(estimate, monkeypatch):

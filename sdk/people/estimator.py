@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -25,6 +24,7 @@ from sdk.people.tracking import Tracker
 from sdk.poses import Poses
 from sdk.runtime.estimator import BoxEstimator, Found, check_found
 from sdk.runtime.frames import bgr_from_frame, size_hw_of
+from sdk.runtime.lending import Turns
 from sdk.runtime.pipeline import Refine, Timings
 
 __all__ = ["PoseEstimator"]
@@ -66,7 +66,7 @@ class PoseEstimator(BoxEstimator):
         self._detector = Detector(detector, threads=threads) if isinstance(detector, (str, Path)) else detector
         self._detect_every = detect_every
         self._frames_seen = 0
-        self._tracking = Lock()
+        self._tracking = Turns(1)
         super().__init__(
             engine, device=device, refine=refine, flip_test=flip_test, threads=threads, pixel_format=pixel_format
         )

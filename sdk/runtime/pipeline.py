@@ -6,6 +6,7 @@ with CpuPipeline(session) as pipeline:                        # sdk.runtime.open
 
 from __future__ import annotations
 
+import os
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,7 @@ from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.frames import crop_options
+from sdk.runtime.lending import Turns
 from sdk.runtime.session import Session
 
 __all__ = ["CpuPipeline", "Pipeline", "Refine", "Timings"]
@@ -74,6 +76,9 @@ class CpuPipeline(Closing):
         if threads is not None:
             ops.set_threads(threads)
         self._ops = ops
+        self._turns = Turns(
+            len(os.sched_getaffinity(0))
+        )  # more at once gain nothing, and the OS would choose who waits
         self.session = session
         self.refine = refine
         self.pixel_format = pixel_format
@@ -98,14 +103,15 @@ class CpuPipeline(Closing):
         flip: bool = False,
     ) -> tuple[Float32Array, Timings]:
         """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
-        start = perf_counter()
-        crops = self.crop(frame, affines)
-        cropped = perf_counter()
-        outputs = self.session.run(crops)
-        mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
-        ran = perf_counter()
-        persons = self.decode(outputs, mirrored, affines)
-        decoded = perf_counter()
+        with self._turns:
+            start = perf_counter()
+            crops = self.crop(frame, affines)
+            cropped = perf_counter()
+            outputs = self.session.run(crops)
+            mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
+            ran = perf_counter()
+            persons = self.decode(outputs, mirrored, affines)
+            decoded = perf_counter()
         timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
         return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
 

@@ -1,6 +1,7 @@
 """Work in several threads at once."""
 
 import threading
+from time import monotonic, sleep
 
 
 def in_threads(work, count):
@@ -10,3 +11,11 @@ def in_threads(work, count):
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def wait_for(condition):
+    """Until `condition()`; AssertionError after half a minute."""
+    end = monotonic() + 30
+    while not condition():
+        assert monotonic() < end, "it did not come about"
+        sleep(0.001)

@@ -22,7 +22,7 @@ def close_lanes(device: DeviceContext, loaded: LoadedPlan, pool: LanePool[L]) ->
     if device.forked or device.lost is not None:
         _abandon(pool.every(), loaded)
         return
-    idle, stuck = pool.close()
+    idle, stuck = pool.close(2 * pool.time_out_s)
     for lane in stuck:  # a thread still works with it: its memory stays until the end of the process
         lane.abandon()
 

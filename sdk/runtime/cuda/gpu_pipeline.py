@@ -126,7 +126,7 @@ class GpuPipeline(Closing):
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
         black = np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
         with self._device.entered("warm up"):
-            for lane in self._pool.all_lanes():
+            for lane in self._pool.all():
                 for bucket in self._program.buckets:
                     lane.run(black, off_frame_affines(bucket), flip=flip)
 

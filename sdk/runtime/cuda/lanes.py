@@ -12,19 +12,19 @@ buffers are used again.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from sdk import trt
-from sdk.errors import ClosedError, OutOfMemoryError
+from sdk.errors import OutOfMemoryError
 from sdk.runtime.cuda.context import DeviceContext, Resource, never_freed
 from sdk.runtime.cuda.kernels import Kernels
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
+from sdk.runtime.lending import Pool
 from sdk.wording import counted
 
 __all__ = ["Lane", "LanePool", "prepared"]
@@ -116,85 +116,34 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
     return lane
 
 
-class LanePool(Generic[L]):
-    """Lends lanes, made when first needed, up to `limit`; more callers wait. The device's context must be entered.
+class LanePool(Pool[L]):
+    """Lends lanes, made when first needed, up to `limit`; callers get them in the order of their coming.
 
-    A thread holds one lane at a time. Who holds a lane is one entry of one table, so that an interrupt (Ctrl-C) can cut
-    a loan off but never lose a lane: the thread's next loan is the lane it still holds.
+    The device's context must be entered. Where memory lacks for one more lane, those there are go on.
     """
 
     def __init__(self, make: Callable[[], L], limit: int, time_out_s: float) -> None:
-        self._make = make
-        self._limit = limit
-        self._time_out_s = time_out_s
-        self._holders: dict[L, int | None] = {}  # lane -> the thread that holds it, or None
-        self._lock = threading.RLock()
-        self._given_back = threading.Condition(self._lock)
-        self._closed = False
+        self._make_lane = make
+        self.time_out_s = time_out_s
+        super().__init__(self._made, limit)
 
     @contextmanager
     def lent(self) -> Iterator[L]:
         """A lane whose stream is empty."""
-        lane = self._take()
+        lane = self.take()
         try:
             lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
             lane.settle()
             yield lane
         finally:
-            self._give_back(lane)
+            self.give_back(lane)
 
-    def all_lanes(self) -> list[L]:
-        """Every lane, made now where it was not. For one thread before others begin."""
-        with self._lock:
-            while len(self._holders) < self._limit:
-                self._new()
-            return list(self._holders)
-
-    def close(self) -> tuple[list[L], list[L]]:
-        """Refuse new loans and wait for those out. The lanes to free, and those that another thread still holds."""
-        with self._lock:
-            self._closed = True
-            self._given_back.notify_all()
-            self._given_back.wait_for(lambda: not self._stuck(), timeout=2 * self._time_out_s)
-            stuck = self._stuck()
-            return [lane for lane in self._holders if lane not in stuck], stuck
-
-    def every(self) -> list[L]:
-        """Every lane, lent or not, without the lock: for a forked child, in which a lock may be held for ever."""
-        return list(self._holders)
-
-    def _take(self) -> L:
-        thread = threading.get_ident()
-        with self._lock:
-            while not self._closed:
-                held = next((lane for lane, holder in self._holders.items() if holder == thread), None)
-                lane = held or next((lane for lane, holder in self._holders.items() if holder is None), None)
-                if lane is None and len(self._holders) < self._limit:
-                    lane = self._new()
-                if lane is not None:
-                    self._holders[lane] = thread
-                    return lane
-                self._given_back.wait()
-            raise ClosedError("the estimator is closed; make a new PoseEstimator")
-
-    def _give_back(self, lane: L) -> None:
-        with self._lock:
-            self._holders[lane] = None
-            self._given_back.notify()
-
-    def _stuck(self) -> list[L]:
-        """Lanes that another thread holds; what this one holds was cut off by an interrupt and is its own to free."""
-        return [lane for lane, holder in self._holders.items() if holder not in (None, threading.get_ident())]
-
-    def _new(self) -> L | None:
-        """A new lane. Where memory lacks for one more, those there are go on: the call waits for one."""
+    def _made(self) -> L | None:
+        there = len(self.every())
         try:
-            lane = self._make()
+            return self._make_lane()
         except OutOfMemoryError as error:
-            if not self._holders:
+            if not there:
                 raise
-            self._limit = len(self._holders)
-            log.warning("%s will be in flight at once, not more: %s", counted(self._limit, "frame"), error)
+            log.warning("%s will be in flight at once, not more: %s", counted(there, "frame"), error)
             return None
-        self._holders[lane] = None
-        return lane
