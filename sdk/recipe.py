@@ -243,10 +243,10 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Weights:
-    """A released checkpoint. `sha256` is the whole digest, or its first eight or more digits."""
+    """A released checkpoint. `sha256` is the whole digest or its first digits; None where none is published."""
 
     url: str
-    sha256: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -346,8 +346,13 @@ class Recipe:
             )
             digest = self.weights.sha256
             yield (
-                f"weights.sha256 must be 8 to 64 lower-case hex digits (got '{digest}')",
-                re.fullmatch(r"[0-9a-f]{8,64}", digest) is not None,
+                f"weights.sha256 must be 7 to 64 lower-case hex digits (got '{digest}')",
+                digest is None or re.fullmatch(r"[0-9a-f]{7,64}", digest) is not None,
+            )
+            yield (
+                f"weights.sha256 must be a digest, and '{digest}' is a date; where no digest is published, leave the "
+                "key out",
+                digest is None or re.fullmatch(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digest) is None,
             )
 
 

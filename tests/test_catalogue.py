@@ -44,6 +44,14 @@ PROMISED = {
     "tokenpose-s-256x192": 2,
     "mpii-hrnet-w32-64x64": 3,
     "mpii-hrnet-w32-256x256": 2,
+    **{f"rtmpose-{size}-wholebody-256x192": 2 for size in "ml"},
+    **{f"rtmpose-{size}-wholebody-384x288": 2 for size in "lx"},
+    **{f"dwpose-{size}-256x192": 2 for size in "tsml"},
+    "dwpose-l-384x288": 2,
+    **{f"rtmw-{size}-256x192": 2 for size in "mlx"},
+    **{f"rtmw-{size}-384x288": 2 for size in "lx"},
+    **{f"rtmpose-m-{part}-256x256": 2 for part in ("hand5", "face6", "wflw", "ap10k")},
+    "rtmpose-m-humanart-256x192": 2,
     "mmpose-simcc-r50-256x192": 2,
     "mmpose-simcc-r50-384x288": 2,
     "mmpose-simcc-mobilenetv2-256x192": 2,
@@ -65,6 +73,13 @@ FIGURES = {
     "rtmpose-l-384x288": ("AP", 77.3),
     "rtmpose-m-crowdpose-256x192": ("AP", 70.6),
     "mpii-hrnet-w32-256x256": ("PCKh@0.5", 89.6),
+    "rtmpose-m-wholebody-256x192": ("AP", 58.2),
+    "dwpose-l-384x288": ("AP", 66.5),
+    "rtmw-x-384x288": ("AP", 70.2),
+    "rtmpose-m-hand5-256x256": ("PCK@0.2", 96.4),
+    "rtmpose-m-face6-256x256": ("NME", 1.44),
+    "rtmpose-m-ap10k-256x256": ("AP", 72.2),
+    "rtmpose-m-humanart-256x192": ("AP", 72.8),
 }
 
 
@@ -98,13 +113,20 @@ def test_every_recipe_tells_where_it_comes_from(name):
 
 @pytest.mark.parametrize("name", [name for name, recipe in CATALOGUE.items() if recipe.weights is not None])
 def test_weights_are_named_with_their_digest(name):
-    """OpenMMLab puts the first eight digits of a file's sha256 into its name, and the size of its network."""
+    """OpenMMLab puts the first digits of a file's sha256 into its name (before the date), and its network's size.
+
+    Eight of them; one name has seven, and RTMW-m's and RTMW-l's have a date alone, which no recipe takes for a digest.
+    """
     recipe = CATALOGUE[name]
     found = re.fullmatch(
-        r"https://download\.openmmlab\.com/mmpose/v1/\S+/(\S+)-([0-9a-f]{8})_\d{8}\.pth", recipe.weights.url
+        r"https://download\.openmmlab\.com/mmpose/v1/\S+/(\S+?)(?:-([0-9a-f]{7,8}))?[_-]\d{8}\.pth", recipe.weights.url
     )
     assert found is not None
     assert recipe.weights.sha256 == found[2]
+    if re.fullmatch(r"rtmw-[ml]-.*", name):
+        assert found[2] is None
+    else:
+        assert len(found[2]) == (7 if name == "rtmpose-m-hand5-256x256" else 8)
     assert found[1].endswith(f"{recipe.input.height}x{recipe.input.width}")
     assert recipe.layout == "mmpose"
 

@@ -134,6 +134,13 @@ PUBLISHED = {
     "rtmpose-t-halpe26-256x192": ("3.51", 0.37),
     "rtmpose-m-halpe26-256x192": ("13.93", 1.95),
     "rtmpose-x-halpe26-384x288": ("50.00", 17.29),
+    "rtmpose-m-wholebody-256x192": (None, 2.22),
+    "rtmpose-x-wholebody-384x288": (None, 18.1),
+    "rtmw-m-256x192": (None, 4.3),
+    "rtmw-l-256x192": (None, 7.9),
+    "rtmw-x-384x288": (None, 29.3),
+    "rtmpose-m-hand5-256x256": (None, 2.581),
+    "rtmpose-m-face6-256x256": (None, 2.852),
 }
 
 
@@ -141,8 +148,9 @@ PUBLISHED = {
 def test_costs_are_the_published_ones(name):
     parameters_m, gflops = PUBLISHED[name]
     cost = cost_of(recipe_by_name(name))
-    last_digit = 0.1 ** len(parameters_m.partition(".")[2])
-    assert cost.parameters / 1e6 == pytest.approx(float(parameters_m), abs=0.51 * last_digit)
+    if parameters_m is not None:
+        last_digit = 0.1 ** len(parameters_m.partition(".")[2])
+        assert cost.parameters / 1e6 == pytest.approx(float(parameters_m), abs=0.51 * last_digit)
     if gflops is not None:
         assert cost.macs / 1e9 == pytest.approx(gflops, rel=0.02)
 

@@ -217,13 +217,17 @@ REFUSED = {
         "http://download",
         "weights.url must be https (got 'http://download.test",
     ),
-    "short digest": ('"0123abcd"', '"0123abc"', "weights.sha256 must be 8 to 64 lower-case hex digits (got '0123abc')"),
+    "short digest": ('"0123abcd"', '"0123ab"', "weights.sha256 must be 7 to 64 lower-case hex digits (got '0123ab')"),
+    "a date for a digest": (
+        '"0123abcd"',
+        '"20231122"',
+        "weights.sha256 must be a digest, and '20231122' is a date; where no",
+    ),
     "digest in capitals": (
         '"0123abcd"',
         '"0123ABCD"',
-        "weights.sha256 must be 8 to 64 lower-case hex digits (got '0123ABCD')",
+        "weights.sha256 must be 7 to 64 lower-case hex digits (got '0123ABCD')",
     ),
-    "weights without a digest": ('weights.sha256 = "0123abcd"', "", "key 'weights': key 'sha256' is missing"),
 }
 
 

@@ -249,3 +249,22 @@ def test_every_url_is_https():
     object.__setattr__(recipe, "weights", Weights("http://download.test/a.pth", DIGEST[:8]))
     with pytest.raises(DownloadError, match="must come over https"):
         weights_file(recipe)
+
+
+def test_a_file_whose_digest_nobody_published(tmp_path, monkeypatch, caplog):
+    """It is taken whole, begun anew rather than resumed, and its digest told each time."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    recipe = replace(RECIPE, weights=Weights("https://download.test/mmpose/net-20231122.pth"))
+    path = weights_path(recipe)
+    path.parent.mkdir(parents=True)
+    path.with_name(f"{path.name}.part").write_bytes(b"half of another file")
+    with Server() as server:
+        assert weights_file(recipe, opener=server.opener).read_bytes() == DATA
+        assert server.asked == [None]
+        weights_file(recipe, opener=server.opener)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2
+    assert all(
+        f"no digest of net-20231122.pth is published, so it cannot be checked; its sha256 is {DIGEST}" in line
+        for line in told
+    )

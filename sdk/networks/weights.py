@@ -1,7 +1,7 @@
 """Released checkpoints, fetched once into the cache folder. It moves bytes; reading them is `reader`'s work.
 
-https only, also after a redirect; resumed where it broke off; the sha256 checked before anybody sees the file; two
-processes that want the same file make one download.
+https only, also after a redirect; resumed where it broke off; the sha256 checked before anybody sees the file, or told
+where none is published; two processes that want the same file make one download.
 
     path = weights_file(recipe_by_name("rtmpose-s-256x192"))      # ~/.cache/simcc-edge-sdk/weights/rtmpose-s_….pth
 """
@@ -104,6 +104,8 @@ def _alone(path: Path) -> Iterator[None]:
 def _fetch(weights: Weights, path: Path, opener: Opener, pause_s: float, name: str) -> None:
     """Download to `path`, going on where a broken attempt left off; a resumed file that is wrong is fetched anew."""
     part = path.with_name(f"{path.name}.part")
+    if weights.sha256 is None:
+        part.unlink(missing_ok=True)  # nothing would tell two halves of different files from one file
     resumed = part.is_file() and part.stat().st_size > 0
     _complete(weights, part, opener, pause_s, name)
     if resumed and not _is_right(weights, part):
@@ -177,10 +179,17 @@ def _progress(name: str, start: int, total: int | None) -> Any:
 
 
 def _is_right(weights: Weights, path: Path) -> bool:
-    return sha256_of_file(path).startswith(weights.sha256)
+    return weights.sha256 is None or sha256_of_file(path).startswith(weights.sha256)
 
 
 def _check(weights: Weights, path: Path, name: str) -> None:
+    if weights.sha256 is None:
+        _log.warning(
+            "no digest of %s is published, so it cannot be checked; its sha256 is %s: compare it with another source, "
+            "and put it into a recipe of your own (weights.sha256)",
+            path.name,
+            sha256_of_file(path),
+        )
     if not _is_right(weights, path):
         raise DownloadError(
             f"weights of recipe '{name}': '{path}' is not the file the recipe names (sha256 "
