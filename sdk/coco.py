@@ -20,6 +20,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from sdk.strict import unique_keys
+
 __all__ = [
     "LOWEST_SCORE",
     "PERSON",
@@ -98,7 +100,7 @@ class CocoRecord:
 def json_from_file(path: Path, what: str, error: Errors, mend: str = CHECK_FORMAT) -> Any:
     """What a JSON file holds; `error` says of `what` it is that it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except OSError as fault:
         raise error(f"{what} '{path}' cannot be read ({fault.strerror}); check the path") from fault
     except (ValueError, RecursionError) as fault:

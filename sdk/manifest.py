@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sdk.errors import EngineError, RecipeError
 from sdk.recipe import Recipe, recipe_from_table
-from sdk.strict import strict_from_table, table_from
+from sdk.strict import Within, strict_from_table, table_from, unique_keys
 
 __all__ = [
+    "BATCH_RULE",
     "DEFAULT_BATCH",
     "FORMAT",
     "GRAPH_NAME",
@@ -48,15 +49,28 @@ KERNEL_CACHE_GLOB = "kernels-*.cache"
 Precision = Literal["fp32", "fp16", "int8"]
 
 
+LARGEST_BATCH = 4096
+BatchSize = Annotated[int, Within(1, LARGEST_BATCH)]
+
+
 @dataclass(frozen=True)
 class BatchRange:
     """Batch sizes of the optimisation profile."""
 
-    min: int
-    opt: int
-    max: int
+    min: BatchSize
+    opt: BatchSize
+    max: BatchSize
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is a range, which one that is asked for need not be."""
+        return 1 <= self.min <= self.opt <= self.max <= LARGEST_BATCH
+
+    def __str__(self) -> str:
+        return f"min {self.min}, opt {self.opt}, max {self.max}"
 
 
+BATCH_RULE = f"1 <= min <= opt <= max <= {LARGEST_BATCH}"
 DEFAULT_BATCH = BatchRange(1, 4, 16)
 
 
@@ -87,7 +101,7 @@ class CalibrationNote:
     table: str
     sha256: str
     method: str
-    images: int
+    images: Annotated[int, Within(1)]
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +112,7 @@ class Manifest:
     format: int
     recipe: Recipe
     precision: Precision
-    opset: int
+    opset: Annotated[int, Within(1, 1000)]
     batch: BatchRange
     weights: WeightsNote
     files: Mapping[str, str]  # name -> sha256
@@ -140,7 +154,7 @@ def open_engine(folder: Path) -> Engine:
             f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"
         )
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except (OSError, ValueError) as error:
         raise EngineError(f"{path}: not a readable manifest ({error}); build the engine again") from error
     engine = Engine(folder, manifest_from_table(table, str(path)))
@@ -163,7 +177,25 @@ def manifest_from_table(table: Any, where: str) -> Manifest:
         checked = dict(table, recipe=table_from(recipe_from_table(recipe, f"{where}: recipe")))
     except RecipeError as error:
         raise EngineError(f"{error}; build the engine again") from error
-    return strict_from_table(Manifest, checked, where=where, error=EngineError)
+    manifest = strict_from_table(Manifest, checked, where=where, error=EngineError)
+    for rule, met in _rules_between_keys(manifest):
+        if not met:
+            raise EngineError(f"{where}: {rule}; build the engine again")
+    return manifest
+
+
+def _rules_between_keys(manifest: Manifest) -> Iterator[tuple[str, bool]]:
+    """What keys say of each other."""
+    batch, compiler, calibration = manifest.batch, manifest.compiler, manifest.calibration
+    yield f"key 'batch' must hold {BATCH_RULE} (got {batch})", batch.holds
+    yield (
+        f"key 'calibration' belongs to precision int8 (got precision {manifest.precision})",
+        calibration is None or manifest.precision == "int8",
+    )
+    yield (
+        f"key 'compiler.plan' must be another file than the graph '{GRAPH_NAME}'",
+        compiler is None or compiler.plan != GRAPH_NAME,
+    )
 
 
 def kernel_cache_name(version: str, capability: str, plan_sha256: str) -> str:

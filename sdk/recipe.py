@@ -14,14 +14,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from sdk.errors import RecipeError
 from sdk.resources import catalogue_folder
 from sdk.skeletons import Skeleton, skeleton_by_name
-from sdk.strict import strict_from_table, table_from, table_from_toml
+from sdk.strict import Count, NotNegative, Positive, Share, Within, strict_from_table, table_from, table_from_toml
 
 __all__ = [
     "Backbone",
@@ -56,6 +55,12 @@ __all__ = [
 
 ScoreRule = Literal["min_logit", "min_softmax", "mean_logit"]
 ColourOrder = Literal["rgb", "bgr"]
+Side = Annotated[int, Within(1, 8192)]  # of a crop, pixels
+Depth = Annotated[int, Within(0, 1024)]  # layers; none is allowed
+GreyLevel = Annotated[float, Within(-1e6, 1e6)]
+Spread = Annotated[float, Within(1e-3, 1e6)]  # of grey levels: its inverse is a factor in float32
+Padding = Annotated[float, Within(0.1, 10)]  # published networks: 1 to 1.5
+SplitRatio = Annotated[float, Within(0, 64, above=True)]  # bins a pixel; published networks: 1.5 to 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class ResNet:
     """He et al., CVPR 2016, as in SimpleBaseline (stride on the 3x3); `depth` 18, 34, 50, 101 or 152."""
 
     kind: Literal["resnet"]
-    depth: int
+    depth: Count
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class HRNet:
     """Sun et al., CVPR 2019; `width` 32 or 48. Its highest-resolution branch feeds the head."""
 
     kind: Literal["hrnet"]
-    width: int
+    width: Count
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class MobileNetV2:
     """Sandler et al., CVPR 2018, as in mmpose."""
 
     kind: Literal["mobilenetv2"]
-    widen: float
+    widen: Positive
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ class CSPNeXt:
     """The backbone of RTMPose (Jiang et al., 2023; Lyu et al., RTMDet, 2022), P5."""
 
     kind: Literal["cspnext"]
-    deepen: float
-    widen: float
+    deepen: Positive
+    widen: Positive
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,11 @@ class TokenPose:
     """Li et al., ICCV 2021, TokenPose-S: a convolutional stem, patches (v1: 4x3, v2: 2x2), and one token a joint."""
 
     kind: Literal["tokenpose"]
-    patch_hw: tuple[int, int]
-    dim: int
-    depth: int
-    heads: int
-    mlp_ratio: int
+    patch_hw: tuple[Count, Count]
+    dim: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Count
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,9 @@ class LowRes:
     """The project's own for low resolution: residual stages at strides 4 to 32, a neck back up (`networks/lowres`)."""
 
     kind: Literal["lowres"]
-    channels: tuple[int, ...]  # of the stem and the four stages
-    depths: tuple[int, ...]  # residual blocks of the stages
-    neck: tuple[int, ...]  # channels at stride 16, 8, 4: as many as there are steps up
+    channels: tuple[Count, ...]  # of the stem and the four stages
+    depths: tuple[Depth, ...]  # residual blocks of the stages
+    neck: tuple[Count, ...]  # channels at stride 16, 8, 4: as many as there are steps up
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class HeatmapHead:
     """Deconvolutions (may be none), then a 1x1 convolution to K heatmaps (SimpleBaseline, HRNet)."""
 
     kind: Literal["heatmap"]
-    deconv: tuple[int, ...]
+    deconv: tuple[Count, ...]
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,8 @@ class LinearSimccHead:
     """SimCC (paper, section 3): a 1x1 convolution to `maps_per_joint` x K maps, flattened, one linear layer an axis."""
 
     kind: Literal["simcc"]
-    deconv: tuple[int, ...]
-    maps_per_joint: int
+    deconv: tuple[Count, ...]
+    maps_per_joint: Count
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,10 @@ class GauHead:
     """RTMPose's head: large convolution, ScaleNorm, gated attention unit, one linear layer an axis."""
 
     kind: Literal["gau"]
-    kernel: int
-    hidden: int
-    attention: int
-    expansion: int
+    kernel: Count
+    hidden: Count
+    attention: Count
+    expansion: Count
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class TokenHeatmapHead:
     """TokenPose's own head: each keypoint token through an MLP to a heatmap."""
 
     kind: Literal["token-heatmap"]
-    hidden: int
+    hidden: Count
 
 
 @dataclass(frozen=True)
@@ -183,8 +188,8 @@ class MarginalHead:
     """SimCC without a linear layer: log-sum-exp of maps over rows and over columns (`networks/lowres`)."""
 
     kind: Literal["marginal"]
-    depth: int  # 3x3 convolutions before the maps
-    blur_px: float = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
+    depth: Depth  # 3x3 convolutions before the maps
+    blur_px: NotNegative = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
 
 
 Head = HeatmapHead | LinearSimccHead | GauHead | RtmwHead | TokenHeatmapHead | TokenSimccHead | MarginalHead
@@ -201,12 +206,12 @@ class Network:
 class Input:
     """The crop: size, grey-level mean and standard deviation in `colour` order, and the padding about a box."""
 
-    height: int
-    width: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    height: Side
+    width: Side
+    mean: tuple[GreyLevel, GreyLevel, GreyLevel]
+    std: tuple[Spread, Spread, Spread]
     colour: ColourOrder
-    box_padding: float
+    box_padding: Padding
     name: str = "input"
 
     @property
@@ -219,7 +224,7 @@ class Output:
     """`kind` simcc: two 1-D classifications with `split_ratio` bins a pixel. heatmap: no split ratio, no score rule."""
 
     kind: Literal["simcc", "heatmap"]
-    split_ratio: float | None = None
+    split_ratio: SplitRatio | None = None
     score: ScoreRule | None = None
     x_name: str = "simcc_x"
     y_name: str = "simcc_y"
@@ -238,7 +243,7 @@ class Protocol:
     flip_test: bool
     flip_shift: bool
     joint_threshold: float = 0.2  # joints below it do not enter a person's score
-    oks_threshold: float = 0.9  # OKS-NMS
+    oks_threshold: Share = 0.9  # OKS-NMS
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,7 @@ class Published:
 
     dataset: str
     metric: str
-    value: float
+    value: Annotated[float, Within(0, 100)]
     boxes: str
     source: str
 
@@ -314,16 +319,9 @@ class Recipe:
             f"name must be of A-Z, a-z, 0-9, '_', '.' and '-', and begin with a letter or digit (got '{self.name}')",
             re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII) is not None,
         )
-        yield f"input.height and input.width must be positive (got {i.height}x{i.width})", min(i.size_hw) > 0
         yield (
             f"name must end in '-{i.height}x{i.width}' (got '{self.name}')",
             self.name.endswith(f"-{i.height}x{i.width}"),
-        )
-        yield f"input.mean must be finite (got {list(i.mean)})", all(map(isfinite, i.mean))
-        yield f"input.std must be positive (got {list(i.std)})", all(isfinite(value) and value > 0 for value in i.std)
-        yield (
-            f"input.box_padding must be positive (got {i.box_padding})",
-            isfinite(i.box_padding) and i.box_padding > 0,
         )
         simcc = o.kind == "simcc"
         yield (
@@ -332,12 +330,13 @@ class Recipe:
             (o.split_ratio is not None) == simcc and (o.score is not None) == simcc,
         )
         yield (
-            f"output.split_ratio must be positive (got {o.split_ratio})",
-            o.split_ratio is None or (isfinite(o.split_ratio) and o.split_ratio > 0),
-        )
-        yield (
             f"output.split_ratio must give at least 2 bins along x and along y (got {o.split_ratio})",
             o.split_ratio is None or min(self.bins_xy) > 1,
+        )
+        tensors = (i.name, *o.names)
+        yield (
+            f"the graph's input and outputs must have names that differ (got {', '.join(map(repr, tensors))})",
+            all(tensors) and len(set(tensors)) == len(tensors),
         )
         if self.weights is not None:
             yield (

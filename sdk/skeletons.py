@@ -22,6 +22,7 @@ from sdk.errors import InputError, RecipeError
 __all__ = ["SKELETONS", "Skeleton", "skeleton_by_name"]
 
 SIGMA_OF_NONE = 0.025  # an eye's of COCO: how far joints of a set without sigmas may lie apart and be alike
+LARGEST_SIGMA = 10.0  # published ones: 0.025 to 0.179
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Skeleton:
         if count == 0 or len(set(self.joints)) != count:
             raise RecipeError(f"skeleton '{self.name}': joints must be unique and not empty (got {list(self.joints)})")
         without = not self.sigmas and self.nme_joints is not None
-        if not without and (len(self.sigmas) != count or min(self.sigmas) <= 0):
+        if not without and (len(self.sigmas) != count or not all(0 < sigma <= LARGEST_SIGMA for sigma in self.sigmas)):
             raise RecipeError(
-                f"skeleton '{self.name}': sigmas must be {count} positive numbers, one per joint (got {self.sigmas}); "
-                "a set that is measured by NME may leave them out and name its nme_joints"
+                f"skeleton '{self.name}': sigmas must be {count} positive numbers of at most {LARGEST_SIGMA}, one per "
+                f"joint (got {self.sigmas}); a set that is measured by NME may leave them out and name its nme_joints"
             )
         measure = () if self.nme_joints is None else (self.nme_joints,)
         for key, pairs in (("flip_pairs", self.flip_pairs), ("limbs", self.limbs), ("nme_joints", measure)):
@@ -57,6 +58,13 @@ class Skeleton:
                     raise RecipeError(
                         f"skeleton '{self.name}': {key} must join two joints of 0 to {count - 1} (got [{a}, {b}])"
                     )
+        mirrored = [joint for pair in self.flip_pairs for joint in pair]
+        if len(set(mirrored)) != len(mirrored):
+            twice = next(joint for joint in mirrored if mirrored.count(joint) > 1)
+            raise RecipeError(
+                f"skeleton '{self.name}': flip_pairs must name each joint once (joint {twice}, "
+                f"'{self.joints[twice]}', is in two); its mirror is one joint"
+            )
         for key, members in self.groups.items():
             if not members or len(set(members)) != len(members) or not all(0 <= joint < count for joint in members):
                 raise RecipeError(

@@ -3,7 +3,8 @@
     recipe = strict_from_table(Recipe, table, where="engines/x.toml: recipe 'x'", error=RecipeError)
 
 Understands bool, int, float (an int is a float), str, Literal, tuple[X, ...], tuple[X, X], Optional, dataclasses,
-Mapping[str, X], and unions of dataclasses told apart by their `kind` field (a Literal of one string).
+Mapping[str, X], and unions of dataclasses told apart by their `kind` field (a Literal of one string). Numbers are
+finite; a field says what else they must be: `height: Annotated[int, Within(1, 8192)]`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,58 @@ import dataclasses
 import sys
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["strict_from_table", "table_from", "table_from_toml"]
+__all__ = [
+    "LARGEST",
+    "Count",
+    "NotNegative",
+    "Positive",
+    "Share",
+    "Within",
+    "strict_from_table",
+    "table_from",
+    "table_from_toml",
+    "unique_keys",
+]
 
 T = TypeVar("T")
 Errors = type[Exception]
+
+
+@dataclass(frozen=True)
+class Within:
+    """The range of a number: from `least` to `most`, both allowed, unless it must be `above` the least."""
+
+    least: float = -inf
+    most: float = inf
+    above: bool = False
+
+    def admits(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (self.above and value == self.least)
+
+    def __str__(self) -> str:
+        """As in 'from 1 to 4096', 'above 0 and at most 10', 'at least 0'."""
+        if not self.above and isfinite(self.most) and isfinite(self.least):
+            return f"from {self.least:g} to {self.most:g}"
+        low = f"{'above' if self.above else 'at least'} {self.least:g}" if isfinite(self.least) else ""
+        return " and ".join(filter(None, (low, f"at most {self.most:g}" if isfinite(self.most) else "")))
+
+
+WIDEST = 1 << 20  # of what is counted in a network: channels, layers, heads
+LARGEST = 2**63 - 1  # what the libraries beneath take for a whole number
+Count = Annotated[int, Within(1, WIDEST)]
+Positive = Annotated[float, Within(0, above=True)]
+NotNegative = Annotated[float, Within(0)]
+Share = Annotated[float, Within(0, 1)]
 
 
 def strict_from_table(cls: type[T], table: object, *, where: str, error: Errors) -> T:
@@ -34,7 +75,7 @@ def strict_from_table(cls: type[T], table: object, *, where: str, error: Errors)
     unknown = sorted(set(table) - set(fields))
     if unknown:
         raise error(f"{where}: unknown key '{unknown[0]}'; known keys are {', '.join(fields)}")
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     values = {}
     for name, field in fields.items():
         if name in table:
@@ -54,6 +95,16 @@ def table_from_toml(path: Path, what: str, error: Errors) -> dict[str, Any]:
         raise error(f"{what} '{path}' is not TOML: {fault}") from fault
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`object_pairs_hook` of a JSON reader: ValueError for a key that stands twice, of which one would be lost."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key '{twice}' stands twice in one table")
+    return table
+
+
 def table_from(value: Any) -> Any:
     """The plain tables that `strict_from_table` reads back; None fields are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -68,8 +119,8 @@ def table_from(value: Any) -> Any:
 
 def _read(hint: Any, value: object, where: str, error: Errors) -> Any:
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _read_union(args, value, where, error)
+    if origin in (Annotated, Union, types.UnionType):
+        return (_read_within if origin is Annotated else _read_union)(args, value, where, error)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return strict_from_table(hint, value, where=where, error=error)
     if origin is Literal:
@@ -115,13 +166,25 @@ def _read_mapping(hint: Any, value: object, where: str, error: Errors) -> dict[s
     return {str(key): _read(hint, item, f"{where}.{key}", error) for key, item in value.items()}
 
 
+def _read_within(args: tuple[Any, ...], value: object, where: str, error: Errors) -> Any:
+    number = _read(args[0], value, where, error)
+    for rule in args[1:]:
+        if not rule.admits(number):
+            raise error(f"{where} must be {rule} (got {number!r})")
+    return number
+
+
 def _read_scalar(hint: Any, value: object, where: str, error: Errors) -> Any:
     if hint is Any:
         return value
+    if type(value) is int and hint in (int, float) and abs(value) > LARGEST:
+        raise error(f"{where} must be at most 2^63 - 1 (got a number of {value.bit_length()} bits)")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         raise error(f"{where} must be {_NAMES.get(hint, str(hint))} (got {_shown(value)})")
+    if type(value) is float and not isfinite(value):
+        raise error(f"{where} must be finite (got {value})")
     return value
 
 

@@ -88,8 +88,9 @@ def test_what_cannot_work_is_refused_before_any_work(machine, installed, devices
 
 
 BAD_OPTIONS = {
-    "no batch": ({"batch": BatchRange(0, 1, 1)}, r"1 <= min <= opt <= max \(got min 0"),
+    "no batch": ({"batch": BatchRange(0, 1, 1)}, r"1 <= min <= opt <= max <= 4096 \(got min 0"),
     "best above largest": ({"batch": BatchRange(1, 8, 4)}, r"got min 1, opt 8, max 4"),
+    "more than any engine holds": ({"batch": BatchRange(1, 4, 5000)}, r"max <= 4096 \(got min 1, opt 4, max 5000"),
     "smallest above best": ({"batch": BatchRange(3, 2, 4)}, r"got min 3, opt 2, max 4"),
     "no workspace": ({"workspace_mib": 0}, r"workspace must be at least 1 MiB \(got 0\)"),
     "level 6": ({"optimization_level": 6}, r"optimization level must be 0 to 5 \(got 6\)"),

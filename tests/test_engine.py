@@ -144,6 +144,28 @@ DAMAGE = {
     "a missing key": (edit(opset=None), "key 'opset' is missing"),
     "a wrong type": (edit(opset="19"), "key 'opset' must be a whole number"),
     "an unknown precision": (edit(precision="fp8"), "key 'precision' must be one of fp32, fp16, int8"),
+    "no batch": (edit(batch__max=-1), r"key 'batch': key 'max' must be from 1 to 4096 \(got -1\)"),
+    "a batch of nobody": (edit(batch__min=0), r"key 'min' must be from 1 to 4096 \(got 0\)"),
+    "a smallest batch above the largest": (
+        edit(batch__min=64),
+        r"key 'batch' must hold 1 <= min <= opt <= max <= 4096 \(got min 64.*build the engine again",
+    ),
+    "a key that stands twice": (
+        lambda f: (f / MANIFEST_NAME).write_text('{"format": 1, "batch": {"max": 16, "max": 1}}'),
+        "key 'max' stands twice in one table",
+    ),
+    "ranges of a float engine": (
+        edit(calibration={"table": "t", "sha256": "0", "method": "auto", "images": 500}),
+        r"key 'calibration' belongs to precision int8 \(got precision fp",
+    ),
+    "a plan that is the graph": (
+        edit(compiler__plan=GRAPH_NAME),
+        "'compiler.plan' must be another file than",
+    ),
+    "a recipe out of range": (edit(recipe__input={}), "key 'input': key 'height' is missing"),
+    "padding beyond every picture": (edit(recipe__input__box_padding=1e308), r"from 0\.1 to 10 \(got 1e\+308\)"),
+    "a sigma that is no number": (edit(recipe__skeleton__sigmas=[float("nan")]), "sigmas'.*must be finite"),
+    "one name for both axes": (edit(recipe__output__y_name="simcc_x"), "names that differ .*rebuild|names that differ"),
     "a recipe with a wrong key": (edit(recipe__sise=1), "unknown key 'sise'"),
     "a file outside the folder": (edit(files={"../x": "0", GRAPH_NAME: "0", PLAN: "0"}), "must not leave the folder"),
     "a plan without a hash": (edit(files={GRAPH_NAME: "0"}), "no sha256 for 'tensorrt-rtx.plan'"),

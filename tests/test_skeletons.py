@@ -148,11 +148,24 @@ def test_no_such_group(skeleton, known):
 BAD = {
     "no joints": ({"joints": ()}, "joints must be unique and not empty (got [])"),
     "twice the same": ({"joints": ("a", "a", "b")}, "joints must be unique and not empty"),
-    "too few sigmas": ({"sigmas": (0.1,)}, "sigmas must be 3 positive numbers, one per joint (got (0.1,))"),
+    "too few sigmas": (
+        {"sigmas": (0.1,)},
+        "sigmas must be 3 positive numbers of at most 10.0, one per",
+    ),
     "sigma of nothing": ({"sigmas": (0.1, 0.0, 0.1)}, "sigmas must be 3 positive numbers"),
+    "sigma that is no number": ({"sigmas": (0.1, float("nan"), 0.1)}, "sigmas must be 3 positive numbers"),
+    "sigma without end": ({"sigmas": (0.1, float("inf"), 0.1)}, "sigmas must be 3 positive numbers"),
+    "a joint in two pairs": (
+        {"flip_pairs": ((0, 1), (1, 2))},
+        "flip_pairs must name each joint once (joint 1, 'right_hand', is in two)",
+    ),
+    "a pair twice": ({"flip_pairs": ((0, 1), (1, 0))}, "flip_pairs must name each joint once (joint 0, 'left_hand'"),
     "pair beyond": ({"flip_pairs": ((0, 3),)}, "flip_pairs must join two joints of 0 to 2 (got [0, 3])"),
     "pair with itself": ({"flip_pairs": ((1, 1),)}, "flip_pairs must join two joints of 0 to 2 (got [1, 1])"),
-    "no sigmas": ({"sigmas": ()}, "sigmas must be 3 positive numbers, one per joint (got ()); a set that is measured"),
+    "no sigmas": (
+        {"sigmas": ()},
+        "sigmas must be 3 positive numbers of at most 10.0, one per joint (got ()); a set that is measured",
+    ),
     "group beyond": ({"groups": {"a": (0, 3)}}, "groups.a must hold joints of 0 to 2, each once (got [0, 3])"),
     "group twice": ({"groups": {"a": (1, 1)}}, "groups.a must hold joints of 0 to 2, each once (got [1, 1])"),
     "group of nothing": ({"groups": {"a": ()}}, "groups.a must hold joints of 0 to 2, each once (got [])"),

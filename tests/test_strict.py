@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from sdk.errors import RecipeError
-from sdk.strict import strict_from_table, table_from
+from sdk.strict import Share, Within, strict_from_table, table_from, unique_keys
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Thing:
     weight: float | None = None
     marks: Mapping[str, int] | None = None
     on: bool = True
+    count: Annotated[int, Within(1, 8)] = 1
+    share: Share | None = None
+    above: Annotated[float, Within(0, above=True)] = 1
 
 
 GOOD = {"name": "a", "shape": {"kind": "round", "radius": 2}, "size": [3, 4]}
@@ -64,6 +67,14 @@ BAD = {
     "no kind": ({**GOOD, "shape": {"radius": 1.0}}, r"'kind' must be one of round, square \(got nothing\)"),
     "key of other kind": ({**GOOD, "shape": {"kind": "square", "radius": 1}}, "unknown key 'radius'"),
     "list for table": ({**GOOD, "marks": [1]}, "key 'marks' must be a table"),
+    "not a number": ({**GOOD, "weight": float("nan")}, r"key 'weight' must be finite \(got nan\)"),
+    "without end": ({**GOOD, "weight": float("-inf")}, r"key 'weight' must be finite \(got -inf\)"),
+    "below the range": ({**GOOD, "count": 0}, r"key 'count' must be from 1 to 8 \(got 0\)"),
+    "beyond the range": ({**GOOD, "count": 9}, r"key 'count' must be from 1 to 8 \(got 9\)"),
+    "beyond an optional range": ({**GOOD, "share": 1.5}, r"key 'share' must be from 0 to 1 \(got 1.5\)"),
+    "the end that is out": ({**GOOD, "above": 0}, r"key 'above' must be above 0 \(got 0.0\)"),
+    "type before range": ({**GOOD, "count": "9"}, "key 'count' must be a whole number"),
+    "whole number too large": ({**GOOD, "weight": 10**400}, r"at most 2\^63 - 1 \(got a number of 1329 bits\)"),
     "not a table": ([1], r"f.toml: thing: must be a table \(got \[1\], a list\)"),
 }
 
@@ -73,3 +84,22 @@ def test_refuses(table, message):
     with pytest.raises(RecipeError, match=message) as caught:
         read(table)
     assert str(caught.value).startswith("f.toml: thing")
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Within(1, 4096), "from 1 to 4096"),
+        (Within(0, 10, above=True), "above 0 and at most 10"),
+        (Within(0), "at least 0"),
+        (Within(most=5), "at most 5"),
+    ],
+)
+def test_a_range_says_itself(rule, words):
+    assert str(rule) == words
+
+
+def test_a_key_that_stands_twice_is_refused():
+    assert unique_keys([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match="key 'a' stands twice in one table"):
+        unique_keys([("a", 1), ("b", 2), ("a", 1)])

@@ -114,9 +114,35 @@ def spoiled(**changes):
         (spoiled(colour="red"), r"t\.json: unknown key 'colour'"),
         (spoiled(method=3), r"t\.json: key 'method' must be a text"),
         (lambda d: d.pop("data"), r"t\.json: key 'data' is missing"),
-        (lambda d: d["tensors"]["block"].update(amax=0.0), r"key 'tensors\.block\.amax' must be a positive number"),
+        (lambda d: d["tensors"]["block"].update(amax=0.0), r"key 'amax' must be above 0 \(got 0\.0\)"),
+        (lambda d: d["tensors"]["block"].update(amax=float("nan")), r"key 'amax' must be finite \(got nan\)"),
+        (
+            lambda d: d["tensors"]["block"].update(amax=1.0),
+            r"'tensors\.block\.amax' must be the candidate of",
+        ),
+        (lambda d: d["tensors"]["block"].update(channel_mean=[float("inf")]), r"'channel_mean'\[0\] must be finite"),
+        (spoiled(equalisation={"block": [1.0, 0.0]}), r"equalisation'\.block\[1\] must be above 0"),
+        (
+            spoiled(equalisation={"block": [1.0]}),
+            r"'equalisation\.block' must hold \d+ factors, .*\(got 1\)",
+        ),
+        (lambda d: d["data"].update(images=10**6), r"held_out <= images <= persons \(got \d+, 1000000, 6\)"),
+        (lambda d: d["data"].update(jitter=-0.5), r"key 'jitter' must be from 0 to 1 \(got -0\.5\)"),
     ],
-    ids=["newer", "unknown", "type", "missing", "zero"],
+    ids=[
+        "newer",
+        "unknown",
+        "type",
+        "missing",
+        "zero",
+        "no number",
+        "not its candidate",
+        "mean without end",
+        "factor of nothing",
+        "factors of other channels",
+        "more crops than persons",
+        "jitter below nothing",
+    ],
 )
 def test_a_spoiled_table_names_file_and_key(table, tmp_path, change, message):
     path = tmp_path / "t.json"
@@ -129,7 +155,13 @@ def test_a_spoiled_table_names_file_and_key(table, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "'format' must be 2")]
+    ("content", "message"),
+    [
+        ('{"format": 2, "format": 3}', "key 'format' stands twice in one table"),
+        (None, "cannot be read"),
+        ("{", "is not JSON"),
+        ("[]", "'format' must be 2"),
+    ],
 )
 def test_what_is_no_table_is_refused(tmp_path, content, message):
     path = tmp_path / "t.json"

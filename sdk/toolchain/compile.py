@@ -25,7 +25,7 @@ from sdk import trt
 from sdk.cuda_devices import cuda_devices
 from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMemoryError, OutputError
 from sdk.files import write_bytes
-from sdk.manifest import DEFAULT_BATCH, BatchRange, CompilerNote
+from sdk.manifest import BATCH_RULE, DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
 __all__ = [
@@ -59,9 +59,8 @@ class CompileOptions:
     dla_core: int | None = None
 
     def __post_init__(self) -> None:
-        b = self.batch
-        if not 1 <= b.min <= b.opt <= b.max:
-            raise InputError(f"batch must hold 1 <= min <= opt <= max (got min {b.min}, opt {b.opt}, max {b.max})")
+        if not self.batch.holds:
+            raise InputError(f"batch must hold {BATCH_RULE} (got {self.batch})")
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise InputError(f"workspace must be at least 1 MiB (got {self.workspace_mib})")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:

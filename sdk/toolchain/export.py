@@ -28,6 +28,7 @@ from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.resources import bundled_weights
+from sdk.strict import unique_keys
 from sdk.toolchain.comparison import ComparisonCrops, comparison_crops, keypoint_distance
 from sdk.toolchain.foreign import slim
 from sdk.toolchain.graphs import OPSET, graph_session, serialized
@@ -123,7 +124,8 @@ def recipe_from_graph(path: Path) -> Recipe | None:
     if not tables:
         return None
     try:
-        return recipe_from_table(json.loads(tables[0]), f"'{path}': recipe in its metadata")
+        table = json.loads(tables[0], object_pairs_hook=unique_keys)
+        return recipe_from_table(table, f"'{path}': recipe in its metadata")
     except ValueError as error:
         raise GraphError(f"'{path}': the recipe in its metadata is damaged ({error}); export it again") from error
 

@@ -11,17 +11,16 @@ ranges is `sdk.toolchain.calibrate`'s work, choosing what to quantise with them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
 import onnx
 
 from sdk.errors import CalibrationError
 from sdk.files import write_text
-from sdk.strict import strict_from_table, table_from
+from sdk.strict import NotNegative, Positive, Share, Within, strict_from_table, table_from, unique_keys
 from sdk.toolchain.fingerprint import Fingerprint, difference, fingerprint_of
 
 __all__ = [
@@ -41,17 +40,18 @@ __all__ = [
 ]
 
 TABLE_FORMAT = 2
+Number = Annotated[int, Within(0)]  # of things counted
 
 
 @dataclass(frozen=True)
 class TensorRange:
     """One activation tensor: INT8 spans [-amax, amax]. `error`: noise over signal on held-out crops, by method."""
 
-    amax: float
+    amax: Positive
     method: str
-    candidates: Mapping[str, float]  # method -> amax
-    error: Mapping[str, float]
-    quantiles: Mapping[str, float]  # share of the magnitudes -> magnitude: the histogram in brief
+    candidates: Mapping[str, Positive]  # method -> amax
+    error: Mapping[str, NotNegative]
+    quantiles: Mapping[str, NotNegative]  # share of the magnitudes -> magnitude: the histogram in brief
     channel_mean: tuple[float, ...]  # over crops and pixels; bias correction uses it
 
 
@@ -60,11 +60,11 @@ class DataNote:
     """The crops the ranges come from."""
 
     source: str  # file or folder name
-    persons: int  # usable persons found
-    images: int  # crops used, held-out ones included
-    held_out: int
+    persons: Number  # usable persons found
+    images: Number  # crops used, held-out ones included
+    held_out: Number
     seed: int
-    jitter: float
+    jitter: Share
     sha256: str  # of every crop used, in order
 
 
@@ -74,8 +74,8 @@ class GroupCost:
 
     tensor: str
     nodes: tuple[str, ...]
-    macs: int
-    distance_px: float  # mean keypoint distance to the float network, crop pixels
+    macs: Number
+    distance_px: NotNegative  # mean keypoint distance to the float network, crop pixels
     oks_loss: float  # 100 x (1 - mean OKS with the float network's keypoints)
 
 
@@ -83,9 +83,9 @@ class GroupCost:
 class BudgetPoint:
     """The `groups` cheapest groups quantised together."""
 
-    groups: int
-    int8_share: float  # of the multiply-accumulates
-    distance_px: float
+    groups: Number
+    int8_share: Share  # of the multiply-accumulates
+    distance_px: NotNegative
     oks_loss: float
     ap_loss: float | None = None  # points; None without ground truth
 
@@ -99,8 +99,8 @@ class BudgetPoint:
 class Sensitivity:
     """Groups from cheapest to dearest, and what whole prefixes of that order cost."""
 
-    crops: int  # that each group was measured on
-    curve_crops: int
+    crops: Number  # that each group was measured on
+    curve_crops: Number
     seed: int
     groups: tuple[GroupCost, ...]
     curve: tuple[BudgetPoint, ...]
@@ -112,8 +112,8 @@ class Trial:
     """A remedy tried on held-out crops, all INT8: divergence from the float network's outputs without and with it."""
 
     remedy: str
-    without: float
-    applied: float
+    without: NotNegative
+    applied: NotNegative
     kept: bool
 
 
@@ -128,7 +128,7 @@ class CalibrationTable:
     data: DataNote
     tensors: Mapping[str, TensorRange]
     versions: Mapping[str, str]
-    equalisation: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # tensor -> factor a channel
+    equalisation: Mapping[str, tuple[Positive, ...]] = field(default_factory=dict)  # tensor -> factor a channel
     correct_bias: bool = False
     trials: tuple[Trial, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class CalibrationTable:
 def table_from_file(path: Path) -> CalibrationTable:
     """The table in `path`. CalibrationError names file and key."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except OSError as error:
         raise CalibrationError(
             f"calibration table '{path}' cannot be read ({error.strerror}); make one with `sdk calibrate`"
@@ -153,12 +153,38 @@ def table_from_file(path: Path) -> CalibrationTable:
             f"{path.name}: key 'format' must be {TABLE_FORMAT} (got {version!r}); make the table with this SDK"
         )
     table = strict_from_table(CalibrationTable, document, where=path.name, error=CalibrationError)
-    for name, tensor in table.tensors.items():
-        if not (np.isfinite(tensor.amax) and tensor.amax > 0):
-            raise CalibrationError(
-                f"{path.name}: key 'tensors.{name}.amax' must be a positive number (got {tensor.amax}); calibrate again"
-            )
+    for rule, met in _rules_between_keys(table):
+        if not met:
+            raise CalibrationError(f"{path.name}: {rule}; calibrate again")
     return table
+
+
+def _rules_between_keys(table: CalibrationTable) -> Iterator[tuple[str, bool]]:
+    """What keys say of each other."""
+    data, sensitivity = table.data, table.sensitivity
+    yield (
+        f"key 'data' must hold held_out <= images <= persons (got {data.held_out}, {data.images}, {data.persons})",
+        data.held_out <= data.images <= data.persons,
+    )
+    for name, tensor in table.tensors.items():
+        chosen = tensor.candidates.get(tensor.method)
+        yield (
+            f"key 'tensors.{name}.amax' must be the candidate of its method '{tensor.method}' (got {tensor.amax}, and "
+            f"{chosen} among the candidates)",
+            chosen == tensor.amax,
+        )
+    for name in set(table.equalisation) & set(table.tensors):
+        factors, channels = len(table.equalisation[name]), len(table.tensors[name].channel_mean)
+        yield (
+            f"key 'equalisation.{name}' must hold {channels} factors, one a channel (got {factors})",
+            factors == channels,
+        )
+    if sensitivity is not None:
+        most = max((point.groups for point in sensitivity.curve), default=0)
+        yield (
+            f"key 'sensitivity.curve' must stay within its {len(sensitivity.groups)} groups (got {most})",
+            most <= len(sensitivity.groups),
+        )
 
 
 def tensors_within(table: CalibrationTable, max_drop: float) -> frozenset[str]:

@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from sdk.errors import TrainingError
-from sdk.strict import strict_from_table, table_from_toml
+from sdk.strict import LARGEST, Count, strict_from_table, table_from_toml
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import Smoothing
 
@@ -27,8 +28,8 @@ class Stage:
     """Train at `height` x `width` until the part `until` (0..1) of the epochs; after the last: the recipe's size."""
 
     until: float
-    height: int
-    width: int
+    height: Count
+    width: Count
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Settings:
             if getattr(self, name) < 1:
                 raise TrainingError(f"setting '{name}' must be at least 1 (got {getattr(self, name)})")
         for name in ("learning_rate", "clip_norm", "beta", "cache_gib"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"setting '{name}' must be positive (got {getattr(self, name)})")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrainingError(f"setting '{name}' must be positive and finite (got {getattr(self, name)})")
         for name in ("weight_decay", "warmup_steps", "workers", "seed", "plain_epochs", "figures"):
-            if getattr(self, name) < 0:
-                raise TrainingError(f"setting '{name}' must not be negative (got {getattr(self, name)})")
+            if not 0 <= getattr(self, name) <= LARGEST:
+                raise TrainingError(f"setting '{name}' must be from 0 to 2^63 - 1 (got {getattr(self, name)})")
         for name in ("final_rate", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"setting '{name}' must be at least 0 and below 1 (got {getattr(self, name)})")
