@@ -5,6 +5,7 @@
 
 #include "checks.h"
 #include "cuda/bindings_cuda.h"
+#include "ending.h"
 #include "sdk_ops.h"
 
 #include <nanobind/nanobind.h>
@@ -175,6 +176,7 @@ NB_MODULE(_native, m) {
     m.def("set_threads", &set_threads, "count"_a);
     m.def("instruction_set", &sdk::cpu::instruction_set);
     m.def("set_instruction_set", &set_instruction_set, "name"_a);
+    m.def("end_within", &sdk::end_within, "seconds"_a);
 
     bind_cuda(m);
 }

@@ -42,13 +42,21 @@ def ended(deed, folder, time_out=120):
         "drop-in-a-thread",
         "exit-while-open",
         "exit-while-running",
-        "hang",
     ],
 )
 def test_it_ends_cleanly_and_in_words(engine_folder, deed):
     done = ended(deed, engine_folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("as it should"), done.stdout + done.stderr
+
+
+def test_a_hung_device_ends_the_process_within_two_seconds_of_its_end(engine_folder):
+    done = ended("hang", engine_folder)
+    after = time.time()
+    assert done.returncode == 0, done.stderr
+    said, over = done.stdout.strip().rsplit("\n", 1)
+    assert said.endswith("as it should"), done.stdout + done.stderr
+    assert after - float(over.removeprefix("over at ")) < 2.0
 
 
 def test_ctrl_c_at_any_moment_ends_the_process(engine_folder):

@@ -4,13 +4,14 @@
 A deed that goes as it should prints so in its last line.
 """
 
+import atexit
 import ctypes
 import gc
 import os
 import sys
 import threading
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 
 import numpy as np
 
@@ -69,13 +70,16 @@ def sticky_error(folder):
 
 
 def hang(folder):
-    """A host function on the lane's stream that does not end: within the time-out the device is lost."""
+    """A host function on the lane's stream that never ends: within the time-out the device is lost. The process ends
+    all the same; when its own work is over it says what time it is.
+    """
     pipeline = GpuPipeline(open_engine(Path(folder)), lanes=1, time_out_s=0.5)
     affines = crop_affines(BOXES, pipeline.recipe.input.size_hw, 1.25)
     pipeline.run(FRAME, affines)
     (lane,) = pipeline._pool.every()
-    released = threading.Event()
-    wait = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: released.wait() and None)
+    never = threading.Event()
+    wait = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: never.wait() and None)
+    kept.append(wait)
     with device_context(0).entered("hang"):
         assert ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc(ctypes.c_void_p(lane.stream_handle), wait, None) == 0
     for limit_s in (2.0, 0.01):
@@ -87,8 +91,8 @@ def hang(folder):
             assert "within 0.5 s" in str(error)
         spent = perf_counter() - start
         assert spent < limit_s, f"it took {spent:.3f} s to say so"
-    released.set()
     pipeline.close()
+    atexit.register(lambda: print(f"over at {time()}"))
 
 
 def fork(folder):

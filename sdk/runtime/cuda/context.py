@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _devices: dict[int, DeviceContext] = {}
 _devices_lock = threading.Lock()
 MIB = 1 << 20
+END_S = 1.0  # after the program's end; the driver's exit handler never ends where the device hangs
 
 
 def device_context(index: int) -> DeviceContext:
@@ -111,13 +112,14 @@ class DeviceContext:
         return os.getpid() != self._pid
 
     def lose(self, reason: str) -> DeviceLostError:
-        """Mark the device as lost for good; the error to raise."""
+        """Mark the device as lost for good, and let the process end whatever the driver does; the error to raise."""
         if self.lost is None:
             self.lost = (
                 f"device 'cuda:{self.index}' ({self.name}) is lost: {reason}; every estimator on it in this process is "
                 "dead: leave the process and start a new one"
             )
             log.error("%s", self.lost)
+            import_module("sdk._native").end_within(END_S)
         return DeviceLostError(self.lost)
 
     def check_memory(self, pointer: int) -> None:
