@@ -4,7 +4,7 @@ A file that is no COCO file is refused, with the error class that the caller wor
 whatever it says that COCO's format does not allow (a box of texts, an area of null) reads as not said, and the caller
 decides whether that person is counted as left out or the file is refused. Standard library only.
 
-    document = json_from_file(path, "the annotation file", DatasetError)
+    document = json_from_file(path, "the annotation file", DatasetError)        # of sdk.reading
     names = image_names(document, path, DatasetError)                          # image id -> file name
     persons = person_categories(document)
     for record in records_of(document, "annotations", path, DatasetError):
@@ -13,14 +13,13 @@ decides whether that person is counted as left out or the file is refused. Stand
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from sdk.strict import unique_keys
+from sdk.reading import CHECK_FORMAT
 
 __all__ = [
     "LOWEST_SCORE",
@@ -33,7 +32,6 @@ __all__ = [
     "finite_numbers",
     "image_from",
     "image_names",
-    "json_from_file",
     "person_categories",
     "person_kinds",
     "record_from",
@@ -44,7 +42,6 @@ __all__ = [
 
 Errors = type[Exception]
 Table = Mapping[str, Any]
-CHECK_FORMAT = "download it again or check its format"
 LOWEST_SCORE = 0.3  # of a detection that is taken for a person, where the user chooses none
 PERSON = 1  # the category of COCO's persons, and of results whose annotation file names none
 
@@ -95,16 +92,6 @@ class CocoRecord:
     def is_person(self, persons: Collection[int]) -> bool:
         """Whether its category is one of `persons`; one that names none is taken for a person's."""
         return self.category is None or not persons or self.category in persons
-
-
-def json_from_file(path: Path, what: str, error: Errors, mend: str = CHECK_FORMAT) -> Any:
-    """What a JSON file holds; `error` says of `what` it is that it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
-    except OSError as fault:
-        raise error(f"{what} '{path}' cannot be read ({fault.strerror}); check the path") from fault
-    except (ValueError, RecursionError) as fault:
-        raise error(f"{what} '{path}' is not JSON ({fault}); {mend}") from fault
 
 
 def tables_of(document: object, key: str, path: Path, error: Errors) -> list[Table]:

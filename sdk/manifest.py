@@ -12,15 +12,15 @@ that `trtexec --loadEngine` takes. What TensorRT-RTX compiled while the engine r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.errors import EngineError, RecipeError
+from sdk.reading import TABLE_BYTES, json_from_file
 from sdk.recipe import Recipe, recipe_from_table
-from sdk.strict import Within, strict_from_table, table_from, unique_keys
+from sdk.strict import Within, strict_from_table, table_from
 
 __all__ = [
     "BATCH_RULE",
@@ -153,10 +153,7 @@ def open_engine(folder: Path) -> Engine:
         raise EngineError(
             f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"
         )
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: not a readable manifest ({error}); build the engine again") from error
+    table = json_from_file(path, "manifest", EngineError, "build the engine again", largest=TABLE_BYTES)
     engine = Engine(folder, manifest_from_table(table, str(path)))
     _verify_files(engine)
     return engine

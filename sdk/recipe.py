@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.errors import RecipeError
+from sdk.reading import toml_from_file
 from sdk.resources import catalogue_folder
 from sdk.skeletons import Skeleton, skeleton_by_name
-from sdk.strict import Count, NotNegative, Positive, Share, Within, strict_from_table, table_from, table_from_toml
+from sdk.strict import Count, NotNegative, Positive, Share, Within, strict_from_table, table_from
 
 __all__ = [
     "Backbone",
@@ -364,7 +365,7 @@ def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
 
 def recipes_from_file(path: Path) -> dict[str, Recipe]:
     """All recipes of one TOML file, by name. RecipeError names file and key."""
-    document = table_from_toml(path, "recipe file", RecipeError)
+    document = toml_from_file(path, "recipe file", RecipeError)
     for key in sorted(set(document) - {"format", "base", "recipes"}):
         raise RecipeError(f"{path.name}: unknown key '{key}'; known keys are format, base, recipes")
     if document.get("format") != 1:

@@ -10,18 +10,11 @@ finite; a field says what else they must be: `height: Annotated[int, Within(1, 8
 from __future__ import annotations
 
 import dataclasses
-import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = [
     "LARGEST",
@@ -32,8 +25,6 @@ __all__ = [
     "Within",
     "strict_from_table",
     "table_from",
-    "table_from_toml",
-    "unique_keys",
 ]
 
 T = TypeVar("T")
@@ -85,26 +76,6 @@ def strict_from_table(cls: type[T], table: object, *, where: str, error: Errors)
     return cls(**values)
 
 
-def table_from_toml(path: Path, what: str, error: Errors) -> dict[str, Any]:
-    """What a TOML file holds; `error` says of `what` it is that it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as fault:
-        raise error(f"{what} '{path}' cannot be read ({fault.strerror}); check the path") from fault
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
-        raise error(f"{what} '{path}' is not TOML: {fault}") from fault
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`object_pairs_hook` of a JSON reader: ValueError for a key that stands twice, of which one would be lost."""
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key '{twice}' stands twice in one table")
-    return table
-
-
 def table_from(value: Any) -> Any:
     """The plain tables that `strict_from_table` reads back; None fields are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -143,7 +114,7 @@ def _read_union(args: tuple[Any, ...], value: object, where: str, error: Errors)
         return _read(option, value, where, error)
     kinds = {get_args(get_type_hints(option)["kind"])[0]: option for option in options}
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise error(f"{where}: 'kind' must be one of {', '.join(kinds)} (got {_shown(kind)})")
     return strict_from_table(kinds[kind], value, where=f"{where} ({kind})", error=error)
 

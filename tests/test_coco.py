@@ -7,13 +7,13 @@ import pytest
 from sdk.coco import (
     image_from,
     image_names,
-    json_from_file,
     person_categories,
     record_from,
     records_of,
     result_tables,
 )
 from sdk.errors import DatasetError
+from sdk.reading import json_from_file
 
 GOOD = {"id": 5, "image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40], "area": 9, "keypoints": [1, 2, 2]}
 
@@ -86,7 +86,7 @@ REFUSED = {
     "no-file": (None, lambda d, p: d, "the file '.*' cannot be read \\(No such file"),
     "not-json": ("{", lambda d, p: d, "the file '.*' is not JSON"),
     "not-text": (b"\xff\xfe\x00", lambda d, p: d, "the file '.*' is not JSON"),
-    "too-deep": ("[" * 100_000, lambda d, p: d, "the file '.*' is not JSON"),
+    "too-deep": ("[" * 100_000, lambda d, p: d, "the file '.*' nests tables or lists deeper than 64"),
     "a-list": (
         [],
         lambda d, p: records_of(d, "annotations", p, DatasetError),

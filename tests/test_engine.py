@@ -137,7 +137,7 @@ DAMAGE = {
     "a flipped byte": (flip_a_byte, r"file 'tensorrt-rtx.plan' was altered \(sha256 .*rebuild the engine"),
     "a missing file": (lambda f: (f / GRAPH_NAME).unlink(), "file 'network.onnx' is missing"),
     "no manifest": (lambda f: (f / MANIFEST_NAME).unlink(), "is not an engine folder: it has no engine.json"),
-    "a truncated manifest": (lambda f: (f / MANIFEST_NAME).write_text('{"format": 1,'), "not a readable manifest"),
+    "a truncated manifest": (lambda f: (f / MANIFEST_NAME).write_text('{"format": 1,'), "is not JSON .*build the"),
     "a manifest that is a list": (lambda f: (f / MANIFEST_NAME).write_text("[]"), "key 'format' must be 1"),
     "a newer format": (edit(format=2, extra=1), r"key 'format' must be 1 \(got 2\).*SDK that built it"),
     "an unknown key": (edit(colour="red"), "unknown key 'colour'"),

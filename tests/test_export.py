@@ -234,7 +234,7 @@ NAMED_TO_LEAVE = {**recipe_by_name(SMALLEST).to_table(), "name": "../elsewhere-1
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        ('{"name": ', GraphError, "recipe in its metadata is damaged"),
+        ('{"name": ', GraphError, "the recipe in its metadata is not JSON"),
         ("5", RecipeError, r"g.onnx': recipe in its metadata: must be a table \(got 5, a whole number\)"),
         ("[1]", RecipeError, r"must be a table \(got \[1\], a list\)"),
         ("null", RecipeError, r"must be a table \(got nothing\)"),

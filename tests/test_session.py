@@ -137,7 +137,10 @@ BROKEN_FOLDERS = {
     "flipped byte": (flip_byte, r"'network\.onnx' was altered .* copy it again or rebuild"),
     "missing graph": (lambda f: (f / GRAPH_NAME).unlink(), r"'network\.onnx' is missing; copy it again"),
     "missing manifest": (lambda f: (f / MANIFEST_NAME).unlink(), r"not an engine folder.*sdk build-engine"),
-    "empty manifest": (lambda f: (f / MANIFEST_NAME).write_text(""), "not a readable manifest"),
+    "empty manifest": (
+        lambda f: (f / MANIFEST_NAME).write_text(""),
+        r"manifest '.*json' is not JSON .* build the engine",
+    ),
     "newer format": (edit_manifest(format=2), r"'format' must be 1 \(got 2\); open the engine with the SDK that built"),
     "unknown key": (edit_manifest(colour="blue"), "unknown key 'colour'"),
     "file outside": (edit_manifest(files={"../x": "0", GRAPH_NAME: "0"}), "must not leave the folder"),

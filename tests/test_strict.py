@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from sdk.errors import RecipeError
-from sdk.strict import Share, Within, strict_from_table, table_from, unique_keys
+from sdk.strict import Share, Within, strict_from_table, table_from
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ BAD = {
     "too many": ({**GOOD, "size": [1, 2, 3]}, r"must hold 2 values \(got 3\)"),
     "text for list": ({**GOOD, "tags": "xy"}, "key 'tags' must be a list"),
     "other kind": ({**GOOD, "shape": {"kind": "oval"}}, r"'kind' must be one of round, square \(got 'oval'"),
+    "a list as kind": (
+        {**GOOD, "shape": {"kind": ["round"]}},
+        r"'kind' must be one of round, square \(got \['round'\]",
+    ),
+    "a table as kind": ({**GOOD, "shape": {"kind": {}}}, r"'kind' must be one of round, square \(got \{\}, a table"),
+    "400 digits": ({**GOOD, "weight": 10**400}, "key 'weight' must be at most 2.63 - 1"),
     "no kind": ({**GOOD, "shape": {"radius": 1.0}}, r"'kind' must be one of round, square \(got nothing\)"),
     "key of other kind": ({**GOOD, "shape": {"kind": "square", "radius": 1}}, "unknown key 'radius'"),
     "list for table": ({**GOOD, "marks": [1]}, "key 'marks' must be a table"),
@@ -97,9 +103,3 @@ def test_refuses(table, message):
 )
 def test_a_range_says_itself(rule, words):
     assert str(rule) == words
-
-
-def test_a_key_that_stands_twice_is_refused():
-    assert unique_keys([("a", 1), ("b", 2)]) == {"a": 1, "b": 2}
-    with pytest.raises(ValueError, match="key 'a' stands twice in one table"):
-        unique_keys([("a", 1), ("b", 2), ("a", 1)])

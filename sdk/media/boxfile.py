@@ -13,7 +13,6 @@ number that the image's file name is (000000000785.jpg is image 785), as COCO's 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -26,7 +25,6 @@ from sdk.coco import (
     PERSON,
     Table,
     image_names,
-    json_from_file,
     person_categories,
     record_from,
     result_tables,
@@ -34,6 +32,7 @@ from sdk.coco import (
 )
 from sdk.errors import InputError
 from sdk.geometry import check_boxes
+from sdk.reading import csv_from_file, json_from_file
 
 __all__ = ["BoxFile", "boxes_from_file"]
 
@@ -174,12 +173,8 @@ def _problem_of(row: Row) -> str | None:
 
 
 def _from_csv(path: Path, threshold: float) -> BoxFile:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"boxes file '{path}' cannot be read ({error}); check the path") from error
-    reader = csv.DictReader(text.splitlines())
-    missing = [column for column in CSV_COLUMNS if column not in (reader.fieldnames or [])]
+    columns, lines = csv_from_file(path, "boxes file", InputError)
+    missing = [column for column in CSV_COLUMNS if column not in columns]
     if missing:
         raise InputError(
             f"boxes file '{path}': the header line must name {', '.join(CSV_COLUMNS)} (and may name score, frame); "
@@ -187,7 +182,7 @@ def _from_csv(path: Path, threshold: float) -> BoxFile:
         )
     rows = _Rows(threshold)
     known = set()
-    for line, entry in enumerate(reader, start=2):
+    for line, entry in lines:
         where = f"boxes file '{path}', line {line}"
         name, frame, row = _csv_row(entry, where)
         known.add(name)
@@ -195,13 +190,13 @@ def _from_csv(path: Path, threshold: float) -> BoxFile:
     return BoxFile(path, rows.boxes, rows.refused, {}, frozenset(known))
 
 
-def _csv_row(entry: Mapping[str, str | None], where: str) -> tuple[str, int, Row]:
+def _csv_row(entry: Mapping[str, str], where: str) -> tuple[str, int, Row]:
     """The image, the frame and the box of a line."""
     name = entry["file"]
     if not name:
         raise InputError(f"{where}: column 'file' is empty; every line names its image")
     try:
-        x1, y1, x2, y2 = (float(entry[column] or "") for column in CSV_COLUMNS[1:])
+        x1, y1, x2, y2 = (float(entry[column]) for column in CSV_COLUMNS[1:])
         score, frame = float(entry.get("score") or 1.0), int(entry.get("frame") or 0)
     except ValueError as error:
         raise InputError(f"{where}: {error}; all columns but file are numbers") from error

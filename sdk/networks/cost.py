@@ -15,8 +15,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdk.errors import RecipeError
 from sdk.files import write_text
 from sdk.networks.build import check_torch, network_from_recipe
+from sdk.reading import TABLE_BYTES, json_from_file
 from sdk.recipe import Input, Network, Output, Recipe, catalogue
 from sdk.resources import catalogue_folder
 
@@ -49,7 +51,7 @@ def cost_of(recipe: Recipe) -> Cost:
 
 def kept_costs() -> dict[str, Cost]:
     """The costs of the catalogue's recipes, by name, as they were counted."""
-    table = json.loads((catalogue_folder("engines") / KEPT).read_text(encoding="utf-8"))
+    table = json_from_file(catalogue_folder("engines") / KEPT, "table of costs", RecipeError, largest=TABLE_BYTES)
     return {name: Cost(**cost) for name, cost in table.items()}
 
 

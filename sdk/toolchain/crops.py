@@ -24,7 +24,6 @@ from sdk.coco import (
     PERSON,
     CocoRecord,
     image_names,
-    json_from_file,
     person_categories,
     record_from,
     records_of,
@@ -34,6 +33,7 @@ from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
 from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
 from sdk.oks import areas_from_boxes
+from sdk.reading import json_from_file
 from sdk.recipe import Recipe
 
 __all__ = ["CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]

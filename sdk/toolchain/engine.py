@@ -26,6 +26,7 @@ from typing import Any
 from sdk.errors import EngineError
 from sdk.files import finished_name
 from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
+from sdk.reading import TABLE_BYTES, json_from_file
 
 __all__ = ["check_output", "content_key", "engine_lock", "recover_engine", "reusable_engine", "write_engine"]
 
@@ -201,8 +202,9 @@ def _is_kernel_cache(name: str) -> bool:
 
 def _files_of(folder: Path) -> list[str]:
     try:
-        files = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        mend = "remove the folder or choose another --output"
+        files = json_from_file(folder / MANIFEST_NAME, "manifest", EngineError, mend, largest=TABLE_BYTES)["files"]
+    except (KeyError, TypeError) as error:
         raise EngineError(
             f"output '{folder}' holds a damaged {MANIFEST_NAME} ({error}); remove the folder or choose another --output"
         ) from error

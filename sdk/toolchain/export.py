@@ -26,9 +26,9 @@ from sdk.errors import GraphError, InputError
 from sdk.files import write_bytes
 from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
+from sdk.reading import json_from_text
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.resources import bundled_weights
-from sdk.strict import unique_keys
 from sdk.toolchain.comparison import ComparisonCrops, comparison_crops, keypoint_distance
 from sdk.toolchain.foreign import slim
 from sdk.toolchain.graphs import OPSET, graph_session, serialized
@@ -123,11 +123,8 @@ def recipe_from_graph(path: Path) -> Recipe | None:
     tables = [entry.value for entry in model.metadata_props if entry.key == RECIPE_KEY]
     if not tables:
         return None
-    try:
-        table = json.loads(tables[0], object_pairs_hook=unique_keys)
-        return recipe_from_table(table, f"'{path}': recipe in its metadata")
-    except ValueError as error:
-        raise GraphError(f"'{path}': the recipe in its metadata is damaged ({error}); export it again") from error
+    table = json_from_text(tables[0], f"'{path}': the recipe in its metadata", GraphError, "export it again")
+    return recipe_from_table(table, f"'{path}': recipe in its metadata")
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -20,7 +20,8 @@ import onnx
 
 from sdk.errors import CalibrationError
 from sdk.files import write_text
-from sdk.strict import NotNegative, Positive, Share, Within, strict_from_table, table_from, unique_keys
+from sdk.reading import TABLE_BYTES, json_from_file
+from sdk.strict import NotNegative, Positive, Share, Within, strict_from_table, table_from
 from sdk.toolchain.fingerprint import Fingerprint, difference, fingerprint_of
 
 __all__ = [
@@ -137,16 +138,8 @@ class CalibrationTable:
 
 def table_from_file(path: Path) -> CalibrationTable:
     """The table in `path`. CalibrationError names file and key."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-    except OSError as error:
-        raise CalibrationError(
-            f"calibration table '{path}' cannot be read ({error.strerror}); make one with `sdk calibrate`"
-        ) from error
-    except ValueError as error:
-        raise CalibrationError(
-            f"calibration table '{path}' is not JSON ({error}); make it again with `sdk calibrate`"
-        ) from error
+    mend = "make one with `sdk calibrate`"
+    document = json_from_file(path, "calibration table", CalibrationError, mend, largest=TABLE_BYTES)
     version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version != TABLE_FORMAT:
         raise CalibrationError(

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import CocoCategory, CocoRecord, image_names, json_from_file, person_kinds, records_of, tables_of
+from sdk.coco import CocoCategory, CocoRecord, image_names, person_kinds, records_of, tables_of
 from sdk.errors import DatasetError
 from sdk.media.figures import rendered_figure
 from sdk.media.sources import Unreadable, read_stored_image
 from sdk.oks import areas_from_boxes
+from sdk.reading import json_from_file
 from sdk.recipe import Recipe
 from sdk.skeletons import skeleton_by_name
 from sdk.training.augment import Augmentation, PersonImage, augmented_crop

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from sdk.errors import TrainingError
-from sdk.strict import LARGEST, Count, strict_from_table, table_from_toml
+from sdk.reading import toml_from_file
+from sdk.strict import LARGEST, Count, strict_from_table
 from sdk.training.augment import Augmentation
 from sdk.training.codecs import Smoothing
 
@@ -77,5 +78,5 @@ class Settings:
 
 def settings_from_file(path: Path) -> Settings:
     """Settings from a TOML file; TrainingError names the unknown key or the wrong type."""
-    table = table_from_toml(path, "settings", TrainingError)
+    table = toml_from_file(path, "settings", TrainingError)
     return strict_from_table(Settings, table, where=path.name, error=TrainingError)

@@ -20,7 +20,6 @@ from sdk.coco import (
     CocoRecord,
     Table,
     image_from,
-    json_from_file,
     person_categories,
     person_kinds,
     record_from,
@@ -41,6 +40,7 @@ from sdk.evaluate.datasets.dataset import (
 )
 from sdk.evaluate.datasets.mpii import mpii_dataset
 from sdk.oks import AREA_SHARE, areas_from_boxes
+from sdk.reading import json_from_file
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 

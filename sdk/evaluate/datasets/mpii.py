@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import finite_number, finite_numbers, json_from_file
+from sdk.coco import finite_number, finite_numbers
 from sdk.errors import DatasetError, MissingDependencyError
 from sdk.evaluate.datasets.boxes import boxes_from_mpii
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, Picture, Problems, Truth
+from sdk.reading import json_from_file
 from sdk.recipe import Recipe
 from sdk.skeletons import Skeleton
 

@@ -7,7 +7,6 @@ page = benchmark_page(table)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -20,6 +19,7 @@ from sdk.evaluate.pages.charts import line_chart, scatter_chart
 from sdk.evaluate.pages.verify_page import document, figure, rows_table
 from sdk.evaluate.speed.benchmark import FORMAT
 from sdk.evaluate.speed.machine import machine_rows
+from sdk.reading import TABLE_BYTES, json_from_file
 from sdk.wording import counted
 
 __all__ = ["benchmark_page", "benchmark_text", "comparison_text", "read_benchmark"]
@@ -29,12 +29,8 @@ Table = Mapping[str, Any]
 
 def read_benchmark(path: Path) -> dict[str, Any]:
     """A file of `sdk benchmark --json`."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"benchmark '{path}' cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"benchmark '{path}' is not JSON: {error}; write one with `sdk benchmark --json`") from error
+    mend = "write one with `sdk benchmark --json`"
+    table = json_from_file(path, "benchmark", InputError, mend, largest=TABLE_BYTES)
     if not isinstance(table, dict) or table.get("format") != FORMAT or not isinstance(table.get("cases"), list):
         raise InputError(f"'{path}' is not a benchmark of format {FORMAT}; write one with `sdk benchmark --json`")
     return table

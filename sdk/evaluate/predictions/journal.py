@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DatasetError, OutputError
+from sdk.reading import json_from_text
 
 __all__ = ["Journal"]
 
@@ -114,8 +115,8 @@ def _read(path: Path, header: bytes, record_shape: tuple[int, ...]) -> tuple[Flo
 
 def _difference(found: bytes, wanted: bytes) -> str:
     try:
-        theirs, ours = json.loads(found or b"null"), json.loads(wanted)
-    except ValueError:
+        theirs, ours = json_from_text(found or b"null", "it", DatasetError), json_from_text(wanted, "it", DatasetError)
+    except DatasetError:
         return "its first line cannot be read"
     if not isinstance(theirs, dict):
         return "its first line is not a run's"
