@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sdk.errors import OutputError
 
-__all__ = ["finished_name", "refusal", "whole_file", "write_bytes", "write_text"]
+__all__ = ["check_place", "finished_name", "refusal", "whole_file", "write_bytes", "write_text"]
 
 PART = ".part."
 # What a write to an open file fails with; it names no file. None: a library's own OSError, which says nothing more.
@@ -46,6 +46,20 @@ def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
         raise refusal(path, error) from error
     finally:
         _remove(temporary)
+
+
+def check_place(path: Path) -> None:
+    """OutputError unless a file or a folder can be made at `path`: tried now, so that no work is done for nothing.
+
+    Folders that are missing are not made yet: the nearest one that is there is tried.
+    """
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())  # the root always is
+        attempt = folder / f".{secrets.token_hex(4)}{PART}{path.name}"
+        os.close(os.open(attempt, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise refusal(path, error) from error
+    _remove(attempt)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

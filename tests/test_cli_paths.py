@@ -44,6 +44,28 @@ def test_outputs_of_their_own_are_taken(folder):
     refuse_overwriting({"--jsonl": folder / "new", "--coco": folder / "old", "--html": None}, [folder / "a.jpg"])
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("old/under/a/file", r"under/a/file' cannot be written \(Not a directory\); make room or choose another"),
+        (f"{'long' * 64}.json", r"\.json' cannot be written \(File name too long\)"),
+        ("/proc/poses.jsonl", r"'/proc/poses\.jsonl' cannot be written \(No such file"),
+    ],
+    ids=["under a file", "a name too long", "a file system that takes none"],
+)
+def test_a_place_that_takes_no_file_is_told_before_the_work(folder, name, message):
+    before = names_in(folder)
+    with pytest.raises(OutputError, match=message):
+        refuse_overwriting({"--coco": folder / name}, [])
+    assert names_in(folder) == before
+
+
+def test_asking_for_a_place_leaves_nothing_there(folder):
+    before = names_in(folder)
+    refuse_overwriting({"--coco": folder / "new" / "deep" / "r.json"}, [])
+    assert names_in(folder) == before
+
+
 def test_the_files_of_an_engine(folder):
     assert folder / "old" in engine_files(folder) and engine_files("a-bundled-name") == []
 

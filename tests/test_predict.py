@@ -193,11 +193,24 @@ def test_a_video_that_lost_frames_is_no_video(tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_an_old_result_outlives_a_failed_run(small_engine, photos, tmp_path):
+def test_an_old_result_outlives_a_failed_run(small_engine, photos, tmp_path, monkeypatch):
+    def full(path, _):
+        raise sinks.OutputError(f"'{path}' cannot be written")
+
+    monkeypatch.setattr(sinks, "write_picture", full)
     lines = write(tmp_path / "p.jsonl", "old\n")
-    (tmp_path / "file").write_text("")
-    assert predict(small_engine, photos, "--save", tmp_path / "file" / "out", "--jsonl", lines) == 1
+    assert predict(small_engine, photos, "--save", tmp_path / "out", "--jsonl", lines) == 1
     assert lines.read_text() == "old\n" and len(lines_of(tmp_path / "p.jsonl.part")) == 1
+
+
+@pytest.mark.parametrize("option", ["--save", "--coco", "--jsonl"])
+def test_a_place_that_takes_no_result_is_told_before_the_first_frame(small_engine, photos, tmp_path, capsys, option):
+    (tmp_path / "file").write_text("")
+    before = names_in(tmp_path)
+    assert predict(small_engine, photos, option, tmp_path / "file" / "out") == 1
+    told = capsys.readouterr()
+    assert "cannot be written (Not a directory); make room or choose another place" in told.err and told.out == ""
+    assert names_in(tmp_path) == before
 
 
 OVERWRITING = {  # words, of photos with a boxes file among them -> message

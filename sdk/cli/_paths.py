@@ -1,4 +1,5 @@
-"""What a verb writes must be a file, none of what it reads, and no file may be written twice: said before the work.
+"""What a verb writes must be a file where it may be written, none of what it reads, and no file may be written twice:
+said before the work.
 
 refuse_overwriting({"--coco": arguments.coco, "--jsonl": arguments.jsonl}, [arguments.boxes, *pictures])
 """
@@ -9,12 +10,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sdk.errors import UsageError
+from sdk.files import check_place
 
 __all__ = ["engine_files", "refuse_overwriting"]
 
 
 def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
     """UsageError for an output (by its option; None: not asked for) that is also an input, or another output.
+
+    OutputError for one that cannot be written where it is to be.
 
     Two names of one file, by links or detours, are one file. A verb that writes into a folder gives the files in it.
     """
@@ -23,7 +27,7 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path
     for option, path in outputs.items():
         if path is None:
             continue
-        if path.exists() and not path.is_file():
+        if _is_no_file(path):
             raise UsageError(f"{option} would be written to '{path}', which is no plain file; choose another path")
         file = _file(path)
         if file in read:
@@ -31,12 +35,22 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path
         if file in taken:
             raise UsageError(f"{option} and {taken[file]} would both be written to '{path}'; choose another path")
         taken[file] = option
+    for path in filter(None, outputs.values()):
+        check_place(path)
 
 
 def engine_files(engine: Path | str) -> list[Path]:
     """The files of an engine folder; none for a bundled engine's name."""
     folder = Path(engine)
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether something else than a file is there; a name that no file can have is told by who tries the place."""
+    try:
+        return path.exists() and not path.is_file()
+    except OSError:
+        return False
 
 
 def _file(path: Path) -> object:

@@ -56,15 +56,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.toolchain.build import float_graph
-    from sdk.toolchain.calibrate import CalibrateOptions, calibrate
-    from sdk.toolchain.crops import CropSet, people_from_data
-    from sdk.toolchain.table import write_table
+    from sdk.locks import held
 
     _check_chart(arguments)
     source = _source(arguments)
     read = [arguments.data if arguments.data.is_file() else None, arguments.boxes, source.weights, source.onnx]
     refuse_overwriting({"--output": arguments.output, "--chart": arguments.chart}, read)
+    with held(arguments.output):
+        table = _calibrated(arguments, source)
+    _show(table, arguments)
+    return 0
+
+
+def _calibrated(arguments: argparse.Namespace, source: BuildOptions) -> CalibrationTable:
+    """The table, written, and its chart."""
+    from sdk.toolchain.build import float_graph
+    from sdk.toolchain.calibrate import CalibrateOptions, calibrate
+    from sdk.toolchain.crops import CropSet, people_from_data
+    from sdk.toolchain.table import write_table
+
     people = people_from_data(arguments.data, arguments.boxes, source.recipe, arguments.pictures)
     crops = CropSet.drawn(people, source.recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter)
     model, _ = float_graph(source)
@@ -83,8 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         from sdk.toolchain.sensitivity import draw_sensitivity
 
         draw_sensitivity(table, arguments.chart)
-    _show(table, arguments)
-    return 0
+    return table
 
 
 def _check_chart(arguments: argparse.Namespace) -> None:

@@ -89,15 +89,28 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_overwriting(arguments, sources, pictures)
     boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold) if arguments.boxes else None
     job = _Job(arguments, sources, pictures, boxes)
-    try:
-        with _estimator(arguments, tracked=tracked) as estimate, job.outputs():
-            for source in sources:
-                job.predict(estimate, source)
-    except KeyboardInterrupt:
-        job.report_interrupted()
-        return 1
-    job.report()
+    with _alone(arguments):
+        try:
+            with _estimator(arguments, tracked=tracked) as estimate, job.outputs():
+                for source in sources:
+                    job.predict(estimate, source)
+        except KeyboardInterrupt:
+            job.report_interrupted()
+            return 1
+        job.report()
     return 1 if job.failed else 0
+
+
+def _alone(arguments: argparse.Namespace) -> ExitStack:
+    """The run's results for this run alone."""
+    from sdk.locks import held, held_folder
+
+    with ExitStack() as stack:
+        for path in filter(None, (arguments.jsonl, arguments.coco)):
+            stack.enter_context(held(path))
+        if arguments.save is not None:
+            stack.enter_context(held_folder(arguments.save))
+        return stack.pop_all()
 
 
 def _check_words(arguments: argparse.Namespace) -> None:

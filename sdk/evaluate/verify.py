@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,7 @@ from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predi
 from sdk.evaluate.scores.comparison import SAMPLES, Comparison, compare
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
 from sdk.evaluate.speed.machine import cores_allowed
+from sdk.locks import held_folder
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
 from sdk.runtime.opening import engine_from
@@ -137,12 +139,15 @@ def _predicted(
     workers = options.workers or max(1, cores_allowed())
     shape = (len(engines), len(dataset.skeleton.joints), 3)
     folder = options.output
-    with Journal.open(
-        None if folder is None else folder / JOURNAL_NAME,
-        _run_key(options, engines, runners, dataset),
-        shape,
-        restart=options.restart,
-    ) as journal:
+    with (
+        nullcontext() if folder is None else held_folder(folder),
+        Journal.open(
+            None if folder is None else folder / JOURNAL_NAME,
+            _run_key(options, engines, runners, dataset),
+            shape,
+            restart=options.restart,
+        ) as journal,
+    ):
         resumed = len(journal)
         if resumed:
             log.info("going on after %d of %d persons, from '%s'", resumed, len(dataset), folder)

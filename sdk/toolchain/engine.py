@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sdk.errors import EngineError
-from sdk.files import finished_name
+from sdk.files import check_place, finished_name
 from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
 from sdk.reading import TABLE_BYTES, json_from_file
 
@@ -42,10 +42,12 @@ def content_key(facts: Mapping[str, Any]) -> str:
 
 
 def check_output(folder: Path) -> None:
-    """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it.
+    """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it; OutputError where
+    nothing can be written.
 
     Kernel caches are not foreign: the next run makes them anew.
     """
+    check_place(folder.resolve())
     if not folder.exists():
         return
     if folder.resolve() == Path.cwd():

@@ -16,7 +16,7 @@ import io
 import logging
 import math
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ import numpy as np
 from sdk.errors import TrainingError
 from sdk.files import write_bytes
 from sdk.geometry import apply_affines, crop_affines
+from sdk.locks import held_folder
 from sdk.networks import load_checkpoint, network_from_recipe
 from sdk.recipe import HeatmapHead, MarginalHead, Recipe
 from sdk.strict import table_from
@@ -98,7 +99,11 @@ class Trainer:
         return len(self.train) // (self.settings.batch * self.processes.world)
 
     def fit(self) -> dict[str, float]:
-        """Run the remaining epochs; the last row of the log."""
+        """Run the remaining epochs; the last row of the log. OutputError where another run writes into `output`."""
+        with held_folder(self.output) if self.processes.first else nullcontext():
+            return self._fit()
+
+    def _fit(self) -> dict[str, float]:
         while self.epoch < self.settings.epochs:
             started = time.perf_counter()
             row: dict[str, float] = {"epoch": self.epoch + 1, "loss": self._run_epoch(self.epoch)}
