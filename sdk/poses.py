@@ -3,6 +3,7 @@
 poses = estimate(frame, boxes)
 keypoints, scores = poses            # (N, K, 2) frame pixels, (N, K)
 sure = poses[poses.box_scores > 0.5]
+hands = poses.part("left_hand")      # of a whole body; 21 joints
 cv2.imwrite("out.png", sure.draw(frame))
 """
 
@@ -63,6 +64,26 @@ class Poses:
             track_ids=None if self.track_ids is None else self.track_ids[chosen],
         )
 
+    @property
+    def groups(self) -> Mapping[str, Poses]:
+        """The parts that the joint set names, each as `part` gives it: of a whole body body, foot, face and hands."""
+        return {name: self.part(name) for name in self.skeleton.groups}
+
+    def part(self, group: str) -> Poses:
+        """The joints of one group, as `Poses` of their own and with the persons' boxes: `poses.part("left_hand")`.
+
+        The arrays are views where the group's joints follow one another, as those of a whole body do.
+        """
+        members = self.skeleton.members(group)
+        following = members == tuple(range(members[0], members[0] + len(members)))
+        chosen = slice(members[0], members[-1] + 1) if following else list(members)
+        return replace(
+            self,
+            keypoints=self.keypoints[:, chosen],
+            scores=self.scores[:, chosen],
+            skeleton=self.skeleton.part(group),
+        )
+
     def __repr__(self) -> str:
         """As in `Poses(2 persons, 17 joints, track ids [1, 4])`."""
         ids = "" if self.track_ids is None else f", track ids {self.track_ids[:8].tolist()}"
@@ -103,12 +124,14 @@ class Poses:
         *,
         boxes: bool = False,
         pixel_format: str = "bgr",
+        style: str = "overlay",
     ) -> NDArray[np.uint8]:
-        """A copy of `frame` with limbs coloured by side and joints sized by confidence; with `boxes`, the boxes too.
+        """A copy of `frame` with limbs coloured by side, hands by finger, faces as dots, joints sized by confidence.
 
-        `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
+        With `boxes`, the boxes too. `style` 'openpose': black, and the poses as ControlNet takes them. `pixel_format`
+        says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
         """
-        return type(self).artist(frame, self, threshold, boxes=boxes, pixel_format=pixel_format)
+        return type(self).artist(frame, self, threshold, boxes=boxes, pixel_format=pixel_format, style=style)
 
     def _rows(self, rows: Any) -> NDArray[np.intp]:
         """The numbers of the persons that an index names; RowError where it names none."""

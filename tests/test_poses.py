@@ -7,7 +7,7 @@ import pytest
 
 from sdk.errors import InputError, RowError
 from sdk.poses import Poses
-from sdk.skeletons import skeleton_by_name
+from sdk.skeletons import Skeleton, skeleton_by_name
 
 
 def poses_of(count, ids=True, seed=0):
@@ -111,3 +111,37 @@ def test_a_result_is_scored_by_box_and_joints():
         assert record["score"] == pytest.approx(float(poses.box_scores[row] * poses.scores[row].mean()))
         triples = np.concatenate([poses.keypoints[row], poses.scores[row][:, None]], axis=1).ravel()
         assert record["keypoints"] == [round(float(value), 4) for value in triples]
+
+
+def test_parts_are_views_with_a_set_of_their_own():
+    whole = skeleton_by_name("wholebody133")
+    rng = np.random.default_rng(0)
+    keypoints, scores = rng.normal(size=(3, 133, 2)).astype(np.float32), rng.random((3, 133)).astype(np.float32)
+    boxes = np.tile(np.array([[0, 0, 9, 9]], np.float32), (3, 1))
+    poses = Poses(keypoints, scores, boxes, np.ones(3, np.float32), whole, np.arange(3))
+    assert list(poses.groups) == ["body", "foot", "face", "left_hand", "right_hand"]
+    hand = poses.part("left_hand")
+    assert hand.skeleton.name == "wholebody133.left_hand"
+    assert np.shares_memory(hand.keypoints, keypoints) and np.shares_memory(hand.scores, scores)
+    np.testing.assert_array_equal(hand.keypoints, keypoints[:, 91:112])
+    np.testing.assert_array_equal(hand.track_ids, [0, 1, 2])
+    np.testing.assert_array_equal(poses.groups["face"][1].scores, scores[1:2, 23:91])
+    assert hand.to_coco(1)[0]["keypoints"][:2] == pytest.approx(keypoints[0, 91], abs=1e-3)
+    assert poses[[]].part("face").keypoints.shape == (0, 68, 2)
+
+
+def test_scattered_groups_are_taken_too():
+    scattered = Skeleton("three", ("a", "b", "c"), (), (), (0.1,) * 3, groups={"ends": (2, 0)})
+    poses = Poses(
+        np.arange(6, dtype=np.float32).reshape(1, 3, 2), np.ones((1, 3), np.float32), np.zeros((1, 4), np.float32),
+        np.ones(1, np.float32), scattered,
+    )  # fmt: skip
+    np.testing.assert_array_equal(poses.part("ends").keypoints, [[[4, 5], [0, 1]]])
+
+
+def test_a_group_that_is_not_there():
+    with pytest.raises(InputError, match="skeleton 'coco17' has no group 'tail'; it has none"):
+        Poses(
+            np.zeros((1, 17, 2), np.float32), np.ones((1, 17), np.float32), np.zeros((1, 4), np.float32),
+            np.ones(1, np.float32), skeleton_by_name("coco17"),
+        ).part("tail")  # fmt: skip

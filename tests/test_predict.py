@@ -67,6 +67,20 @@ def test_joints_are_drawn_from_the_threshold_on(small_engine, photos, tmp_path):
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.png")), noise(0))
 
 
+def test_style_openpose_is_drawn_on_black(small_engine, photos, tmp_path):
+    options = ("--save", tmp_path / "out", "--style", "openpose", "--threshold", "-99")
+    assert predict(small_engine, photos / "0.png", *options) == 0
+    with PoseEstimator(small_engine, device="cpu", threads=1) as estimate:
+        expected = estimate(noise(0)).draw(noise(0), -99, style="openpose")
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out" / "0.png")), expected)
+    assert expected.any()
+
+
+def test_a_style_without_pictures_is_refused(small_engine, photos, capsys):
+    assert predict(small_engine, photos, "--style", "openpose") == 2
+    assert "--style openpose is of the pictures that --save writes; give --save" in capsys.readouterr().err
+
+
 def test_json_on_stdout_is_the_lines_of_the_file(small_engine, photos, tmp_path, capsys):
     assert predict(small_engine, photos / "1.png", "--json", "--jsonl", tmp_path / "p.jsonl") == 0
     (printed,) = map(json.loads, capsys.readouterr().out.splitlines())

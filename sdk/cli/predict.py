@@ -67,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
     out = parser.add_argument_group("results")
     out.add_argument("--save", type=Path, metavar="DIR", help="write annotated images and videos here")
+    out.add_argument(
+        "--style", default="overlay", choices=("overlay", "openpose"), help="openpose: on black, as ControlNet takes it"
+    )
     out.add_argument("--threshold", type=float, help="draw joints from this score on (default: by the score rule)")
     out.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame, to FILE.part as it goes")
     out.add_argument("--coco", type=Path, metavar="FILE", help="write COCO keypoint results")
@@ -92,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _alone(arguments):
         try:
             with _estimator(arguments, tracked=tracked) as estimate, job.outputs():
+                _check_style(arguments.style, estimate)
                 for source in sources:
                     job.predict(estimate, source)
         except KeyboardInterrupt:
@@ -122,8 +126,20 @@ def _check_words(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{option} must be at least 1 (got {value})")
     if arguments.detect_every > 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
+    if arguments.style != "overlay" and not arguments.save:
+        raise UsageError(
+            f"--style {arguments.style} is of the pictures that --save writes; give --save, or leave it out"
+        )
     if arguments.save and arguments.save.exists() and not arguments.save.is_dir():
         raise UsageError(f"--save must name a folder (got the file '{arguments.save}'); annotated copies go into it")
+
+
+def _check_style(style: str, estimate: PoseEstimator) -> None:
+    """InputError, before any frame, for a style that cannot show the engine's joints."""
+    from sdk.media.openpose import check_openpose
+
+    if style == "openpose":
+        check_openpose(estimate.recipe.skeleton)
 
 
 def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
@@ -274,7 +290,7 @@ class _Job:
         target = self._pictures.get(source)
         if target is None:
             return
-        picture = poses.draw(frame, self._arguments.threshold)
+        picture = poses.draw(frame, self._arguments.threshold, style=self._arguments.style)
         if source.kind == "image":
             write_picture(target, picture)
             return

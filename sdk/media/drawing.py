@@ -1,32 +1,32 @@
-"""Poses drawn on a frame: limbs coloured by side, opacity and joint size by confidence, thickness by size. cv2 draws.
+"""Poses drawn on a frame: coloured as `looks` says, opacity and joint size by confidence, thickness by size. cv2 draws.
 
-Left is orange, right is blue, the trunk's middle is white; a dark rim keeps all three visible on any ground. A joint
-below the threshold is not drawn, nor is a limb that ends in one. What a score means comes with the poses.
+A dark rim keeps every colour visible on any ground. A joint below the threshold is not drawn, nor is a limb that ends
+in one. What a score means comes with the poses. Style `openpose` is another picture altogether (`openpose`).
 
     cv2.imwrite("out.png", draw_poses(frame_bgr, poses))
 """
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.errors import InputError
+from sdk.media.looks import RIM, SIDE_COLOURS, Colour, Part, parts_of
+from sdk.media.openpose import openpose_picture
 from sdk.poses import Poses, ScoreScale
 from sdk.runtime.frames import bgr_from_frame, check_frame, crop_options
 from sdk.skeletons import Skeleton
 
-__all__ = ["confidences", "draw_poses"]
+__all__ = ["STYLES", "Style", "confidences", "draw_poses"]
 
 Frame = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
-Colour = tuple[int, int, int]
+Style = Literal["overlay", "openpose"]
+STYLES: tuple[str, ...] = get_args(Style)
 
-SIDE_COLOURS: dict[str, Colour] = {  # BGR, of equal lightness; apart for the usual kinds of colour blindness
-    "left": (46, 139, 255),
-    "right": (255, 156, 56),
-    "middle": (235, 235, 235),
-}
-RIM: Colour = (28, 24, 22)
 SUBPIXEL_BITS = 4
 FRAME_PART, PERSON_PART = 1 / 260, 1 / 52  # limb thickness as part of the frame's and of the person's diagonal
 FAINTEST = 0.35  # opacity at the threshold
@@ -39,15 +39,27 @@ def draw_poses(
     *,
     boxes: bool = False,
     pixel_format: str = "bgr",
+    style: str = "overlay",
 ) -> Frame:
     """A copy of `frame` with the poses on it; joints scoring below `threshold` are left out, `boxes` drawn if asked.
 
-    The copy is RGB if the frame is, else BGR.
+    The copy is RGB if the frame is, else BGR. Style `openpose`: a black picture of the frame's size with the poses as
+    ControlNet takes them, without boxes.
     """
     crop_options(pixel_format)  # refuses an unknown format
+    if style not in STYLES:
+        raise InputError(f"style must be one of {', '.join(STYLES)} (got {style!r})")
     picture = bgr_from_frame(check_frame(frame, pixel_format), pixel_format).copy()
     certain = confidences(poses.scores, poses.score_scale, threshold)
     certain[~np.isfinite(poses.keypoints).all(axis=2)] = 0
+    if style == "openpose":
+        picture = openpose_picture(picture.shape[:2], poses.keypoints, certain > 0, poses.skeleton)
+    else:
+        _draw_all(picture, poses, certain, boxes=boxes)
+    return np.ascontiguousarray(picture[:, :, ::-1]) if pixel_format == "rgb" else picture
+
+
+def _draw_all(picture: Frame, poses: Poses, certain: Float32Array, *, boxes: bool) -> None:  # certain N x K
     order = np.argsort(poses.keypoints[..., 1].max(axis=1, initial=-np.inf), kind="stable")  # nearer persons last
     for row in order.tolist():
         unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row][certain[row] > 0])
@@ -56,7 +68,6 @@ def draw_poses(
         _draw_person(picture, poses.keypoints[row], certain[row], poses.skeleton, unit)
         if poses.track_ids is not None:
             _draw_label(picture, f"{int(poses.track_ids[row])}", poses.keypoints[row], certain[row], unit)
-    return np.ascontiguousarray(picture[:, :, ::-1]) if pixel_format == "rgb" else picture
 
 
 def confidences(
@@ -98,19 +109,29 @@ def _draw_person(
     skeleton: Skeleton,
     unit: float,
 ) -> None:
-    for a, b in sorted(skeleton.limbs, key=lambda limb: min(certain[limb[0]], certain[limb[1]])):
+    for part in parts_of(skeleton):
+        members = np.array(part.joints)
+        seen = keypoints[members[certain[members] > 0]]
+        if len(seen):
+            extent = float(np.hypot(*(seen.max(axis=0) - seen.min(axis=0))))
+            _draw_part(frame, keypoints, certain, part, part.thickness(unit, extent))
+
+
+def _draw_part(
+    frame: Frame,
+    keypoints: Float32Array,  # K x 2
+    certain: Float32Array,  # K
+    part: Part,
+    unit: float,
+) -> None:
+    for a, b, colour in sorted(part.limbs, key=lambda limb: min(certain[limb[0]], certain[limb[1]])):
         strength = float(min(certain[a], certain[b]))
         if strength > 0:
-            _draw_limb(frame, keypoints[[a, b]], SIDE_COLOURS[_side_of_limb(skeleton, a, b)], strength, unit)
-    for joint in np.argsort(certain, kind="stable").tolist():
+            _draw_limb(frame, keypoints[[a, b]], colour, strength, unit)
+    size = 0.55 if part.small_joints else 1.0
+    for joint, colour in sorted(zip(part.joints, part.colours, strict=True), key=lambda pair: certain[pair[0]]):
         if certain[joint] > 0:
-            _draw_joint(frame, keypoints[joint], SIDE_COLOURS[skeleton.side(joint)], float(certain[joint]), unit)
-
-
-def _side_of_limb(skeleton: Skeleton, a: int, b: int) -> str:
-    """The side both ends have, or the one end has whose other end is in the middle; else the middle."""
-    sides = {skeleton.side(a), skeleton.side(b)} - {"middle"}
-    return sides.pop() if len(sides) == 1 else "middle"
+            _draw_joint(frame, keypoints[joint], colour, float(certain[joint]), unit * size)
 
 
 def _draw_limb(frame: Frame, ends: Float32Array, colour: Colour, strength: float, unit: float) -> None:
@@ -124,18 +145,20 @@ def _draw_limb(frame: Frame, ends: Float32Array, colour: Colour, strength: float
         return
     a, b = with_limb.shifted(start), with_limb.shifted(end)
     thickness = max(1, round(unit))
-    rim = thickness + 2 * max(1, round(0.25 * unit))
-    cv2.line(with_limb.pixels, a, b, RIM, rim, cv2.LINE_AA, SUBPIXEL_BITS)
+    if unit >= 1:  # thinner lines would be all rim
+        rim = thickness + 2 * max(1, round(0.25 * unit))
+        cv2.line(with_limb.pixels, a, b, RIM, rim, cv2.LINE_AA, SUBPIXEL_BITS)
     cv2.line(with_limb.pixels, a, b, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     with_limb.blend(strength)
 
 
 def _draw_joint(frame: Frame, point: Float32Array, colour: Colour, strength: float, unit: float) -> None:
-    radius = unit * (0.55 + 0.65 * strength) + 0.5
+    radius = unit * (0.55 + 0.65 * strength) + min(0.5, 0.5 * unit)
     rim = radius + max(0.8, 0.28 * unit)
     with_joint = _Region(frame, point - rim - 1, point + rim + 2)
     if not with_joint.empty:
-        _draw_discs(with_joint.pixels, with_joint.placed(point), ((rim, RIM), (radius, colour)))
+        discs = ((rim, RIM), (radius, colour)) if unit >= 1 else ((radius, colour),)
+        _draw_discs(with_joint.pixels, with_joint.placed(point), discs)
         with_joint.blend(strength)
 
 
