@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sdk.errors import DeviceError, InputError, MissingDependencyError
+from sdk.in_flight import in_flight
 from sdk.ops_arrays import (
     MAX_SIDE,
     Array,
@@ -128,12 +129,13 @@ def crop(
         raise InputError(f"a call on a GPU crops one frame (got a list of {len(frames)}); call once a frame")
     owners = _checked_frame_of(frame_of, len(frames), shape[0], several=several)
     swap = channel_order != ("rgb" if nv12 else pixel_format)
-    if on_device:
-        _crop_on_device(target, frames[0] if nv12 else frames, placed, (scale, bias, swap), yuv, stream)
-    elif nv12:
-        _native.crop_nv12(target, frames, owners, placed, scale, bias, swap, yuv)
-    else:
-        _native.crop(target, frames, owners, placed, scale, bias, swap)
+    with in_flight:
+        if on_device:
+            _crop_on_device(target, frames[0] if nv12 else frames, placed, (scale, bias, swap), yuv, stream)
+        elif nv12:
+            _native.crop_nv12(target, frames, owners, placed, scale, bias, swap, yuv)
+        else:
+            _native.crop(target, frames, owners, placed, scale, bias, swap)
     return target if out is None else out
 
 
@@ -167,15 +169,16 @@ def decode(
     target: Any = _checked_out(out, (x.shape[0], x.shape[1], 3), FLOAT32, on_device)
     _same_place(x, simcc_y=y, affines=placed, out=target)
     mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, x, y) if flipped is not None else ()
-    if on_device:
-        _decode_on_device(target, x, y, placed, (split_ratio, rule, mode), mirror, int(flip_shift), stream)
-    elif mirror:
-        other_x, other_y, partner = mirror
-        _native.decode_flipped(
-            target, x, y, placed, split_ratio, rule, mode, other_x, other_y, partner, int(flip_shift)
-        )
-    else:
-        _native.decode(target, x, y, placed, split_ratio, rule, mode)
+    with in_flight:
+        if on_device:
+            _decode_on_device(target, x, y, placed, (split_ratio, rule, mode), mirror, int(flip_shift), stream)
+        elif mirror:
+            other_x, other_y, partner = mirror
+            _native.decode_flipped(
+                target, x, y, placed, split_ratio, rule, mode, other_x, other_y, partner, int(flip_shift)
+            )
+        else:
+            _native.decode(target, x, y, placed, split_ratio, rule, mode)
     return target if out is None else out
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import GraphError, InputError
+from sdk.in_flight import in_flight
 from sdk.people.tracking import box_iou
 from sdk.runtime.frames import check_frame
 from sdk.runtime.ort_session import onnxruntime_session
@@ -87,7 +88,8 @@ class Detector:
         """Boxes N x 4 xyxy in frame pixels, clipped to the frame, and scores N; best first."""
         pixels = check_frame(frame)
         blob, ratio = self._letterboxed(pixels)
-        outputs = self._session.run(None, {self._input.name: blob})
+        with in_flight:
+            outputs = self._session.run(None, {self._input.name: blob})
         boxes, scores = self._raw_persons(outputs) if self._family.raw else self._persons(outputs)
         keep = scores >= self.score_threshold
         boxes, scores = suppress(boxes[keep], scores[keep], NMS_IOU)

@@ -8,7 +8,9 @@ One estimator serves one video when it tracks. Without a tracker, several thread
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -67,6 +69,7 @@ class PoseEstimator(BoxEstimator):
         self._detect_every = detect_every
         self._frames_seen = 0
         self._tracking = Turns(1)
+        self._finding = threading.local()  # `.now` while this thread is in the detector
         super().__init__(
             engine, device=device, refine=refine, flip_test=flip_test, threads=threads, pixel_format=pixel_format
         )
@@ -76,10 +79,18 @@ class PoseEstimator(BoxEstimator):
 
         Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame.
         """
+        if self._tracker is not None:
+            self._check_not_finding()
         return super().__call__(frame, boxes, box_scores=box_scores)
+
+    def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
+        """As of `BoxEstimator`; not for the estimator's own detector, which would wait for itself."""
+        self._check_not_finding()
+        return super().submit(frame, boxes, box_scores=box_scores)
 
     def reset_tracks(self) -> None:
         """Forget the persons of the frames so far, as before another video. Nothing happens without a tracker."""
+        self._check_not_finding()
         with self._tracking:
             self._frames_seen = 0
             if self._tracker is not None:
@@ -108,7 +119,11 @@ class PoseEstimator(BoxEstimator):
         if not isinstance(frame, np.ndarray):
             raise InputError("a detector needs the frame in host memory; give boxes with a frame in device memory")
         start = perf_counter()
-        found = self._detector(bgr_from_frame(frame, self._pixel_format))
+        self._finding.now = True
+        try:
+            found = self._detector(bgr_from_frame(frame, self._pixel_format))
+        finally:
+            self._finding.now = False
         timings["detect"] = 1e3 * (perf_counter() - start)
         if not isinstance(found, (tuple, list)) or len(found) != 2:
             raise InputError(
@@ -118,6 +133,13 @@ class PoseEstimator(BoxEstimator):
             return check_found(*found)
         except InputError as error:
             raise InputError(f"what the detector gave cannot be used: {error}") from error
+
+    def _check_not_finding(self) -> None:
+        if getattr(self._finding, "now", False):
+            raise InputError(
+                "a detector must not call the estimator that it finds persons for: each would wait for the other; make "
+                "a second PoseEstimator for it"
+            )
 
     def _identified(self, tracker: Tracker, poses: Poses) -> Poses:
         start = perf_counter()

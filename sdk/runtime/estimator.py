@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import check_boxes, crop_affines
+from sdk.in_flight import in_flight
 from sdk.manifest import Engine
 from sdk.poses import Poses
 from sdk.recipe import Recipe
@@ -101,7 +102,10 @@ class BoxEstimator(Closing):
         with self._starting:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(self._in_flight(), thread_name_prefix="sdk-estimator")
-            return self._worker.submit(self._call, frame, boxes, box_scores)
+            try:
+                return self._worker.submit(self._call, frame, boxes, box_scores)
+            except RuntimeError as error:  # closed meanwhile by another thread, or the program ends
+                raise ClosedError(f"the estimator is closed ({error}); make a new PoseEstimator") from error
 
     def stream(self, frames: Iterable[object], *, depth: int | None = None) -> Iterator[Poses]:
         """Poses of each frame, in order, while later frames are fetched and worked on.
@@ -134,7 +138,8 @@ class BoxEstimator(Closing):
     def warm(self) -> None:
         """Do now what would make first calls slow: on a GPU, a CUDA graph for each batch size and frame in flight."""
         self._check_open()
-        self._pipeline.warm(flip=self._flip_test)
+        with in_flight:
+            self._pipeline.warm(flip=self._flip_test)
 
     def close(self) -> None:
         """Finish what was submitted, then free the engine. Closing twice is allowed; a later call is a ClosedError."""
@@ -166,7 +171,8 @@ class BoxEstimator(Closing):
             yield self.submit(frame, boxes, box_scores=scores)
 
     def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
-        return self._estimate(self._checked(frame), boxes, box_scores)
+        with in_flight:
+            return self._estimate(self._checked(frame), boxes, box_scores)
 
     def _checked(self, frame: object) -> Any:
         """A checked frame, H x W x 3 or NV12; one in device memory as it is, which its pipeline checks."""

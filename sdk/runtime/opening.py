@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from sdk.errors import EngineError, InputError
+from sdk.in_flight import in_flight
 from sdk.manifest import Engine, open_engine
 from sdk.recipe import catalogue
 from sdk.resources import bundled_engines
@@ -46,6 +47,7 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
 
 def open_session(engine: Engine | str | Path | None, device: str = "auto", *, threads: int | None = None) -> Session:
     """Open `engine` on `device`: 'cpu', 'cuda', 'cuda:N', or 'auto', which says in the log what it chose and why."""
+    in_flight.watch()
     opened = engine_from(engine)
     chosen = _chosen(opened, device)
     if chosen.kind == "cuda":
@@ -66,6 +68,7 @@ def open_pipeline(
     threads: int | None = None,
 ) -> Pipeline:
     """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
+    in_flight.watch()
     crop_options(pixel_format)  # refuses an unknown format
     if refine not in get_args(Refine):
         raise InputError(f"refine must be one of {', '.join(get_args(Refine))} (got {refine!r})")

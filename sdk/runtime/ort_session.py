@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
+from sdk.in_flight import in_flight
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
@@ -43,7 +44,8 @@ def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None
     # Q/DQ as written: ONNX Runtime's INT8 kernels saturate without VNNI; a reference must not depend on it
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        with in_flight:
+            return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except onnxruntime_errors() as error:
         raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
 
@@ -93,14 +95,15 @@ class OrtSession(Closing):
 
     def run(self, crops: Float32Array) -> tuple[Float32Array, ...]:  # N x 3 x h x w
         """(simcc_x N x K x Wx, simcc_y N x K x Hy), or (heatmap N x K x h/4 x w/4,), float32."""
-        self._check_open()
+        session = self._opened()  # its own reference: `close` in another thread frees the graph after this call
         crops = check_crops(crops, self.recipe)
         count = len(crops)
         if self._fixed_batch and count < self._fixed_batch:
             filler = np.zeros((self._fixed_batch - count, *crops.shape[1:]), np.float32)
             crops = np.concatenate([crops, filler])
         try:
-            outputs = self._session.run(self._names, {self.recipe.input.name: crops})
+            with in_flight:
+                outputs = session.run(self._names, {self.recipe.input.name: crops})
         except onnxruntime_errors() as error:
             raise EngineError(
                 f"graph '{self.engine.graph_path}': ONNX Runtime cannot run it on {count} crops ({error}); build the "
@@ -112,13 +115,15 @@ class OrtSession(Closing):
         """Free the graph. Closing twice is allowed; running afterwards is a ClosedError."""
         self._session = None
 
-    def _check_open(self) -> None:
-        if self._session is None:
+    def _opened(self) -> Any:
+        session = self._session
+        if session is None:
             raise ClosedError(f"session of engine '{self.engine.folder.name}' is closed; open it again")
         if os.getpid() != self._pid:
             raise ClosedError(
                 f"session of engine '{self.engine.folder.name}' was opened before a fork; open it in the child process"
             )
+        return session
 
     def _check_tensors(self) -> None:
         found_in = [tensor.name for tensor in self._session.get_inputs()]

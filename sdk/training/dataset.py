@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sdk.coco import CocoCategory, CocoRecord, image_names, person_kinds, records_of, tables_of
 from sdk.errors import DatasetError
+from sdk.in_flight import in_flight
 from sdk.media.figures import rendered_figure
 from sdk.media.sources import Unreadable, read_stored_image
 from sdk.oks import areas_from_boxes
@@ -265,13 +266,23 @@ def batch_loader(
     augmentation: Augmentation,
     workers: int,
     size_hw: tuple[int, int] | None = None,
-) -> Iterable[tuple[Any, Any]]:
-    """A torch loader of (crops uint8 N x h x w x 3 BGR, keypoints N x K x 3), in the order of `batches`."""
+) -> Iterator[tuple[Any, Any]]:
+    """What a torch loader gives: (crops uint8 N x h x w x 3 BGR, keypoints N x K x 3), in the order of `batches`."""
     from torch.utils.data import DataLoader
 
     view = _Epoch(dataset, epoch, augmentation, size_hw)
-    loader: Iterable[tuple[Any, Any]] = DataLoader(view, batch_sampler=batches, num_workers=workers)  # type: ignore
-    return loader
+    return _counted(DataLoader(view, batch_sampler=batches, num_workers=workers))  # type: ignore
+
+
+def _counted(loader: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The batches, each of whose making is a call in flight."""
+    batches = iter(loader)
+    while True:
+        with in_flight:
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def epoch_batches(order: NDArray[np.int64], size: int, rank: int, world: int) -> list[list[int]]:

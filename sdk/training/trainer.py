@@ -26,6 +26,7 @@ import numpy as np
 from sdk.errors import TrainingError
 from sdk.files import write_bytes
 from sdk.geometry import apply_affines, crop_affines
+from sdk.in_flight import in_flight
 from sdk.locks import held_folder
 from sdk.networks import load_checkpoint, network_from_recipe
 from sdk.recipe import HeatmapHead, MarginalHead, Recipe
@@ -131,7 +132,8 @@ class Trainer:
         )
         with torch.inference_mode():
             for chosen, (crops, _) in zip(batches, loader, strict=True):
-                crop_px, batch_scores = self._decoded(self.average(self._pixels(crops)))
+                with in_flight:
+                    crop_px, batch_scores = self._decoded(self.average(self._pixels(crops)))
                 boxes = np.stack([annotations[index].box_xyxy for index in chosen])
                 affines = crop_affines(boxes, self.recipe.input.size_hw, self.recipe.input.box_padding)
                 keypoints[chosen] = apply_affines(affines, crop_px)
@@ -151,7 +153,8 @@ class Trainer:
         title = f"epoch {epoch + 1}/{settings.epochs}"
         with tqdm(loader, title, len(batches), leave=False, disable=not self.progress) as bar:
             for crops, keypoints in bar:
-                losses.append(self._step(crops, keypoints, size_hw))
+                with in_flight:
+                    losses.append(self._step(crops, keypoints, size_hw))
                 bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", best=f"{max(self.best, 0):.2f}", refresh=False)
         return processes.mean(float(np.mean(losses)))
 

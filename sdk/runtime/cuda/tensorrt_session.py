@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sdk import trt
 from sdk.errors import SdkError
+from sdk.in_flight import in_flight
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
@@ -98,7 +99,7 @@ class TensorRTSession(Closing):
     def run(self, crops: Float32Array) -> tuple[Float32Array, ...]:  # N x 3 x h x w
         """(simcc_x N x K x Wx, simcc_y N x K x Hy), or (heatmap N x K x h' x w',), float32."""
         checked = check_crops(crops, self.recipe)
-        with self._device.entered("run a batch"), self._pool.lent() as lane:
+        with in_flight, self._device.entered("run a batch"), self._pool.lent() as lane:
             if len(checked) == 0:
                 return tuple(np.zeros((0, *shape[1:]), np.float32) for shape in lane.shapes(self._names))
             pieces = [
