@@ -57,6 +57,8 @@ class Server:
             handler.send_error(416)
             return
         handler.send_response(206 if start else 200)
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
         handler.send_header("Content-Length", str(len(self.data) - start))
         handler.end_headers()
         body = self.data[start:]
@@ -89,7 +91,7 @@ def fetch(server, recipe=RECIPE):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in folder.iterdir() if path.suffix not in (".lock", ".sha256"))
 
 
 def test_a_download_is_kept_under_its_name_and_made_once(cache):
@@ -186,12 +188,12 @@ def test_a_recipe_without_weights_says_what_to_give():
 
 
 def test_a_full_disk_is_told_apart_from_a_bad_connection(monkeypatch):
-    from sdk.networks import weights
+    from sdk.networks import download
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "_progress", full)
+    monkeypatch.setattr(download, "_progress", full)
     with Server() as server, pytest.raises(DownloadError, match=f"No space left .* in {CACHE_VARIABLE}"):
         fetch(server)
 
@@ -234,7 +236,7 @@ def test_processes_share_one_download():
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1:9/x.pth", "ftp://download.test/x.pth", "file:///etc/hostname"])
 def test_a_redirect_away_from_https_is_refused(target):
-    from sdk.networks.weights import _HttpsOnly
+    from sdk.networks.download import _HttpsOnly
 
     request = urllib.request.Request(URL)
     with pytest.raises(urllib.error.HTTPError, match="redirected away from https"):
