@@ -12,7 +12,9 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["NO_CONTEXT", "CudaDevice", "context_of", "cuda_devices", "current_context", "driver_version"]
+__all__ = [
+    "NO_CONTEXT", "CudaDevice", "context_of", "cuda_devices", "current_context", "driver_is_there", "driver_version",
+]  # fmt: skip
 
 NO_CONTEXT = 0  # memory of pools and of other processes' exports belongs to none
 POINTER_CONTEXT, POINTER_DEVICE = 1, 9  # CUpointer_attribute
@@ -39,6 +41,11 @@ def cuda_devices() -> tuple[CudaDevice, ...]:
     if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
     return tuple(_device(driver, index) for index in range(count.value))
+
+
+def driver_is_there() -> bool:
+    """Whether a driver's library can be loaded; it need not see a device."""
+    return _library() is not None
 
 
 def driver_version() -> str | None:
@@ -71,12 +78,18 @@ def context_of(pointer: int) -> int | None:
 
 
 @cache
-def _driver() -> ctypes.CDLL | None:
+def _library() -> ctypes.CDLL | None:
+    """The driver's library, its symbols made global: a PyCUDA built on a machine without a driver may not name it."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        return ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
     except OSError:
         return None
-    return driver if driver.cuInit(0) == 0 else None
+
+
+@cache
+def _driver() -> ctypes.CDLL | None:
+    driver = _library()
+    return driver if driver is not None and driver.cuInit(0) == 0 else None
 
 
 def _device(driver: ctypes.CDLL, index: int) -> CudaDevice:

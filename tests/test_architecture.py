@@ -31,7 +31,17 @@ EVALUATE_MAY_IMPORT = {  # the same within `sdk.evaluate`, in the order in which
 }
 RUN_TIME = ("", "runtime", "media", "people")  # what a device needs: no torch, no onnx
 BUILD_TIME_ONLY = {"torch", "onnx", "onnxscript", "onnxslim", "safetensors"}
-RUNTIME_OPTIONAL = {"onnxruntime", "tensorrt", "tensorrt_rtx", "pycuda", "cv2", "pycocotools", "matplotlib", "tqdm"}
+RUNTIME_OPTIONAL = {
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "cuda",
+    "cv2",
+    "pycocotools",
+    "matplotlib",
+    "tqdm",
+}
 FLAVOURS = {"tensorrt", "tensorrt_rtx"}
 
 

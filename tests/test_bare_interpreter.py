@@ -81,7 +81,7 @@ def test_the_doctor_works_and_names_what_is_missing(bare):
     report = json.loads(bare("from sdk.cli import main\nsys.exit(main(['doctor', '--json']))", status=1))
     assert report["devices"] == []
     findings = {finding["name"]: finding for finding in report["findings"]}
-    for name in ("ONNX Runtime", "OpenCV", "torch", "onnx", "PyCUDA", "tensorrt", "tensorrt-rtx"):
+    for name in ("ONNX Runtime", "OpenCV", "torch", "onnx", "tensorrt", "tensorrt-rtx"):
         assert findings[name]["status"] == "missing" and findings[name]["found"] == "not installed"
         assert "pip install" in findings[name]["mend"] and findings[name]["disables"]
 

@@ -34,7 +34,7 @@ def test_json_is_the_whole_report(capsys):
     assert status == (0 if table["devices"] else 1)
     names = [finding["name"] for finding in table["findings"]]
     for name in (
-        "Python", "system", "Jetson", "GPU", "driver", "CUDA toolkit", "tensorrt", "tensorrt-rtx", "PyCUDA",
+        "Python", "system", "Jetson", "GPU", "driver", "CUDA toolkit", "tensorrt", "tensorrt-rtx", "CUDA binding",
         "native extension", "native extension, CUDA half", "ONNX Runtime", "OpenCV", "cache folder",
     ):  # fmt: skip
         assert name in names
@@ -166,9 +166,9 @@ def ok(*names):
 
 DEVICES = {
     "cpu": (ok("native extension", "ONNX Runtime"), ("cpu",)),
-    "cuda": (ok("GPU", "PyCUDA", "native extension, CUDA half", "tensorrt-rtx"), ("cuda",)),
+    "cuda": (ok("GPU", "CUDA binding", "native extension, CUDA half", "tensorrt-rtx"), ("cuda",)),
     "no runtime": (ok("native extension"), ()),
-    "no TensorRT": (ok("GPU", "PyCUDA", "native extension, CUDA half"), ()),
+    "no TensorRT": (ok("GPU", "CUDA binding", "native extension, CUDA half"), ()),
     "a warning is not well": ([*ok("native extension"), Finding("ONNX Runtime", "warning", "x", "y", "z")], ()),
 }
 
@@ -194,17 +194,26 @@ def test_an_nvcc_that_hangs_is_told(monkeypatch):
     assert named(examine())["CUDA toolkit"].found.startswith("/opt/nvcc does not run (/opt/nvcc gave no answer within")
 
 
-@pytest.mark.parametrize(
-    ("problem", "driver", "mend"),
-    [
-        ("not installed", None, "pip install 'simcc-edge-sdk[cuda]'"),
-        ("not installed", "13.0", "pip install 'simcc-edge-sdk[cuda]'"),
-        ("installed but cannot be imported (undefined symbol: cuArrayCreate_v2)", None, "install the NVIDIA driver"),
-        ("installed but cannot be imported (numpy.core.multiarray)", "13.0", "pip install 'simcc-edge-sdk[cuda]'"),
-    ],
-    ids=["absent, no driver", "absent", "no driver", "broken"],
-)
-def test_what_pycuda_lacks_is_told_apart(monkeypatch, problem, driver, mend):
-    monkeypatch.setattr(doctor, "_imported", lambda module, package: (None, problem))
-    monkeypatch.setattr(doctor, "driver_version", lambda: driver)
-    assert doctor._pycuda().mend.startswith(mend)
+BINDINGS = {  # what is installed, whether a driver is there -> (status, what is found, the mend's beginning)
+    "PyCUDA": ({"pycuda": "2026.1"}, True, ("ok", "pycuda 2026.1", "")),
+    "both": ({"pycuda": "2026.1", "cuda-bindings": "13.5.0"}, True, ("ok", "pycuda 2026.1", "")),
+    "neither": ({}, True, ("missing", "PyCUDA: none; cuda-bindings: none", "pip install 'cuda-bindings")),
+    "neither, no driver": ({}, False, ("missing", "PyCUDA: none; cuda-bindings: none", "pip install 'cuda-bindings")),
+    "no driver": (
+        {"cuda-bindings": "13.5"}, False, ("missing", "cuda-bindings 13.5, and no driver", "install the NVIDIA driver"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("installed", "driver", "expected"), BINDINGS.values(), ids=BINDINGS)
+def test_who_calls_the_driver_is_told(monkeypatch, installed, driver, expected):
+    def chosen():
+        if "pycuda" not in installed:
+            raise ImportError("PyCUDA: none; cuda-bindings: none")
+        return SimpleNamespace()
+
+    monkeypatch.setattr(doctor, "cuda_driver", chosen)
+    monkeypatch.setattr(doctor, "driver_is_there", lambda: driver)
+    monkeypatch.setattr(doctor, "_distribution_version", lambda name: installed.get(name, doctor.UNKNOWN_VERSION))
+    finding = named(examine())["CUDA binding"]
+    assert (finding.status, finding.found) == expected[:2] and finding.mend.startswith(expected[2])

@@ -325,17 +325,20 @@ def test_cuda_without_cuda_says_why(folder):
         open_session(folder, "cuda")
 
 
-def test_without_a_driver_the_driver_is_named_not_pycuda(monkeypatch):
+def test_without_a_driver_the_driver_is_named_not_its_bindings(monkeypatch):
     from sdk.runtime import device
 
-    def missing(name):
-        raise ModuleNotFoundError("No module named 'pycuda'", name="pycuda")
+    def missing():
+        raise ImportError("PyCUDA: No module named 'pycuda'; cuda-bindings: No module named 'cuda'")
 
-    monkeypatch.setattr(device, "import_module", missing)
-    monkeypatch.setattr(device, "driver_version", lambda: None)
+    monkeypatch.setattr(device, "cuda_driver", missing)
+    monkeypatch.setattr(device, "driver_is_there", lambda: False)
     assert cuda_problem() == "no CUDA driver is installed"
-    monkeypatch.setattr(device, "driver_version", lambda: "13.0")
-    assert cuda_problem() == "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')"
+    monkeypatch.setattr(device, "driver_is_there", lambda: True)
+    assert cuda_problem() == (
+        "neither PyCUDA nor cuda-bindings serves (PyCUDA: No module named 'pycuda'; cuda-bindings: No module named "
+        "'cuda'); pip install 'cuda-bindings>=13,<14', or 'simcc-edge-sdk[cuda]' for PyCUDA"
+    )
 
 
 def test_auto_says_what_it_chose_and_why(folder, caplog):
@@ -369,7 +372,7 @@ class FakeCuda:
 def two_gpus(monkeypatch):
     from sdk.runtime import device
 
-    monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
+    monkeypatch.setattr(device, "cuda_driver", FakeCuda)
     monkeypatch.setattr(device, "native_problem", lambda: None)
 
 
@@ -379,7 +382,7 @@ def test_a_build_without_nvcc_is_told(folder, two_gpus, monkeypatch):
     from sdk.runtime import device
 
     monkeypatch.undo()
-    monkeypatch.setattr(device, "import_module", lambda name: FakeCuda())
+    monkeypatch.setattr(device, "cuda_driver", FakeCuda)
     monkeypatch.setattr(_native, "cuda", None)
     monkeypatch.setattr(_native, "WITHOUT_CUDA", "no nvcc was found")
     message = "this build of sdk._native has no CUDA half: when it was built, no nvcc was found"

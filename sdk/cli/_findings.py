@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdk import __version__, trt
-from sdk.cuda_devices import cuda_devices, driver_version
+from sdk.cuda_devices import cuda_devices, driver_is_there, driver_version
 from sdk.cuda_toolkit import find_nvcc, nvcc_version
 from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
+from sdk.runtime.cuda.bindings_driver import BindingsDriver
+from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
 
 __all__ = ["Finding", "examine", "jetpack_from_release", "runnable_devices", "table_from_findings"]
 
@@ -31,6 +33,7 @@ Status = Literal["ok", "missing", "warning"]
 PYTHONS = ((3, 10), (3, 13))  # lowest and highest that is tested
 PROBE_SECONDS = 20
 NOT_INSTALLED = "not installed"
+UNKNOWN_VERSION = "unknown version"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def examine() -> list[Finding]:
     """All findings, in the order in which one looks for a fault."""
     probes: Sequence[Callable[[], Finding]] = (
         _sdk, _python, _system, _jetson, _gpu, _driver, _toolkit, *(_flavour_probe(each) for each in trt.flavours()),
-        _pycuda, _native, _native_cuda, _onnxruntime, *(_package_probe(package) for package in PACKAGES), _cache,
+        _binding, _native, _native_cuda, _onnxruntime, *(_package_probe(package) for package in PACKAGES), _cache,
         _bundled,
     )  # fmt: skip
     return [probe() for probe in probes]
@@ -98,7 +101,7 @@ def runnable_devices(findings: Sequence[Finding]) -> tuple[str, ...]:
     devices = []
     if {"native extension", "ONNX Runtime"} <= well:
         devices.append("cpu")
-    if {"GPU", "PyCUDA", "native extension, CUDA half"} <= well and well & {"tensorrt", "tensorrt-rtx"}:
+    if {"GPU", "CUDA binding", "native extension, CUDA half"} <= well and well & {"tensorrt", "tensorrt-rtx"}:
         devices.append("cuda")
     return tuple(devices)
 
@@ -206,14 +209,23 @@ def _flavour_probe(flavour: trt.Flavour) -> Callable[[], Finding]:
     return probe
 
 
-def _pycuda() -> Finding:
-    found, problem = _imported("pycuda.driver", "pycuda")
-    if found is not None:
-        return Finding("PyCUDA", "ok", found)
-    mend = "pip install 'simcc-edge-sdk[cuda]' (it compiles against an installed CUDA toolkit)"
-    if problem != NOT_INSTALLED and driver_version() is None:
-        mend = "install the NVIDIA driver; PyCUDA itself is there"
-    return Finding("PyCUDA", "missing", problem, "device 'cuda'", mend)
+def _binding() -> Finding:
+    """Who makes the driver's calls, by the run time's own choice."""
+    name = "CUDA binding"
+    installed = [
+        f"{package} {version}"
+        for package in ("pycuda", "cuda-bindings")
+        if (version := _distribution_version(package)) != UNKNOWN_VERSION
+    ]
+    try:
+        driver = cuda_driver()
+    except ImportError as error:
+        if installed and not driver_is_there():
+            mend = "install the NVIDIA driver"
+            return Finding(name, "missing", f"{', '.join(installed)}, and no driver", "device 'cuda'", mend)
+        return Finding(name, "missing", str(error), "device 'cuda'", INSTALL_BINDING)
+    chosen = "cuda-bindings" if isinstance(driver, BindingsDriver) else "pycuda"
+    return Finding(name, "ok", f"{chosen} {_distribution_version(chosen)}")
 
 
 def _native() -> Finding:
@@ -301,7 +313,7 @@ def _distribution_version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "unknown version"
+        return UNKNOWN_VERSION
 
 
 def _text(path: Path) -> str:

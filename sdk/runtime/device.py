@@ -1,25 +1,22 @@
 """Which device an engine runs on: the names a user may give, what `auto` means, and why a GPU cannot be used.
 
-It only asks; contexts, streams and memory belong to `sdk.runtime.cuda`. PyCUDA and TensorRT are probed, never required.
+It only asks; contexts, streams and memory belong to `sdk.runtime.cuda`. CUDA and TensorRT are probed, never required.
 
     device, reason = choose_device(engine, "auto")        # Device('cpu'), "the engine has no plan"
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
-import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
-from sdk.cuda_devices import driver_version
+from sdk.cuda_devices import driver_is_there, driver_version
 from sdk.errors import DeviceError, EngineError, MissingDependencyError
 from sdk.manifest import CompilerNote, Engine
+from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
 
 __all__ = [
     "Device",
@@ -81,12 +78,11 @@ def choose_device(engine: Engine, name: str) -> tuple[Device, str]:
 def cuda_problem(index: int = 0) -> str | None:
     """Why CUDA device `index` cannot be used, or None. Creates no context."""
     try:
-        cuda = _pycuda()
+        cuda = cuda_driver()
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("pycuda")
-        if missing and driver_version() is not None:
-            return "PyCUDA is not installed (pip install 'simcc-edge-sdk[cuda]')"
-        return "no CUDA driver is installed" if missing else f"no CUDA driver ({error})"
+        if not driver_is_there():
+            return "no CUDA driver is installed"
+        return f"neither PyCUDA nor cuda-bindings serves ({error}); {INSTALL_BINDING}"
     try:
         cuda.init()
         count = int(cuda.Device.count())
@@ -125,21 +121,10 @@ def toolkit_mismatch(toolkit: str, driver: str | None) -> str | None:
 
 def compute_capability(index: int = 0) -> str:
     """'8.7' for an Orin; only where `cuda_problem` found none."""
-    cuda = _pycuda()
+    cuda = cuda_driver()
     cuda.init()
     major, minor = cuda.Device(index).compute_capability()
     return f"{major}.{minor}"
-
-
-def _pycuda() -> Any:
-    """`pycuda.driver`, the driver's symbols made global first: a PyCUDA built on a machine without a driver, against a
-    stand-in, may not name libcuda and would not be loaded otherwise.
-    """
-    with suppress(OSError):  # no driver: the import says so
-        ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
-    with warnings.catch_warnings():  # PyCUDA guesses at versions; the ImportError that follows names the reason
-        warnings.filterwarnings("ignore", message="Failed to import the CUDA driver interface")
-        return import_module("pycuda.driver")
 
 
 def plan_problem(engine: Engine, index: int = 0) -> str | None:

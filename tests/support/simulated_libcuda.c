@@ -1,12 +1,15 @@
 /* libcuda for a machine without a GPU: "device" memory is the host's, copies are done at once or recorded in a capture.
  *
- * Loaded before the real PyCUDA (LD_PRELOAD), it shows that the run time uses PyCUDA as PyCUDA is: arguments, context
- * stack, destructors. It shows nothing of a driver or a GPU. Every symbol that PyCUDA needs and that is not here must
- * be added as `int NAME(void) { return 801; }` (not supported) by whoever compiles this.
+ * Loaded before the real PyCUDA or cuda-bindings (LD_PRELOAD), it shows that the run time uses them as they are:
+ * arguments, context stack, destructors. It shows nothing of a driver or a GPU. Every symbol that PyCUDA needs and that
+ * is not here must be added as `int NAME(void) { return 801; }` (not supported) by whoever compiles this.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -53,7 +56,7 @@ int cuDeviceGetCount(int *n) { *n = 1; return OK; }
 int cuDeviceGet(int *d, int i) { *d = i; return OK; }
 int cuDeviceGetName(char *name, int size, int d) { strncpy(name, "Simulated", size); return OK; }
 int cuDeviceComputeCapability(int *major, int *minor, int d) { *major = 8; *minor = 7; return OK; }
-int cuDeviceGetAttribute(int *value, int attribute, int d) { *value = 0; return OK; }
+int cuDeviceGetAttribute(int *value, int attribute, int d) { *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 0; return OK; }
 int cuDevicePrimaryCtxRetain(void **c, int d) { primary_retained++; *c = &context; return OK; }
 int cuDevicePrimaryCtxRelease_v2(int d) { primary_retained--; return OK; }
 int cuCtxPushCurrent_v2(void *c) { stack[depth++] = c; return OK; }
@@ -126,6 +129,16 @@ int cuMemcpy2DAsync_v2(const Copy2D *c, Stream *s) {
     const char *from = (const char *)c->sh + c->sy * c->sp + c->sx;
     char *to = (char *)(uintptr_t)c->dd + c->dy * c->dp + c->dx;
     return put(s, (Work){1, to, from, c->width, c->dp, c->sp, c->height, 0, 0});
+}
+
+/* cuda-bindings asks for functions by their names without the version; the newest is what it is given. */
+int cuGetProcAddress_v2(const char *name, void **found, int version, uint64_t flags, int *status) {
+    char newest[128];
+    snprintf(newest, sizeof newest, "%s_v2", name);
+    *found = dlsym(RTLD_DEFAULT, newest);
+    if (!*found) *found = dlsym(RTLD_DEFAULT, name);
+    if (status) *status = *found ? 0 : 1;
+    return *found ? OK : 500;
 }
 
 /* For the test: the emulated CUDA runtime's functions (emulated_cuda/runtime.cpp), switches, and what is still alive. */

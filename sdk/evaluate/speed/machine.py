@@ -22,7 +22,7 @@ from sdk.cuda_devices import cuda_devices, driver_version
 __all__ = ["cores_allowed", "machine_facts", "machine_rows"]
 
 UNAVAILABLE = "unavailable"
-PACKAGES = ("numpy", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda", "torch", "rtmlib")
+PACKAGES = ("numpy", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "torch", "rtmlib")
 SYS = Path("/sys/devices/system/cpu")
 
 

@@ -6,7 +6,7 @@ caller's context restored at every exit, and a device once lost is never touched
 
     device = device_context(0)
     with device.entered("upload the frame"):
-        pycuda.driver.memcpy_htod_async(pointer, pixels, stream)
+        device.driver.memcpy_htod_async(pointer, pixels, stream)
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from sdk.cuda_devices import NO_CONTEXT, context_of, current_context
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, InputError, OutOfMemoryError, SdkError
+from sdk.runtime.cuda.driver import Driver, cuda_driver
 from sdk.runtime.cuda.watchdog import TIME_OUT_S, wait_until
 from sdk.runtime.device import cuda_problem
 
@@ -46,7 +47,7 @@ def device_context(index: int) -> DeviceContext:
             problem = cuda_problem(index)
             if problem:
                 raise DeviceError(f"device 'cuda:{index}' cannot be used: {problem}; see `sdk doctor`")
-            known = _devices[index] = DeviceContext(import_module("pycuda.driver"), index)
+            known = _devices[index] = DeviceContext(cuda_driver(), index)
     return known
 
 
@@ -66,7 +67,7 @@ class Resource(Protocol):
 class DeviceContext:
     """A device and its primary context. `lost` is None, or why nothing may be asked of the device any more."""
 
-    def __init__(self, driver: Any, index: int) -> None:
+    def __init__(self, driver: Driver, index: int) -> None:
         self.driver = driver
         self.index = index
         self.lost: str | None = None

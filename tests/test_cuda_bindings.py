@@ -1,9 +1,9 @@
-"""The run time through the real PyCUDA, on a libcuda that simulates a device; and PyCUDA's real answers without one.
+"""The run time through the real PyCUDA and the real cuda-bindings, on a libcuda that simulates a device; and their real
+answers without one.
 
-Needs PyCUDA, whose wheel must be compiled where it is used, and a C compiler; skips elsewhere.
+Needs a C compiler, and the package that is tested (PyCUDA must be compiled where it is used); skips elsewhere.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -14,23 +14,35 @@ from pathlib import Path
 import pytest
 
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
-from tests.support.libcuda import SIMULATED, compiled_libcuda
+from tests.support.libcuda import BINDINGS, SIMULATED, compiled_libcuda, is_installed
 from tests.support.simulated_plan import simulated_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = shutil.which("cc") or shutil.which("gcc")
-SPEC = importlib.util.find_spec("pycuda")
 pytestmark = [
     pytest.mark.native,
-    pytest.mark.skipif(SPEC is None, reason="pycuda is not installed"),
     pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="there is no C compiler"),
 ]
 
 NO_DEVICE = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stddef.h>
+int cuGetProcAddress_v2(const char* name, void** found, int version, unsigned long flags, int* status) {
+    *found = dlsym(RTLD_DEFAULT, name);
+    return *found ? 0 : 500;
+}
 int cuInit(unsigned flags) { return 100; }
 int cuGetErrorString(int error, const char** text) { *text = "no CUDA-capable device is detected"; return 0; }
 """
+
+
+@pytest.fixture(scope="module", params=list(BINDINGS))
+def binding(request):
+    """The package that makes the driver's calls."""
+    if not is_installed(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +75,8 @@ def run(preload, *arguments):
 @pytest.mark.parametrize(
     "deed", ["close", "memory", "foreign", "drop-in-a-thread", "exit", "exit-while-running", "interrupts"]
 )
-def test_the_pipeline_uses_pycuda_as_it_is(simulated, emulated, engine_folder, deed):
-    words = "tests/support/pycuda_on_simulated_libcuda.py", engine_folder, deed, simulated, emulated.path
+def test_the_pipeline_uses_the_bindings_as_they_are(binding, simulated, emulated, engine_folder, deed):
+    words = "tests/support/bindings_on_simulated_libcuda.py", binding, engine_folder, deed, simulated, emulated.path
     done = run(simulated, *words)
     assert done.returncode == 0, done.stderr
     assert "PyCUDA" not in done.stderr and "cleaned up" not in done.stderr, done.stderr
@@ -84,6 +96,9 @@ def test_the_pipeline_uses_pycuda_as_it_is(simulated, emulated, engine_folder, d
 
 
 ANSWERS = """
+import sys
+from tests.support.libcuda import use_only
+use_only(sys.argv[1])
 from sdk.runtime.device import cuda_problem
 from sdk.errors import DeviceError
 import sdk
@@ -96,15 +111,15 @@ for call in (lambda: sdk.pinned_frame(8, 8), lambda: sdk.PoseEstimator(device="c
 """
 
 
-def test_a_driver_without_a_device_is_said_in_words(compiled):
-    done = run(compiled("no-device", NO_DEVICE), "-c", ANSWERS)
+def test_a_driver_without_a_device_is_said_in_words(binding, compiled):
+    done = run(compiled("no-device", NO_DEVICE), "-c", ANSWERS, binding)
     assert done.returncode == 0, done.stderr
     assert "no CUDA-capable device is detected" in done.stdout.splitlines()[0]
     assert "DeviceError device 'cuda:0' cannot be used" in done.stdout
 
 
-def test_no_driver_at_all_is_said_in_words():
-    done = run("", "-c", ANSWERS)
+def test_no_driver_at_all_is_said_in_words(binding):
+    done = run("", "-c", ANSWERS, binding)
     if "no CUDA driver" not in done.stdout:
         pytest.skip("this machine has a CUDA driver")
     assert "DeviceError device 'cuda:0' cannot be used: no CUDA driver" in done.stdout

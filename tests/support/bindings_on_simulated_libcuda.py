@@ -1,7 +1,7 @@
-"""Run by `tests/test_cuda_pycuda.py` in a process of its own, with the simulated libcuda loaded before the real PyCUDA.
+"""Run by `tests/test_cuda_bindings.py` in a process of its own, with the simulated libcuda loaded before the bindings.
 
-argv: an engine folder, what to do, the simulated library, the emulated CUDA half. Prints one JSON line; the caller
-looks at it, at the exit status and at what PyCUDA wrote to stderr.
+argv: the binding, an engine folder, what to do, the simulated library, the emulated CUDA half. Prints one JSON line;
+the caller looks at it, at the exit status and at what the binding wrote to stderr.
 """
 
 import ctypes
@@ -25,6 +25,7 @@ from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
+from tests.support.libcuda import use_only
 from tests.support.simulated_plan import SimulatedPlan
 from tests.support.threads import in_threads
 
@@ -182,7 +183,8 @@ def opened(folder, library, emulated):
     return GpuPipeline(engine, kernels=kernels), kernels, device, session
 
 
-def main(folder, deed, library, emulated):
+def main(binding, folder, deed, library, emulated):
+    use_only(binding)
     gpu, kernels, device, session = opened(folder, library, emulated)
     engine = gpu.engine
     frame, wrong, message = random_frame(), [], ""
