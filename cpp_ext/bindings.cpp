@@ -11,12 +11,14 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <array>
 #include <atomic>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -33,8 +35,9 @@ using FrameOf = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device
 using Affines = nb::ndarray<const float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
 using CropOut = nb::ndarray<nb::shape<-1, 3, -1, -1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<nb::ro, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-using JointsOut = nb::ndarray<float, nb::shape<-1, -1, 3>, nb::c_contig, nb::device::cpu>;
+using JointsOut = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Partner = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using MaybeRows = std::optional<Rows>;
 
 constexpr int MAX_THREADS = 256;
 std::atomic<int> thread_count{1};
@@ -97,44 +100,49 @@ void crop_nv12(CropOut out, const std::vector<std::tuple<Plane, Plane>>& frames,
     run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap, yuv));
 }
 
-void check_rows(const Rows& rows, const Rows& like) {
+const void* data_of(const MaybeRows& rows) { return rows ? rows->data() : nullptr; }
+
+int32_t bins_of(const Rows& rows, const Rows& like) {
     require(rows.shape(0) == like.shape(0) && rows.shape(1) == like.shape(1) && rows.dtype() == like.dtype(),
             "all logits must agree in persons, joints and dtype");
+    require(rows.shape(2) <= INT32_MAX / 4, "too many bins");
+    return static_cast<int32_t>(rows.shape(2));
 }
 
-sdk::DecodeSpec decode_spec(const JointsOut& out, const Rows& x, const Rows& y, const Affines& affines, double split_ratio,
-                            int score, int refine, int flip_shift) {
-    check_rows(y, x);
-    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "out and the logits must agree in persons and joints");
-    require(affines.shape(0) == x.shape(0), "affines and the logits must agree in persons");
-    require(x.shape(0) * x.shape(1) <= INT32_MAX / 4 && x.shape(2) <= INT32_MAX / 4 && y.shape(2) <= INT32_MAX / 4,
-            "too many joints or bins");
-    sdk::check_rules(split_ratio, score, refine, flip_shift);
-    return {static_cast<int32_t>(x.shape(1)), static_cast<int32_t>(x.shape(2)), static_cast<int32_t>(y.shape(2)), split_ratio,
-            static_cast<sdk::Score>(score), static_cast<sdk::Refine>(refine), is_half(x.dtype()), flip_shift};
+void check_mirrored(const MaybeRows& mirrored, const Rows& like, bool wanted) {
+    require(!mirrored == !wanted, "mirrored logits must be given for every axis, with partner, or for none");
+    if (mirrored) require(bins_of(*mirrored, like) == bins_of(like, like), "mirrored logits must have the same bins");
 }
 
-void run_decode(JointsOut& out, const sdk::Logits& logits, Affines& affines, const sdk::DecodeSpec& spec) {
-    const int32_t count = static_cast<int32_t>(affines.shape(0));
-    nb::gil_scoped_release released;
-    sdk::cpu::decode(out.data(), logits, affines.data(), count, spec, thread_count.load());
-}
-
-void decode(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, int score, int refine) {
-    const sdk::DecodeSpec spec = decode_spec(out, x, y, affines, split_ratio, score, refine, 0);
-    run_decode(out, {x.data(), y.data(), nullptr, nullptr, nullptr}, affines, spec);
-}
-
-void decode_flipped(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, int score, int refine,
-                    Rows mirrored_x, Rows mirrored_y, Partner partner, int flip_shift) {
-    const sdk::DecodeSpec spec = decode_spec(out, x, y, affines, split_ratio, score, refine, flip_shift);
-    check_rows(mirrored_x, x);
-    check_rows(mirrored_y, x);
-    require(mirrored_x.shape(2) == x.shape(2) && mirrored_y.shape(2) == y.shape(2), "mirrored logits must have the same bins");
-    require(partner.shape(0) == x.shape(1), "partner must hold one joint index per joint");
+void check_partner(const Partner& partner, int32_t joints) {
+    require(partner.shape(0) == static_cast<size_t>(joints), "partner must hold one joint index per joint");
     for (size_t k = 0; k < partner.shape(0); k++)
-        require(partner.data()[k] >= 0 && partner.data()[k] < spec.joints, "partner must hold joint indices");
-    run_decode(out, {x.data(), y.data(), mirrored_x.data(), mirrored_y.data(), partner.data()}, affines, spec);
+        require(partner.data()[k] >= 0 && partner.data()[k] < joints, "partner must hold joint indices");
+}
+
+void decode(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, int score, int refine, MaybeRows z,
+            sdk::DepthTuple depth, std::optional<sdk::SpreadTuple> spread, bool second, MaybeRows mirrored_x,
+            MaybeRows mirrored_y, MaybeRows mirrored_z, std::optional<Partner> partner, int flip_shift) {
+    require(x.shape(0) * x.shape(1) <= INT32_MAX / 4, "too many joints");
+    sdk::DecodeSpec spec = sdk::decode_spec(split_ratio, score, refine, flip_shift, depth, spread, second);
+    spec.joints = static_cast<int32_t>(x.shape(1));
+    spec.x_bins = bins_of(x, x);
+    spec.y_bins = bins_of(y, x);
+    spec.z_bins = z ? bins_of(*z, x) : 0;
+    require(!z || spec.z_bins > 0, "z must have bins");
+    spec.half = is_half(x.dtype());
+    const bool flipped = partner.has_value();
+    check_mirrored(mirrored_x, x, flipped);
+    check_mirrored(mirrored_y, y, flipped);
+    check_mirrored(mirrored_z, z ? *z : x, flipped && z);
+    if (flipped) check_partner(*partner, spec.joints);
+    require(out.shape(0) == x.shape(0) && out.shape(1) == x.shape(1), "out and the logits must agree in persons and joints");
+    require(out.shape(2) == static_cast<size_t>(sdk::columns_of(spec)), "out must have a column for all that is asked");
+    require(affines.shape(0) == x.shape(0), "affines and the logits must agree in persons");
+    const sdk::Logits logits = {x.data(), y.data(), data_of(z), data_of(mirrored_x), data_of(mirrored_y), data_of(mirrored_z),
+                                flipped ? partner->data() : nullptr};
+    nb::gil_scoped_release released;
+    sdk::cpu::decode(out.data(), logits, affines.data(), static_cast<int32_t>(affines.shape(0)), spec, thread_count.load());
 }
 
 using PeakTuple = std::tuple<float, int32_t, float>;
@@ -165,10 +173,10 @@ NB_MODULE(_native, m) {
     m.def("crop_nv12", &crop_nv12, "out"_a.noconvert(), "frames"_a.noconvert(), "frame_of"_a.noconvert(),
           "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a, "yuv"_a);
     m.def("decode", &decode, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "affines"_a.noconvert(),
-          "split_ratio"_a, "score"_a, "refine"_a);
-    m.def("decode_flipped", &decode_flipped, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(),
-          "affines"_a.noconvert(), "split_ratio"_a, "score"_a, "refine"_a, "mirrored_x"_a.noconvert(),
-          "mirrored_y"_a.noconvert(), "partner"_a.noconvert(), "flip_shift"_a);
+          "split_ratio"_a, "score"_a, "refine"_a, "z"_a.noconvert() = nb::none(), "depth"_a = sdk::DepthTuple{},
+          "spread"_a = nb::none(), "second"_a = false, "mirrored_x"_a.noconvert() = nb::none(),
+          "mirrored_y"_a.noconvert() = nb::none(), "mirrored_z"_a.noconvert() = nb::none(),
+          "partner"_a.noconvert() = nb::none(), "flip_shift"_a = 0);
 
     m.def("merge_peaks", &merge_peaks, "a"_a, "b"_a);
     m.attr("MAX_THREADS") = MAX_THREADS;

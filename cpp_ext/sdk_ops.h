@@ -7,15 +7,17 @@
 //   frames    N of H x W x 3 uint8 or NV12  one a crop; any row stride, even a negative one; H, W up to 2^14
 //   affines   N x 2 x 3 float32             crop -> frame pixels
 //   crop out  N x 3 x h x w float or half   h, w up to 2^14
-//   x, y      N x K x Wx, N x K x Hy        float or half logits, rows contiguous
-//   decode out  N x K x 3 float32           x, y in frame pixels, score
+//   x, y, z   N x K x Wx, Hy, Wz            float or half logits, rows contiguous; z where there is a third axis
+//   decode out  N x K x C float32           x, y in frame pixels, score; then what is asked for, in this order:
+//                                           depth (with z); spread of x, y in frame pixels; x, y of a second peak
 //
-// The mathematics is in shared/crop_math.h and shared/decode_math.h.
+// The mathematics is in shared/crop_math.h, shared/decode_math.h and shared/spread_math.h.
 
 #pragma once
 
 #include "shared/crop_math.h"
 #include "shared/decode_math.h"
+#include "shared/spread_math.h"
 
 namespace sdk {
 
@@ -59,12 +61,20 @@ struct DecodeSpec {
     Refine refine;
     bool half;
     int32_t flip_shift;  // 0 or 1 bin; read with mirrored logits only
+    int32_t z_bins;      // 0: no third axis
+    Depth depth;         // read with a third axis only
+    bool spread, second;
+    SpreadRule rule;  // read for spread and second only
 };
+
+SDK_FN int32_t columns_of(const DecodeSpec& spec) {
+    return 3 + (spec.z_bins > 0 ? 1 : 0) + (spec.spread ? 2 : 0) + (spec.second ? 2 : 0);
+}
 
 // Logits of the crops, and of the mirrored crops or null. `partner[k]` is the joint that joint k becomes when mirrored.
 struct Logits {
-    const void *x, *y;
-    const void *mirrored_x, *mirrored_y;
+    const void *x, *y, *z;
+    const void *mirrored_x, *mirrored_y, *mirrored_z;
     const int32_t* partner;
 };
 

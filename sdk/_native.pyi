@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Triple = tuple[float, float, float]
+_Depth = tuple[float, bool]  # span, in pixels
+_Spread = tuple[float, float, float, float]  # sharpness, gain, curve, floor
 _Yuv = tuple[float, float, float, float, float, float]
 
 def crop(
@@ -28,26 +30,22 @@ def crop_nv12(
     yuv: _Yuv,
 ) -> None: ...
 def decode(
-    out: NDArray[np.float32],  # N x K x 3
+    out: NDArray[np.float32],  # N x K x C
     x: NDArray[Any],  # N x K x Wx
     y: NDArray[Any],  # N x K x Hy
     affines: NDArray[np.float32],  # N x 2 x 3
     split_ratio: float,
     score: int,
     refine: int,
-) -> None: ...
-def decode_flipped(
-    out: NDArray[np.float32],  # N x K x 3
-    x: NDArray[Any],  # N x K x Wx
-    y: NDArray[Any],  # N x K x Hy
-    affines: NDArray[np.float32],  # N x 2 x 3
-    split_ratio: float,
-    score: int,
-    refine: int,
-    mirrored_x: NDArray[Any],  # N x K x Wx
-    mirrored_y: NDArray[Any],  # N x K x Hy
-    partner: NDArray[np.int32],  # K
-    flip_shift: int,
+    z: NDArray[Any] | None = None,  # N x K x Wz
+    depth: _Depth = (0.0, False),
+    spread: _Spread | None = None,
+    second: bool = False,
+    mirrored_x: NDArray[Any] | None = None,  # N x K x Wx
+    mirrored_y: NDArray[Any] | None = None,  # N x K x Hy
+    mirrored_z: NDArray[Any] | None = None,  # N x K x Wz
+    partner: NDArray[np.int32] | None = None,  # K
+    flip_shift: int = 0,
 ) -> None: ...
 def merge_peaks(a: tuple[float, int, float], b: tuple[float, int, float]) -> tuple[float, int, float]: ...
 def threads() -> int: ...
@@ -126,6 +124,12 @@ class _Cuda:
         mirrored_y: int = 0,
         partner: int = 0,
         flip_shift: int = 0,
+        z: int = 0,
+        mirrored_z: int = 0,
+        z_bins: int = 0,
+        depth: _Depth = (0.0, False),
+        spread: _Spread | None = None,
+        second: bool = False,
     ) -> None: ...
     def graph_begin(self, stream: int) -> None: ...
     def graph_end(self, stream: int) -> _Graph: ...

@@ -15,6 +15,7 @@ is there when `stream` has come to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -36,6 +37,9 @@ from sdk.ops_arrays import (
 
 __all__ = [
     "MAX_THREADS",
+    "Columns",
+    "Depth",
+    "Spread",
     "crop",
     "cuda_half",
     "decode",
@@ -67,8 +71,72 @@ SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
 LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
 MAX_THREADS = _native.MAX_THREADS
+MAX_SHARPNESS = 1e6
+NO_DEPTH = (0.0, False)  # of the native op, without a third axis
 UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What the bins of simcc_z stand for: -`span` to +`span` about the root, in a unit of one's own such as metres.
+
+    `pixels`: `span` is in pixels of the crop, and depths come out in frame pixels.
+    """
+
+    span: float
+    pixels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.span < float("inf"):
+            raise InputError(f"depth.span must be positive (got {self.span})")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a row's logits become a standard deviation that holds; see `cpp_ext/shared/spread_math.h`.
+
+    `sharpness`: logits times it are log-probabilities. The variance v of a row, in bins, is taken for
+    floor + gain v + curve v^2.
+    """
+
+    sharpness: float = 1.0
+    gain: float = 1.0
+    curve: float = 0.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sharpness <= MAX_SHARPNESS:
+            raise InputError(f"spread.sharpness must be positive, at most {MAX_SHARPNESS:g} (got {self.sharpness})")
+        for name in ("gain", "curve", "floor"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"spread.{name} must be 0 or more, and finite (got {getattr(self, name)})")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns `decode` writes after x, y and the score, in this order: depth (1), spread (2), second (2)."""
+
+    depth: bool = False
+    spread: bool = False
+    second: bool = False
+
+    @property
+    def count(self) -> int:
+        return 3 + self.depth + 2 * self.spread + 2 * self.second
+
+    def depth_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
+        """The depths, ..."""
+        return joints[..., 3] if self.depth else None
+
+    def spread_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
+        """The standard deviations, ... x 2."""
+        first = 3 + self.depth
+        return joints[..., first : first + 2] if self.spread else None
+
+    def second_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
+        """The second peaks, ... x 2."""
+        return joints[..., -2:] if self.second else None
 
 
 def threads() -> int:
@@ -147,36 +215,49 @@ def decode(
     *,
     score: Score = "min_logit",
     refine: Refine = "none",
-    flipped: tuple[Any, Any] | None = None,  # N x K x Wx, N x K x Hy: logits of the mirrored crops
+    simcc_z: Any = None,  # N x K x Wz
+    depth: Depth | None = None,
+    spread: Spread | None = None,
+    second: bool = False,
+    flipped: tuple[Any, ...] | None = None,  # like simcc_x, simcc_y and, where given, simcc_z: of the mirrored crops
     flip_pairs: Sequence[tuple[int, int]] | None = None,
     flip_shift: bool = False,
-    out: Any = None,  # N x K x 3 float32
+    out: Any = None,  # N x K x C float32
     stream: Any = None,
 ) -> Any:
-    """N x K x 3 float32: x and y in frame pixels, and the score by the rule `score`.
+    """N x K x C float32: x and y in frame pixels, the score by the rule `score`, then what is asked for; see `Columns`.
 
-    The first largest finite logit wins; a row without one gives the crop's middle and the score 0. With `flipped` the
-    logits of the mirrored crops are averaged in: x reversed (and moved by one bin with `flip_shift`), joints swapped
-    by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
+    The first largest finite logit wins; a row without one gives the crop's middle and the score 0. With `simcc_z` and
+    `depth`: the depth, NaN where the score is not positive. With `spread`: the standard deviations of x and y; with
+    `second` as well: where the joint may be instead, NaN where no second peak is half as likely as the first. With
+    `flipped` the logits of the mirrored crops are averaged in: x reversed (and moved by one bin with `flip_shift`),
+    joints swapped by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
     """
     rule, mode = _code("score", score, SCORES), _code("refine", refine, REFINEMENTS)
     if not 0 < split_ratio < float("inf"):
         raise InputError(f"split_ratio must be a positive number of bins per pixel (got {split_ratio})")
     x: Any = _checked_logits("simcc_x", simcc_x, None)
     y: Any = _checked_logits("simcc_y", simcc_y, x)
+    more = _checked_more(x, simcc_z, depth, spread, second)
+    z: Any = more[0] if more else None
     placed: Any = _checked_affines(affines, x.shape[0])
     on_device = isinstance(x, DeviceArray)
-    target: Any = _checked_out(out, (x.shape[0], x.shape[1], 3), FLOAT32, on_device)
+    columns = 3 if more is None else Columns(z is not None, spread is not None, second).count
+    target: Any = _checked_out(out, (x.shape[0], x.shape[1], columns), FLOAT32, on_device)
     _same_place(x, simcc_y=y, affines=placed, out=target)
-    mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, x, y) if flipped is not None else ()
+    axes = (x, y) if z is None else (x, y, z)
+    mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, axes) if flipped is not None else ()
     with in_flight:
         if on_device:
-            _decode_on_device(target, x, y, placed, (split_ratio, rule, mode), mirror, int(flip_shift), stream)
-        elif mirror:
-            other_x, other_y, partner = mirror
-            _native.decode_flipped(
-                target, x, y, placed, split_ratio, rule, mode, other_x, other_y, partner, int(flip_shift)
-            )
+            _decode_on_device(target, axes, placed, (split_ratio, rule, mode), more, mirror, int(flip_shift), stream)
+        elif more or mirror:
+            _, reach, how_sure, other = more or (None, NO_DEPTH, None, False)
+            partner = mirror[-1] if mirror else None
+            other_x, other_y, other_z = (*mirror[:-1], None, None, None)[:3]
+            _native.decode(
+                target, x, y, placed, split_ratio, rule, mode, z, reach, how_sure, other, other_x, other_y, other_z,
+                partner, int(flip_shift),
+            )  # fmt: skip
         else:
             _native.decode(target, x, y, placed, split_ratio, rule, mode)
     return target if out is None else out
@@ -347,24 +428,48 @@ def _checked_logits(name: str, logits: Any, like: Array | None) -> Array:
     return _contiguous(name, array)
 
 
-def _checked_mirror(flipped: tuple[Any, Any], flip_pairs: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    mirrored = []
-    for name, logits, like in (("flipped[0]", flipped[0], x), ("flipped[1]", flipped[1], y)):
-        array = _checked_logits(name, logits, like)
+def _checked_more(x: Array, simcc_z: Any, depth: Depth | None, spread: Spread | None, second: bool) -> Any:
+    """(z, depth, spread, second) as the native op takes them; None where nothing more is asked for."""
+    if simcc_z is None and depth is None and spread is None and not second:
+        return None
+    if (simcc_z is None) != (depth is None):
+        raise InputError("simcc_z and depth must come together: the third axis, and what its bins stand for")
+    if second and spread is None:
+        raise InputError("second must come with spread, whose sharpness says how likely a second peak is")
+    z: Any = None
+    if simcc_z is not None:
+        z = _checked_logits("simcc_z", simcc_z, x)
+        if z.shape[2] == 0:
+            raise InputError("simcc_z must have at least one bin (got none)")
+        _same_place(x, simcc_z=z)
+    rule = None if spread is None else (spread.sharpness, spread.gain, spread.curve, spread.floor)
+    return z, NO_DEPTH if depth is None else (depth.span, depth.pixels), rule, second
+
+
+def _checked_mirror(flipped: tuple[Any, ...], flip_pairs: Any, axes: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The mirrored logits of each axis, and the joints' partners."""
+    if len(flipped) != len(axes):
+        raise InputError(f"flipped must hold the mirrored crops' logits of all {len(axes)} axes (got {len(flipped)})")
+    mirrored: list[Array] = []
+    for index, (logits, like) in enumerate(zip(flipped, axes, strict=True)):
+        array = _checked_logits(f"flipped[{index}]", logits, like)
         if array.shape != like.shape:
-            raise InputError(f"{name} must have the shape {like.shape} of the other crops' logits (got {array.shape})")
-        _same_place(x, **{name: array})
+            raise InputError(
+                f"flipped[{index}] must have the shape {like.shape} of the other crops' logits (got {array.shape})"
+            )
+        _same_place(axes[0], **{f"flipped[{index}]": array})
         mirrored.append(array)
     if flip_pairs is None:
         raise InputError("flip_pairs must be given with flipped: the pairs of joints that change places when mirrored")
-    if isinstance(x, np.ndarray):
-        return mirrored[0], mirrored[1], partners(tuple((a, b) for a, b in flip_pairs), x.shape[1])
+    joints = axes[0].shape[1]
+    if isinstance(axes[0], np.ndarray):
+        return (*mirrored, partners(tuple((a, b) for a, b in flip_pairs), joints))
     partner = array_from("flip_pairs", flip_pairs)
-    if partner.dtype != INT32 or partner.shape != (x.shape[1],) or not isinstance(partner, DeviceArray):
+    if partner.dtype != INT32 or partner.shape != (joints,) or not isinstance(partner, DeviceArray):
         raise InputError(
-            f"flip_pairs must be ops.partners(pairs, {x.shape[1]}) copied to the GPU (got {described(partner)})"
+            f"flip_pairs must be ops.partners(pairs, {joints}) copied to the GPU (got {described(partner)})"
         )
-    return mirrored[0], mirrored[1], partner
+    return (*mirrored, partner)
 
 
 # ---- the CUDA half ---------------------------------------------------------------------------------------------------
@@ -387,14 +492,24 @@ def _crop_on_device(
 
 
 def _decode_on_device(
-    out: Any, x: Any, y: Any, affines: Any, rules: tuple[float, int, int], mirror: Any, flip_shift: int, stream: Any
+    out: Any,
+    axes: tuple[Any, ...],
+    affines: Any,
+    rules: tuple[float, int, int],
+    more: Any,
+    mirror: tuple[Any, ...],
+    flip_shift: int,
+    stream: Any,
 ) -> None:
+    x, y, z = axes if len(axes) == 3 else (*axes, DeviceArray(0, (0, 0, 0), (0, 0, 0), FLOAT32))
     mirrored = [each.address for each in mirror] or [0, 0, 0]
+    other_z = mirrored.pop(2) if len(mirrored) == 4 else 0
+    _, depth, spread, second = more or (None, NO_DEPTH, None, False)
     sizes = (out.shape[0], out.shape[1], x.shape[2], y.shape[2])
     try:
         cuda_half().decode(
             out.address, x.address, y.address, affines.address, *sizes, *rules, x.dtype == FLOAT16,
-            stream_address(stream), *mirrored, flip_shift,
+            stream_address(stream), *mirrored, flip_shift, z.address, other_z, z.shape[2], depth, spread, second,
         )  # fmt: skip
     except RuntimeError as error:
         raise DeviceError(str(error)) from error

@@ -19,6 +19,8 @@ from tests.support.ops_cases import (
     noise_frame,
     noise_nv12,
     special_rows,
+    third_axis,
+    wide_rows,
 )
 from tests.support.ptx import in_force, ptx_libraries
 
@@ -180,6 +182,59 @@ def test_flip_merge_is_the_cpus(gpu, case, dtype, shift):
     assert np.array_equal(joints, ops.decode(x, y, affines, case.split_ratio, **options))
 
 
+SPREAD = ops.Spread(sharpness=0.7, gain=1.2, curve=0.01, floor=0.5)
+MORE = {"depth": (2.5, True), "spread": (0.7, 1.2, 0.01, 0.5), "second": True}
+
+
+def every_column(x, y, z, affines, split_ratio, **options):
+    """On the CPU, as MORE asks for it."""
+    more = {"simcc_z": z, "depth": ops.Depth(2.5, pixels=True), "spread": SPREAD, "second": True}
+    return ops.decode(x, y, affines, split_ratio, **more, **options)
+
+
+@DTYPES
+@pytest.mark.parametrize("case", [c for c in DECODE_CASES if c.persons < 9], ids=str)
+def test_every_column_is_the_cpus(gpu, case, dtype):
+    z, affines = third_axis(case, dtype), case.affines()
+    for x, y in (case.logits(dtype), wide_rows(case, dtype)):
+        joints = gpu.decode(x, y, affines, case.split_ratio, z=z, refine="dark", **MORE)
+        expected = every_column(x, y, z, affines, case.split_ratio, refine="dark")
+        assert np.array_equal(joints, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"spread": MORE["spread"]}, {"spread": MORE["spread"], "second": True}], ids=["spread", "second"]
+)
+def test_columns_without_a_third_axis(gpu, asked):
+    (x, y), affines = wide_rows(DECODE_CASES[4]), DECODE_CASES[4].affines()
+    joints = gpu.decode(x, y, affines, 1.3, **asked)
+    expected = ops.decode(x, y, affines, 1.3, spread=SPREAD, second="second" in asked)
+    assert np.array_equal(joints, expected, equal_nan=True)
+
+
+@DTYPES
+@pytest.mark.parametrize("score", ["min_logit", "min_softmax"])
+def test_a_third_axis_alone(gpu, dtype, score):
+    case = DECODE_CASES[1]
+    (x, y), z, affines = case.logits(dtype), third_axis(case, dtype), case.affines()
+    joints = gpu.decode(x, y, affines, case.split_ratio, z=z, depth=(2.5, False), score=score)
+    expected = ops.decode(x, y, affines, case.split_ratio, simcc_z=z, depth=ops.Depth(2.5), score=score)
+    assert_same_joints(joints[..., :3], expected[..., :3], score)
+    assert np.array_equal(joints[..., 3], expected[..., 3])
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@DTYPES
+def test_flip_merge_with_every_column_is_the_cpus(gpu, dtype, shift):
+    case = DECODE_CASES[4]
+    rows, affines = (*wide_rows(case, dtype), third_axis(case, dtype)), case.affines()
+    flipped = tuple(np.ascontiguousarray(each[::-1]) * dtype(0.7) for each in rows)
+    partner = ops.partners(tuple(case.flip_pairs()), case.joints)
+    joints = gpu.decode(*rows[:2], affines, 1.3, z=rows[2], flipped=flipped, partner=partner, shift=shift, **MORE)
+    options = {"flipped": flipped, "flip_pairs": case.flip_pairs(), "flip_shift": bool(shift)}
+    assert np.array_equal(joints, every_column(*rows, affines, 1.3, **options), equal_nan=True)
+
+
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("rows", special_rows(), ids=str)
 def test_special_rows(gpu, rows, score):
@@ -187,6 +242,9 @@ def test_special_rows(gpu, rows, score):
     affines = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
     joints = gpu.decode(x, y, affines, 2.0, score=score, refine="dark")
     assert_same_joints(joints, ops.decode(x, y, affines, 2.0, score=score, refine="dark"), score)
+    joints = gpu.decode(x, y, affines, 2.0, z=x, score=score, **MORE)
+    expected = every_column(x, y, x, affines, 2.0, score=score)
+    assert np.array_equal(joints[..., 3:], expected[..., 3:], equal_nan=True)
 
 
 @pytest.mark.parametrize("gpu", PTX, indirect=True)

@@ -12,7 +12,7 @@ from tests.support.emulated_gpu import compiler, run_together
 from tests.support.ptx import PTX_FLAGS, Module, cpp_from_ptx, opcodes, translated
 
 EXACT = re.compile(r"(ld|st|mov|selp|setp|abs|neg)\..*|cvt\.(f32\.f16|f64\.f32)")
-ROUNDED_ONCE = re.compile(r"(add|sub|mul|div|rcp)\.rn\.f(32|64)|cvt\.(rn|rzi)\.[\w.]+")
+ROUNDED_ONCE = re.compile(r"(add|sub|mul|div|rcp|sqrt)\.rn\.f(32|64)|cvt\.(rn|rzi)\.[\w.]+")
 
 
 @pytest.mark.parametrize("architecture", ["oldest", "orin", "newest"])
@@ -46,6 +46,11 @@ INSTRUCTIONS = [
     ("b32", "shr.u32 %d, -1, 32", 0),
     ("b32", "shr.s32 %d, -8, 1", -4),
     ("b32", "shr.s32 %d, -8, 40", -1),
+    ("b32", "bfe.u32 %d, 0x12345678, 8, 12", 0x456),
+    ("b32", "bfe.u32 %d, -1, 28, 12", 0xF),
+    ("b32", "bfe.u32 %d, -1, 32, 8", 0),
+    ("b32", "bfe.u32 %d, -1, 0, 32", 0xFFFFFFFF),
+    ("b64", "bfe.u64 %d, -1, 60, 8", 0xF),
     ("b32", "shf.r.wrap.b32 %d, 4, 3, 33", 0x80000002),
     ("b64", "mov.b64 %d, {1, 2}", 0x200000001),
     ("b32", "selp.b32 %d, 1, 2, 0", 2),
@@ -53,6 +58,8 @@ INSTRUCTIONS = [
     ("b32", "mul.rn.f32 %d, 0f00800000, 0f3F000000", 0x00400000),
     ("b32", "div.rn.f32 %d, 0f3F800000, 0f00000000", 0x7F800000),
     ("b32", "rcp.rn.f32 %d, 0f40400000", 0x3EAAAAAB),
+    ("b32", "sqrt.rn.f32 %d, 0f40000000", 0x3FB504F3),
+    ("b64", "sqrt.rn.f64 %d, 0d4000000000000000", 0x3FF6A09E667F3BCD),
     ("b32", "abs.f32 %d, 0fFF800000", 0x7F800000),
     ("pred", "setp.ne.s32 %d, 1, 2", 1),
     ("pred", "setp.gt.s32 %d, -1, 1", 0),
@@ -61,6 +68,8 @@ INSTRUCTIONS = [
     ("pred", "setp.neu.f32 %d, 0f7FC00000, 0f00000000", 1),
     ("pred", "setp.gt.f32 %d, 0f7FC00000, 0f00000000", 0),
     ("pred", "setp.gtu.f32 %d, 0f7FC00000, 0f00000000", 1),
+    ("pred", "setp.num.f64 %d, 0d3FF0000000000000, 0d7FF8000000000000", 0),
+    ("pred", "setp.nan.f32 %d, 0f3F800000, 0f7FC00000", 1),
     ("pred", "setp.eq.f32 %d, 0f80000000, 0f00000000", 1),
     ("b64", "cvt.s64.s32 %d, -1", -1),
     ("b64", "cvt.u64.u32 %d, -1", 0xFFFFFFFF),

@@ -10,6 +10,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace sdk {
@@ -82,6 +84,33 @@ SDK_FN Floats reversed(Floats value) { return __builtin_shufflevector(value, val
 SDK_FN Words even(Words a, Words b) { return __builtin_shuffle(a, b, Words{0, 2, 4, 6}); }
 SDK_FN Words odd(Words a, Words b) { return __builtin_shuffle(a, b, Words{1, 3, 5, 7}); }
 SDK_FN Floats reversed(Floats value) { return __builtin_shuffle(value, Words{3, 2, 1, 0}); }
+#endif
+
+// The larger of each lane; b where either is NaN. `largest_lane` is for lanes without NaN. Bit i of `lanes_where` is lane i.
+#if defined(__AVX512F__)
+SDK_FN Floats larger(Floats a, Floats b) { return reinterpret_cast<Floats>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b))); }
+SDK_FN float largest_lane(Floats a) { return _mm512_reduce_max_ps(reinterpret_cast<__m512>(a)); }
+SDK_FN uint32_t lanes_where(Ints condition) { return _mm512_movepi32_mask(reinterpret_cast<__m512i>(condition)); }
+#else
+#if defined(__AVX2__)
+SDK_FN Floats larger(Floats a, Floats b) { return reinterpret_cast<Floats>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b))); }
+SDK_FN uint32_t lanes_where(Ints condition) { return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)); }
+#elif defined(__SSE2__)
+SDK_FN Floats larger(Floats a, Floats b) { return reinterpret_cast<Floats>(_mm_max_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b))); }
+SDK_FN uint32_t lanes_where(Ints condition) { return _mm_movemask_ps(reinterpret_cast<__m128>(condition)); }
+#else
+SDK_FN Floats larger(Floats a, Floats b) { return select(a > b, a, b); }
+SDK_FN uint32_t lanes_where(Ints condition) {
+    uint32_t bits = 0;
+    for (int lane = 0; lane < LANES; lane++) bits |= (condition[lane] & 1u) << lane;
+    return bits;
+}
+#endif
+SDK_FN float largest_lane(Floats a) {
+    float largest = a[0];
+    for (int lane = 1; lane < LANES; lane++) largest = a[lane] > largest ? a[lane] : largest;
+    return largest;
+}
 #endif
 
 // Round to the nearest half, ties to even; overflow gives infinity, NaN stays NaN.

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
@@ -82,15 +83,22 @@ void crop_frame(Address out, FrameValues frame, Address affines, int32_t count, 
 
 void decode(Address out, Address x, Address y, Address affines, int32_t count, int32_t joints, int32_t x_bins, int32_t y_bins,
             double split_ratio, int score, int refine, bool half, Address stream, Address mirrored_x, Address mirrored_y,
-            Address partner, int32_t flip_shift) {
-    require(count >= 0 && joints >= 0 && x_bins >= 0 && y_bins >= 0, "sizes must not be negative");
+            Address partner, int32_t flip_shift, Address z, Address mirrored_z, int32_t z_bins, sdk::DepthTuple depth,
+            std::optional<sdk::SpreadTuple> spread, bool second) {
+    require(count >= 0 && joints >= 0 && x_bins >= 0 && y_bins >= 0 && z_bins >= 0, "sizes must not be negative");
     require(static_cast<int64_t>(count) * joints <= INT32_MAX / 4, "too many joints");
-    sdk::check_rules(split_ratio, score, refine, flip_shift);
-    require(!mirrored_x == !mirrored_y && !mirrored_x == !partner, "mirrored_x, mirrored_y and partner go together");
-    const sdk::DecodeSpec spec = {joints, x_bins, y_bins, split_ratio, static_cast<sdk::Score>(score),
-                                  static_cast<sdk::Refine>(refine), half, flip_shift};
-    const sdk::Logits logits = {pointer<const void>(x), pointer<const void>(y), pointer<const void>(mirrored_x),
-                                pointer<const void>(mirrored_y), pointer<const int32_t>(partner)};
+    require(!z || z_bins > 0, "z must have bins");
+    require(!mirrored_x == !mirrored_y && !mirrored_x == !partner && !mirrored_z == !(mirrored_x && z),
+            "mirrored logits of all axes and partner go together");
+    sdk::DecodeSpec spec = sdk::decode_spec(split_ratio, score, refine, flip_shift, depth, spread, second);
+    spec.joints = joints;
+    spec.x_bins = x_bins;
+    spec.y_bins = y_bins;
+    spec.z_bins = z_bins;
+    spec.half = half;
+    const sdk::Logits logits = {pointer<const void>(x), pointer<const void>(y), pointer<const void>(z),
+                                pointer<const void>(mirrored_x), pointer<const void>(mirrored_y),
+                                pointer<const void>(mirrored_z), pointer<const int32_t>(partner)};
     nb::gil_scoped_release released;
     check_launch(sdk::cuda::decode(pointer<float>(out), logits, pointer<const float>(affines), count, spec, stream_of(stream)), "decode");
 }
@@ -246,7 +254,8 @@ void bind_cuda(nb::module_& parent) {
           "swap"_a, "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
     m.def("decode", &decode, "out"_a, "x"_a, "y"_a, "affines"_a, "count"_a, "joints"_a, "x_bins"_a, "y_bins"_a,
           "split_ratio"_a, "score"_a, "refine"_a, "half"_a, "stream"_a, "mirrored_x"_a = 0, "mirrored_y"_a = 0,
-          "partner"_a = 0, "flip_shift"_a = 0);
+          "partner"_a = 0, "flip_shift"_a = 0, "z"_a = 0, "mirrored_z"_a = 0, "z_bins"_a = 0, "depth"_a = sdk::DepthTuple{},
+          "spread"_a = nb::none(), "second"_a = false);
 
     nb::class_<Graph>(m, "Graph")
         .def("launch", &Graph::launch, "stream"_a)

@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <cmath>
+
 #include "portable.h"
 
 namespace sdk {
@@ -151,12 +153,31 @@ SDK_FN float joint_score(Peak x, Peak y, Score rule) {
     return 1.0f / (x.sum > y.sum ? x.sum : y.sum);
 }
 
-// out = (x, y in frame pixels, score). The affine is applied in double: 2 K N products, and no float rounding of a
-// coordinate in a large frame but the last one.
-SDK_FN void write_joint(float* out, double x, double y, float score, const float* affine) {
+// out = (x, y) in frame pixels. The affine is applied in double: 2 K N products, and no float rounding of a coordinate in
+// a large frame but the last one.
+SDK_FN void write_point(float* out, double x, double y, const float* affine) {
     out[0] = static_cast<float>(static_cast<double>(affine[0]) * x + static_cast<double>(affine[1]) * y + affine[2]);
     out[1] = static_cast<float>(static_cast<double>(affine[3]) * x + static_cast<double>(affine[4]) * y + affine[5]);
-    out[2] = score;
+}
+
+// The third axis: the n bins of z reach from -span to +span about the root, which lies in the middle of the row.
+struct Depth {
+    double span;   // in the unit of the depth; in pixels of the crop where `pixels`
+    bool pixels;     // the depth is told in frame pixels: enlarged by the affine as areas are, by its root
+};
+
+constexpr uint32_t NAN_BITS = 0x7fc00000u;
+
+// `coordinate` is z's peak as crop_coordinate finds it with n / 2 bins a unit: 0 to 2 along the row. NaN where the joint is
+// not seen (mmpose puts a bin of -1 there, which would be a plausible depth) or z has no peak. z has no say in the score.
+SDK_FN float depth_of(double coordinate, bool seen, const Depth& depth, const float* affine) {
+    if (!seen) return float_from_bits(NAN_BITS);
+    double scale = depth.span;
+    if (depth.pixels) {
+        const double area = static_cast<double>(affine[0]) * affine[4] - static_cast<double>(affine[1]) * affine[3];
+        scale = scale * sqrt(area < 0.0 ? -area : area);
+    }
+    return static_cast<float>((coordinate - 1.0) * scale);
 }
 
 }  // namespace sdk

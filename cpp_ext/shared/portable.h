@@ -11,6 +11,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__F16C__) && !defined(__CUDACC__)
+#include <immintrin.h>
+#endif
+
 #if defined(__CUDACC__)
 #include <cuda_fp16.h>
 #define SDK_FN static __host__ __device__ __forceinline__
@@ -43,6 +47,8 @@ SDK_FN float as_float(float value) { return value; }
 SDK_FN float as_float(Half half) {
 #if defined(__CUDA_ARCH__)
     return __half2float(__ushort_as_half(half.bits));
+#elif defined(__F16C__) && !defined(__CUDACC__)
+    return _cvtsh_ss(half.bits);
 #else
     const uint32_t sign = static_cast<uint32_t>(half.bits & 0x8000u) << 16;
     const uint32_t rest = half.bits & 0x7fffu;

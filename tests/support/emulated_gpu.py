@@ -51,7 +51,7 @@ def emulated_cuda(folder):
         text, launches = LAUNCH.subn(r"emulate_launch(\2, Kernel<\1>::with(\3));", kernel.read_text())
         assert launches >= 1
         written = folder / f"{kernel.stem}.cpp"
-        written.write_text(text.replace('"../sdk_ops.h"', '"sdk_ops.h"'))
+        written.write_text(text.replace('#include "../', '#include "'))
         sources[written] = CUDA
     package = Path(nanobind.include_dir())
     robin_map = package.parent / "ext/robin_map/include"
@@ -174,15 +174,31 @@ class EmulatedGpu:
         return (address(affines), len(affines), *out.shape[2:], *rules)
 
     def decode(
-        self, x, y, affines, split_ratio, *, score="min_logit", refine="none", flipped=None, partner=None, shift=0
+        self,
+        x,
+        y,
+        affines,
+        split_ratio,
+        *,
+        score="min_logit",
+        refine="none",
+        z=None,
+        depth=(0.0, False),
+        spread=None,
+        second=False,
+        flipped=None,
+        partner=None,
+        shift=0,
     ):
-        """N x K x 3 float32."""
+        """N x K x C float32."""
         from sdk import ops
 
-        out = np.full((*x.shape[:2], 3), np.nan, np.float32)
-        mirrored = flipped or (None, None)
+        columns = ops.Columns(z is not None, spread is not None, second).count
+        out = np.full((*x.shape[:2], columns), np.nan, np.float32)
+        mirrored = (*(flipped or ()), None, None, None)[:3]
         self._cuda.decode(
             *map(address, (out, x, y, affines)), *x.shape[:2], x.shape[2], y.shape[2], split_ratio, ops.SCORES[score],
-            ops.REFINEMENTS[refine], x.dtype == np.float16, 0, *map(address, (*mirrored, partner)), shift,
+            ops.REFINEMENTS[refine], x.dtype == np.float16, 0, *map(address, (*mirrored[:2], partner)), shift,
+            address(z), address(mirrored[2]), 0 if z is None else z.shape[2], depth, spread, second,
         )  # fmt: skip
         return out

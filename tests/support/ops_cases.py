@@ -153,3 +153,21 @@ def special_rows(dtype=np.float32):
 
 REFINEMENTS = ("none", "parabola", "dark", "expectation")
 SCORES = ("min_logit", "mean_logit", "min_softmax")
+
+
+def third_axis(case, dtype=np.float32):
+    """Logits of a third axis for a DecodeCase: three bins to every two of x."""
+    rng = np.random.default_rng([case.seed, 3, *case.bins_xy])
+    return (rng.standard_normal((case.persons, case.joints, case.bins_xy[0] * 3 // 2)) * 4).astype(dtype)
+
+
+def wide_rows(case, dtype=np.float32):
+    """Rows of one smooth peak, anywhere, or of two near each other in height."""
+    rng = np.random.default_rng([case.seed, 4, *case.bins_xy])
+    rows = []
+    for n in case.bins_xy:
+        shape = (case.persons, case.joints, 1)
+        peaks = [-((np.arange(n) - rng.uniform(0, n, shape)) ** 2) / (2 * rng.uniform(1, 20, shape) ** 2) for _ in "ab"]
+        noise = 0.05 * rng.standard_normal((*shape[:2], n))
+        rows.append((np.maximum(peaks[0], peaks[1] - rng.uniform(0, 1.5, shape)) + noise).astype(dtype))
+    return tuple(rows)

@@ -111,19 +111,104 @@ def row_reference(row, split_ratio, mode):
     return (peak + refined(row, peak, mode)) / split_ratio, float(finite[peak]), float(softmax)
 
 
+SPREAD_OFFSETS = (2, 5, 12, 28, 64)
+SPREAD_CELLS = (2, 2.5, 5, 11.5, 26, 36)  # bins that the peak and each offset stand for
+SECOND_GAP = 16
+
+
+def spread_reference(row, sharpness):
+    """Second moment, in bins, about the first largest logit of one row; NaN where none is finite."""
+    finite = np.where(np.isfinite(row), row, -np.inf)
+    if not np.isfinite(finite).any():
+        return np.nan
+    peak = int(np.argmax(finite))
+    weight, moment = SPREAD_CELLS[0], 0.0
+    for side in (-1, 1):
+        lowest = finite[peak]
+        for offset, cell in zip(SPREAD_OFFSETS, SPREAD_CELLS[1:], strict=True):
+            where = peak + side * offset
+            if not 0 <= where < len(row) or not np.isfinite(row[where]):
+                break
+            lowest = min(lowest, row[where])
+            sampled = cell * np.exp(sharpness * (lowest - finite[peak]))
+            weight, moment = weight + sampled, moment + offset**2 * sampled
+    return moment / weight
+
+
+def second_reference(row, sharpness):
+    """Bin of the largest local maximum that lies apart from the first and weighs half as much; None without one."""
+    finite = np.where(np.isfinite(row), row, -np.inf)
+    if not np.isfinite(finite).any():
+        return None
+    first = int(np.argmax(finite))
+    padded = np.concatenate([[-np.inf], row, [-np.inf]])
+    peaks = np.isfinite(row) & ~(padded[:-2] >= row) & ~(padded[2:] > row)
+    peaks &= np.abs(np.arange(len(row)) - first) > SECOND_GAP
+    peaks &= finite >= finite[first] - np.log(2) / sharpness
+    return int(np.argmax(np.where(peaks, finite, -np.inf))) if peaks.any() else None
+
+
+def spread_columns(x, y, affine, split_ratio, rule):
+    """2: standard deviations in frame pixels. `rule`: sharpness, gain, curve, floor."""
+    sharpness, gain, curve, floor = rule
+    raw = np.array([spread_reference(row, sharpness) for row in (x, y)])
+    held = (floor + gain * raw + curve * raw**2) / split_ratio**2
+    return np.sqrt(affine[:, :2].astype(np.float64) ** 2 @ held)
+
+
+def second_columns(x, y, affine, split_ratio, rule, refine):
+    """2: where the joint may be instead, NaN where no second peak is near the first."""
+    seconds = [second_reference(row, rule[0]) for row in (x, y)]
+    if seconds == [None, None]:
+        return np.full(2, np.nan)
+    found = [
+        row_reference(row, split_ratio, refine)[0]
+        if other is None
+        else (other + refined(row, other, refine)) / split_ratio
+        for row, other in zip((x, y), seconds, strict=True)
+    ]
+    return affine.astype(np.float64) @ (*found, 1)
+
+
+def depth_column(row, affine, refine, span, pixels, score):
+    """The depth of a z row: -span at its first bin, +span beyond its last; NaN where the joint is not seen."""
+    place, top, _ = row_reference(row, len(row) / 2, refine)
+    if top is None or not score > 0:
+        return np.nan
+    scale = np.sqrt(abs(np.linalg.det(affine[:, :2].astype(np.float64)))) if pixels else 1.0
+    return (place - 1) * span * scale
+
+
 def decode_reference(
-    simcc_x, simcc_y, affines, split_ratio, *, score="min_logit", refine="none", flipped=None, partner=None, shift=0
+    simcc_x,
+    simcc_y,
+    affines,
+    split_ratio,
+    *,
+    score="min_logit",
+    refine="none",
+    simcc_z=None,
+    depth=None,  # span, in pixels
+    spread=None,  # sharpness, gain, curve, floor
+    second=False,
+    flipped=None,
+    partner=None,
+    shift=0,
 ):
-    """N x K x 3 float64."""
+    """N x K x C float64."""
     x, y = simcc_x.astype(np.float64), simcc_y.astype(np.float64)
+    z = None if simcc_z is None else simcc_z.astype(np.float64)
     if flipped is not None:
         x = merged_rows(simcc_x, flipped[0], partner, shift, reverse=True)
         y = merged_rows(simcc_y, flipped[1], partner, 0, reverse=False)
-    out = np.zeros((*x.shape[:2], 3))
+        z = None if simcc_z is None else merged_rows(simcc_z, flipped[2], partner, 0, reverse=False)
+    columns = 3 + (z is not None) + 2 * (spread is not None) + 2 * second
+    out = np.zeros((*x.shape[:2], columns))
     for n, k in np.ndindex(*x.shape[:2]):
-        px, top_x, soft_x = row_reference(x[n, k], split_ratio, refine)
-        py, top_y, soft_y = row_reference(y[n, k], split_ratio, refine)
-        out[n, k, :2] = affines[n].astype(np.float64) @ (px, py, 1)
+        rows, affine = (x[n, k], y[n, k]), affines[n]
+        px, top_x, soft_x = row_reference(rows[0], split_ratio, refine)
+        py, top_y, soft_y = row_reference(rows[1], split_ratio, refine)
+        out[n, k, :2] = affine.astype(np.float64) @ (px, py, 1)
         if top_x is not None and top_y is not None:
             rules = {
                 "min_logit": min(top_x, top_y),
@@ -131,4 +216,12 @@ def decode_reference(
                 "min_softmax": min(soft_x, soft_y),
             }
             out[n, k, 2] = rules[score]
+        more = []
+        if z is not None:
+            more += [depth_column(z[n, k], affine, refine, *depth, out[n, k, 2])]
+        if spread is not None:
+            more += [*spread_columns(*rows, affine, split_ratio, spread)]
+        if second:
+            more += [*second_columns(*rows, affine, split_ratio, spread, refine)]
+        out[n, k, 3:] = more
     return out

@@ -80,6 +80,7 @@ UNARY(neg, -a)
 UNARY(abs, std::abs(a))
 UNARY(not, a ^ static_cast<T>(-1))
 UNARY(rcp_rn, 1 / a)
+UNARY(sqrt_rn, std::sqrt(a))
 
 BINARY(add, integral, a + b)  // of floats: add_rn alone; one without .rn may be fused
 BINARY(sub, integral, a - b)
@@ -109,6 +110,8 @@ COMPARISON(setp_ltu, !(a >= b))
 COMPARISON(setp_leu, !(a > b))
 COMPARISON(setp_gtu, !(a <= b))
 COMPARISON(setp_geu, !(a < b))
+COMPARISON(setp_num, a == a && b == b)
+COMPARISON(setp_nan, a != a || b != b)
 
 template <class T> using Wide = std::conditional_t<std::is_signed_v<T>, int64_t, uint64_t>;
 
@@ -123,6 +126,14 @@ template <class T> void shl(bits<T>& d, bits<T> a, uint32_t n) { d = n < 8 * siz
 template <class T> void shr(bits<T>& d, bits<T> a, uint32_t n) {
     const T value = as<T>(a);
     d = n < 8 * sizeof(T) ? value >> n : value < 0 ? -1 : 0;
+}
+// `length` bits from bit `begin` on, none of them beyond the register ("bfe", of unsigned types).
+template <class T> void bfe(bits<T>& d, bits<T> a, b32 begin, b32 length) {
+    static_assert(std::is_unsigned_v<T>);
+    constexpr uint32_t width = 8 * sizeof(T);
+    begin &= 255, length &= 255;
+    const T mask = length < width ? (T{1} << length) - 1 : ~T{0};
+    d = begin < width ? a >> begin & mask : 0;
 }
 template <class T> void shf_r_wrap(b32& d, b32 low, b32 high, uint32_t n) { d = (b64{high} << 32 | low) >> (n & 31); }
 
