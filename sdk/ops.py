@@ -15,13 +15,13 @@ is there when `stream` has come to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sdk.columns import Columns, Depth, Spread
 from sdk.errors import DeviceError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import (
@@ -71,72 +71,9 @@ SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
 LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
 MAX_THREADS = _native.MAX_THREADS
-MAX_SHARPNESS = 1e6
 NO_DEPTH = (0.0, False)  # of the native op, without a third axis
 UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
-
-
-@dataclass(frozen=True)
-class Depth:
-    """What the bins of simcc_z stand for: -`span` to +`span` about the root, in a unit of one's own such as metres.
-
-    `pixels`: `span` is in pixels of the crop, and depths come out in frame pixels.
-    """
-
-    span: float
-    pixels: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.span < float("inf"):
-            raise InputError(f"depth.span must be positive (got {self.span})")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How a row's logits become a standard deviation that holds; see `cpp_ext/shared/spread_math.h`.
-
-    `sharpness`: logits times it are log-probabilities. The variance v of a row, in bins, is taken for
-    floor + gain v + curve v^2.
-    """
-
-    sharpness: float = 1.0
-    gain: float = 1.0
-    curve: float = 0.0
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.sharpness <= MAX_SHARPNESS:
-            raise InputError(f"spread.sharpness must be positive, at most {MAX_SHARPNESS:g} (got {self.sharpness})")
-        for name in ("gain", "curve", "floor"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"spread.{name} must be 0 or more, and finite (got {getattr(self, name)})")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns `decode` writes after x, y and the score, in this order: depth (1), spread (2), second (2)."""
-
-    depth: bool = False
-    spread: bool = False
-    second: bool = False
-
-    @property
-    def count(self) -> int:
-        return 3 + self.depth + 2 * self.spread + 2 * self.second
-
-    def depth_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
-        """The depths, ..."""
-        return joints[..., 3] if self.depth else None
-
-    def spread_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
-        """The standard deviations, ... x 2."""
-        first = 3 + self.depth
-        return joints[..., first : first + 2] if self.spread else None
-
-    def second_of(self, joints: NDArray[np.float32]) -> NDArray[np.float32] | None:  # ... x C
-        """The second peaks, ... x 2."""
-        return joints[..., -2:] if self.second else None
 
 
 def threads() -> int:

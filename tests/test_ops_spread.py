@@ -1,5 +1,5 @@
-"""The columns that `sdk.ops.decode` adds on request, on the CPU: depth, spread, second peak. Against the float64 reference,
-the authors' third axis, and in words when misused."""
+"""The columns that `sdk.ops.decode` adds on request, on the CPU: depth, spread, second peak. Against the float64
+reference, the authors' third axis, and in words when misused."""
 
 import numpy as np
 import pytest
