@@ -148,8 +148,8 @@ def test_ctrl_c_leaves_whole_pictures_and_nothing_half_written(small_engine, pho
 def test_ctrl_c_in_a_video_leaves_no_video(small_engine, clip, tmp_path, monkeypatch, caplog):
     real = sinks.VideoFile.write
 
-    def interrupted(self, picture):
-        real(self, picture)
+    def interrupted(self, picture, time_ms):
+        real(self, picture, time_ms)
         if self._count == 3:
             raise KeyboardInterrupt
 

@@ -49,7 +49,7 @@ def test_a_file_that_is_gone_says_so_in_words(tmp_path):
 class Capture:
     """OpenCV's capture of a video without an end, which claims fewer frames than none."""
 
-    def __init__(self, address):
+    def __init__(self, address, *_):
         self.open, self.opened = True, address
         captures.append(self)
 
@@ -85,7 +85,7 @@ def test_a_video_that_is_listed_is_let_go_of_and_its_claims_are_bounded(tmp_path
 
 def test_a_camera_is_let_go_of_when_nobody_asks_on(opened):
     frames = frames_of(Source(Path("camera-0"), "video", frames=0, address=0))
-    assert next(frames).shape == (4, 6, 3) and opened[0].open
+    assert next(frames).picture.shape == (4, 6, 3) and opened[0].open
     frames.close()
     assert not opened[0].open
 
@@ -100,7 +100,7 @@ def test_a_video_of_any_usual_ending_is_one(tmp_path, ending):
     (tmp_path / "clip.avi").rename(path)  # ffmpeg looks into the file
     (source,) = sources_from([str(tmp_path)])
     assert (source.path, source.kind) == (path, "video")
-    assert [frame.shape for frame in frames_of(source)] == [(48, 64, 3)] * FRAMES
+    assert [frame.picture.shape for frame in frames_of(source)] == [(48, 64, 3)] * FRAMES
 
 
 @pytest.mark.parametrize("ending", [".tif", ".ppm", ".JP2"])

@@ -1,8 +1,8 @@
 """`sdk predict ENGINE SOURCE...`: run an engine on images, folders, globs, videos, cameras and streams.
 
 Without boxes and detector an image is one person's whole frame; in a video the previous frame's joints give the next
-boxes. A source that cannot be read, or whose frames no estimator takes, and a row of the boxes file that is no box are
-reported and counted; the others are done, and the exit status is 1.
+boxes. A source that cannot be read or breaks off, or whose frames no estimator takes, a damaged frame, and a row of the
+boxes file that is no box are reported and counted; the others are done, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +22,14 @@ from sdk.files import write_text
 from sdk.wording import counted
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
     from sdk.cli._lines import PartFile
     from sdk.media.boxfile import BoxFile
     from sdk.media.sinks import VideoFile
-    from sdk.media.sources import Source
+    from sdk.media.sources import Damaged, Source, SourceFrame, Unreadable
     from sdk.people.estimator import PoseEstimator
     from sdk.poses import Poses
-
-    Frame = NDArray[np.uint8]
 
 __all__ = ["add_arguments", "run"]
 
@@ -193,12 +189,12 @@ class _Job:
         self._results: list[dict[str, Any]] = []
         self._lines: PartFile | None = None
         self._video: VideoFile | None = None  # the annotated one that is being written
-        self._frames = self._persons = self._without_boxes = self._bad_boxes = 0
+        self._frames = self._persons = self._without_boxes = self._bad_boxes = self._damaged = 0
         self._unreadable: list[str] = []
 
     @property
     def failed(self) -> bool:
-        return bool(self._unreadable or self._bad_boxes)
+        return bool(self._unreadable or self._bad_boxes or self._damaged)
 
     def outputs(self) -> ExitStack:
         """Open what is written over the whole run."""
@@ -212,22 +208,29 @@ class _Job:
 
     def predict(self, estimate: PoseEstimator, source: Source) -> None:
         """All frames of one source, its annotated copy included."""
-        from sdk.media.sources import Unreadable, frames_of
+        from sdk.media.sources import Damaged, Unreadable, frames_of
 
         estimate.reset_tracks()
         try:
             with ExitStack() as stack:
-                for index, frame in enumerate(islice(frames_of(source), self._arguments.max_frames)):
-                    if isinstance(frame, Unreadable):
-                        self._pass_over(source, frame.reason)
-                        break
-                    poses = self._poses(estimate, source, frame, index)
-                    self._record(source, index, frame, poses)
-                    self._save(source, frame, poses, stack)
-                    self._bar.update()
+                for item in _no_more_than(self._arguments.max_frames, frames_of(source)):
+                    if isinstance(item, Unreadable):
+                        self._pass_over(source, item.reason)
+                    elif isinstance(item, Damaged):
+                        self._damaged += item.count
+                        log.warning("'%s': %s, passed over", source.name, item)
+                    else:
+                        self._predict(estimate, source, item, stack)
         except InputError as error:
             self._pass_over(source, str(error))
         self._video = None
+
+    def _predict(self, estimate: PoseEstimator, source: Source, frame: SourceFrame, stack: ExitStack) -> None:
+        """One frame, into all results."""
+        poses = self._poses(estimate, source, frame)
+        self._record(source, frame, poses)
+        self._save(source, frame, poses, stack)
+        self._bar.update()
 
     def report(self) -> None:
         """Write the COCO results, and say on the log what was done."""
@@ -239,6 +242,8 @@ class _Job:
         log.info("%s in %s of %s", counted(persons, "person"), counted(frames, "frame"), counted(sources, "source"))
         if self._bad_boxes:
             log.error("%s of '%s' left out: no box", counted(self._bad_boxes, "row"), self._arguments.boxes)
+        if self._damaged:
+            log.error("%s passed over: damaged", counted(self._damaged, "frame"))
         if self._unreadable:
             log.error("%d of %s could not be read (whole)", len(self._unreadable), counted(sources, "source"))
 
@@ -251,12 +256,12 @@ class _Job:
             lost.append(f"the unfinished '{self._video.path}'")
         log.error("interrupted after %s; lost: %s", counted(self._frames, "frame"), ", ".join(lost) or "nothing")
 
-    def _poses(self, estimate: PoseEstimator, source: Source, frame: Frame, index: int) -> Poses:
-        boxes, scores = self._boxes_of(source, index)
+    def _poses(self, estimate: PoseEstimator, source: Source, frame: SourceFrame) -> Poses:
+        boxes, scores = self._boxes_of(source, frame.number)
         try:
-            poses = estimate(frame, boxes, box_scores=scores)
+            poses = estimate(frame.picture, boxes, box_scores=scores)
         except InputError as error:
-            raise InputError(f"frame {index}: {error}") from error
+            raise InputError(f"frame {frame.number}: {error}") from error
         return poses if source.kind == "video" else replace(poses, track_ids=None)
 
     def _boxes_of(self, source: Source, index: int) -> tuple[Any, Any]:
@@ -271,32 +276,33 @@ class _Job:
         self._without_boxes += found is None
         return ((), ()) if found is None else found
 
-    def _record(self, source: Source, index: int, frame: Frame, poses: Poses) -> None:
+    def _record(self, source: Source, frame: SourceFrame, poses: Poses) -> None:
         self._frames += 1
         self._persons += len(poses)
-        height, width = frame.shape[:2]
-        line = {"source": source.name, "frame": index, "width": width, "height": height, **poses.to_dict()}
+        height, width = frame.picture.shape[:2]
+        when = {"frame": frame.number, "time_ms": frame.time_ms}
+        line = {"source": source.name, **when, "width": width, "height": height, **poses.to_dict()}
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
-            records = poses.to_coco(self._ids.of(source, index))
-            self._results += [{**record, "file_name": source.path.name} for record in records]
+            records = poses.to_coco(self._ids.of(source, frame.number))
+            self._results += [{**record, "file_name": source.path.name, **when} for record in records]
         self._print(line, poses)
 
-    def _save(self, source: Source, frame: Frame, poses: Poses, stack: ExitStack) -> None:
+    def _save(self, source: Source, frame: SourceFrame, poses: Poses, stack: ExitStack) -> None:
         """The annotated picture, or one more of the annotated video that is closed with `stack`."""
         from sdk.media.sinks import VideoFile, write_picture
 
         target = self._pictures.get(source)
         if target is None:
             return
-        picture = poses.draw(frame, self._arguments.threshold, style=self._arguments.style)
+        picture = poses.draw(frame.picture, self._arguments.threshold, style=self._arguments.style)
         if source.kind == "image":
             write_picture(target, picture)
             return
         if self._video is None:
             self._video = stack.enter_context(VideoFile(target, source.fps))
-        self._video.write(picture)
+        self._video.write(picture, frame.time_ms)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:
         from tqdm import tqdm
@@ -310,6 +316,16 @@ class _Job:
     def _pass_over(self, source: Source, reason: str) -> None:
         self._unreadable.append(source.name)
         log.error("'%s' cannot be read: %s", source.name, reason)
+
+
+def _no_more_than(
+    limit: int | None, items: Iterator[SourceFrame | Damaged | Unreadable]
+) -> Iterator[SourceFrame | Damaged | Unreadable]:
+    """The items up to the `limit`-th frame; damaged ones count, as their numbers do."""
+    for item in items:
+        yield item
+        if limit is not None and getattr(item, "number", -1) + 1 >= limit:
+            return
 
 
 def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Path]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError, OutputError
 from sdk.files import refusal, whole_file, write_bytes
+from sdk.media.mp4_times import set_times
 from sdk.runtime.frames import check_frame
 
 __all__ = ["VideoFile", "write_picture"]
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 Frame = NDArray[np.uint8]
 Whole = AbstractContextManager[Path]
 MAX_VIDEO_SIDE = 8190
+MIN_FPS, MAX_FPS = 0.1, 1000.0  # OpenCV writes no MP4 of some rates beyond; a source may claim any
 
 
 def write_picture(path: Path, picture: Frame) -> None:
@@ -44,12 +46,14 @@ def write_picture(path: Path, picture: Frame) -> None:
 class VideoFile:
     """An MP4 file of BGR frames of one size. The file appears when the block ends well and all frames are in it.
 
-    MP4 takes even sizes: the last row or column of an odd one is written twice.
+    Frames that come with their time are shown at it, whatever `fps` says; others in even steps of `fps`, or of 25 a
+    second where that is no rate of an MP4. MP4 takes even sizes: the last row or column of an odd one is written twice.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path = path
-        self._fps = fps if np.isfinite(fps) and fps > 0 else 25.0
+        self._fps = fps if MIN_FPS <= fps <= MAX_FPS else 25.0
+        self._times_ms: list[float] = []
         self._whole = whole_file(path)
         self._temporary = Path()
         self._writer: Any = None
@@ -60,7 +64,8 @@ class VideoFile:
         self._temporary = self._whole.__enter__()
         return self
 
-    def write(self, picture: Frame) -> None:  # H x W x 3
+    def write(self, picture: Frame, time_ms: float | None = None) -> None:  # H x W x 3
+        """The next frame, and when it is shown; times rise, and count from the first frame's."""
         import cv2
 
         picture = check_frame(picture)
@@ -77,6 +82,8 @@ class VideoFile:
             picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
         self._writer.write(picture)
         self._count += 1
+        if time_ms is not None:
+            self._times_ms.append(time_ms)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -86,6 +93,8 @@ class VideoFile:
         lost = self._lost() if kind is None else None
         if lost is not None:
             _give_up(self._whole, lost)
+        if kind is None:
+            self._set_times()
         _leave(self._whole, kind, error, trace)
 
     def _open(self, size_hw: tuple[int, int]) -> None:
@@ -104,6 +113,13 @@ class VideoFile:
         self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, (width, height))
         if not self._writer.isOpened():
             raise OutputError(f"'{self.path}' cannot be opened for writing as MP4; check the folder and its space")
+
+    def _set_times(self) -> None:
+        """Give the frames their own times, where all have one and they are not what was written already."""
+        times = self._times_ms
+        steps = np.diff(times) if len(times) == self._count else np.zeros(0)
+        if steps.size and not np.allclose(steps, 1e3 / self._fps, rtol=0, atol=0.5):
+            set_times(self._temporary, times, last_ms=float(steps[-1]))
 
     def _lost(self) -> OutputError | None:
         """What is wrong with the finished file: OpenCV's writer tells no one of a full disk."""

@@ -3,7 +3,7 @@
 A camera is its number or its device (`0`, `/dev/video0`), a stream is a URL (`rtsp://...`).
 
 for source in sources_from(["photos/", "clip.mp4", "more/*.jpg", "0"]):
-    for frame in frames_of(source):             # an Unreadable where a frame cannot be had
+    for item in frames_of(source):              # a SourceFrame; Damaged or Unreadable where frames cannot be had
         ...
 """
 
@@ -22,8 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.media.videos import Damaged, SourceFrame, Unreadable, video_frames
 
-__all__ = ["IMAGE_SUFFIXES", "Source", "Unreadable", "frames_of", "read_image", "read_stored_image", "sources_from"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Damaged",
+    "Source",
+    "SourceFrame",
+    "Unreadable",
+    "frames_of",
+    "read_image",
+    "read_stored_image",
+    "sources_from",
+]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +63,11 @@ class Source:
     address: int | str | None = None
 
     @property
+    def is_stream(self) -> bool:
+        """Whether it is a URL."""
+        return isinstance(self.address, str) and URL.match(self.address) is not None
+
+    @property
     def name(self) -> str:
         """What the user calls it; of a URL without the password that may stand in it."""
         if self.address is None:
@@ -60,13 +76,6 @@ class Source:
             return f"camera {self.address}"
         user, at, _ = urlsplit(self.address).netloc.rpartition("@")
         return self.address.replace(user + at, "", 1)
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Why a frame, or the rest of a video, could not be read."""
-
-    reason: str
 
 
 def sources_from(patterns: Sequence[str]) -> list[Source]:
@@ -78,12 +87,13 @@ def sources_from(patterns: Sequence[str]) -> list[Source]:
     return [each if isinstance(each, Source) else _source_of(each) for each in found]
 
 
-def frames_of(source: Source) -> Iterator[Frame | Unreadable]:
-    """The frames of a source, H x W x 3 BGR each; an `Unreadable` ends what cannot be read on."""
-    if source.kind == "image":
-        yield read_image(source.path)
-    else:
-        yield from _video_frames(source)
+def frames_of(source: Source) -> Iterator[SourceFrame | Damaged | Unreadable]:
+    """The frames of a source; `sdk.media.videos` says what else may come."""
+    if source.kind == "video":
+        yield from video_frames(source)
+        return
+    picture = read_image(source.path)
+    yield picture if isinstance(picture, Unreadable) else SourceFrame(picture)
 
 
 def read_image(path: Path) -> Frame | Unreadable:
@@ -158,36 +168,6 @@ def _source_of(path: Path) -> Source:
     frames, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
     return Source(path, "video", frames=max(0, frames), fps=fps)
-
-
-def _video_frames(source: Source) -> Iterator[Frame | Unreadable]:
-    import cv2
-
-    capture = cv2.VideoCapture(str(source.path) if source.address is None else source.address)
-    try:
-        if not capture.isOpened():
-            yield Unreadable(_why_closed(source))
-            return
-        count = 0
-        while True:
-            read, frame = capture.read()
-            if not read:
-                break
-            count += 1
-            yield np.asarray(frame, np.uint8)
-        if count < source.frames:
-            yield Unreadable(f"the video ends after frame {count} of {source.frames}")
-        if count == 0 and source.address is not None:
-            yield Unreadable(_why_closed(source))
-    finally:
-        capture.release()
-
-
-def _why_closed(source: Source) -> str:
-    """Why a video, a camera or a stream gives no frame."""
-    if source.address is not None:
-        return f"{source.name} gives no frame; check that it is connected and free, or name a file"
-    return "not a video that OpenCV opens" + ("" if source.path.exists() else ": the file is gone")
 
 
 def _endings() -> str:
