@@ -13,7 +13,7 @@ import pytest
 
 from sdk.errors import CheckpointError
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
-from sdk.networks.reader import state_from_file
+from sdk.networks.reader import checkpoint_from_file
 from sdk.recipe import CSPNeXt, GauHead, LinearSimccHead, ResNet, recipe_by_name
 from tests.support.networks import recipe_of
 
@@ -192,7 +192,7 @@ def test_other_data_beside_the_weights_is_dropped(trained, tmp_path):
 
     beside = {"folder": pathlib.Path("runs") / "1", "best": np.float32(0.5), "seen": np.arange(3), "size": (64, 64)}
     torch.save({"state_dict": trained, **beside}, tmp_path / "a.pth")
-    assert set(state_from_file(tmp_path / "a.pth")) == set(trained)
+    assert set(checkpoint_from_file(tmp_path / "a.pth").state) == set(trained)
 
 
 def test_stand_ins_are_allowed_only_while_reading(trained, tmp_path):
@@ -200,7 +200,7 @@ def test_stand_ins_are_allowed_only_while_reading(trained, tmp_path):
 
     torch.save({"state_dict": trained, "meta": np.zeros(3)}, tmp_path / "a.pth")
     before = set(torch.serialization.get_safe_globals())
-    state_from_file(tmp_path / "a.pth")
+    checkpoint_from_file(tmp_path / "a.pth")
     assert set(torch.serialization.get_safe_globals()) == before
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "a.pth", weights_only=True)
@@ -367,7 +367,7 @@ def test_damaged_files_are_read_or_refused(form, tmp_path):
             damaged[place] = rng.integers(0, 256)
         path.write_bytes(damaged[: rng.integers(0, len(whole))] if rng.random() < 0.2 else damaged)
         try:
-            state_from_file(path)
+            checkpoint_from_file(path)
         except CheckpointError as error:
             assert str(path) in str(error)
             refused += 1
@@ -414,6 +414,22 @@ def test_a_mismatch_names_the_recipe_that_fits(tmp_path):
     network = network_from_recipe(small)
     state = {theirs(key): tensor for key, tensor in network.state_dict().items()}
     assert "It fits recipe 'rtmpose-t-256x192'; use that one" in refusal(state, large, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: {k: v for k, v in s.items() if "gau.o." not in k}, "1 key missing, by our names: head.gau.o.weight"),
+        (lambda s: s | {"head.more": s["head.mlp.1.weight"]}, "1 key unexpected: head.more"),
+    ],
+    ids=["a key short", "a key over"],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", ["rtmpose-t-256x192", "rtmpose-s-256x192"], ids=["itself", "another"])
+def test_a_checkpoint_that_is_not_whole_is_not_said_to_fit(change, told, asked, tmp_path):
+    state = {theirs(key): t for key, t in network_from_recipe(recipe_by_name("rtmpose-t-256x192")).state_dict().items()}
+    message = refusal(change(state), recipe_by_name(asked), tmp_path)
+    assert f"Its network is that of recipe 'rtmpose-t-256x192', but not whole ({told}); save or fetch" in message
+    assert "It fits" not in message
 
 
 def test_a_mismatch_describes_a_network_that_no_recipe_has(tmp_path):

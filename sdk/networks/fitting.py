@@ -36,7 +36,7 @@ from sdk.recipe import (
     TokenSimccHead,
 )
 
-__all__ = ["Found", "found_in_shapes", "layout_of_keys", "nearest_recipe"]
+__all__ = ["Found", "found_in_shapes", "layout_of_keys", "nearest_recipe", "recipes_that_fit"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -108,6 +108,11 @@ def nearest_recipe(found: Found, recipes: Mapping[str, Recipe]) -> tuple[str, tu
         return None
     best = min(same_kind, key=lambda name: (len(same_kind[name]), recipes[name].layout != found.layout, name))
     return best, same_kind[best]
+
+
+def recipes_that_fit(found: Found, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+    """The recipes that `found` agrees with in everything that its shapes say."""
+    return tuple(name for name, recipe in recipes.items() if recipe.network and not _differences(found, recipe))
 
 
 def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:

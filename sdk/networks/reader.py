@@ -4,15 +4,19 @@ Reads safetensors and both of torch's formats, the latter with `torch.load(weigh
 that training frameworks leave beside the weights (numpy arrays, mmengine's log buffers) are read as inert stand-ins
 and dropped; any other class or function in the file is refused.
 
-    state = state_from_file(Path("rtmpose-s.pth"))        # {'backbone.stem.0.conv.weight': tensor, ...}
+    checkpoint = checkpoint_from_file(Path("rtmpose-s.pth"))
+    checkpoint.state                                      # {'backbone.stem.0.conv.weight': tensor, ...}
+    checkpoint.joints                                     # ('nose', 'left_eye', ...), or None: the file does not say
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,7 @@ from sdk.networks.build import check_torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["state_from_file"]
+__all__ = ["Checkpoint", "checkpoint_from_file", "notes_of_weights"]
 
 # Where training code keeps the weights, the best first. In mmengine's files `state_dict` already is the average.
 WRAPPERS = (
@@ -77,12 +81,55 @@ class _Inert:
     def __setstate__(self, _state: object) -> None: ...
 
 
-def state_from_file(path: Path) -> dict[str, Tensor]:
-    """The network's tensors by key: unwrapped, without a common prefix, without what belongs to training only."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """The network's tensors by key: unwrapped, without a common prefix, without what belongs to training only.
+
+    `joints` and `recipe` are None where the file does not say. `trained_here`: `sdk train` wrote it.
+    """
+
+    state: dict[str, Tensor]
+    joints: tuple[str, ...] | None = None
+    recipe: str | None = None
+    trained_here: bool = False
+
+
+def checkpoint_from_file(path: Path) -> Checkpoint:
+    """What the file at `path` holds; CheckpointError for one that is damaged or holds code."""
     check_torch()
     _check_file(path)
-    content = _from_safetensors(path) if _is_safetensors(path) else _from_torch(path)
-    return _weights(content, path)
+    if not _is_safetensors(path):
+        content = _from_torch(path)
+        return Checkpoint(_weights(content, path), _joints_of_mmengine(content))
+    tensors, notes = _from_safetensors(path)
+    return Checkpoint(_weights(tensors, path), _joints_of_notes(notes), notes.get("recipe"), "recipe" in notes)
+
+
+def notes_of_weights(recipe: str, joints: tuple[str, ...]) -> dict[str, str]:
+    """The notes that `sdk train` leaves in a file of weights, for `checkpoint_from_file` to read."""
+    return {"recipe": recipe, "joints": json.dumps(joints)}
+
+
+def _joints_of_notes(notes: Mapping[str, str]) -> tuple[str, ...] | None:
+    try:
+        return _texts(json.loads(notes.get("joints", "null")))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _joints_of_mmengine(content: object) -> tuple[str, ...] | None:
+    """`meta.dataset_meta.keypoint_id2name`, a table from place to name, as mmpose's files have it."""
+    for key in ("meta", "dataset_meta", "keypoint_id2name"):
+        content = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or set(content) != set(range(len(content))):
+        return None
+    return _texts([content[place] for place in range(len(content))])
+
+
+def _texts(names: object) -> tuple[str, ...] | None:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
 
 
 def _check_file(path: Path) -> None:
@@ -101,16 +148,19 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and head[:2] != b"PK")
 
 
-def _from_safetensors(path: Path) -> dict[str, Any]:
+def _from_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Its tensors and its notes."""
     try:
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import load_file
     except ImportError as error:
         raise MissingDependencyError(
             f"checkpoint '{path}' needs safetensors, which is not installed; pip install 'simcc-edge-sdk[build]'"
         ) from error
     try:
-        return dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            notes = dict(file.metadata() or {})
+        return dict(load_file(path)), notes
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint '{path}' is truncated or not safetensors ({error}); fetch it again"

@@ -28,7 +28,9 @@ from sdk.files import write_bytes
 from sdk.geometry import apply_affines, crop_affines
 from sdk.in_flight import in_flight
 from sdk.locks import held_folder
-from sdk.networks import load_checkpoint, network_from_recipe
+from sdk.networks import network_from_recipe
+from sdk.networks.reader import notes_of_weights
+from sdk.networks.transfer import start_from
 from sdk.recipe import HeatmapHead, MarginalHead, Recipe
 from sdk.strict import table_from
 from sdk.training.augment import Augmentation
@@ -83,7 +85,9 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.network = _channels_last(network_from_recipe(recipe).to(self.device))
         if weights is not None:
-            load_checkpoint(self.network, recipe, weights)
+            start = start_from(self.network, recipe, weights)
+            if self.processes.first:
+                logger.info("starting from '%s': %s", weights.name, start)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
@@ -274,7 +278,7 @@ class Trainer:
         from safetensors.torch import save
 
         state = {name: value.contiguous().cpu() for name, value in self.average.state_dict().items()}
-        write_bytes(path, save(state, {"recipe": self.recipe.name}))
+        write_bytes(path, save(state, notes_of_weights(self.recipe.name, self.recipe.skeleton.joints)))
 
     def _checkpoint(self) -> None:
         import torch
