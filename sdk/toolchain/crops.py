@@ -29,6 +29,7 @@ from sdk.coco import (
     records_of,
     result_tables,
 )
+from sdk.coco_joints import CocoJoints
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
 from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
@@ -180,7 +181,7 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
         names = image_names(document, boxes, CalibrationError)
         files = {identity: named.get(Path(name).name) for identity, name in names.items()}
         records = records_of(document, "annotations", boxes, CalibrationError)
-        return list(_people(records, files, person_categories(document), 0, f"'{folder}'", problems))
+        return list(_people(records, files, person_categories(document), None, f"'{folder}'", problems))
     people = []
     for path in images:
         height, width = _frame(path, turned=True).shape[:2]
@@ -204,16 +205,27 @@ def _people_of_coco(
     persons, told = person_categories(document), " or ".join(f"'{folder}'" for folder in folders)
     if boxes is None:
         records = records_of(document, "annotations", data, CalibrationError)
-        return list(_people(records, files, persons, recipe.joints, told, problems))
+        return list(_people(records, files, persons, _joints_of(document, data, recipe), told, problems))
     detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
-    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, 0, told, problems))
+    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, None, told, problems))
+
+
+def _joints_of(document: object, data: Path, recipe: Recipe) -> CocoJoints | None:
+    """The file's joints; None where they are others than the recipe's: boxes serve without them."""
+    joints = CocoJoints.of_file(document, recipe.skeleton.joints)
+    for remark in joints.remarks:
+        log.warning("calibration data '%s': %s", data.name, remark)
+    if joints.problem is None:
+        return joints
+    log.warning("calibration data '%s' %s; until then its boxes serve, not its joints", data.name, joints.problem)
+    return None
 
 
 def _people(
     records: Sequence[CocoRecord],
     files: Mapping[int, Path | None],
     persons: Collection[int],
-    joints: int,
+    joints: CocoJoints | None,
     folders_told: str,
     problems: dict[str, int],
 ) -> Iterator[Person]:
@@ -224,8 +236,7 @@ def _people(
             reason = reason or (f"no picture in {folders_told}" if record.image_id in files else "no picture")
             problems[reason] = problems.get(reason, 0) + 1
             continue
-        points = np.asarray(record.keypoints or (), np.float32)
-        truth = points.reshape(-1, 3) if joints and points.size == 3 * joints else None
+        truth = None if joints is None else joints.of_record(record)
         area = float(areas_from_boxes(np.array(box))) if record.area_px2 is None else record.area_px2
         yield Person(path, box, truth, None if truth is None else area)
 

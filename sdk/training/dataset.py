@@ -1,6 +1,6 @@
 """COCO-format persons for training: read once, cut from their photographs, kept in memory, augmented on demand.
 
-Any joint set: the categories' `keypoints` must hold every joint of the recipe's skeleton, by name and in any order.
+Any joint set: the categories' `keypoints` must hold every joint of the recipe's skeleton, by name (`sdk.coco_joints`).
 Images that do not decode and persons without an annotated joint or a box are reported in the log and skipped. The
 photograph's region about a person is kept (never resampled unless it is far larger than the crop), so that a training
 crop is interpolated once, as the deployed one is.
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import CocoCategory, CocoRecord, image_names, person_kinds, records_of, tables_of
+from sdk.coco import CocoRecord, image_names, records_of, tables_of
+from sdk.coco_joints import CocoJoints
 from sdk.errors import DatasetError
 from sdk.in_flight import in_flight
 from sdk.media.figures import rendered_figure
@@ -58,11 +59,16 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
     document = json_from_file(path, "annotation file", DatasetError)
     files = image_names(document, path, DatasetError)
     records = records_of(document, "annotations", path, DatasetError)
-    orders = _joint_orders(document, path, joints)
+    tables_of(document, "categories", path, DatasetError)  # must be there
+    order = CocoJoints.of_file(document, joints)
+    if order.problem is not None:
+        raise DatasetError(f"{path.name}: {order.problem}")
+    for remark in order.remarks:
+        logger.warning("%s: %s", path.name, remark)
     skipped: dict[str, int] = {}
     usable = []
     for record in records:
-        reason, annotation = _annotation(record, files, images, orders)
+        reason, annotation = _annotation(record, files, images, order)
         if annotation is None:
             skipped[reason] = skipped.get(reason, 0) + 1
         else:
@@ -178,37 +184,19 @@ def _rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
     return PersonImage(frame, keypoints, np.concatenate([low - margin, high + margin]))
 
 
-def _joint_orders(document: object, path: Path, joints: tuple[str, ...]) -> dict[int | None, list[int]]:
-    """Where each person category lists the joints; a record without a category is of the only one."""
-    tables_of(document, "categories", path, DatasetError)  # must be there
-    orders: dict[int | None, list[int]] = {k.identity: _joint_order(path, k, joints) for k in person_kinds(document)}
-    return {None: next(iter(orders.values())), **orders} if len(orders) == 1 else orders
-
-
-def _joint_order(path: Path, kind: CocoCategory, joints: tuple[str, ...]) -> list[int]:
-    missing = [name for name in joints if name not in kind.joints]
-    if missing:
-        raise DatasetError(
-            f"{path.name}: lacks joint '{missing[0]}' of the recipe's skeleton (it lists "
-            f"{', '.join(kind.joints) or 'none'}); use a recipe with the data's joint set"
-        )
-    return [kind.joints.index(name) for name in joints]
-
-
 def _annotation(
-    record: CocoRecord, files: Mapping[int, str], images: Path, orders: Mapping[int | None, list[int]]
+    record: CocoRecord, files: Mapping[int, str], images: Path, joints: CocoJoints
 ) -> tuple[str, Annotation | None]:
     """The usable person of a record, or the reason why there is none."""
-    order = orders.get(record.category)
-    if order is None or record.image_id is None or record.image_id not in files:
+    keypoints = joints.of_record(record)
+    if not joints.knows(record) or record.image_id is None or record.image_id not in files:
         return "unknown category or image", None
     if record.crowd:
         return "crowd region", None
-    if record.keypoints is None or len(record.keypoints) // 3 <= max(order):
+    if keypoints is None:
         return "malformed keypoints", None
     if record.box_xyxy is None or not record.has_area:
         return "no box", None
-    keypoints = np.asarray(record.keypoints, np.float32).reshape(-1, 3)[order]
     corners = np.asarray(record.box_xyxy, np.float32)
     area = float(areas_from_boxes(corners)) if record.area_px2 is None else record.area_px2
     path = images / files[record.image_id]

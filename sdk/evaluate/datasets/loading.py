@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from sdk.coco import (
     PERSON,
-    CocoCategory,
     CocoRecord,
     Table,
     image_from,
     person_categories,
-    person_kinds,
     record_from,
     records_of,
     result_tables,
     tables_of,
 )
+from sdk.coco_joints import CocoJoints
 from sdk.errors import DatasetError
 from sdk.evaluate.datasets.boxes import Convention, boxes_from_annotations
 from sdk.evaluate.datasets.dataset import (
@@ -42,7 +41,6 @@ from sdk.evaluate.datasets.mpii import mpii_dataset
 from sdk.oks import AREA_SHARE, areas_from_boxes
 from sdk.reading import json_from_file
 from sdk.recipe import Recipe
-from sdk.skeletons import Skeleton
 
 __all__ = ["load_dataset"]
 
@@ -53,7 +51,6 @@ Row = tuple[int, NDArray[np.float32], Box, float, bool, str]  # of the truth: pi
 UNKNOWN = -1
 
 SKELETON_OF = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
-SAME_JOINT = {"head": "top_head"}  # CrowdPose's own file calls the top of the head 'head'
 
 
 def load_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
@@ -97,10 +94,13 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         picture.id: int(n) if kept else None for picture, n, kept in zip(listed, keep.cumsum() - 1, keep, strict=True)
     }
     tables_of(table, "categories", options.annotations, DatasetError)  # must be there, though it may be empty
-    notes, kinds = _joint_notes(person_kinds(table), recipe.skeleton, options.annotations), person_categories(table)
+    joints, kinds = CocoJoints.of_file(table, recipe.skeleton.joints), person_categories(table)
+    if joints.problem is not None:
+        raise DatasetError(f"{options.annotations}: {joints.problem}")
+    notes = joints.remarks
     annotations = records_of(table, "annotations", options.annotations, DatasetError)
     persons_only = [record for record in annotations if record.is_person(kinds)]
-    truth, without_area = _truth(persons_only, position, recipe.skeleton, problems)
+    truth, without_area = _truth(persons_only, position, joints, recipe.joints, problems)
     if without_area:
         notes += (f"{without_area} annotations have no area: {AREA_SHARE} of the box is taken",)
     if options.detections is None:
@@ -159,24 +159,9 @@ def _sizes_wh(pictures: tuple[Picture, ...]) -> NDArray[np.float64]:  # N x 2, i
     return np.array([picture.size_wh or (np.inf, np.inf) for picture in pictures], np.float64).reshape(-1, 2)
 
 
-def _joint_notes(kinds: list[CocoCategory], skeleton: Skeleton, path: Path) -> tuple[str, ...]:
-    named = [kind.joints for kind in kinds if kind.joints]
-    if not named:
-        return ("the annotations do not name their joints; they are taken to be in the engine's order",)
-    names = [SAME_JOINT.get(name, name) for name in named[0]]
-    joints = list(skeleton.joints)
-    if len(names) != len(joints):
-        raise DatasetError(f"{path}: annotated joints must be the engine's {len(joints)} (got {len(names)}: {names})")
-    if sorted(names) == sorted(joints) and names != joints:
-        raise DatasetError(f"{path}: joints must be in the engine's order {joints} (got {names}); reorder the file")
-    different = [f"'{theirs}' for '{ours}'" for theirs, ours in zip(names, joints, strict=True) if theirs != ours]
-    return (f"the annotations name joints differently: {', '.join(different)}",) if different else ()
-
-
 def _truth(
-    annotations: list[CocoRecord], position: Position, skeleton: Skeleton, problems: Problems
+    annotations: list[CocoRecord], position: Position, joints: CocoJoints, count: int, problems: Problems
 ) -> tuple[Truth, int]:
-    joints = len(skeleton.joints)
     rows: list[Row] = []
     without_area = 0
     for record in annotations:
@@ -184,13 +169,13 @@ def _truth(
         if record.image_id not in position:
             problems.add("annotation of an unknown image", name)
             continue
-        picture, points = position[record.image_id], record.keypoints
+        picture, keypoints = position[record.image_id], joints.of_record(record)
         if picture is None:
             continue
-        if record.crowd and len(points or ()) != 3 * joints:  # a crowd region: pycocotools ignores what lies on it
-            points = (0.0,) * 3 * joints
-        if points is None or len(points) != 3 * joints:
-            problems.add(f"annotation without {joints} finite keypoints", name)
+        if record.crowd and keypoints is None:  # a crowd region: pycocotools ignores what lies on it
+            keypoints = np.zeros((count, 3), np.float32)
+        if keypoints is None:
+            problems.add("annotation without a finite keypoint for each joint", name)
             continue
         if record.box_xyxy is None:
             problems.add("annotation without a finite box", name)
@@ -198,9 +183,8 @@ def _truth(
         area = record.area_px2
         if area is None:
             area, without_area = float(areas_from_boxes(np.array(record.box_xyxy))), without_area + 1
-        keypoints = np.asarray(points, np.float32).reshape(joints, 3)
         rows.append((picture, keypoints, record.box_xyxy, area, record.crowd, name))
-    return _truth_from_rows(rows, joints), without_area
+    return _truth_from_rows(rows, count), without_area
 
 
 def _truth_from_rows(rows: list[Row], joints: int) -> Truth:
