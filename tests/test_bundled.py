@@ -66,8 +66,8 @@ def test_the_shipped_calibration_table_fits_a_graph_exported_here(tmp_path):
     recipe, path = recipe_by_name(NAME), catalogue_folder("calibration") / f"{NAME}.json"
     network = network_from_recipe(recipe)
     load_checkpoint(network, recipe, bundled_weights(NAME))
-    check_graph(table_from_file(path), graph_from_network(network, recipe), str(path))
-    check_graph(table_from_file(path), onnx.load(bundled_engines()[f"{NAME}.fp32"] / "network.onnx"), str(path))
+    check_graph(table_from_file(path), graph_from_network(network, recipe), str(path), NAME)
+    check_graph(table_from_file(path), onnx.load(bundled_engines()[f"{NAME}.fp32"] / "network.onnx"), str(path), NAME)
 
 
 def test_it_finds_rendered_figures():

@@ -12,6 +12,7 @@ from sdk.recipe import (
     Weights,
     catalogue,
     recipe_by_name,
+    recipe_from_file,
     recipe_from_table,
     recipes_from_file,
 )
@@ -291,6 +292,35 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "net.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RecipeError, match="is not TOML"):
         recipes_from_file(tmp_path / "net.toml")
+
+
+def test_a_bad_recipe_does_not_hide_the_others_of_its_file(tmp_path):
+    path = written(tmp_path, GOOD + '\n[recipes."no size".input]\nheight = 64\nwidth = 64\n')
+    assert recipe_from_file(path, "net-64x64").name == "net-64x64"
+    with pytest.raises(RecipeError, match="recipe 'no size': name must be of"):
+        recipe_from_file(path, "no size")
+    with pytest.raises(RecipeError, match=r"holds .*net-64x64.*, no size: name one of them as RECIPE \(got none\)"):
+        recipe_from_file(path)
+
+
+THRESHOLDS = {  # what output and protocol say -> the score that a joint must pass
+    "min_logit": ({"kind": "simcc", "split_ratio": 2.0, "score": "min_logit"}, {}, 0.2),
+    "mean_logit": ({"kind": "simcc", "split_ratio": 2.0, "score": "mean_logit"}, {}, 0.2),
+    "min_softmax": ({"kind": "simcc", "split_ratio": 2.0, "score": "min_softmax"}, {}, 0.0),
+    "heatmap": ({"kind": "heatmap"}, {}, 0.2),
+    "told": ({"kind": "simcc", "split_ratio": 2.0, "score": "min_softmax"}, {"joint_threshold": 0.01}, 0.01),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("output", "protocol", "threshold"), THRESHOLDS.values(), ids=THRESHOLDS)
+def test_the_joint_threshold_follows_the_score_rule(output, protocol, threshold):
+    table = recipe_by_name("body14-nano-128x128").to_table()
+    table |= {"output": output, "protocol": {"flip_test": False, "flip_shift": False, **protocol}}
+    if output["kind"] == "heatmap":
+        table["network"] = {**table["network"], "head": {"kind": "heatmap", "deconv": []}}
+    recipe = recipe_from_table(table, "a table")
+    assert recipe.joint_threshold == threshold
+    assert recipe_from_table(recipe.to_table(), "its own table") == recipe
 
 
 def test_a_joint_set_may_be_written_out(tmp_path):

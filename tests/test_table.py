@@ -46,17 +46,30 @@ def test_a_table_reads_back_to_seven_digits(table, tmp_path):
 
 def test_other_weights_are_refused_and_named(model, table):
     other = changed(model, "first.b", 0.5)
-    check_graph(table, model, "t.json")
-    with pytest.raises(CalibrationError, match=r"another graph \(weights 'first.b': mean magnitude .* against 0.5"):
-        check_graph(table, other, "t.json")
+    check_graph(table, model, "t.json", "tiny-32x32")
+    with pytest.raises(
+        CalibrationError, match=r"another graph of .* \(weights 'first.b': mean magnitude .* against 0.5"
+    ):
+        check_graph(table, other, "t.json", "tiny-32x32")
 
 
 def test_another_structure_is_refused(model, table):
     other = onnx.ModelProto()
     other.CopyFrom(model)
     other.graph.node[0].attribute.append(onnx.helper.make_attribute("auto_pad", "NOTSET"))
-    with pytest.raises(CalibrationError, match=r"another graph \(structure \w{12} against \w{12}"):
-        check_graph(table, other, "t.json")
+    with pytest.raises(CalibrationError, match=r"another graph of the recipe, .* \(structure \w{12} against \w{12}"):
+        check_graph(table, other, "t.json", "tiny-32x32")
+
+
+def test_the_mend_names_the_graphs_recipe_and_spares_the_table(model, table):
+    """A table of another network is good for that one: the command must not make it anew, nor in its place."""
+    other = changed(model, "first.b", 0.5)
+    with pytest.raises(CalibrationError) as raised:
+        check_graph(table, other, "tables/tiny-32x32.json", "mine-32x32")
+    assert "was made for recipe 'tiny-32x32', not for this graph of 'mine-32x32'" in str(raised.value)
+    assert "`sdk calibrate mine-32x32 --data ... --output mine-32x32.json`" in str(raised.value)
+    with pytest.raises(CalibrationError, match=r"--output tiny-32x32.new.json`"):
+        check_graph(table, other, "tables/tiny-32x32.json", "tiny-32x32")
 
 
 def test_the_same_weights_rounded_by_another_processor_are_the_same_graph(model, table):
@@ -69,7 +82,7 @@ def test_the_same_weights_rounded_by_another_processor_are_the_same_graph(model,
             noisy = (array * (1 + rng.uniform(-6e-7, 6e-7, array.shape))).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(noisy, tensor.name))
     assert graph_sha256(other) != graph_sha256(model)
-    check_graph(table, other, "t.json")
+    check_graph(table, other, "t.json", "tiny-32x32")
 
 
 OTHERS = {"order": lambda w: w[::-1], "sign": lambda w: -w, "scale": lambda w: w * 1.001}
@@ -82,8 +95,8 @@ def test_weights_of_the_same_magnitude_in_another_order_are_others(model, table,
     tensor = next(t for t in other.graph.initializer if numpy_helper.to_array(t).ndim == 4)
     array = np.ascontiguousarray(change(numpy_helper.to_array(tensor)))
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    with pytest.raises(CalibrationError, match=r"another graph .weights"):
-        check_graph(table, other, "t.json")
+    with pytest.raises(CalibrationError, match=r"another graph of the recipe, .* .weights"):
+        check_graph(table, other, "t.json", "tiny-32x32")
 
 
 def test_the_graph_hash_is_of_content_not_of_form(model):
@@ -184,4 +197,4 @@ def test_tables_that_ship_read_and_belong_to_the_bundled_graphs():
         assert shipped.recipe in catalogue()
         assert shipped.data.images >= 500
         if shipped.recipe in bundled:
-            check_graph(shipped, onnx.load(bundled[shipped.recipe] / "network.onnx"), path.name)
+            check_graph(shipped, onnx.load(bundled[shipped.recipe] / "network.onnx"), path.name, shipped.recipe)

@@ -231,6 +231,18 @@ def test_labels_are_as_narrow_as_the_stage_is_small(data, tmp_path):
     assert torch.equal(run._loss(outputs, keypoints, (32, 32)), simcc_loss(outputs, (x, y), weights))
 
 
+@pytest.mark.parametrize("epochs", [1, 3, 30, 400])
+def test_every_run_reaches_its_learning_rate(data, tmp_path, epochs):
+    """17 persons in batches of 4 are 4 steps an epoch; warm-up takes at most a tenth of them."""
+    settings = replace(SETTINGS, epochs=epochs, warmup_steps=150, learning_rate=1.0)
+    run = trainer(data, tmp_path / "run", settings)
+    rates = [run._rate(step) for step in range(run.steps)]
+    assert run.steps == 4 * epochs and max(rates) > 0.95
+    warm = int(np.argmax(rates)) + 1
+    assert warm <= max(1, min(150, len(rates) // 10)) and rates[-1] < max(0.5, rates[0])
+    assert (np.diff(rates[:warm]) > 0).all() and (np.diff(rates[warm:]) < 0).all()
+
+
 def test_only_matrices_decay():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
     conv, norm, linear = network

@@ -113,14 +113,13 @@ def test_equal_counts_of_other_joints_go_by_name_too(tmp_path):
 NAMED = {  # what the file says -> whether joints have names, and which are carried over
     "spelled in another way": (["Left Knee", *map(str, range(15)), "RightKnee"], True, {"left_knee", "right_knee"}),
     "other joints": ([f"j{n}" for n in range(17)], True, set()),
-    "too few": (["nose"], False, set()),
     "none": ([], False, set()),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("names", "named", "carried"), NAMED.values(), ids=NAMED)
 def test_what_a_file_says_of_its_joints_decides(names, named, carried, tmp_path):
-    theirs, mine = recipes("heatmap")
+    theirs, mine = recipes("tokens")
     saved(theirs, tmp_path / "a.safetensors", notes={"recipe": "gone-64x64", "joints": json.dumps(names)})
     start = start_from(network_from_recipe(mine), mine, tmp_path / "a.safetensors")
     assert start.named == named and set(start.carried) == carried
@@ -154,17 +153,28 @@ def test_one_set_without_names_is_taken_as_it_stands(tmp_path):
     assert torch.equal(network.head.final.bias, old.head.final.bias)
 
 
+def test_rows_of_another_head_are_no_joints(tmp_path):
+    """The marginal head's rows are a whole multiple of the heatmap head's."""
+    theirs, (_, mine) = recipes("marginal")[0], recipes("heatmap")
+    for notes in ({}, None, {"recipe": mine.name}):
+        saved(theirs, tmp_path / "a.safetensors", notes=notes)
+        with pytest.raises(CheckpointError, match="does not fit recipe 'mine-64x64'"):
+            start_from(network_from_recipe(mine), mine, tmp_path / "a.safetensors")
+
+
 REFUSED = {
     "another trunk": (lambda s: {k: v for k, v in s.items() if "stages.3" not in k}, "by our names: backbone."),
     "a torn joint": (lambda s: s | {"head.final.bias": s["head.final.bias"][:16].clone()}, "of another shape: head."),
+    "names of too few": (lambda s: s, "of another shape: head.", {"recipe": "x-1x1", "joints": '["nose"]'}),
     "no number": (lambda s: s | {"head.final.bias": s["head.final.bias"] * float("nan")}, "must be finite numbers"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_else_does_not_fit_is_refused_and_changes_nothing(change, message, tmp_path):
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_else_does_not_fit_is_refused_and_changes_nothing(case, tmp_path):
+    change, message, *notes = REFUSED[case]
     theirs, mine = recipes("heatmap")
-    saved(theirs, tmp_path / "a.safetensors", change=change)
+    saved(theirs, tmp_path / "a.safetensors", change=change, notes=notes[0] if notes else None)
     network = network_from_recipe(mine)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     with pytest.raises(CheckpointError) as raised:

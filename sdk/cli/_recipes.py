@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sdk.errors import EngineError, RecipeError, UsageError
+from sdk.errors import EngineError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
-from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
+from sdk.recipe import Recipe, recipe_by_name, recipe_from_file
 from sdk.resources import bundled_engines
 
 __all__ = ["add_recipe_arguments", "add_weights_arguments", "float_engine_from", "recipe_from", "weights_from"]
@@ -33,7 +33,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Recipe:
     """The recipe that the arguments name; UsageError when they name none."""
     if arguments.recipe_file is not None:
-        return _recipe_of_file(arguments.recipe_file, arguments.recipe)
+        return recipe_from_file(arguments.recipe_file, arguments.recipe)
     if arguments.recipe is not None:
         return recipe_by_name(arguments.recipe)
     if onnx is not None and onnx.suffix == ".onnx":
@@ -70,12 +70,3 @@ def weights_from(arguments: argparse.Namespace) -> tuple[Path | None, int | None
     if arguments.weights == "random":
         return None, arguments.seed
     return Path(arguments.weights), None
-
-
-def _recipe_of_file(path: Path, name: str | None) -> Recipe:
-    recipes = recipes_from_file(path)
-    if name is None and len(recipes) == 1:
-        return next(iter(recipes.values()))
-    if name not in recipes:
-        raise RecipeError(f"'{path}' holds {', '.join(recipes)}: name one of them as RECIPE (got {name or 'none'})")
-    return recipes[name]

@@ -202,7 +202,7 @@ def _notes(options: VerifyOptions, engines: tuple[Engine, ...], persons: NDArray
     if recipe.published and recipe.protocol.flip_test and not options.flip_test:
         notes.append("the published figure was measured with the flip test, this one without (--flip-test)")
     for n, engine in enumerate(engines):
-        threshold = engine.manifest.recipe.protocol.joint_threshold
+        threshold = engine.manifest.recipe.joint_threshold
         share = 100 * float((persons[:, n, :, 2] <= threshold).all(axis=1).mean())
         if share > UNSCORED_SHARE:
             notes.append(

@@ -9,6 +9,7 @@ its maps or its token, is taken from the joint of the same name; one that the ch
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,14 +56,14 @@ def start_from(network: nn.Module, recipe: Recipe, path: Path) -> Start:
     state, target = checkpoint.state, dict(network.state_dict())
     names, differences = compared(state, recipe, target)
     owned = [name for name in names if name in target and _is_owned(name, target[name])]
-    count = _joint_count(state, names, owned, target, recipe)
-    resized = {names[name] for name in owned if count and _fits(state[names[name]], target[name], name, recipe, count)}
+    count, joints = _joint_count(state, names, owned, target, recipe), _joints_of(checkpoint, recipe)
+    named = joints is not None and len(joints) == count
+    may_resize = named or (joints is None and count and _has_such_a_head(state, recipe))
+    resized = {names[n] for n in owned if may_resize and _fits(state[names[n]], target[n], n, recipe, count)}
     rest = differences.without(resized)
     if rest.count:
         raise CheckpointError(mismatch(path, recipe, state, rest))
     check_finite(path, state)
-    joints = _joints_of(checkpoint, recipe)
-    named = joints is not None and len(joints) == count
     places = _places(joints if named else None, recipe.skeleton.joints, count)
     for name, key in names.items():
         if name in owned:
@@ -103,6 +104,12 @@ def _fits(theirs: Tensor, ours: Tensor, name: str, recipe: Recipe, count: int) -
     axis, wanted = _axis(name), list(ours.shape)
     wanted[axis] = wanted[axis] * count // recipe.joints
     return list(theirs.shape) == wanted
+
+
+def _has_such_a_head(state: Mapping[str, Tensor], recipe: Recipe) -> bool:
+    """Whether the head is of the recipe's kind: of another one, rows that fit in number would be no joints."""
+    found = found_in_shapes({key: tuple(tensor.shape) for key, tensor in state.items()})
+    return found is not None and found.network.head.kind == recipe.design.head.kind
 
 
 def _joints_of(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...] | None:

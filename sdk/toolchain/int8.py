@@ -61,7 +61,7 @@ def typed_int8(model: onnx.ModelProto, recipe: Recipe, options: Int8Options) -> 
     """The typed INT8 graph of a float graph by its calibration table."""
     path = table_path(recipe, options.table)
     table = table_from_file(path)
-    check_graph(table, model, str(path))
+    check_graph(table, model, str(path), recipe.name)
     for warning in table.warnings:
         log.warning("calibration table '%s': %s", path.name, warning)
     max_drop = _budget(table, options)

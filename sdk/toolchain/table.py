@@ -4,7 +4,7 @@ It belongs to one float graph, by fingerprint; `check_graph` refuses any other a
 ranges is `sdk.toolchain.calibrate`'s work, choosing what to quantise with them `sdk.toolchain.quantize`'s.
 
     table = table_from_file(Path("calibration/body14-nano-128x128.json"))
-    check_graph(table, model, "calibration/body14-nano-128x128.json")
+    check_graph(table, model, "calibration/body14-nano-128x128.json", "body14-nano-128x128")
     table.tensors["conv2_input"].amax
 """
 
@@ -210,14 +210,23 @@ def write_table(table: CalibrationTable, path: Path) -> None:
     write_text(path, json.dumps(_rounded(table_from(table)), indent=1) + "\n")
 
 
-def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str) -> None:
-    """CalibrationError unless the table was made for this float graph, whatever machine exported it."""
+def check_graph(table: CalibrationTable, model: onnx.ModelProto, where: str, recipe: str) -> None:
+    """CalibrationError unless the table was made for this float graph of `recipe`, whatever machine exported it."""
     differs = difference(table.graph, fingerprint_of(model))
-    if differs is not None:
-        raise CalibrationError(
-            f"calibration table '{where}' was made for another graph ({differs}, table against graph); calibrate this "
-            f"one with `sdk calibrate {table.recipe} --data ... --output {Path(where).name}`"
-        )
+    if differs is None:
+        return
+    whose = f"for recipe '{table.recipe}'" if table.recipe != recipe else "for another graph of the recipe"
+    raise CalibrationError(
+        f"calibration table '{where}' was made {whose}, not for this graph of '{recipe}' ({differs}, table against "
+        f"graph); give the table of this one, or make it with `sdk calibrate {recipe} --data ... --output "
+        f"{_free_name(recipe, Path(where))}`"
+    )
+
+
+def _free_name(recipe: str, taken: Path) -> str:
+    """A name for the right table that does not overwrite the wrong one, which is good for its own network."""
+    name = f"{recipe}.json"
+    return name if name != taken.name else f"{recipe}.new.json"
 
 
 def _rounded(value: Any) -> Any:

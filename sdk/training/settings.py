@@ -42,7 +42,7 @@ class Settings:
     learning_rate: float = 2e-3
     final_rate: float = 0.01  # of learning_rate, at the end of the cosine
     weight_decay: float = 0.05
-    warmup_steps: int = 150
+    warmup_steps: int = 150  # at most a tenth of the run
     clip_norm: float = 5.0
     ema: float = 0.998
     smoothing: Smoothing = field(default_factory=Smoothing)

@@ -103,6 +103,16 @@ class Trainer:
     def steps_an_epoch(self) -> int:
         return len(self.train) // (self.settings.batch * self.processes.world)
 
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.settings.epochs * self.steps_an_epoch
+
+    @property
+    def _warmup_steps(self) -> int:
+        """As set, and at most a tenth of the run: a short one would end before it reaches its learning rate."""
+        return min(self.settings.warmup_steps, self.steps // 10)
+
     def fit(self) -> dict[str, float]:
         """Run the remaining epochs; the last row of the log. OutputError where another run writes into `output`."""
         with held_folder(self.output) if self.processes.first else nullcontext():
@@ -235,9 +245,9 @@ class Trainer:
     def _rate(self, step: int) -> float:
         """Warm-up, then cosine down to `final_rate`."""
         settings = self.settings
-        part = step / max(1, settings.epochs * self.steps_an_epoch)
+        part = step / max(1, self.steps)
         cosine = 0.5 * (1 + math.cos(math.pi * part)) * (1 - settings.final_rate) + settings.final_rate
-        return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps)) * cosine
+        return settings.learning_rate * min(1.0, (step + 1) / max(1, self._warmup_steps)) * cosine
 
     def _size_hw(self, epoch: int) -> tuple[int, int]:
         part = epoch / self.settings.epochs

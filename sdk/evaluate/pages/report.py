@@ -79,7 +79,7 @@ def report_table(verification: Verification) -> dict[str, Any]:
             "box_padding": recipe.input.box_padding,
             "oks_nms": options.nms,
             "oks_threshold": recipe.protocol.oks_threshold,
-            "joint_threshold": recipe.protocol.joint_threshold,
+            "joint_threshold": recipe.joint_threshold,
         },
         "headline": verification.scores[0].headline,
         "figures": figures,

@@ -43,7 +43,7 @@ class Rules:
 
     @property
     def joint_threshold(self) -> float:
-        return self.recipe.protocol.joint_threshold
+        return self.recipe.joint_threshold
 
     @property
     def oks_threshold(self) -> float:
