@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.errors import CheckpointError, MissingDependencyError
 from sdk.networks.build import check_torch
+from sdk.reading import json_from_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,8 +113,8 @@ def notes_of_weights(recipe: str, joints: tuple[str, ...]) -> dict[str, str]:
 
 def _joints_of_notes(notes: Mapping[str, str]) -> tuple[str, ...] | None:
     try:
-        return _texts(json.loads(notes.get("joints", "null")))
-    except (ValueError, RecursionError):
+        return _texts(json_from_text(notes.get("joints", "null"), "joints", CheckpointError))
+    except CheckpointError:
         return None
 
 
