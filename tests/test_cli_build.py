@@ -260,8 +260,12 @@ def pickled_with_code(path):
 
 FAILS = {
     "no recipe for a graph made elsewhere": (
-        ["build-engine", "--onnx", "small.onnx"], "'small.onnx' does not carry its recipe; name a RECIPE",
+        ["build-engine", "--onnx", "small.onnx"], "'small.onnx' does not say --mean, --std, --colour, --padding, --score (nor",
     ),
+    "a convention without a graph": (
+        ["build-engine", "body14-nano-128x128", "--convention", "mmpose"], "--convention says something of a graph made",
+    ),
+    "a size that is none": (["build-engine", "--onnx", "small.onnx", "--size", "64"], "must be HEIGHTxWIDTH"),
     "a graph that is not there": (["build-engine", "--onnx", "no.onnx"], "'no.onnx' cannot be read (No such file"),
     "a graph that is none": (["build-engine", "--onnx", "cut.onnx"], "'cut.onnx' is not an ONNX file, or is truncated"),
     "nothing at all": (["build-engine"], "name a RECIPE of the catalogue or give --recipe-file F"),
@@ -293,7 +297,8 @@ FAILS = {
 MISUSED = [
     FAILS[name][0]
     for name in (
-        "no recipe for a graph made elsewhere", "nothing at all", "a rebuild with a recipe", "a rebuild with a pattern",
+        "nothing at all", "a rebuild with a recipe", "a rebuild with a pattern", "a convention without a graph",
+        "a size that is none",
     )
 ]  # fmt: skip
 

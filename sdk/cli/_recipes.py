@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdk.errors import EngineError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipe_from_file
 from sdk.resources import bundled_engines
 
-__all__ = ["add_recipe_arguments", "add_weights_arguments", "float_engine_from", "recipe_from", "weights_from"]
+if TYPE_CHECKING:
+    from sdk.toolchain.conventions import Told
+
+__all__ = [
+    "GRAPH_OPTIONS",
+    "add_graph_arguments",
+    "add_recipe_arguments",
+    "add_weights_arguments",
+    "float_engine_from",
+    "recipe_from",
+    "recipe_of_graph",
+    "told_from",
+    "weights_from",
+]
+
+GRAPH_OPTIONS = ("convention", "skeleton", "size", "mean", "std", "colour", "padding", "score", "pixels", "outputs")
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,22 +46,63 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def recipe_from(arguments: argparse.Namespace, onnx: Path | None = None) -> Recipe:
+def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
+    """--onnx, and what no graph says by itself (docs/engines.md)."""
+    parser.add_argument(
+        "--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file, a deploy zip or its folder"
+    )
+    group = parser.add_argument_group("what a graph of --onnx does not say; `sdk inspect F` tells what is needed")
+    add = group.add_argument
+    add("--convention", choices=("mmpose", "rtmlib", "simcc", "dwpose"), help="colours, means, padding and score of")
+    add("--skeleton", metavar="NAME", help="the joints, where no RECIPE names them, as coco17")
+    add("--size", type=_size, metavar="HxW", help="of the crops, where the graph leaves it open")
+    add("--mean", type=_triple, metavar="A,B,C", help="in grey levels, in the order of --colour")
+    add("--std", type=_triple, metavar="A,B,C")
+    add("--colour", choices=("rgb", "bgr"), help="the order in which the graph takes the channels")
+    add("--padding", type=float, metavar="P", help="of the box, as 1.25")
+    add("--score", choices=("min_logit", "min_softmax", "mean_logit"))
+    add("--pixels", choices=("normalised", "0..255", "0..1"), help="what its input is fed with")
+    add("--outputs", type=_names, default=(), metavar="X,Y", help="the tensors for both axes, inner ones too")
+
+
+def told_from(arguments: argparse.Namespace) -> Told:
+    """What the arguments say of a graph made elsewhere; UsageError where there is none to say it of."""
+    from sdk.skeletons import skeleton_by_name
+    from sdk.toolchain.conventions import Told
+
+    given = [name for name in GRAPH_OPTIONS if getattr(arguments, name) not in (None, ())]
+    if given and arguments.onnx is None:
+        raise UsageError(f"--{given[0]} says something of a graph made elsewhere; give --onnx F as well")
+    skeleton = None if arguments.skeleton is None else skeleton_by_name(arguments.skeleton)
+    return Told(
+        arguments.convention, skeleton, arguments.size, arguments.mean, arguments.std, arguments.colour,
+        arguments.padding, arguments.score, arguments.pixels, arguments.outputs,
+    )  # fmt: skip
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the arguments name; UsageError when they name none."""
     if arguments.recipe_file is not None:
         return recipe_from_file(arguments.recipe_file, arguments.recipe)
     if arguments.recipe is not None:
         return recipe_by_name(arguments.recipe)
-    if onnx is not None and onnx.suffix == ".onnx":
-        from sdk.toolchain.export import recipe_from_graph
-
-        if (found := recipe_from_graph(onnx)) is not None:
-            return found
-    about = f"'{onnx}' does not carry its recipe; " if onnx is not None else ""
     raise UsageError(
-        f"{about}name a RECIPE of the catalogue or give --recipe-file F: it holds mean, std, joints and split ratio, "
-        "which no graph says"
+        "name a RECIPE of the catalogue or give --recipe-file F: it holds mean, std, joints and split ratio"
     )
+
+
+def recipe_of_graph(arguments: argparse.Namespace) -> Recipe | None:
+    """As `recipe_from`, for a verb with --onnx: the recipe in the graph's metadata will do.
+
+    None where there is none: one is made of what the graph, the files beside it and the options say.
+    """
+    if arguments.onnx is None or arguments.recipe is not None or arguments.recipe_file is not None:
+        return recipe_from(arguments)
+    if arguments.onnx.suffix != ".onnx":
+        return None
+    from sdk.toolchain.export import recipe_from_graph
+
+    return recipe_from_graph(arguments.onnx)
 
 
 def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
@@ -70,3 +127,22 @@ def weights_from(arguments: argparse.Namespace) -> tuple[Path | None, int | None
     if arguments.weights == "random":
         return None, arguments.seed
     return Path(arguments.weights), None
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isascii() and height.isdigit() and width.isascii() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, as 256x192 (got '{text}')")
+    return int(height), int(width)
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be three numbers, as 123.675,116.28,103.53 (got '{text}')") from None
+    return first, second, third
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sdk.cli._recipes import (
+    GRAPH_OPTIONS,
+    add_graph_arguments,
     add_recipe_arguments,
     add_weights_arguments,
     float_engine_from,
-    recipe_from,
+    recipe_of_graph,
+    told_from,
     weights_from,
 )
 from sdk.errors import UsageError
@@ -30,14 +33,14 @@ __all__ = ["add_arguments", "run"]
 
 OF_ITS_OWN = (  # what an engine holds already, and a rebuild therefore does not take
     "recipe", "recipe_file", "weights", "onnx", "images", "precision", "keep_float", "calibration", "quantize_all",
-    "max_drop",
+    "max_drop", *GRAPH_OPTIONS,
 )  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     add_weights_arguments(parser)
-    parser.add_argument("--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file or a deploy zip")
+    add_graph_arguments(parser)
     parser.add_argument(
         "--rebuild", type=Path, metavar="ENGINE", help="compile an engine's own typed graph for this machine"
     )
@@ -91,9 +94,10 @@ def _built(arguments: argparse.Namespace) -> Engine:
     _check_int8_arguments(arguments, asked)
     precision: Precision = "fp16" if asked == "auto" else asked
     weights, seed = weights_from(arguments)
-    source = float_engine_from(arguments)
+    source, told = float_engine_from(arguments), told_from(arguments)
     options = BuildOptions(
-        recipe=recipe_from(arguments, arguments.onnx) if source is None else source.manifest.recipe,
+        recipe=recipe_of_graph(arguments) if source is None else source.manifest.recipe,
+        told=told,
         precision=precision,
         weights=weights,
         random_seed=seed,
@@ -103,6 +107,7 @@ def _built(arguments: argparse.Namespace) -> Engine:
         calibration=arguments.calibration,
         quantise_all=arguments.quantize_all,
         max_drop=arguments.max_drop,
+        notes=() if source is None else source.manifest.notes,
         compile=_compile_options(arguments, DEFAULT_BATCH),
         output=arguments.output,
         force=arguments.force,
@@ -126,7 +131,7 @@ def _rebuilt(arguments: argparse.Namespace) -> Engine:
     from sdk.toolchain.build import rebuild_engine, source_engine
 
     for name in OF_ITS_OWN:
-        if getattr(arguments, name) not in (None, [], False):
+        if getattr(arguments, name) not in (None, [], (), False):
             raise UsageError(f"--rebuild compiles what the engine holds: leave {name.replace('_', '-')} out")
     folder, output = arguments.rebuild, arguments.output
     if not folder.exists() and str(folder) in bundled_engines():  # what is installed stays: a copy here is compiled

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk.cli._paths import refuse_overwriting
-from sdk.cli._recipes import add_recipe_arguments, float_engine_from, recipe_from, weights_from
+from sdk.cli._recipes import (
+    add_graph_arguments,
+    add_recipe_arguments,
+    float_engine_from,
+    recipe_of_graph,
+    told_from,
+    weights_from,
+)
 from sdk.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--weights", metavar="F", help="a checkpoint; default: the recipe's released weights")
-    parser.add_argument("--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file or a deploy zip")
+    add_graph_arguments(parser)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="COCO.json|DIR", help="annotated persons, or photographs"
     )
@@ -70,13 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _calibrated(arguments: argparse.Namespace, source: BuildOptions) -> CalibrationTable:
     """The table, written, and its chart."""
-    from sdk.toolchain.build import float_graph
+    from sdk.toolchain.build import float_graph, with_graph
     from sdk.toolchain.calibrate import CalibrateOptions, calibrate
     from sdk.toolchain.crops import CropSet, people_from_data
     from sdk.toolchain.table import write_table
 
-    people = people_from_data(arguments.data, arguments.boxes, source.recipe, arguments.pictures)
-    crops = CropSet.drawn(people, source.recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter)
+    source = with_graph(source)
+    people = people_from_data(arguments.data, arguments.boxes, source.known_recipe, arguments.pictures)
+    crops = CropSet.drawn(
+        people, source.known_recipe, count=arguments.images, seed=arguments.seed, jitter=arguments.jitter
+    )
     model, _ = float_graph(source)
     options = CalibrateOptions(
         method=arguments.method,
@@ -114,7 +124,8 @@ def _source(arguments: argparse.Namespace) -> BuildOptions:
     if engine is not None:
         return BuildOptions(engine.manifest.recipe, onnx=engine.graph_path)
     weights, seed = weights_from(arguments)
-    return BuildOptions(recipe_from(arguments, arguments.onnx), weights=weights, random_seed=seed, onnx=arguments.onnx)
+    told = told_from(arguments)
+    return BuildOptions(recipe_of_graph(arguments), weights=weights, random_seed=seed, onnx=arguments.onnx, told=told)
 
 
 def _with_sensitivity(

@@ -25,7 +25,7 @@ from sdk.manifest import Engine
 from sdk.runtime.device import compute_capability, cuda_problem, native_problem
 from sdk.runtime.opening import open_session
 from sdk.runtime.session import Session
-from sdk.toolchain.build import BuildOptions, build_engine, placed_engine
+from sdk.toolchain.build import BuildOptions, build_engine, placed_engine, with_graph
 from sdk.toolchain.compile import CompileOptions, choose_compiler
 from sdk.toolchain.engine import check_output
 from sdk.toolchain.int8 import DEFAULT_MAX_DROP, budget_problem, table_path
@@ -64,6 +64,7 @@ def decide(fp16_ms: float, int8_ms: float, drop: float | None, budget: float) ->
 
 def build_auto(options: BuildOptions) -> Engine:
     """The engine of the precision that pays here, in `output` or `./<recipe>.<precision>`, its manifest saying why."""
+    options = with_graph(options)
     for precision in PRECISIONS:
         check_output(replace(options, precision=precision).folder)
     reason = _why_untimed(options.compile) or _why_not_int8(options)
@@ -89,7 +90,7 @@ def _why_untimed(options: CompileOptions) -> str | None:
 def _why_not_int8(options: BuildOptions) -> str | None:
     """Why there is no INT8 engine to time: no table, or none of its measured sets inside the budget."""
     try:
-        path = table_path(options.recipe, options.calibration)
+        path = table_path(options.known_recipe, options.calibration)
     except CalibrationError as error:
         return str(error)
     table = table_from_file(path)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from sdk.errors import GraphError, InputError
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
+    BatchRange,
     CalibrationNote,
     CompilerNote,
     Engine,
@@ -38,20 +39,37 @@ from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note
 from sdk.toolchain.engine import check_output, content_key, engine_lock, recover_engine, reusable_engine, write_engine
 from sdk.trt import CompilerName
 
-__all__ = ["BuildOptions", "build_engine", "float_graph", "placed_engine", "rebuild_engine", "source_engine"]
+if TYPE_CHECKING:
+    from sdk.toolchain.conventions import Told
+    from sdk.toolchain.foreign import Taken
+
+__all__ = [
+    "BuildOptions",
+    "build_engine",
+    "float_graph",
+    "placed_engine",
+    "rebuild_engine",
+    "source_engine",
+    "with_graph",
+]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """One build. Weights come from exactly one of: the recipe's URL, `weights`, `random_seed`, `onnx`."""
+    """One build. Weights come from exactly one of: the recipe's URL, `weights`, `random_seed`, `onnx`.
 
-    recipe: Recipe
+    Without a recipe, one is made of what the graph of `onnx`, the files beside it and `told` say.
+    """
+
+    recipe: Recipe | None
     precision: Precision = "fp32"
     weights: Path | None = None
     random_seed: int | None = None
     onnx: Path | None = None
+    told: Told | None = None  # what the graph of `onnx` does not say
+    taken: Taken | None = None  # the graph of `onnx` in our form, once it is read
     images: Path | None = None  # photographs for the comparison of graph and network
     compile: CompileOptions = field(default_factory=CompileOptions)
     keep_float: tuple[str, ...] = ()  # patterns of node names that stay one precision higher
@@ -70,9 +88,15 @@ class BuildOptions:
             raise InputError(f"the largest drop must be a number of points, 0 or more (got {self.max_drop})")
 
     @property
+    def known_recipe(self) -> Recipe:
+        """The recipe, which a graph made elsewhere may yet have to give (`with_graph`)."""
+        assert self.recipe is not None, "a graph without a recipe is read before its recipe is asked for"
+        return self.recipe
+
+    @property
     def folder(self) -> Path:
         """Where the engine goes: `output`, or `<recipe>.<precision>` in the current folder."""
-        return self.output or Path(f"{self.recipe.name}.{self.precision}")
+        return self.output or Path(f"{self.known_recipe.name}.{self.precision}")
 
 
 @dataclass(frozen=True)
@@ -90,12 +114,29 @@ class _Typed:
 
 def build_engine(options: BuildOptions) -> Engine:
     """The engine, built or reused. Nothing is left behind when it fails or is interrupted."""
-    check_output(options.folder)
     started = time.perf_counter()
+    if options.recipe is not None or options.output is not None:
+        check_output(options.folder)
+    options = with_graph(options)
+    check_output(options.folder)
     compiler = choose_compiler(options.compile)
     engine = _engine_from_typed(_typed_graph(options), compiler, options.compile, options.folder, options.force)
     _report(engine, time.perf_counter() - started)
     return engine
+
+
+def with_graph(options: BuildOptions) -> BuildOptions:
+    """The options with the graph of `onnx` read and proved, its recipe and batch in place of what was asked for."""
+    if options.onnx is None or options.taken is not None:
+        return options
+    from sdk.toolchain.foreign import graph_from_file
+
+    taken = graph_from_file(options.onnx, options.recipe, options.told)
+    notes = tuple(dict.fromkeys((*options.notes, *taken.notes)))
+    compile = options.compile
+    if taken.batch is not None:
+        compile = replace(compile, batch=BatchRange(taken.batch, taken.batch, taken.batch))
+    return replace(options, recipe=taken.recipe, taken=taken, compile=compile, notes=notes)
 
 
 def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False) -> Engine:
@@ -156,33 +197,34 @@ def _typed_graph(options: BuildOptions) -> _Typed:
 
     model, weights = float_graph(options)
     if options.precision == "fp32":
-        return _Typed(options.recipe, "fp32", serialized(model), opset_of(model), weights, notes=options.notes)
+        return _Typed(options.known_recipe, "fp32", serialized(model), opset_of(model), weights, notes=options.notes)
     calibration = None
     if options.precision == "int8":
         from sdk.toolchain.int8 import Int8Options, typed_int8
 
         chosen = Int8Options(options.calibration, options.keep_float, options.quantise_all, options.max_drop)
-        quantised = typed_int8(model, options.recipe, chosen)
+        quantised = typed_int8(model, options.known_recipe, chosen)
         typed, calibration = quantised.graph, quantised.note
     else:
         typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
     _check_stored(model, typed, options)
     notes = (*island_notes(model), *options.notes)
-    return _Typed(options.recipe, options.precision, serialized(typed), opset_of(typed), weights, calibration, notes)
+    return _Typed(
+        options.known_recipe, options.precision, serialized(typed), opset_of(typed), weights, calibration, notes
+    )
 
 
 def float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:
-    """The float graph that a build starts from, and where its weights come from."""
-    from sdk.toolchain.foreign import graph_from_file
-
+    """The float graph that a build starts from, and where its weights come from. Of options `with_graph`."""
     if options.onnx is None:
         from sdk.toolchain.export import graph_from_recipe
 
         return graph_from_recipe(
-            options.recipe, weights=options.weights, random_seed=options.random_seed, images=options.images
+            options.known_recipe, weights=options.weights, random_seed=options.random_seed, images=options.images
         )
-    model = graph_from_file(options.onnx, options.recipe)
-    return model, WeightsNote("onnx", options.onnx.name, sha256_of_file(options.onnx))
+    assert options.taken is not None, "the graph is read first"
+    digest = sha256_of_file(options.onnx) if options.onnx.is_file() else None
+    return options.taken.model, WeightsNote("onnx", options.onnx.name, digest)
 
 
 def _check_stored(model: Any, typed: Any, options: BuildOptions) -> None:
@@ -191,7 +233,7 @@ def _check_stored(model: Any, typed: Any, options: BuildOptions) -> None:
     from sdk.toolchain.graphs import graph_session
     from sdk.toolchain.precision import stored_graph_from_graph
 
-    recipe = options.recipe
+    recipe = options.known_recipe
     crops = comparison_crops(recipe, options.images)
     feed = {recipe.input.name: crops.crops}
     exact = graph_session(model).run(None, feed)

@@ -20,7 +20,7 @@ from sdk.errors import DatasetError
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
 
-__all__ = ["ComparisonCrops", "comparison_crops", "keypoint_distance"]
+__all__ = ["ComparisonCrops", "comparison_crops", "keypoint_distance", "rendered_picture"]
 
 RENDERED, PHOTOGRAPHS = 4, 16
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -38,7 +38,7 @@ class ComparisonCrops:
 
 def comparison_crops(recipe: Recipe, images: Path | None = None) -> ComparisonCrops:
     """Up to 16 crops of the photographs in `images`, each taken whole; without `images`, 4 rendered figures."""
-    frames = [_rendered(seed) for seed in range(RENDERED)] if images is None else _photographs(images)
+    frames = [rendered_picture(seed) for seed in range(RENDERED)] if images is None else _photographs(images)
     source = f"{len(frames)} rendered figures (no --images given)"
     if images is not None:
         source = f"{len(frames)} photographs of '{images}'"
@@ -93,7 +93,7 @@ def _photographs(folder: Path) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def _rendered(seed: int) -> NDArray[np.uint8]:
+def rendered_picture(seed: int) -> NDArray[np.uint8]:
     """A 256 x 192 picture with a photograph's statistics: 1/f noise, and a figure of limbs in front of it."""
     import cv2
 

@@ -1,62 +1,119 @@
-"""Graphs made elsewhere: an ONNX file or an OpenMMLab deploy zip, checked, put into the SDK's form, and proven to run.
+"""Graphs made elsewhere: put into the SDK's form, whatever form they came in, and proved against what they were.
 
-Tensors are found by shape, or by the recipe's names where the file has them, and are given the recipe's names. Anything
-that is not the recipe's SimCC (or heatmap) graph is refused with its inputs and outputs listed. Never runs code of the
-file: no custom operators, no external data outside its folder.
+The graph of a file runs as it is, on ONNX Runtime, on crops fed as its own convention has it; the graph in our form
+(N x 3 x h x w float32 in, logits N x K x bins out, opset 19 or 20, any batch) must give the same poses, or it is
+refused. All of that happens in a child process with limits (`sdk.toolchain.limits`). Changes are told in the log and in
+`notes`, which an engine's manifest keeps.
 
-    model = graph_from_file(Path("end2end.onnx"), recipe)
+    taken = graph_from_file(Path("end2end.onnx"), recipe)
+    taken.model, taken.recipe, taken.batch, taken.notes
 """
 
 from __future__ import annotations
 
 import logging
-import zipfile
-import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from sdk.errors import GraphError
-from sdk.recipe import Recipe
-from sdk.toolchain.graphs import (
-    OPSET,
-    GraphTensor,
-    described,
-    graph_inputs,
-    graph_outputs,
-    graph_session,
-    name_nodes,
-    opset_of,
-)
+from sdk.recipe import Recipe, recipe_from_table
+from sdk.runtime.ort_session import onnxruntime_errors
+from sdk.strict import strict_from_table, table_from
+from sdk.toolchain.batch import free_batch
+from sdk.toolchain.conventions import Told, agreed, recipe_from_graph_facts, with_told
+from sdk.toolchain.deploy import DeployFacts, deploy_facts
+from sdk.toolchain.ends import End, bins_seen, ends_of, inner_ends, put_ends_in_our_form, wanted_ends
+from sdk.toolchain.front import Front, Settled, front_of, listed, put_in_our_form, settle
+from sdk.toolchain.graph_files import GraphFile, graph_file
+from sdk.toolchain.graphs import graph_inputs, graph_session, name_nodes, serialized
+from sdk.toolchain.limits import limited
+from sdk.toolchain.opsets import in_our_form, written_out
+from sdk.toolchain.proof import Proof, first_line, proof_crops
 
-__all__ = ["graph_from_file", "slim"]
+__all__ = ["Taken", "graph_from_file", "slim", "take", "take_in_child"]
 
-OPSETS = range(OPSET, 21)
-LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
-ONNX_DOMAINS = {"", "ai.onnx"}
+TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "uint8": 1e-3}  # of the largest output; FP16: see tests
 FREE_BATCH = "export it with a dynamic batch (torch.onnx.export: dynamic_shapes, or dynamic_axes with dynamo=False)"
+
+ASSUMED = ("one crop after another", "outputs of one shape")  # notes that a user may want to act upon
+
+Array = NDArray[Any]
+Rows = list[Array]  # an array for each end: crops x K x bins
 
 log = logging.getLogger(__name__)
 
 
-def graph_from_file(path: Path, recipe: Recipe) -> onnx.ModelProto:
-    """The float graph of an ONNX file or a deploy zip, with the recipe's tensor names and a dynamic batch."""
-    model = _loaded(path)
-    _refuse_foreign_operators(path, model)
-    _refuse_typed(path, model)
-    model = _at_opset(path, model)
-    source = _input(path, model, recipe)
-    _make_batch_dynamic(model, source, recipe)
-    shapes = _run_shapes(path, model, source, recipe)
-    outputs = _outputs(path, model, recipe, shapes)
-    _keep_outputs(model, outputs)
-    model = _slimmed(path, model)
-    _rename(model, {source.name: recipe.input.name, **outputs})
-    _declare_outputs(model, shapes, outputs)
-    _prove(path, model, recipe)
-    return model
+@dataclass(frozen=True)
+class Taken:
+    """A graph in our form. `recipe`: what it takes and gives now. `batch`: the only one it runs with; None, any."""
+
+    model: onnx.ModelProto
+    recipe: Recipe
+    batch: int | None
+    notes: tuple[str, ...]
+
+
+def graph_from_file(path: Path, recipe: Recipe | None = None, told: Told | None = None) -> Taken:
+    """The graph of an ONNX file, a deploy zip or a deploy folder in our form, proved. GraphError says what is amiss.
+
+    Without a recipe, one is made of what the graph, the files beside it and `told` say.
+    """
+    request = {
+        "path": str(path),
+        "recipe": None if recipe is None else recipe.to_table(),
+        "told": table_from(told or Told()),
+    }
+    facts, content = limited(__name__, "take_in_child", request, subject=f"'{path}'", size=_size(path))
+    taken = recipe_from_table(facts["recipe"], f"'{path}'")
+    return Taken(onnx.load_from_string(content), taken, facts["batch"], tuple(facts["notes"]))
+
+
+def take_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """`take` on plain data, for the child process."""
+    where = f"'{request['path']}'"
+    recipe = None if request["recipe"] is None else recipe_from_table(request["recipe"], where)
+    taken = take(Path(request["path"]), recipe, strict_from_table(Told, request["told"], where=where, error=GraphError))
+    facts = {"recipe": taken.recipe.to_table(), "batch": taken.batch, "notes": list(taken.notes)}
+    return facts, serialized(taken.model)
+
+
+def take(path: Path, recipe: Recipe | None, told: Told) -> Taken:
+    """As `graph_from_file`, in this process and without its limits."""
+    subject, file = f"'{path}'", graph_file(path)
+    deploy = deploy_facts(file)
+    notes = [f"{deploy.told()} (pipeline.json)"] if deploy != DeployFacts() else []
+    original = _Original(file, subject, told.outputs)
+    model, changed = in_our_form(original.model, subject)
+    size_hw = recipe.input.size_hw if recipe is not None else told.size_hw or deploy.size_hw
+    front = front_of(model, size_hw, subject, original.dtype)
+    if recipe is None:
+        recipe, said = _made_recipe(original, front, told, deploy, file.name)
+    else:
+        recipe, said = with_told(recipe, told)
+        agreed(recipe, deploy, told, subject)
+    settled = settle(front, recipe, pixels=told.pixels, colour=told.colour, subject=subject)
+    ends, found = _ends(original, front, recipe, told, deploy)
+    if original.given:  # tensors from inside the graph, which in our form are outputs too
+        model, _ = in_our_form(original.model, subject)
+    notes += [*said, *changed, *original.notes, *settled.notes, *found]
+    notes += put_in_our_form(model, front, settled)
+    notes += put_ends_in_our_form(model, ends)
+    recipe, scored = _scored(settled.recipe, ends, subject)
+    _rename(model, {front.name: recipe.input.name, **{f"{end.target}/out": end.target for end in ends}})
+    crops = proof_crops(recipe)
+    proof = Proof(recipe, ends, crops, original.rows(crops, front, settled, ends), TOLERANCE[original.precision])
+    model, batch, freed = _with_batch(model, proof, front.batch, subject)
+    taken = Taken(model, recipe, batch, (*notes, *scored, *freed))
+    for note in taken.notes:
+        log.log(logging.WARNING if note.startswith(ASSUMED) else logging.INFO, "'%s': %s", path.name, note)
+    return taken
 
 
 def slim(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -69,229 +126,211 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     return slimmed
 
 
-def _slimmed(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+class _Original:
+    """The graph as it is in its file, on ONNX Runtime."""
+
+    def __init__(self, file: GraphFile, subject: str, outputs: tuple[str, ...]) -> None:
+        self.model, self.subject = file.model, subject
+        self.given, self._session = False, None
+        self.notes: tuple[str, ...] = ()
+        inputs = graph_inputs(self.model)
+        self.dtype = inputs[0].dtype if inputs else None
+        halves = [t.data_type == onnx.TensorProto.FLOAT16 for t in self.model.graph.initializer]
+        self.precision = "float16" if any(halves) or self.dtype == "float16" else "float32"
+        made = {name for node in self.model.graph.node for name in node.output}
+        self.give(tuple(name for name in outputs if name in made))
+
+    def give(self, names: tuple[str, ...]) -> None:
+        """Make tensors from inside the graph outputs as well."""
+        have = {value.name for value in self.model.graph.output}
+        added = [name for name in names if name not in have]
+        if added:
+            known = {value.name: value for value in onnx.shape_inference.infer_shapes(self.model).graph.value_info}
+            self.model.graph.output.extend(known[name] for name in added if name in known)
+            self.given, self._session = True, None
+
+    def run(self, feed: Array) -> dict[str, Array]:
+        """Every output, by name."""
+        try:
+            session = self._opened()
+            arrays = session.run(None, {session.get_inputs()[0].name: feed})
+        except onnxruntime_errors() as error:
+            raise GraphError(
+                f"{self.subject} does not run on ONNX Runtime ({first_line(error)}); {listed(self.model)}"
+            ) from error
+        return {output.name: np.asarray(array) for output, array in zip(session.get_outputs(), arrays, strict=True)}
+
+    def rows(self, crops: NDArray[np.uint8], front: Front, settled: Settled, ends: tuple[End, ...]) -> Rows:
+        """What each end gives for each crop by itself."""
+        batch = front.batch or 1
+        runs = [self.run(front.fed(np.repeat(crop[None], batch, axis=0), settled)) for crop in crops]
+        return [np.concatenate([end.seen(outputs[end.name])[:1] for outputs in runs]) for end in ends]
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            try:
+                self._session = graph_session(self.model)
+            except onnxruntime_errors() as error:
+                plain = written_out(self.model)
+                if plain is self.model:
+                    raise
+                self.notes = (f"compared in the words of its operators' definitions ({first_line(error)})",)
+                self._session = graph_session(plain)
+        return self._session
+
+
+def _made_recipe(
+    original: _Original, front: Front, told: Told, deploy: DeployFacts, name: str
+) -> tuple[Recipe, tuple[str, ...]]:
+    """A recipe of the graph's own outputs and of what else is known."""
+    batch = front.batch or 1
+    found = bins_seen(original.run(_any_crops(front, batch)), front.size_hw, batch)
+    readings = sorted({(joints, bins / front.size_hw[1]) for _, _, joints, bins, _ in found})
+    if not readings:
+        original.give(inner_ends(original.model))
+        found = bins_seen(original.run(_any_crops(front, batch)), front.size_hw, batch)
+        readings = sorted({(joints, bins / front.size_hw[1]) for _, _, joints, bins, _ in found})
+    if told.skeleton is not None and len(readings) > 1:
+        readings = [reading for reading in readings if reading[0] == len(told.skeleton.joints)]
+    if len(readings) != 1:
+        raise GraphError(
+            f"'{name}' has {'no' if not readings else 'several'} pairs of outputs that can be SimCC's two axes for "
+            f"crops of {front.size_hw[0]}x{front.size_hw[1]}; give a RECIPE; {listed(original.model)}"
+        )
+    ((joints, ratio),) = readings
+    subject = f"'{name}'"
+    return recipe_from_graph_facts(
+        told, deploy, name=name, size_hw=front.size_hw, joints=joints, ratio=ratio, subject=subject
+    )
+
+
+def _ends(
+    original: _Original, front: Front, recipe: Recipe, told: Told, deploy: DeployFacts
+) -> tuple[tuple[End, ...], tuple[str, ...]]:
+    batch = front.batch or 1
+    crops = _any_crops(front, batch)
+    find = partial(
+        ends_of,
+        wanted=wanted_ends(recipe),
+        names=told.outputs,
+        known=deploy.outputs,
+        batch=batch,
+        subject=original.subject,
+    )
+    try:
+        return find(original.model, original.run(crops))
+    except GraphError:
+        inner = inner_ends(original.model)
+        if not inner or told.outputs:
+            raise
+        original.give(inner)
+        ends, notes = find(original.model, original.run(crops))
+        return ends, (
+            *notes,
+            f"the graph decodes by itself: {', '.join(end.name for end in ends)} are taken from inside",
+        )
+
+
+def _with_batch(
+    model: onnx.ModelProto, proof: Proof, declared: int | None, subject: str
+) -> tuple[onnx.ModelProto, int | None, tuple[str, ...]]:
+    """The first form of the graph that gives what the original gives: any batch, a freed batch, its own batch."""
+    only = declared or 1
+    free = _attempt(lambda: _slimmed(_declared(model, proof, None), subject))
+    reason = free if isinstance(free, str) else proof.differs(free, None)
+    if not isinstance(free, str) and reason is None:
+        return free, None, (f"its batch of {only} is freed",) if declared else ()
+    fixed = _slimmed(_declared(model, proof, only), subject)
+    if problem := proof.differs(fixed, only):
+        raise GraphError(
+            f"{subject} cannot be put into the SDK's form: {problem}, beside the file's own graph on ONNX Runtime; "
+            f"export it anew, with opset 19 or 20 ({FREE_BATCH})"
+        )
+    freed = _declared(fixed, proof, None)
+    why = free_batch(freed, only)
+    why = why or proof.differs(freed, None)
+    if why is None:
+        name_nodes(freed)
+        return freed, None, (f"its batch of {only}, baked into the graph, is freed",)
+    return (
+        fixed,
+        only,
+        (
+            f"one crop after another: the graph runs with a batch of {only} only ({why}); to run persons together, "
+            f"{FREE_BATCH}",
+        ),
+    )
+
+
+def _attempt(work: Callable[[], onnx.ModelProto]) -> onnx.ModelProto | str:
+    try:
+        return work()
+    except GraphError as error:
+        return str(error)
+
+
+def _declared(model: onnx.ModelProto, proof: Proof, batch: int | None) -> onnx.ModelProto:
+    """A copy whose input and outputs are declared with this batch, or any."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    first = "batch" if batch is None else batch
+    shapes = {
+        proof.recipe.input.name: (3, *proof.recipe.input.size_hw),
+        **{end.target: end.shape for end in proof.ends},
+    }
+    for value in (*copy.graph.input, *copy.graph.output):
+        shape = [first, *shapes[value.name]]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+    del copy.graph.value_info[:]
+    return copy
+
+
+def _slimmed(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
     try:
         return slim(model)
     except Exception as error:  # onnxslim has no error type of its own
-        raise GraphError(f"'{path}' cannot be simplified ({_first_line(error)}); export it anew") from error
+        raise GraphError(f"{subject} cannot be simplified ({first_line(error)}); export it anew") from error
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
-    data, folder = (_from_zip(path), None) if path.suffix == ".zip" else (_from_file(path), path.parent)
-    try:
-        model = onnx.load_from_string(data)
-    except DecodeError as error:
-        raise GraphError(f"'{path}' is not an ONNX file, or is truncated ({error}); export it again") from error
-    if not model.graph.node:
-        raise GraphError(f"'{path}' holds no graph; export it again")
-    _load_external(path, model, folder)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise GraphError(f"'{path}' is not a valid ONNX graph: {str(error).splitlines()[0]}") from error
-    return model
-
-
-def _from_file(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_BYTES:
-            raise GraphError(f"'{path}' is {size} bytes; an ONNX graph must be at most {LARGEST_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise GraphError(f"ONNX file '{path}' cannot be read ({error.strerror}); check the path") from error
-
-
-def _from_zip(path: Path) -> bytes:
-    """The one ONNX file of an OpenMMLab deploy zip, read in place: nothing is unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-            if len(graphs) != 1:
-                names = ", ".join(entry.filename for entry in graphs) or "none"
-                raise GraphError(f"'{path}' must hold exactly one ONNX file (got {names}); unpack it and name the file")
-            if graphs[0].file_size > LARGEST_BYTES:
-                raise GraphError(f"'{path}': '{graphs[0].filename}' unpacks to more than {LARGEST_BYTES} bytes")
-            return archive.read(graphs[0])
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
-        raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
-
-
-def _load_external(path: Path, model: onnx.ModelProto, folder: Path | None) -> None:
-    external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    for tensor in external:
-        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        inside = folder is not None and (folder / location).resolve().is_relative_to(folder.resolve())
-        if not inside or Path(location).is_absolute():
-            raise GraphError(
-                f"'{path}': tensor '{tensor.name}' has its data in '{location}', outside the file's own folder; "
-                "save the graph as one file"
-            )
-    if external:
-        try:
-            onnx.load_external_data_for_model(model, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise GraphError(
-                f"'{path}': its external data cannot be read ({error}); copy it beside the file"
-            ) from error
-
-
-def _refuse_foreign_operators(path: Path, model: onnx.ModelProto) -> None:
-    foreign = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in ONNX_DOMAINS})
-    if foreign or model.functions:
-        names = ", ".join(foreign or [function.name for function in model.functions])
-        raise GraphError(f"'{path}' uses operators outside the ONNX standard ({names}); export it without them")
-
-
-def _refuse_typed(path: Path, model: onnx.ModelProto) -> None:
-    halves = [t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
-    quantised = [node.name for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    if halves or quantised:
-        kind, name = ("FP16", halves[0]) if halves else ("INT8", quantised[0])
+def _scored(recipe: Recipe, ends: tuple[End, ...], subject: str) -> tuple[Recipe, tuple[str, ...]]:
+    """The score rule for a graph with its softmax inside: the recipe's rule on probabilities."""
+    if not any(end.probabilities for end in ends) or recipe.output.score == "min_softmax":
+        return recipe, ()
+    if recipe.output.score == "mean_logit":
         raise GraphError(
-            f"'{path}' is typed already ({kind}, at '{name}'); give the float32 graph and choose --precision, or "
-            "compile an engine's own graph with --rebuild"
+            f"{subject} gives probabilities, and no score rule is their mean (mean_logit was asked for); give --score "
+            "min_softmax, the smaller of the two"
         )
-
-
-def _at_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
-    version = opset_of(model)
-    if version in OPSETS:
-        return model
-    if version > OPSETS[-1]:
-        raise GraphError(f"'{path}' is of opset {version}; export it with opset {OPSET} to {OPSETS[-1]}")
-    try:
-        raised: onnx.ModelProto = onnx.version_converter.convert_version(model, OPSET)
-    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
-        raise GraphError(
-            f"'{path}' is of opset {version} and cannot be raised to {OPSET} ({error}); export it with opset {OPSET}"
-        ) from error
-    log.info("'%s' was raised from opset %d to %d", path.name, version, OPSET)
-    return raised
-
-
-def _input(path: Path, model: onnx.ModelProto, recipe: Recipe) -> GraphTensor:
-    inputs = graph_inputs(model)
-    expected = (3, *recipe.input.size_hw)
-    found = [
-        t
-        for t in inputs
-        if t.dtype == "float32"
-        and len(t.shape) == 4
-        and all(isinstance(have, str) or have == want for have, want in zip(t.shape[1:], expected, strict=True))
-    ]
-    if len(inputs) != 1 or len(found) != 1:
-        raise GraphError(
-            f"'{path}' is not a graph of recipe '{recipe.name}': it must have one float32 input N x "
-            f"{' x '.join(map(str, expected))}; {_listed(model)}"
-        )
-    return found[0]
-
-
-def _make_batch_dynamic(model: onnx.ModelProto, source: GraphTensor, recipe: Recipe) -> None:
-    value = next(value for value in model.graph.input if value.name == source.name)
-    dims = value.type.tensor_type.shape.dim
-    dims[0].Clear()
-    dims[0].dim_param = "batch"
-    for dim, size in zip(dims[1:], (3, *recipe.input.size_hw), strict=True):
-        dim.dim_value = size
-    for output in model.graph.output:
-        if output.type.tensor_type.shape.dim:
-            output.type.tensor_type.shape.dim[0].Clear()
-            output.type.tensor_type.shape.dim[0].dim_param = "batch"
-    del model.graph.value_info[:]
-
-
-def _run_shapes(path: Path, model: onnx.ModelProto, source: GraphTensor, recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """Shape of every output for a batch of one: measured, because files often do not say."""
-    crops = np.zeros((1, 3, *recipe.input.size_hw), np.float32)
-    try:
-        outputs = graph_session(model).run(None, {source.name: crops})
-    except _ort_errors() as error:
-        raise GraphError(f"'{path}' does not run on ONNX Runtime ({_first_line(error)}); {_listed(model)}") from error
-    return {value.name: tuple(np.shape(array)) for value, array in zip(model.graph.output, outputs, strict=True)}
-
-
-def _outputs(path: Path, model: onnx.ModelProto, recipe: Recipe, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    """Name in the file -> name in the recipe, for every output that the recipe needs."""
-    wanted = _wanted(recipe)
-    if all(shapes.get(name) == shape for name, shape in wanted.items()):
-        return {name: name for name in wanted}
-    found: dict[str, str] = {}
-    for name, shape in wanted.items():
-        free = [have for have, measured in shapes.items() if measured == shape and have not in found]
-        if not free:
-            needs = ", ".join(f"1 x {' x '.join(map(str, s[1:]))}" for s in wanted.values())
-            raise GraphError(
-                f"'{path}' is not a graph of recipe '{recipe.name}': for a batch of one its outputs must be {needs}; "
-                f"{_listed(model, shapes)}"
-            )
-        found[free[0]] = name
-    pairs = ", ".join(f"{name} = '{have}'" for have, name in found.items())
-    log.info("outputs of '%s' found by shape: %s", path.name, pairs)
-    return found
-
-
-def _wanted(recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    height, width = recipe.input.size_hw
-    sizes = [(height // 4, width // 4)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
-    return {name: (1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
-
-
-def _keep_outputs(model: onnx.ModelProto, outputs: dict[str, str]) -> None:
-    kept = [value for name in outputs for value in model.graph.output if value.name == name]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
+    used = replace(recipe, output=replace(recipe.output, score="min_softmax"))
+    return used, ("scores are min_softmax: min_logit on the probabilities that the graph gave",)
 
 
 def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
     """Rename tensors everywhere; a tensor that already has one of the new names steps aside."""
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)} - set(names)
+    taken |= {tensor.name for tensor in model.graph.initializer}
     aside = {name: f"{name}_inner" for name in names.values() if name in taken}
     moves = {**aside, **names}
     for node in model.graph.node:
         node.input[:] = [moves.get(name, name) for name in node.input]
         node.output[:] = [moves.get(name, name) for name in node.output]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+    for value in (*model.graph.input, *model.graph.output):
         value.name = moves.get(value.name, value.name)
     for tensor in model.graph.initializer:
         tensor.name = moves.get(tensor.name, tensor.name)
 
 
-def _declare_outputs(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], outputs: dict[str, str]) -> None:
-    del model.graph.output[:]
-    for have, name in outputs.items():
-        shape: list[str | int | None] = ["batch", *shapes[have][1:]]
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+def _any_crops(front: Front, batch: int) -> Array:
+    """Crops of the graph's own layout and type, for asking shapes."""
+    height, width = front.size_hw
+    shape = (batch, 3, height, width) if front.layout == "N x 3 x h x w" else (batch, height, width, 3)
+    rng = np.random.default_rng(0)
+    if front.dtype == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(front.dtype)
 
 
-def _prove(path: Path, model: onnx.ModelProto, recipe: Recipe) -> None:
-    """GraphError unless three crops together give what each gives alone: the batch is really free."""
-    crops = np.random.default_rng(0).standard_normal((3, 3, *recipe.input.size_hw)).astype(np.float32)
-    session = graph_session(model)
-    try:
-        together = session.run(None, {recipe.input.name: crops})
-    except _ort_errors() as error:
-        raise GraphError(f"'{path}' has a fixed batch ({_first_line(error)}); {FREE_BATCH}") from error
-    alone = [session.run(None, {recipe.input.name: crops[i : i + 1]}) for i in range(3)]
-    for index, batch in enumerate(together):
-        each = np.concatenate([outputs[index] for outputs in alone])
-        if batch.shape != each.shape or not np.allclose(batch, each, rtol=1e-3, atol=1e-3 * np.abs(each).max()):
-            raise GraphError(f"'{path}': three crops in one batch give other outputs than one by one; {FREE_BATCH}")
-
-
-def _listed(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]] | None = None) -> str:
-    outputs = graph_outputs(model)
-    if shapes:
-        outputs = tuple(GraphTensor(t.name, t.dtype, shapes[t.name]) for t in outputs)
-    return f"inputs: {described(graph_inputs(model))}; outputs: {described(outputs)}"
-
-
-def _ort_errors() -> tuple[type[Exception], ...]:
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
+def _size(path: Path) -> int:
+    """Bytes that a path stands for, data beside an ONNX file included."""
+    files = path.iterdir() if path.is_dir() else [path, *path.parent.glob("*.data"), *path.parent.glob("*.bin")]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
@@ -123,7 +124,31 @@ def graph_session(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Any:
     options.log_severity_level = 4  # what it refuses reaches the caller as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = model if isinstance(model, bytes) else serialized(model)
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    batch = next((tensor.shape[0] for tensor in session.get_inputs() if tensor.shape), None)
+    return _InPieces(session, batch) if isinstance(batch, int) and batch > 0 else session
+
+
+class _InPieces:
+    """A session of a fixed batch that takes any: in pieces, the last filled up."""
+
+    def __init__(self, session: Any, batch: int) -> None:
+        self._session, self._batch = session, batch
+
+    def run(self, names: Sequence[str] | None, feed: dict[str, Any]) -> list[Any]:
+        if len(feed) != 1:
+            outputs: list[Any] = self._session.run(names, feed)
+            return outputs
+        ((name, rows),) = feed.items()
+        filled = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % self._batch, axis=0)])
+        pieces = [filled[first : first + self._batch] for first in range(0, len(filled), self._batch)]
+        runs = [self._session.run(names, {name: piece}) for piece in pieces]
+        if len(runs) == 1 and len(rows) == self._batch:
+            return list(runs[0])
+        return [np.concatenate(parts)[: len(rows)] for parts in zip(*runs, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
 
 def _tensor(value: onnx.ValueInfoProto) -> GraphTensor:

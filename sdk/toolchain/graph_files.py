@@ -1,0 +1,181 @@
+"""Graphs made elsewhere as files: an ONNX file, an OpenMMLab deploy zip, or a deploy folder, read with bounds.
+
+Refused here, before anything runs or simplifies a graph: control flow, operators outside the ONNX standard, quantised
+graphs, external data outside the file's own folder. What a graph means is `sdk.toolchain.foreign`'s work; what the
+files beside it say, `sdk.toolchain.deploy`'s.
+
+    file = graph_file(Path("rtmpose.zip"))
+    file.model, file.beside["pipeline.json"]
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from sdk.errors import GraphError
+
+__all__ = ["BESIDE", "GraphFile", "graph_file"]
+
+LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
+LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published ones have 3 KiB
+ONNX_DOMAINS = {"", "ai.onnx"}
+BESIDE = ("deploy.json", "detail.json", "pipeline.json")
+CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
+QUANTISED = {
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph as it lies in its file, weights read in, and the texts of the deploy files beside it, by name."""
+
+    path: Path
+    name: str  # of the ONNX file itself
+    model: onnx.ModelProto
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def graph_file(path: Path) -> GraphFile:
+    """The graph in an ONNX file, a deploy zip, or a folder with one ONNX file. GraphError: it is none, or unsafe."""
+    name, data, beside, folder = _from_zip(path) if path.suffix == ".zip" and not path.is_dir() else _from_disk(path)
+    try:
+        model = onnx.load_from_string(data)
+    except DecodeError as error:
+        raise GraphError(f"'{path}' is not an ONNX file, or is truncated ({error}); export it again") from error
+    if not model.graph.node:
+        raise GraphError(f"'{path}' holds no graph; export it again")
+    _refuse_control_flow(path, model)
+    _refuse_foreign_operators(path, model)
+    _refuse_quantised(path, model)
+    _load_external(path, model, folder)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"'{path}' is not a valid ONNX graph: {str(error).splitlines()[0]}") from error
+    return GraphFile(path, name, model, beside)
+
+
+def _from_disk(path: Path) -> tuple[str, bytes, dict[str, bytes], Path]:
+    """(name, bytes, files beside it, folder) of an ONNX file, or of the one in a folder."""
+    if path.is_dir():
+        graphs = sorted(path.glob("*.onnx"))
+        if len(graphs) != 1:
+            raise GraphError(
+                f"folder '{path}' must hold exactly one ONNX file (got {_names(g.name for g in graphs)}); name the file"
+            )
+        return _from_disk(graphs[0])
+    data = _read(path, path, LARGEST_BYTES)
+    notes = {name: path.with_name(name) for name in BESIDE}
+    beside = {name: _read(path, file, LARGEST_NOTE_BYTES) for name, file in notes.items() if file.is_file()}
+    return path.name, data, beside, path.parent
+
+
+def _read(subject: Path, path: Path, largest: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise GraphError(f"'{subject}': '{path.name}' is {size} bytes; it must be at most {largest}")
+        return path.read_bytes()
+    except OSError as error:
+        raise GraphError(f"ONNX file '{path}' cannot be read ({error.strerror}); check the path") from error
+
+
+def _from_zip(path: Path) -> tuple[str, bytes, dict[str, bytes], None]:
+    """The one ONNX file of an OpenMMLab deploy zip and what lies beside it, read in place: nothing is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
+            if len(graphs) != 1:
+                found = _names(entry.filename for entry in graphs)
+                raise GraphError(f"'{path}' must hold exactly one ONNX file (got {found}); unpack it and name the file")
+            inner = Path(graphs[0].filename)
+            wanted = {str(inner.with_name(name)): name for name in BESIDE}
+            notes = [entry for entry in archive.infolist() if entry.filename in wanted]
+            for entry, largest in ((graphs[0], LARGEST_BYTES), *((note, LARGEST_NOTE_BYTES) for note in notes)):
+                if entry.file_size > largest:
+                    raise GraphError(f"'{path}': '{entry.filename}' unpacks to more than {largest} bytes")
+            beside = {wanted[entry.filename]: archive.read(entry) for entry in notes}
+            return inner.name, archive.read(graphs[0]), beside, None
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
+        raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
+
+
+def _refuse_control_flow(path: Path, model: onnx.ModelProto) -> None:
+    """Loops run as long as their data says, and no size of theirs is known: nothing of them is ever run."""
+    for node in _all_nodes(model):
+        held = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+        if held or node.op_type in CONTROL_FLOW:
+            raise GraphError(
+                f"'{path}': node '{node.name or node.output[0]}' ({node.op_type}) holds a branch or a loop, which is "
+                "refused before anything runs it; export the network without them (in eval mode, traced)"
+            )
+
+
+def _refuse_foreign_operators(path: Path, model: onnx.ModelProto) -> None:
+    foreign = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in ONNX_DOMAINS})
+    if foreign or model.functions:
+        names = ", ".join(foreign or [function.name for function in model.functions])
+        raise GraphError(f"'{path}' uses operators outside the ONNX standard ({names}); export it without them")
+
+
+def _refuse_quantised(path: Path, model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type in QUANTISED:
+            raise GraphError(
+                f"'{path}' is quantised already (INT8, at '{node.name or node.output[0]}'); give the float graph and "
+                "choose --precision, or compile an engine's own graph with --rebuild"
+            )
+
+
+def _load_external(path: Path, model: onnx.ModelProto, folder: Path | None) -> None:
+    external = [t for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+    size = 0
+    for location in {_location(path, tensor, folder) for tensor in external}:
+        size += location.stat().st_size if location.is_file() else 0
+    if size > LARGEST_BYTES:
+        raise GraphError(f"'{path}' has {size} bytes of external data; it must be at most {LARGEST_BYTES}")
+    if external:
+        try:
+            onnx.load_external_data_for_model(model, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise GraphError(
+                f"'{path}': its external data cannot be read ({error}); copy it beside the file"
+            ) from error
+
+
+def _location(path: Path, tensor: onnx.TensorProto, folder: Path | None) -> Path:
+    """Where a tensor's data lies; GraphError unless that is in the file's own folder."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    inside = folder is not None and (folder / location).resolve().is_relative_to(folder.resolve())
+    if folder is None or not inside or Path(location).is_absolute():
+        raise GraphError(
+            f"'{path}': tensor '{tensor.name}' has its data in '{location}', outside the file's own folder; "
+            "save the graph as one file"
+        )
+    return folder / location
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from model.graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def _names(names: Iterator[str]) -> str:
+    return ", ".join(names) or "none"

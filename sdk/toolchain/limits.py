@@ -1,0 +1,119 @@
+"""Work on files made elsewhere, in a child process with a limit of time and of memory.
+
+A graph of a few bytes can ask for any amount of either, and a parser's crash must not be ours. The child gives back
+plain data: JSON and bytes, never objects. What it logs is logged here.
+
+    facts, graph = limited("sdk.toolchain.foreign", "take_in_child", request, subject="'end2end.onnx'", size=9_000)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sdk import errors
+from sdk.errors import GraphError, SdkError
+
+__all__ = ["MEMORY_BYTES", "TIME_S", "child", "limited"]
+
+TIME_S = 300  # RTMPose-l, 111 MB, takes 9 s on two shared cores
+MEMORY_BYTES = 6 << 30  # of addresses: Python with onnx, ONNX Runtime and OpenCV has 2 GiB before it reads a graph
+MEMORY_FACTOR = 16  # and so many bytes for each of the file: copies as protobuf, arrays, and in the run time
+BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from sdk.toolchain.limits import child; child()"
+
+Answer = tuple[dict[str, Any], bytes]
+
+log = logging.getLogger("sdk")
+
+
+def limited(module: str, function: str, request: Mapping[str, Any], *, subject: str, size: int) -> Answer:
+    """What `function(request)` of `module` gives in a child process. GraphError, naming `subject`, past a limit.
+
+    `size`: bytes of the file that is worked on. An SdkError of the child is raised here as what it is.
+    """
+    memory = MEMORY_BYTES + MEMORY_FACTOR * size
+    with tempfile.TemporaryDirectory(prefix="sdk-graph-") as folder:
+        answer = Path(folder) / "answer"
+        order = {"module": module, "function": function, "request": request, "answer": str(answer), "memory": memory}
+        status, told = _run(json.dumps({**order, "level": log.getEffectiveLevel()}), subject)
+        if status != 0 or not answer.is_file():
+            raise GraphError(
+                f"{subject} ended the process that read it, which had {memory >> 30} GiB of memory ({_ended(status)}"
+                f"{told}); export it anew, without what makes it large or damaged"
+            )
+        return _read(answer)
+
+
+def child() -> None:
+    """The child's side: take the order from standard input, obey the limits, write the answer."""
+    order = json.loads(sys.stdin.read())
+    resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
+    resource.setrlimit(resource.RLIMIT_CPU, (TIME_S * 8, TIME_S * 8))  # should the parent be gone
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    records: list[tuple[int, str]] = []
+    log.setLevel(order["level"])
+    log.addHandler(_Kept(records))
+    log.propagate = False
+    work: Callable[[dict[str, Any]], Answer] = getattr(importlib.import_module(order["module"]), order["function"])
+    try:
+        facts, content = work(order["request"])
+        head: dict[str, Any] = {"facts": facts}
+    except SdkError as error:
+        head, content = {"error": [type(error).__name__, str(error)]}, b""
+    line = json.dumps({**head, "log": records}).encode() + b"\n"
+    Path(order["answer"]).write_bytes(line + content)
+
+
+class _Kept(logging.Handler):
+    def __init__(self, records: list[tuple[int, str]]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append((record.levelno, record.getMessage()))
+
+
+def _run(order: str, subject: str) -> tuple[int, str]:
+    """(exit status, last line of its error output) of the child; it does not outlive this call."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BOOT, json.dumps(sys.path)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        _, told = process.communicate(order, timeout=TIME_S)
+    except subprocess.TimeoutExpired as error:
+        raise GraphError(
+            f"{subject} cannot be worked on within {TIME_S} seconds; export it anew, without what makes it slow"
+        ) from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return process.returncode, f": {lines[-1][:200]}" if lines else ""
+
+
+def _ended(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+def _read(path: Path) -> Answer:
+    head, _, content = path.read_bytes().partition(b"\n")
+    answer = json.loads(head)
+    for level, message in answer["log"]:
+        log.log(level, "%s", message)
+    if "error" in answer:
+        kind, message = answer["error"]
+        raise getattr(errors, kind)(message)
+    return answer["facts"], content
