@@ -9,12 +9,12 @@ do (a UDP crop), is an error. Files of another task give none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from sdk.errors import GraphError
+from sdk.reading import json_from_text
 from sdk.toolchain.graph_files import GraphFile
 
 __all__ = ["DeployFacts", "deploy_facts"]
@@ -118,10 +118,7 @@ def _whole(value: Any, count: int | None = None) -> bool:
 def _table(file: GraphFile, name: str) -> Mapping[str, Any] | None:
     if name not in file.beside:
         return None
-    try:
-        table = json.loads(file.beside[name].decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise GraphError(f"'{file.path}': {name} is not JSON ({error}); mend it or remove the file") from error
+    table = json_from_text(file.beside[name], f"'{file.path}': {name}", GraphError, "mend it or remove the file")
     return table if isinstance(table, dict) else None
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from sdk import errors
 from sdk.errors import GraphError, SdkError
+from sdk.reading import json_from_text
 
 __all__ = ["MEMORY_BYTES", "TIME_S", "child", "limited"]
 
@@ -56,7 +57,7 @@ def limited(module: str, function: str, request: Mapping[str, Any], *, subject: 
 
 def child() -> None:
     """The child's side: take the order from standard input, obey the limits, write the answer."""
-    order = json.loads(sys.stdin.read())
+    order = json_from_text(sys.stdin.read(), "the order of the parent process", GraphError)
     resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_S * 8, TIME_S * 8))  # should the parent be gone
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -110,7 +111,7 @@ def _ended(status: int) -> str:
 
 def _read(path: Path) -> Answer:
     head, _, content = path.read_bytes().partition(b"\n")
-    answer = json.loads(head)
+    answer = json_from_text(head, "the answer of the child process", GraphError)
     for level, message in answer["log"]:
         log.log(level, "%s", message)
     if "error" in answer:
