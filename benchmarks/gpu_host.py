@@ -50,7 +50,7 @@ def main() -> int:
 
 def measure(engine_folder: str, library: str, emulated: str) -> None:
     """In the process that has the simulated libcuda."""
-    from tests.support import pycuda_on_simulated_libcuda as simulation
+    from tests.support import bindings_on_simulated_libcuda as simulation
     from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 
     gpu, _, device, _ = simulation.opened(engine_folder, library, emulated)
