@@ -43,6 +43,7 @@ __all__ = [
 Errors = type[Exception]
 Table = Mapping[str, Any]
 LOWEST_SCORE = 0.3  # of a detection that is taken for a person, where the user chooses none
+LARGEST_ID, LONGEST_ID = 2**53, 19  # a float tells whole numbers apart below; digits of a text
 PERSON = 1  # the category of COCO's persons, and of results whose annotation file names none
 
 
@@ -76,6 +77,7 @@ class CocoRecord:
     area_px2: float | None
     score: float | None
     crowd: bool
+    image_stem: str = ""  # the image's id where it is a text, as some tools write a file's stem
 
     @property
     def box_xyxy(self) -> tuple[float, float, float, float] | None:
@@ -147,9 +149,10 @@ def record_from(table: Table) -> CocoRecord:
         _whole(table.get("category_id")),
         None if box is None else (box[0], box[1], box[2], box[3]),
         None if keypoints is None or len(keypoints) % 3 else tuple(keypoints),
-        finite_number(table.get("area")),
+        _area(table.get("area")),
         finite_number(table.get("score")),
         bool(table.get("iscrowd")),
+        image if isinstance(image := table.get("image_id"), str) else "",
     )
 
 
@@ -188,5 +191,16 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(str(value) for value in values) if isinstance(values, list) else ()
 
 
+def _area(value: object) -> float | None:
+    """An area, which is above 0: keypoint tools write 0 where they know none."""
+    area = finite_number(value)
+    return area if area is not None and area > 0 else None
+
+
 def _whole(value: object) -> int | None:
+    """A whole number, also one that is written as 1.0 or "1"."""
+    if type(value) is float and value.is_integer() and abs(value) < LARGEST_ID:
+        return int(value)
+    if isinstance(value, str) and len(value) < LONGEST_ID and value.isascii() and value.isdecimal():
+        return int(value)
     return value if type(value) is int else None

@@ -38,7 +38,14 @@ NOT_SAID = {  # a record's key and value -> the field that is then None
     "keypoints-text": ("keypoints", "x", "keypoints"),
     "keypoints-not-in-threes": ("keypoints", [1, 2], "keypoints"),
     "keypoints-nested": ("keypoints", [[1, 2, 2]], "keypoints"),
-    "image-text": ("image_id", "7", "image_id"),
+    "area-of-nothing": ("area", 0, "area_px2"),
+    "area-below-nothing": ("area", -3.5, "area_px2"),
+    "image-text": ("image_id", "seven", "image_id"),
+    "image-half": ("image_id", 7.5, "image_id"),
+    "image-not-finite": ("image_id", float("inf"), "image_id"),
+    "image-true": ("image_id", True, "image_id"),
+    "image-of-other-digits": ("image_id", "\u0667", "image_id"),
+    "category-text": ("category_id", "person", "category"),
     "image-a-list": ("image_id", [7], "image_id"),
     "category-a-list": ("category_id", [1], "category"),
     "id-missing": ("id", None, "identity"),
@@ -50,6 +57,13 @@ NOT_SAID = {  # a record's key and value -> the field that is then None
 def test_what_the_format_does_not_allow_is_not_said(case):
     key, value, field = NOT_SAID[case]
     assert getattr(record_from({**GOOD, key: value}), field) is None
+
+
+@pytest.mark.parametrize("written", [7, 7.0, "7", "007"], ids=repr)
+def test_whole_numbers_are_taken_as_tools_write_them(written):
+    record = record_from({**GOOD, "id": written, "image_id": written, "category_id": written})
+    assert (record.identity, record.image_id, record.category) == (7, 7, 7)
+    assert image_from({"id": written, "file_name": "a.jpg", "width": written, "height": 8.0}).size_wh == (7, 8)
 
 
 PERSONS = {  # categories -> ids of persons
@@ -79,7 +93,7 @@ def test_images_have_an_id_and_a_name():
     image = image_from({"id": 3, "file_name": "a.jpg", "width": 4, "height": 2, "crowdIndex": 0.5})
     assert (image.identity, image.file_name, image.size_wh, image.crowd_index) == (3, "a.jpg", (4, 2), 0.5)
     assert image_from({"id": 3, "file_name": "a.jpg", "width": 0, "height": 2}).size_wh is None
-    assert image_from({"id": "3", "file_name": "a.jpg"}) is None and image_from({"id": 3, "file_name": ""}) is None
+    assert image_from({"id": "c", "file_name": "a.jpg"}) is None and image_from({"id": 3, "file_name": ""}) is None
 
 
 REFUSED = {

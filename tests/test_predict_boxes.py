@@ -82,30 +82,14 @@ BAD_BOX_FILES = {
         {"images": [{"id": 1}]},
         r"images\[0\] must have .* text 'file_name' \(got 1, None\)",
     ),
-    "result without image": (
-        "b.json",
-        [{"bbox": [0, 0, 1, 1]}],
-        r"\[0\]: key 'image_id' must be a whole number \(got None\)",
-    ),
-    "three numbers": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1]}], r"'bbox' must be x, y, width, height"),
-    "texts": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, "2"]}], r"'bbox' must be x, y, width, height"),
     "not a table": ("b.json", [7], "detections must be a list of tables"),
     "images a number": ("b.json", {"images": 5}, "key 'images' must be a list of tables"),
     "annotation not a table": ("b.json", {"images": [], "annotations": [7]}, "'annotations' must be a list of tables"),
-    "score null": ("b.json", [{"image_id": 1, "bbox": [0, 0, 1, 1], "score": None}], r"'score' must be .* \(got None"),
-    "unlisted image": (
-        "b.json",
-        {"images": [], "annotations": [{"iscrowd": 1}, {"image_id": 9, "bbox": [0, 0, 1, 1]}]},
-        r"annotations\[1\] is of image 9, which 'images' does not list",
-    ),
     "csv without header": (
         "b.csv",
         "0.png,1,2,3,4\n",
         "header line must name file, x1, y1, x2, y2 .* missing: file, x1",
     ),
-    "csv with a word": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2,three,4\n", r"line 2: could not convert .*'three'"),
-    "csv cut short": ("b.csv", "file,x1,y1,x2,y2\n0.png,1,2\n", "line 2: "),
-    "csv cut short of its file": ("b.csv", "x1,y1,x2,y2,file\n1,2,3,4\n", "line 2: column 'file' is empty"),
 }
 
 
@@ -135,6 +119,26 @@ BAD_ROWS = {  # a boxes file of three images, the bad one among them -> what is 
     "no width, json": ("b.json", [[5, 5, 0, 9], [1, 2, 30, 40]], "[0]: the box has no area"),
     "NaN, json": ("b.json", [[1, 2, 30, 40], [5, float("nan"), 1, 9]], "[1]: the box must be finite"),
     "vast, json": ("b.json", [[1, 2, 30, 40], [5, 10**400, 1, 9]], "[1]: the box must be finite"),
+    "three numbers, json": ("b.json", [[1, 2, 30, 40], [0, 0, 1]], "[1]: 'bbox' must be x, y, width, height"),
+    "texts, json": ("b.json", [[1, 2, 30, 40], [0, 0, 1, "2"]], "[1]: 'bbox' must be x, y, width, height"),
+    "none, json": ("b.json", [[1, 2, 30, 40], None], "[1]: 'bbox' must be x, y, width, height (got None)"),
+    "a word, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2\n1.png,1,2,three,4\n1.png,1,2,31,42\n",
+        "line 2: could not convert string to float: 'three'; all columns but file are numbers",
+    ),
+    "cut short, csv": ("b.csv", "file,x1,y1,x2,y2\n1.png,1,2,31,42\n1.png,1,2\n", "line 3: could not convert"),
+    "empty cells, csv": ("b.csv", "file,x1,y1,x2,y2\n1.png,1,2,31,42\n1.png,,,,\n", "line 3: could not convert"),
+    "half a frame, csv": (
+        "b.csv",
+        "file,x1,y1,x2,y2,frame\n1.png,1,2,31,42,0\n1.png,1,2,31,42,0.5\n",
+        "line 3: a frame must be a whole number (got '0.5')",
+    ),
+    "without its file, csv": (
+        "b.csv",
+        "x1,y1,x2,y2,file\n1,2,31,42,1.png\n1,2,31,42\n",
+        "line 3: column 'file' is empty; every line names its image",
+    ),
 }
 
 
@@ -147,6 +151,111 @@ def test_a_row_that_is_no_box_is_left_out_and_counted(small_engine, photos, tmp_
     assert f"boxes file '{boxes}'" in caplog.text and message in caplog.text
     assert f"1 row of '{boxes}' left out: no box" in caplog.text
     assert [line["boxes"] for line in lines_of(lines)] == [[], [[1, 2, 31, 42]], []]
+
+
+def result(image, box=(1, 2, 30, 40), **more):
+    return {"image_id": image, "category_id": 1, "bbox": list(box), "score": 0.9, **more}
+
+
+UNPLACED = {  # entry among good ones -> what is told of it
+    "no image": ([result(1), result(None)], "[1]: key 'image_id' must be that of an image of the file (got None)"),
+    "score null": ([result(1), result(1, score=None)], "[1]: 'score' must be a number, or left out (got None)"),
+    "unlisted image": (
+        {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [result(1), result(9)]},
+        "annotations[1]: key 'image_id' must be that of an image of the file (got 9)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNPLACED.values(), ids=UNPLACED)
+def test_an_entry_that_is_of_no_image_is_left_out_and_counted(small_engine, photos, tmp_path, caplog, content, message):
+    boxes = write(tmp_path / "b.json", content)
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 1
+    assert message in caplog.text and "1 row of" in caplog.text
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[], [[1, 2, 31, 42]], []]
+
+
+AS_TOOLS_WRITE = {  # results -> remark, or none
+    "category 0": ([result(1, category_id=0)], "the only category is 0: its records are taken for persons"),
+    "categories from 0": (
+        [result(1, category_id=0), result(0, category_id=1)],
+        "categories count from 0: its records are taken for persons",
+    ),
+    "other categories": ([result(1), result(0, category_id=7)], "1 record of categories that are no person's left out"),
+    "numbers as decimals": ([result(1.0, category_id=1.0)], ""),
+    "numbers as texts": ([result("1", category_id="1")], ""),
+    "stems": ([result("0001")], ""),
+}
+
+
+@pytest.mark.parametrize(("content", "remark"), AS_TOOLS_WRITE.values(), ids=AS_TOOLS_WRITE)
+def test_results_are_taken_as_tools_write_them(small_engine, photos, tmp_path, caplog, content, remark):
+    boxes = write(tmp_path / "b.json", content)
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[], [[1, 2, 31, 42]], []]
+    assert remark in caplog.text and (remark or "boxes file" not in caplog.text)
+
+
+def test_results_name_pictures_by_their_stems(small_engine, photos, tmp_path):
+    (photos / "1.png").rename(photos / "night-1.png")
+    boxes = write(tmp_path / "b.json", [result("night-1")])
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p", "--coco", tmp_path / "c") == 0
+    assert [len(line["boxes"]) for line in lines_of(tmp_path / "p")] == [0, 0, 1]
+
+
+def test_boxes_of_other_pictures_are_refused_with_a_name_from_each_side(small_engine, photos, tmp_path, capsys):
+    images = [{"id": number, "file_name": f"upload/4/cb06-{number}.png"} for number in range(3)]
+    boxes = write(tmp_path / "b.json", {"images": images, "annotations": [result(1)]})
+    assert predict(small_engine, photos, "--boxes", boxes, "--coco", tmp_path / "r.json") == 1
+    told = capsys.readouterr().err
+    assert f"is of other pictures: it names 'upload/4/cb06-0.png', and the sources '{photos}/0.png'" in told
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_boxes_that_no_frame_asked_for_are_counted(small_engine, clip, tmp_path, caplog):
+    boxes = write(
+        tmp_path / "b.csv", "frame,file,x1,y1,x2,y2\n1,clip.avi,1,2,31,42\n7,clip.avi,5,6,35,46\n8,clip.avi,5,6,35,46\n"
+    )
+    assert predict(small_engine, clip, "--boxes", boxes) == 0
+    assert "2 boxes are of no frame that was read (such as frame 7 of 'clip.avi' in" in caplog.text
+
+
+def test_boxes_of_which_no_frame_asked_for_any_are_an_error(small_engine, clip, tmp_path, caplog):
+    boxes = write(tmp_path / "b.csv", "frame,file,x1,y1,x2,y2\n5,clip.avi,1,2,31,42\n")
+    assert predict(small_engine, clip, "--boxes", boxes) == 1
+    assert "no box of" in caplog.text and "check names, and frames from 0" in caplog.text
+
+
+def test_frames_may_be_written_as_decimals(small_engine, clip, tmp_path):
+    boxes = write(tmp_path / "b.csv", "frame,file,x1,y1,x2,y2\n3.0,clip.avi,1,2,31,42\n")
+    assert predict(small_engine, clip, "--boxes", boxes, "--jsonl", tmp_path / "p") == 0
+    assert [len(line["boxes"]) for line in lines_of(tmp_path / "p")] == [0, 0, 0, 1, 0]
+
+
+OTHER_UNITS = {
+    "shares, json": ("b.json", [result(1, (0.1, 0.2, 0.3, 0.4)), result(2, (0.5, 0.5, 0.1, 0.2))], "0.3 x 0.4"),
+    "shares, csv": ("b.csv", "file,x1,y1,x2,y2\n1.png,0.1,0.2,0.4,0.6\n", "such as 0.3 x 0.4"),
+    "corners, with sizes": (
+        "b.json",
+        {
+            "images": [{"id": 1, "file_name": "1.png", "width": 120, "height": 90}],
+            "annotations": [result(1, (70, 20, 110, 80))],
+        },
+        r"leave their picture \(such as one to 180, 100 in one of 120 x 90\); they look like x1, y1, x2, y2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), OTHER_UNITS.values(), ids=OTHER_UNITS)
+def test_boxes_in_other_units_are_noticed(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=message):
+        boxes_from_file(write(tmp_path / name, content))
+
+
+def test_boxes_that_leave_their_frames_are_noticed(small_engine, photos, tmp_path, caplog):
+    boxes = write(tmp_path / "b.json", [result(1, (70, 20, 110, 80)), result(2, (50, 20, 100, 80))])
+    assert predict(small_engine, photos, "--boxes", boxes) == 0
+    assert "2 of 2 boxes of" in caplog.text and "leave their frame; see that they are x, y, width" in caplog.text
 
 
 def test_bad_rows_of_other_images_are_nobodys_fault(small_engine, photos, tmp_path):

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 log = logging.getLogger("sdk.predict")
-NAMED = 5  # bad rows of a boxes file that are told one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     pictures = _pictures_of(sources, arguments.save)
     _refuse_overwriting(arguments, sources, pictures)
-    boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold) if arguments.boxes else None
+    boxes = None
+    if arguments.boxes:
+        boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold)
     job = _Job(arguments, sources, pictures, boxes)
     with _alone(arguments):
         try:
@@ -181,20 +182,22 @@ class _Job:
         pictures: dict[Source, Path],
         boxes: BoxFile | None,
     ) -> None:
+        from sdk.cli._asked import AskedBoxes
+
         self._arguments = arguments
-        self._boxes = boxes
+        self._boxes = None if boxes is None else AskedBoxes(boxes, sources)
         self._pictures = pictures
         self._ids = _ImageIds(sources, boxes)
         self._sources = sources
         self._results: list[dict[str, Any]] = []
         self._lines: PartFile | None = None
         self._video: VideoFile | None = None  # the annotated one that is being written
-        self._frames = self._persons = self._without_boxes = self._bad_boxes = self._damaged = 0
+        self._frames = self._persons = self._damaged = 0
         self._unreadable: list[str] = []
 
     @property
     def failed(self) -> bool:
-        return bool(self._unreadable or self._bad_boxes or self._damaged)
+        return bool(self._unreadable or self._damaged) or (self._boxes is not None and self._boxes.failed)
 
     def outputs(self) -> ExitStack:
         """Open what is written over the whole run."""
@@ -236,12 +239,10 @@ class _Job:
         """Write the COCO results, and say on the log what was done."""
         if self._arguments.coco:
             write_text(self._arguments.coco, json.dumps(self._results))
-        if self._without_boxes:
-            log.warning("%d of %d frames are not in %s", self._without_boxes, self._frames, self._arguments.boxes)
+        if self._boxes is not None:
+            self._boxes.report()
         persons, frames, sources = self._persons, self._frames, len(self._sources)
         log.info("%s in %s of %s", counted(persons, "person"), counted(frames, "frame"), counted(sources, "source"))
-        if self._bad_boxes:
-            log.error("%s of '%s' left out: no box", counted(self._bad_boxes, "row"), self._arguments.boxes)
         if self._damaged:
             log.error("%s passed over: damaged", counted(self._damaged, "frame"))
         if self._unreadable:
@@ -257,24 +258,12 @@ class _Job:
         log.error("interrupted after %s; lost: %s", counted(self._frames, "frame"), ", ".join(lost) or "nothing")
 
     def _poses(self, estimate: PoseEstimator, source: Source, frame: SourceFrame) -> Poses:
-        boxes, scores = self._boxes_of(source, frame.number)
+        boxes, scores = (None, None) if self._boxes is None else self._boxes.of(source, frame)
         try:
             poses = estimate(frame.picture, boxes, box_scores=scores)
         except InputError as error:
             raise InputError(f"frame {frame.number}: {error}") from error
         return poses if source.kind == "video" else replace(poses, track_ids=None)
-
-    def _boxes_of(self, source: Source, index: int) -> tuple[Any, Any]:
-        """What the boxes file says of a frame; None and None where there is none to ask."""
-        if self._boxes is None:
-            return None, None
-        for reason in self._boxes.refused_of(source.path, index):
-            self._bad_boxes += 1
-            if self._bad_boxes <= NAMED:
-                log.warning("%s; the row is left out", reason)
-        found = self._boxes.of(source.path, index)
-        self._without_boxes += found is None
-        return ((), ()) if found is None else found
 
     def _record(self, source: Source, frame: SourceFrame, poses: Poses) -> None:
         self._frames += 1

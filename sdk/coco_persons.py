@@ -1,0 +1,70 @@
+"""Which records of COCO's files are of persons, and of which picture, by one rule for every verb; what is told of it.
+
+Tool kits write results in their own ways: categories that count from 0, file stems for image ids. Such are taken, with
+a remark; what is left out is counted. Nothing here opens a file.
+
+    records, remarks = persons_among(records, persons={1})              # None where a record is no person's
+    records, remarks = of_pictures(records, names={785: "000785.jpg"})
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+
+from sdk.coco import CocoRecord
+from sdk.wording import counted
+
+__all__ = ["of_pictures", "persons_among", "stem_key"]
+
+MaybeRecord = CocoRecord | None
+
+
+def persons_among(records: Sequence[CocoRecord], persons: Collection[int]) -> tuple[list[MaybeRecord], tuple[str, ...]]:
+    """The records of persons in their places, None for others; and remarks.
+
+    COCO's categories count from 1. Where one is 0, they count from 0, and persons are 0. `persons` empty: all are.
+    """
+    categories = {record.category for record in records} - {None}
+    from_zero = bool(persons) and 0 in categories and 0 not in persons
+    if not from_zero:
+        found: list[MaybeRecord] = [record if record.is_person(persons) else None for record in records]
+        return found, _left_out(found, categories)
+    name = next(iter(persons)) if len(persons) == 1 else None
+    found = [replace(r, category=name) if r.category in (0, None) else None for r in records]
+    told = "the only category is 0" if categories == {0} else "categories count from 0"
+    return found, (f"{told}: its records are taken for persons", *_left_out(found, categories))
+
+
+def of_pictures(records: Sequence[CocoRecord], names: Mapping[int, str]) -> tuple[list[CocoRecord], tuple[str, ...]]:
+    """The records with the ids of their pictures, which have these file names; and remarks.
+
+    An id is what it says, or, where more pictures are found so, the stem of a file name.
+    """
+    counts = Counter(stem_key(PurePath(name).stem) for name in names.values())
+    stems = {key: number for number, name in names.items() if counts[key := stem_key(PurePath(name).stem)] == 1}
+    by_stem = [stems.get(_given(record)) for record in records]
+    if sum(place is not None for place in by_stem) <= sum(record.image_id in names for record in records):
+        return list(records), ()
+    example = next(number for number in by_stem if number is not None)
+    remark = f"image ids are taken for the stems of file names (such as that of '{names[example]}')"
+    return [replace(record, image_id=place) for record, place in zip(records, by_stem, strict=True)], (remark,)
+
+
+def stem_key(stem: str) -> int | str:
+    """A file's stem, or the number that it is: 000785 is 785."""
+    return int(stem) if stem.isascii() and stem.isdecimal() else stem
+
+
+def _given(record: CocoRecord) -> int | str:
+    return stem_key(record.image_stem) if record.image_id is None else record.image_id
+
+
+def _left_out(found: Sequence[MaybeRecord], categories: Collection[int | None]) -> tuple[str, ...]:
+    lost = sum(record is None for record in found)
+    if not lost:
+        return ()
+    listed = ", ".join(map(str, sorted(c for c in categories if c is not None)[:5]))
+    return (f"{counted(lost, 'record')} of categories that are no person's left out (there are {listed})",)
