@@ -8,17 +8,22 @@ with whole_file(Path("curves.png")) as temporary:
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from sdk.errors import OutputError
 
 __all__ = ["check_place", "finished_name", "refusal", "whole_file", "write_bytes", "write_text"]
 
+log = logging.getLogger(__name__)
 PART = ".part."
+LETTERS = 8  # random ones, before it
 # What a write to an open file fails with; it names no file. None: a library's own OSError, which says nothing more.
 WRITE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None)
 
@@ -27,19 +32,19 @@ WRITE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None)
 def whole_file(path: Path, *, private: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
 
-    It keeps the ending of `path`, by which some writers choose a format. Missing folders are made. `private`: for the
-    owner's eyes alone; the block then opens a file that is there, empty. An OSError of writing, a full disk above all,
-    becomes an OutputError; one that names another file is left as it is.
+    It keeps the ending of `path`, by which some writers choose a format. Missing folders are made. The block opens a
+    file that is there, empty; `private`: for the owner's eyes alone. An OSError of writing, a full disk above all,
+    becomes an OutputError; one that names another file is left as it is. What a killed run left of this name goes.
     """
-    temporary = path.parent / f".{secrets.token_hex(4)}{PART}{path.name}"
+    temporary = path.parent / f".{secrets.token_hex(LETTERS // 2)}{PART}{path.name}"
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        if private:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield temporary
-        temporary.replace(path)
+        _sweep(path)
+        with _claimed(temporary, 0o600 if private else 0o666):
+            yield temporary
+            temporary.replace(path)
     except OSError as error:
         if not _is_of_writing(error, path, temporary):
             raise
@@ -55,7 +60,7 @@ def check_place(path: Path) -> None:
     """
     try:
         folder = next(parent for parent in path.absolute().parents if parent.exists())  # the root always is
-        attempt = folder / f".{secrets.token_hex(4)}{PART}{path.name}"
+        attempt = folder / f".{secrets.token_hex(LETTERS // 2)}{PART}{path.name}"
         os.close(os.open(attempt, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise refusal(path, error) from error
@@ -70,7 +75,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`text` as a file, in UTF-8."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # a file's name may hold bytes that are no text
 
 
 def refusal(path: Path, error: OSError) -> OutputError:
@@ -81,6 +86,43 @@ def refusal(path: Path, error: OSError) -> OutputError:
 def finished_name(name: str) -> str:
     """The name that a file, perhaps left behind unfinished by a killed process, was to have."""
     return name.partition(PART)[2] or name
+
+
+@contextmanager
+def _claimed(temporary: Path, mode: int) -> Iterator[None]:
+    """An empty file, locked while the block runs: what is locked is not swept, and a killed run's lock is gone."""
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+    try:
+        with suppress(OSError):  # some network file systems know no locks; nothing is swept there either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed runs left of `path`."""
+    for name in _left_in(path.parent).get(path.name, ()):
+        left = path.parent / name
+        with suppress(OSError):  # it is gone, or not ours
+            handle = os.open(left, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: another run is at work
+                left.unlink()
+                log.info("removed '%s', left by a run that was killed", left)
+            finally:
+                os.close(handle)
+
+
+@lru_cache(maxsize=64)
+def _left_in(folder: Path) -> Mapping[str, list[str]]:
+    """Unfinished files by the name they were to have, as this process first found the folder: it looks once."""
+    left: dict[str, list[str]] = {}
+    with suppress(OSError):  # it may be written but not looked into
+        for name in (entry.name for entry in folder.iterdir()):
+            if name[:1] == "." and name[1 + LETTERS :].startswith(PART):
+                left.setdefault(finished_name(name), []).append(name)
+    return left
 
 
 def _is_of_writing(error: OSError, path: Path, temporary: Path) -> bool:

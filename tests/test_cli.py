@@ -1,7 +1,9 @@
 """The command line's end: exit statuses, and what is said when standard output or standard error cannot be written."""
 
 import argparse
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +44,18 @@ STATUSES = {
         "`sdk doctor` names the mend\n",
     ),
     "misused": (raising(UsageError("name an engine")), 2, "sdk models: name an engine\n"),
-    "interrupted": (raising(KeyboardInterrupt()), 1, "sdk models: interrupted; nothing half-written was left\n"),
+    "a file that nobody foresaw": (
+        raising(PermissionError(13, "Permission denied", "/data/a.json")),
+        1,
+        "sdk models: '/data/a.json' cannot be used (Permission denied); check the path and its rights\n",
+    ),
+    "a fault that nobody foresaw": (
+        raising(TypeError("'int' is no 'str'\nand more")),
+        1,
+        "sdk models: TypeError: 'int' is no 'str'; this is a fault of the SDK or of a library it uses: --debug shows "
+        "where, please report it\n",
+    ),
+    "interrupted": (raising(KeyboardInterrupt()), 1, "sdk models: interrupted; no result was left half-written\n"),
 }
 
 
@@ -93,3 +106,30 @@ def test_a_stream_that_takes_nothing_is_told_in_one_sentence(words, status, said
     line = f"{shlex.quote(sys.executable)} {unbuffered} -c {shlex.quote(PROGRAM)} {words}"
     done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+def test_the_last_wall_names_the_files_that_were_given(monkeypatch, capsys):
+    def run(arguments):
+        arguments.boxes = Path("boxes.json")
+        raise RecursionError
+
+    monkeypatch.setattr(cli, "import_module", verb(run))
+    assert cli.main(["models"]) == 1
+
+    assert "sdk models: RecursionError: no words (files given: 'boxes.json'); this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_results_reach_an_output_that_lacks_their_letters(encoding):
+    code = "import sys\nfrom sdk.cli._stdout import guarded_stdout\nwith guarded_stdout(): print('2 × 3 \\udcff')"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
+    assert run.stdout == (b"2 \\xd7 3" if encoding == "ascii" else "2 × 3".encode()) + b" \\udcff\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_supervisor_stops_it_as_ctrl_c_does(monkeypatch, capsys, number):
+    monkeypatch.setattr(cli, "import_module", verb(lambda _: signal.raise_signal(number)))
+    assert cli.main(["models"]) == 1
+    assert capsys.readouterr().err == "sdk models: interrupted; no result was left half-written\n"

@@ -397,7 +397,7 @@ def test_ctrl_c_leaves_what_was_there(run, folder, there):
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 1
-    assert "interrupted; nothing half-written was left" in rest
+    assert "interrupted; no result was left half-written" in rest
     assert "Traceback" not in rest
     assert left(folder) == before
     if there:

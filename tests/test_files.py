@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sdk import files as files_module
 from sdk.errors import OutputError
-from sdk.files import finished_name, whole_file
+from sdk.files import finished_name, whole_file, write_text
 from tests.support.full_disk import full_disk
 from tests.support.threads import in_threads
 
@@ -132,3 +133,30 @@ def test_the_name_an_unfinished_file_was_to_have(tmp_path):
     with whole_file(tmp_path / "table.json") as temporary:
         temporary.write_text("")
     assert finished_name(temporary.name) == finished_name("table.json") == "table.json"
+
+
+def test_what_a_killed_run_left_of_this_name_goes_and_what_others_write_stays(tmp_path):
+    mine, another, hand_made = (
+        tmp_path / name for name in (".0badcafe.part.report", ".0badcafe.part.report2", ".part.report")
+    )
+    for path in (mine, another, hand_made):
+        path.write_text("half")
+    with whole_file(tmp_path / "report") as first:
+        files_module._left_in.cache_clear()  # as another process looks
+        with whole_file(tmp_path / "report") as second:
+            assert first.exists() and second.exists()
+    assert names_in(tmp_path) == [another.name, hand_made.name, "report"]
+
+
+def test_a_link_or_a_pipe_of_such_a_name_is_left_alone(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".0badcafe.part.report").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / ".1badcafe.part.report")
+    write_text(tmp_path / "report", "new")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert names_in(tmp_path / "") and (tmp_path / "report").read_text() == "new"
+
+
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path):
+    write_text(tmp_path / "report", os.fsdecode(b"photo \xff"))
+    assert (tmp_path / "report").read_text() == "photo \\udcff"

@@ -17,6 +17,7 @@ from pathlib import Path
 from sdk import __version__
 from sdk.cli._stdout import StdoutError, guarded_stdout
 from sdk.errors import SdkError, UsageError
+from sdk.interrupts import stopping_alike
 
 __all__ = ["VERBS", "main"]
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("sdk: standard output is closed; send it to a file, or to /dev/null", file=sys.stderr)
         return 1
     try:
-        with guarded_stdout():
+        with stopping_alike(), guarded_stdout():
             return _status_of(words)
     except StdoutError as error:
         if not error.reader_left:  # as in `sdk models | head`: the reader has what it wanted
@@ -72,8 +73,27 @@ def _status_of(words: list[str]) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print(f"sdk {arguments.verb}: interrupted; nothing half-written was left", file=sys.stderr)
+        print(f"sdk {arguments.verb}: interrupted; no result was left half-written", file=sys.stderr)
         return 1
+    except StdoutError:
+        raise
+    except Exception as error:  # the last wall: what no module of the SDK has put into words
+        if arguments.debug:
+            raise
+        print(f"sdk {arguments.verb}: {_unforeseen(error, arguments)}", file=sys.stderr)
+        return 1
+
+
+def _unforeseen(error: Exception, arguments: argparse.Namespace) -> str:
+    """An error that has no words of its own, with the file that it names, else with those that were given."""
+    if isinstance(error, OSError) and isinstance(error.filename, (str, bytes)):
+        return f"'{os.fsdecode(error.filename)}' cannot be used ({error.strerror}); check the path and its rights"
+    given = ", ".join(f"'{value}'" for value in vars(arguments).values() if isinstance(value, Path))
+    told = f"{type(error).__name__}: {str(error).partition(chr(10))[0] or 'no words'}"
+    return (
+        f"{told}{f' (files given: {given})' if given else ''}; this is a fault of the SDK or of a library it uses: "
+        "--debug shows where, please report it"
+    )
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

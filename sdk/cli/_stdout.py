@@ -46,9 +46,14 @@ class _Guard:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            return self._stream.write(self._writable(text))
         except OSError as fault:
             raise StdoutError(fault) from fault
+
+    def _writable(self, text: str) -> str:
+        """`text` with \\x.. for letters that the stream's encoding lacks, as stderr has it."""
+        encoding = self._stream.encoding or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def flush(self) -> None:
         try:

@@ -9,12 +9,10 @@ Not the engine folder (`sdk.toolchain.engine`) and not TensorRT's API (`sdk.trt`
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +23,7 @@ from sdk import trt
 from sdk.cuda_devices import cuda_devices
 from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMemoryError, OutputError
 from sdk.files import write_bytes
+from sdk.interrupts import stop_handled_by
 from sdk.manifest import BATCH_RULE, DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
 
@@ -227,7 +226,7 @@ def _interruptible(work: Callable[[], T], stop: Callable[[], None]) -> T:
         pressed.set()
         stop()
 
-    with _handling_sigint(on_ctrl_c), ThreadPoolExecutor(1, thread_name_prefix="compile") as executor:
+    with stop_handled_by(on_ctrl_c), ThreadPoolExecutor(1, thread_name_prefix="compile") as executor:
         future = executor.submit(work)
         fault = future.exception()
     if pressed.is_set():
@@ -235,18 +234,6 @@ def _interruptible(work: Callable[[], T], stop: Callable[[], None]) -> T:
     if fault is not None:
         raise fault
     return future.result()
-
-
-@contextmanager
-def _handling_sigint(handler: Callable[..., None]) -> Iterator[None]:
-    """`handler` for SIGINT while the block runs; nothing outside the main thread, or where SIGINT is ignored."""
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
-    previous = signal.signal(signal.SIGINT, handler) if mine else None
-    try:
-        yield
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, previous)
 
 
 class _ProgressBar:
