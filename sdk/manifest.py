@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.errors import EngineError, RecipeError
-from sdk.reading import TABLE_BYTES, json_from_file
+from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.strict import Within, strict_from_table, table_from
 
@@ -29,6 +29,7 @@ __all__ = [
     "GRAPH_NAME",
     "KERNEL_CACHE_GLOB",
     "MANIFEST_NAME",
+    "OPENINGS",
     "BatchRange",
     "CalibrationNote",
     "CompilerNote",
@@ -45,6 +46,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "engine.json"
 GRAPH_NAME = "network.onnx"
+OPENINGS = 5  # a build takes seconds and a reading milliseconds: a second one meets no second build
 KERNEL_CACHE_GLOB = "kernels-*.cache"
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -134,6 +136,12 @@ class Engine:
 
     folder: Path
     manifest: Manifest
+    state: object = field(default=None, compare=False, repr=False)  # of the manifest's file when it was read
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether another build has taken the folder since: its files are no longer those that were verified."""
+        return self.state is not None and _state_of(self.folder) != self.state
 
     @property
     def graph_path(self) -> Path:
@@ -146,17 +154,43 @@ class Engine:
 
 
 def open_engine(folder: Path) -> Engine:
-    """The engine in `folder`, its manifest read strictly and every file's sha256 checked. EngineError otherwise."""
+    """The engine in `folder`, its manifest read strictly and every file's sha256 checked. EngineError otherwise.
+
+    A rebuild may put another engine in its place meanwhile: then that one is read.
+    """
+    for _ in range(OPENINGS):
+        state = _state_of(folder)
+        try:
+            engine = _read_engine(folder, state)
+        except EngineError:
+            if _state_of(folder) == state:
+                raise
+            continue
+        if not engine.rebuilt:
+            return engine
+    raise EngineError(f"engine '{folder}' is being rebuilt again and again; open it when that has ended")
+
+
+def _read_engine(folder: Path, state: object) -> Engine:
     path = folder / MANIFEST_NAME
-    if not path.is_file():
+    if kind_of(path, "engine manifest", EngineError) != "file":
         source = f" RECIPE --onnx {folder}" if folder.suffix == ".onnx" else ""
         raise EngineError(
             f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"
         )
     table = json_from_file(path, "manifest", EngineError, "build the engine again", largest=TABLE_BYTES)
-    engine = Engine(folder, manifest_from_table(table, str(path)))
+    engine = Engine(folder, manifest_from_table(table, str(path)), state)
     _verify_files(engine)
     return engine
+
+
+def _state_of(folder: Path) -> object:
+    """What changes when a build takes the folder; None where there is no manifest."""
+    try:
+        found = (folder / MANIFEST_NAME).stat()
+    except (OSError, ValueError):  # ValueError: a zero byte in the path
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def manifest_from_table(table: Any, where: str) -> Manifest:
@@ -218,11 +252,17 @@ def _verify_files(engine: Engine) -> None:
         path = engine.folder / name
         if Path(name).name != name:
             raise EngineError(f"{engine.folder / MANIFEST_NAME}: file names must not leave the folder (got '{name}')")
-        if not path.is_file():
+        if kind_of(path, f"engine '{engine.folder}': file", EngineError) != "file":
             raise EngineError(
                 f"engine '{engine.folder}': file '{name}' is missing; copy it again or rebuild the engine"
             )
-        found = sha256_of_file(path)
+        try:
+            found = sha256_of_file(path)
+        except OSError as error:
+            raise EngineError(
+                f"engine '{engine.folder}': file '{name}' cannot be read ({error.strerror or error}); check its "
+                "rights, or copy it again"
+            ) from error
         if found != expected:
             raise EngineError(
                 f"engine '{engine.folder}': file '{name}' was altered (sha256 {found[:12]}…, manifest says "

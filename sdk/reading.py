@@ -15,11 +15,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +35,7 @@ __all__ = [
     "csv_from_file",
     "json_from_file",
     "json_from_text",
+    "kind_of",
     "toml_from_file",
 ]
 
@@ -121,6 +123,18 @@ def bytes_from_file(path: Path, what: str, error: Errors, mend: str = CHECK_FORM
     if len(data) > largest:
         raise error(f"{what} '{path}' is longer than {largest >> 20} MiB; {mend}")
     return data
+
+
+def kind_of(path: Path, what: str, error: Errors) -> Literal["file", "folder", "other"] | None:
+    """What is at `path`, links followed; None for nothing. `error` where the system does not say."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as fault:  # ValueError: a zero byte in the path
+        told = fault.strerror if isinstance(fault, OSError) else fault
+        raise error(f"{what} '{path}' cannot be reached ({told}); check the path and its rights") from fault
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def _rows(

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from sdk.errors import EngineError
+from sdk.interrupts import stopping_alike
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
@@ -275,7 +276,13 @@ def test_a_full_disk_leaves_what_was_there(folder, monkeypatch, fails_on, before
     assert open_engine(folder).manifest.key == before if before else not folder.exists()
 
 
-def test_an_engine_that_cannot_be_moved_into_place_leaves_the_old_one(folder, monkeypatch):
+@pytest.fixture
+def in_two_steps(monkeypatch):
+    """A system that knows no exchange of two names."""
+    monkeypatch.setattr(engine_module, "_exchanged", lambda one, other: False)
+
+
+def test_an_engine_that_cannot_be_moved_into_place_leaves_the_old_one(folder, monkeypatch, in_two_steps):
     written(folder, "k0")
     real = Path.rename
 
@@ -356,6 +363,7 @@ def replace_and_die(folder):
             os.kill(os.getpid(), signal.SIGKILL)
 
     Path.rename = rename
+    engine_module._exchanged = lambda one, other: False
     with engine_lock(folder):
         written(folder, "k1")
 
@@ -381,7 +389,7 @@ def test_where_nothing_was_moved_aside_nothing_is_recovered(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_between_the_two_renames_puts_the_old_engine_back(folder, monkeypatch):
+def test_an_interrupt_between_the_two_renames_puts_the_old_engine_back(folder, monkeypatch, in_two_steps):
     written(folder, "k0")
     real = Path.rename
 
@@ -398,7 +406,7 @@ def test_an_interrupt_between_the_two_renames_puts_the_old_engine_back(folder, m
 
 
 @pytest.mark.parametrize("before", [None, "k0"], ids=["nothing there", "an engine there"])
-def test_names_reach_the_disk_before_and_after_the_rename(folder, monkeypatch, before):
+def test_names_reach_the_disk_before_and_after_the_rename(folder, monkeypatch, in_two_steps, before):
     if before:
         written(folder, before)
     deeds, sync, rename = [], engine_module._sync_folder, Path.rename
@@ -407,6 +415,92 @@ def test_names_reach_the_disk_before_and_after_the_rename(folder, monkeypatch, b
     written(folder)
     assert deeds[0] == engine_module.PARTIAL
     assert deeds[-2:] == ["rename", folder.parent.suffix]
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP], ids=errno.errorcode.get)
+def test_where_no_exchange_is_known_it_is_two_steps(folder, monkeypatch, fault):
+    written(folder, "k0")
+    monkeypatch.setattr(engine_module.ctypes, "get_errno", lambda: fault)
+    monkeypatch.setattr(engine_module, "RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows
+    assert written(folder, "k1").manifest.key == "k1"
+    assert left_beside(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_stop_while_the_engine_is_put_in_place_waits_and_leaves_nothing(folder, monkeypatch, number):
+    written(folder, "k0")
+    real = engine_module._exchanged
+
+    def stopped(one, other):
+        signal.raise_signal(number)
+        return real(one, other)
+
+    monkeypatch.setattr(engine_module, "_exchanged", stopped)
+    with pytest.raises(KeyboardInterrupt), stopping_alike():
+        written(folder, "k1")
+    assert open_engine(folder).manifest.key == "k1"
+    assert left_beside(folder) == []
+
+
+def rebuild_again_and_again(folder, stop):
+    number = 0
+    while not stop.is_set():
+        number += 1
+        written(folder, f"k{number}")
+
+
+def test_readers_find_a_whole_engine_during_rebuilds(folder):
+    written(folder, "k0")
+    stop = multiprocessing.get_context("spawn").Event()
+    builder = multiprocessing.get_context("spawn").Process(target=rebuild_again_and_again, args=(folder, stop))
+    builder.start()
+    try:
+        keys = [open_engine(folder).manifest.key]
+        until = time.monotonic() + 30
+        while len(set(keys)) < 20 and time.monotonic() < until:
+            keys.append(open_engine(folder).manifest.key)
+    finally:
+        stop.set()
+        builder.join()
+    assert len(set(keys)) >= 20, f"{len(keys)} openings saw {len(set(keys))} engines"
+
+
+def test_an_engine_that_was_rebuilt_says_so(folder):
+    engine = written(folder, "k0")
+    assert not engine.rebuilt
+    written(folder, "k1")
+    assert engine.rebuilt and not open_engine(folder).rebuilt
+
+
+def itself(folder):
+    link = folder.parent / "loop"
+    link.symlink_to(link)
+    return link
+
+
+UNREACHABLE = {
+    "a name of 300 letters": (lambda folder: folder.parent / ("x" * 300), "cannot be reached .File name too long"),
+    "a zero byte": (lambda folder: folder / "a\0b", "cannot be reached .embedded null byte"),
+    "a link to itself": (itself, "cannot be reached .Too many levels of symbolic links"),
+}
+
+
+@pytest.mark.parametrize(("place", "message"), UNREACHABLE.values(), ids=UNREACHABLE)
+def test_a_folder_that_cannot_be_reached_is_told(folder, place, message):
+    with pytest.raises(EngineError, match=message):
+        open_engine(place(folder))
+
+
+def test_a_file_that_cannot_be_read_is_told(folder, monkeypatch):
+    """A disk that fails; mode 000 stops nobody who is root."""
+    written(folder)
+
+    def fails(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("sdk.manifest.sha256_of_file", fails)
+    with pytest.raises(EngineError, match=r"'network\.onnx' cannot be read \(Input/output error\); check its rights"):
+        open_engine(folder)
 
 
 def test_the_key_follows_from_content_alone():

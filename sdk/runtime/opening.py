@@ -9,15 +9,18 @@ with open_session("rtmpose-s-256x192.fp16", device="cpu") as session:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
-from sdk.errors import EngineError, InputError
+from sdk.errors import EngineError, InputError, SdkError
 from sdk.in_flight import in_flight
-from sdk.manifest import Engine, open_engine
+from sdk.manifest import OPENINGS, Engine, open_engine
+from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.resources import bundled_engines
+from sdk.runtime.closing import Closing
 from sdk.runtime.device import Device, choose_device
 from sdk.runtime.frames import crop_options
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine
@@ -25,6 +28,7 @@ from sdk.runtime.session import Session
 
 __all__ = ["engine_from", "open_pipeline", "open_session"]
 
+T = TypeVar("T", bound=Closing)
 log = logging.getLogger(__name__)
 
 
@@ -38,25 +42,28 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
             raise EngineError("no engine ships with this installation; name an engine folder (`sdk build-engine`)")
         return open_engine(next(iter(bundled.values())))
     folder = Path(engine)
-    if not folder.exists() and str(engine) in bundled:
+    there = kind_of(folder, "engine", EngineError) is not None
+    if not there and str(engine) in bundled:
         return open_engine(bundled[str(engine)])
-    if not folder.exists():
+    if not there:
         raise EngineError(_unknown(str(engine), list(bundled)))
     return open_engine(folder)
 
 
 def open_session(engine: Engine | str | Path | None, device: str = "auto", *, threads: int | None = None) -> Session:
     """Open `engine` on `device`: 'cpu', 'cuda', 'cuda:N', or 'auto', which says in the log what it chose and why."""
-    in_flight.watch()
-    opened = engine_from(engine)
-    chosen = _chosen(opened, device)
-    if chosen.kind == "cuda":
-        from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 
-        return TensorRTSession(opened, index=chosen.index)
-    from sdk.runtime.ort_session import OrtSession
+    def session(opened: Engine) -> Session:
+        chosen = _chosen(opened, device)
+        if chosen.kind == "cuda":
+            from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 
-    return OrtSession(opened, threads=threads)
+            return TensorRTSession(opened, index=chosen.index)
+        from sdk.runtime.ort_session import OrtSession
+
+        return OrtSession(opened, threads=threads)
+
+    return _steadily(engine, session)
 
 
 def open_pipeline(
@@ -68,24 +75,47 @@ def open_pipeline(
     threads: int | None = None,
 ) -> Pipeline:
     """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
-    in_flight.watch()
     crop_options(pixel_format)  # refuses an unknown format
     if refine not in get_args(Refine):
         raise InputError(f"refine must be one of {', '.join(get_args(Refine))} (got {refine!r})")
-    opened = engine_from(engine)
-    if refine != "none" and opened.manifest.recipe.output.kind == "heatmap":
-        raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
-    weights = opened.manifest.weights
-    if weights.kind == "random":
-        log.warning("engine '%s' has random weights (%s): its poses mean nothing", opened.folder.name, weights.source)
-    chosen = _chosen(opened, device)
-    if chosen.kind == "cuda":
-        from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 
-        return GpuPipeline(opened, index=chosen.index, refine=refine, pixel_format=pixel_format)
-    from sdk.runtime.ort_session import OrtSession
+    def pipeline(opened: Engine) -> Pipeline:
+        if refine != "none" and opened.manifest.recipe.output.kind == "heatmap":
+            raise InputError(f"refine must be 'none' for a heatmap engine, which has its own rule (got '{refine}')")
+        weights = opened.manifest.weights
+        if weights.kind == "random":
+            name = opened.folder.name
+            log.warning("engine '%s' has random weights (%s): its poses mean nothing", name, weights.source)
+        chosen = _chosen(opened, device)
+        if chosen.kind == "cuda":
+            from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 
-    return CpuPipeline(OrtSession(opened, threads=threads), refine=refine, pixel_format=pixel_format, threads=threads)
+            return GpuPipeline(opened, index=chosen.index, refine=refine, pixel_format=pixel_format)
+        from sdk.runtime.ort_session import OrtSession
+
+        session = OrtSession(opened, threads=threads)
+        return CpuPipeline(session, refine=refine, pixel_format=pixel_format, threads=threads)
+
+    return _steadily(engine, pipeline)
+
+
+def _steadily(engine: Engine | str | Path | None, make: Callable[[Engine], T]) -> T:
+    """What `make` makes of the engine, anew where a rebuild took the folder before it had read all of it."""
+    in_flight.watch()
+    for _ in range(OPENINGS):
+        opened = engine_from(engine)
+        try:
+            made = make(opened)
+        except SdkError:
+            if not opened.rebuilt:
+                raise
+        else:
+            if not opened.rebuilt:
+                return made
+            made.close()
+        if isinstance(engine, Engine):
+            raise EngineError(f"engine '{engine.folder}' was rebuilt after it was read; open it by its folder")
+    raise EngineError(f"engine '{engine}' is being rebuilt again and again; open it when that has ended")
 
 
 def _chosen(engine: Engine, device: str) -> Device:

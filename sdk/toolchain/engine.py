@@ -1,4 +1,4 @@
-"""Writing an engine folder: under a lock, into a temporary folder, the manifest last, then one rename.
+"""Writing an engine folder: under a lock, into a temporary folder, the manifest last, then one rename or exchange.
 
 A build that is killed, interrupted or out of disk leaves no engine and no trace; one that was to take another's place
 leaves that one, if need be for the next build to put back. Reading is `sdk.manifest`'s work.
@@ -9,6 +9,8 @@ leaves that one, if need be for the next build to put back. Reading is `sdk.mani
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import glob
 import hashlib
@@ -25,11 +27,13 @@ from typing import Any
 
 from sdk.errors import EngineError
 from sdk.files import check_place, finished_name
+from sdk.interrupts import held_back
 from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
 from sdk.reading import TABLE_BYTES, json_from_file
 
 __all__ = ["check_output", "content_key", "engine_lock", "recover_engine", "reusable_engine", "write_engine"]
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 PARTIAL, REPLACED = ".partial", ".replaced"
 RANDOM_LETTERS = 8  # that `tempfile` puts between prefix and suffix
 
@@ -97,13 +101,15 @@ def write_engine(
             _write_durably(temporary / name, data)
         temporary.chmod(0o755)
         _sync_folder(temporary)
-        _put_in_place(temporary, real)
+        with held_back():
+            _put_in_place(temporary, real)
     except OSError as error:
         raise EngineError(
             f"engine '{folder}' cannot be written ({error.strerror}); free some space or choose another --output"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with held_back():  # a second Ctrl-C too: nothing is left
+            shutil.rmtree(temporary, ignore_errors=True)
     return open_engine(folder)
 
 
@@ -167,10 +173,29 @@ def _locked_file(path: Path, folder: Path) -> int:
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
+    """`temporary` becomes `folder`; what that was is in `temporary` then, or gone."""
     if not folder.exists():
         temporary.rename(folder)
-        _sync_folder(folder.parent)
-        return
+    elif not _exchanged(temporary, folder):
+        _replaced(temporary, folder)
+    _sync_folder(folder.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Two folders change places in one step, so that a reader always finds one; False where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):  # of glibc 2.28
+        return False
+    if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    fault = ctypes.get_errno()
+    if fault in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # an older kernel, or a network file system
+        return False
+    raise OSError(fault, os.strerror(fault), str(other))
+
+
+def _replaced(temporary: Path, folder: Path) -> None:
+    """The same in two steps; a run that is killed between them is mended by the next."""
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=REPLACED, dir=folder.parent))
     folder.rename(old)
     try:
@@ -178,7 +203,6 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
     except BaseException:  # an interrupt too
         old.rename(folder)
         raise
-    _sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
