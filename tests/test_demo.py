@@ -106,6 +106,7 @@ def test_the_demo_takes_a_file(demo, tmp_path, capsys):
     assert main([*command, "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "accuracy" not in said
+    assert "device    cpu (asked for)" in said
     assert f"clip      {tmp_path / 'clip.mp4'}" in said
 
 

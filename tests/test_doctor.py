@@ -217,3 +217,17 @@ def test_who_calls_the_driver_is_told(monkeypatch, installed, driver, expected):
     monkeypatch.setattr(doctor, "_distribution_version", lambda name: installed.get(name, doctor.UNKNOWN_VERSION))
     finding = named(examine())["CUDA binding"]
     assert (finding.status, finding.found) == expected[:2] and finding.mend.startswith(expected[2])
+
+
+def test_a_report_holds_the_findings_and_no_names(monkeypatch, capsys):
+    found = "/opt/env/bin/x, ~ /home/ada/secret-client/app, seen by ada on orion-7; adapter"
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("SDK", "ok", found)])
+    monkeypatch.setattr(doctor.sys, "prefix", "/opt/env")
+    monkeypatch.setattr(doctor.Path, "home", lambda: Path("/home/ada"))
+    monkeypatch.setattr(doctor.platform, "node", lambda: "orion-7")
+    monkeypatch.setattr(doctor.getpass, "getuser", lambda: "ada")
+    monkeypatch.setenv("CUDA_HOME", "/home/ada/cuda")
+    assert main(["doctor", "--report"]) == 1
+    report = capsys.readouterr().out
+    assert "| ok | SDK | {environment}/bin/x, ~ ~/..., seen by {user} on {machine}; adapter |" in report
+    assert "CUDA_HOME" in report and "/home" not in report and "secret" not in report

@@ -8,6 +8,7 @@ Everything is probed by trying it, so that a broken installation shows as what i
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, metadata
 from pathlib import Path
@@ -27,7 +29,14 @@ from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
 from sdk.runtime.cuda.bindings_driver import BindingsDriver
 from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
 
-__all__ = ["Finding", "examine", "jetpack_from_release", "runnable_devices", "table_from_findings"]
+__all__ = [
+    "Finding",
+    "examine",
+    "jetpack_from_release",
+    "report_from_findings",
+    "runnable_devices",
+    "table_from_findings",
+]
 
 Status = Literal["ok", "missing", "warning"]
 PYTHONS = ((3, 10), (3, 13))  # lowest and highest that is tested
@@ -109,6 +118,32 @@ def runnable_devices(findings: Sequence[Finding]) -> tuple[str, ...]:
 def table_from_findings(findings: Sequence[Finding]) -> dict[str, Any]:
     """Plain tables, for JSON."""
     return {"devices": list(runnable_devices(findings)), "findings": [asdict(finding) for finding in findings]}
+
+
+def report_from_findings(findings: Sequence[Finding]) -> str:
+    """Markdown for a bug report. Names and folders of the user and of the machine are replaced by what they are."""
+    rows = [f"| {finding.status} | {finding.name} | {finding.found.replace('|', '/')} |" for finding in findings]
+    named = sorted(name for name in os.environ if name.startswith(("CUDA_", "SDK_", "SIMCC_", "NVIDIA_")))
+    lines = [
+        "| status | what | found |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+        f"Engines run on: {', '.join(runnable_devices(findings)) or 'no device'}. "
+        f"Environment variables set: {', '.join(named) or 'none for CUDA or the SDK'}.",
+    ]
+    return _without_names("\n".join(lines))
+
+
+def _without_names(text: str) -> str:
+    """`text` with folders and names put by what they are, the longest first."""
+    package = str(Path(__file__).resolve().parents[1])
+    secrets = {package: "{sdk}", sys.prefix: "{environment}", str(Path.home()): "~", platform.node(): "{machine}"}
+    with suppress(KeyError, OSError):  # a user without a name
+        secrets[getpass.getuser()] = "{user}"
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = re.sub(rf"(?<![\w-]){re.escape(secret)}(?![\w-])", secrets[secret], text)
+    return re.sub(r"(?<=~)/[^\s;,)|]+|/(?:home|media|mnt)/[^\s;,)|]+", "/...", text)
 
 
 def jetpack_from_release(text: str) -> tuple[str, str, bool] | None:

@@ -137,14 +137,19 @@ def _source_frames(name: str) -> Iterator[Frame]:
 
 
 def _result(engine: Engine, seen: _Seen, arguments: argparse.Namespace) -> dict[str, Any]:
+    from sdk.runtime.device import choose_device
+
     stages: dict[str, list[float]] = defaultdict(list)
     for poses in seen.poses[min(3, len(seen.poses) - 1) :]:  # the first frames warm up
         for stage, value in poses.timings_ms.items():
             if not isinstance(value, str):
                 stages[stage].append(value)
     compiler = engine.manifest.compiler
+    device, reason = choose_device(engine, arguments.device)
     return {
         "engine": str(engine.folder),
+        "device": str(device),
+        "device_reason": reason,
         "compiler": "none" if compiler is None else f"{compiler.name} {compiler.version}, target {compiler.target}",
         "frames": len(seen.poses),
         "accuracy": _accuracy(seen, engine.manifest.recipe) if seen.truth else None,
@@ -175,6 +180,7 @@ def _accuracy(seen: _Seen, recipe: Recipe) -> dict[str, float]:
 
 def _print(result: dict[str, Any]) -> None:
     print(f"engine    {result['engine']} (compiler: {result['compiler']})")
+    print(f"device    {result['device']} ({result['device_reason']})")
     accuracy = result["accuracy"]
     if accuracy is not None:
         print(

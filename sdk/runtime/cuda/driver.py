@@ -58,7 +58,7 @@ class Driver(Protocol):
 def cuda_driver() -> Driver:
     """PyCUDA's driver module, or cuda-bindings behind the same names. ImportError, with what each of them said.
 
-    The driver's library is loaded first, by `driver_is_there`: either package needs it.
+    The driver's library is loaded first, for either package.
     """
     driver_is_there()
     try:
@@ -66,7 +66,7 @@ def cuda_driver() -> Driver:
             warnings.filterwarnings("ignore", message="Failed to import the CUDA driver interface")
             return cast(Driver, import_module("pycuda.driver"))
     except ImportError as pycuda:
-        if not _is_absent(pycuda, "pycuda"):
+        if driver_is_there() and not _is_absent(pycuda, "pycuda"):
             log.warning("PyCUDA is installed and cannot be imported (%s); cuda-bindings is tried in its place", pycuda)
         try:
             return BindingsDriver()
