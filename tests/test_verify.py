@@ -182,7 +182,8 @@ def test_a_worse_engine_falls_and_its_interval_holds_the_drop(small_engine, othe
 
 def test_the_interval_is_the_middle_95_per_cent():
     values = iter(range(1001))
-    ours, reference = SimpleNamespace(resampled=lambda _: 0.0), SimpleNamespace(resampled=lambda _: next(values))
+    ours = SimpleNamespace(resampled=lambda _: 0.0, lower_is_better=False)
+    reference = SimpleNamespace(resampled=lambda _: next(values))
     assert bootstrap_drop(ours, reference, 3, 1001) == pytest.approx((25.0, 975.0))
 
 

@@ -11,16 +11,18 @@ from sdk.evaluate.scores.published import COMMANDS, command_for
 from sdk.recipe import catalogue
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-FIGURES = [(name, figure) for name, recipe in catalogue().items() for figure in recipe.published]
+CATALOGUE = catalogue()
+FIGURES = [(name, figure) for name, recipe in CATALOGUE.items() for figure in recipe.published]
 
 
 def test_every_published_figure_has_its_row():
     page = (DOCS / "verify.md").read_text()
     missing = []
     for name, figure in FIGURES:
-        command = command_for(catalogue()[name], figure)
+        command = command_for(CATALOGUE[name], figure)
         dataset = f"`{command.split('--dataset ')[1].split()[0]}`" if command else "-"
-        row = f"| `{name}` | {figure.dataset} {figure.metric} {figure.value:.1f} | {dataset} | {figure.source} |"
+        value = f"{figure.value:.2f}" if figure.metric == "NME" else f"{figure.value:.1f}"
+        row = f"| `{name}` | {figure.dataset} {figure.metric} {value} | {dataset} | {figure.source} |"
         if row not in page:
             missing.append(row)
     assert not missing, "rows to put into docs/verify.md:\n" + "\n".join(missing)
@@ -50,7 +52,7 @@ def test_every_kind_of_dataset_is_described():
 
 
 def test_the_flip_test_is_asked_for_where_the_protocol_has_it():
-    recipes = catalogue()
+    recipes = CATALOGUE
     commands = {name: command_for(recipes[name], figure) for name, figure in FIGURES}
     assert "--flip-test" in commands["rtmpose-s-256x192"] and "--dataset coco" in commands["rtmpose-s-256x192"]
     assert "--head-boxes" in commands["mpii-hrnet-w32-64x64"]

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 
+DATASETS = ("coco", "crowdpose", "mpii", "wholebody", "hand", "face", "ap10k", "lsp", "custom")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("engine", help="an engine folder, or the name of a bundled engine")
-    parser.add_argument("--dataset", required=True, choices=("coco", "crowdpose", "mpii", "lsp", "custom"))
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument("--annotations", required=True, type=Path, metavar="JSON")
     parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="where its file names start from")
     parser.add_argument("--detections", type=Path, metavar="JSON", help="boxes of a detector; else the annotated ones")

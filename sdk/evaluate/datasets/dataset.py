@@ -6,8 +6,9 @@ Nothing here opens a picture or runs an engine. A record that cannot be used is 
     dataset = load_dataset(DatasetOptions("coco", annotations, images, detections), recipe)
     dataset.boxes_xyxy, dataset.truth.keypoints, dataset.problems["zero-area box"]
 
-Kinds: `coco` and `crowdpose` (COCO keypoint JSON, OKS AP), `lsp` and `custom` (the same format, PCK and OKS AP), `mpii`
-(the list of records of HRNet's and mmpose's `mpii_val.json`, PCKh).
+Kinds, of COCO keypoint JSON: `coco` and `crowdpose` (OKS AP), `ap10k` (the mean AP of its kinds), `lsp` and `custom`
+(PCK and OKS AP). Of that or of COCO-WholeBody's JSON: `wholebody` (OKS AP of every part), `hand` (PCK and AUC) and
+`face` (NME). `mpii`: the list of records of HRNet's and mmpose's `mpii_val.json` (PCKh).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "limited",
 ]
 
-DatasetKind = Literal["coco", "crowdpose", "mpii", "lsp", "custom"]
+DatasetKind = Literal["coco", "crowdpose", "mpii", "wholebody", "hand", "face", "ap10k", "lsp", "custom"]
 DATASET_KINDS: tuple[str, ...] = get_args(DatasetKind)
 
 EXAMPLES_KEPT = 5
@@ -103,6 +104,7 @@ class Truth:
     crowd: NDArray[np.bool_]  # A
     names: tuple[str, ...]  # A, for reports
     head_px: NDArray[np.float64] | None = None  # A, MPII
+    category: NDArray[np.int64] | None = None  # A, where there are several kinds
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Dataset:
     convention: Convention
     problems: Problems
     notes: tuple[str, ...] = ()
+    category: NDArray[np.int64] | None = None  # P, where there are several kinds
 
     def __len__(self) -> int:
         return len(self.picture)
@@ -143,9 +146,11 @@ def limited(dataset: Dataset, keep: NDArray[np.bool_]) -> Dataset:  # one a pict
             truth.crowd[rows],
             tuple(name for name, kept in zip(truth.names, rows, strict=True) if kept),
             None if truth.head_px is None else truth.head_px[rows],
+            None if truth.category is None else truth.category[rows],
         ),
         picture=position[dataset.picture[persons]],
         boxes_xyxy=dataset.boxes_xyxy[persons],
         box_scores=dataset.box_scores[persons],
         row=moved_row[persons],
+        category=None if dataset.category is None else dataset.category[persons],
     )

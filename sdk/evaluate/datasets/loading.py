@@ -38,6 +38,7 @@ from sdk.evaluate.datasets.dataset import (
     limited,
 )
 from sdk.evaluate.datasets.mpii import mpii_dataset
+from sdk.evaluate.datasets.wholebody import coco_from_wholebody
 from sdk.oks import AREA_SHARE, areas_from_boxes
 from sdk.reading import json_from_file
 from sdk.recipe import Recipe
@@ -46,11 +47,23 @@ __all__ = ["load_dataset"]
 
 Position = dict[int | None, int | None]  # image id -> position among the pictures, None for one that is left out
 Box = tuple[float, float, float, float]  # xyxy
-Row = tuple[int, NDArray[np.float32], Box, float, bool, str]  # of the truth: picture, keypoints, box, area, crowd, name
+# Of the truth: picture, keypoints, box, area, crowd, name, category
+Row = tuple[int, NDArray[np.float32], Box, float, bool, str, int]
 
 UNKNOWN = -1
 
-SKELETON_OF = {"coco": "coco17", "crowdpose": "crowdpose14", "mpii": "mpii16"}
+SKELETON_OF = {
+    "coco": "coco17",
+    "crowdpose": "crowdpose14",
+    "mpii": "mpii16",
+    "wholebody": "wholebody133",
+    "ap10k": "ap10k17",
+}
+BY_OWN_BOXES = {
+    "mpii": "MPII is measured on its own centres and scales",
+    "hand": "hands are measured by their annotated boxes",
+    "face": "faces are measured one by one, as annotated",
+}
 
 
 def load_dataset(options: DatasetOptions, recipe: Recipe) -> Dataset:
@@ -78,14 +91,25 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
             f"dataset '{options.kind}' has the joints of '{wanted}' and the engine those of '{recipe.skeleton.name}'; "
             "verify on a dataset of the engine's joints"
         )
-    if options.kind == "mpii" and options.detections is not None:
-        raise DatasetError("MPII is measured on its own centres and scales; leave the detections out")
+    if options.kind == "face" and recipe.skeleton.nme_joints is None:
+        raise DatasetError(
+            f"dataset 'face' is scored by NME, and skeleton '{recipe.skeleton.name}' names no nme_joints; "
+            "name them in the recipe, or verify on another kind of dataset"
+        )
+    if options.kind != "face" and not recipe.skeleton.sigmas:
+        raise DatasetError(
+            f"dataset '{options.kind}' is scored by OKS, and skeleton '{recipe.skeleton.name}' has no sigmas; "
+            "verify on dataset 'face'"
+        )
+    if options.kind in BY_OWN_BOXES and options.detections is not None:
+        raise DatasetError(f"{BY_OWN_BOXES[options.kind]}; leave the detections out")
     if not options.images.is_dir():
         raise DatasetError(f"the folder of images '{options.images}' does not exist; check the path")
 
 
 def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     table = json_from_file(options.annotations, "the annotation file", DatasetError)
+    table = coco_from_wholebody(options.kind, table, options.annotations)
     problems = Problems()
     listed = _pictures(options, tables_of(table, "images", options.annotations, DatasetError), problems)
     keep = _kept(listed, options, problems)
@@ -183,8 +207,12 @@ def _truth(
         area = record.area_px2
         if area is None:
             area, without_area = float(areas_from_boxes(np.array(record.box_xyxy))), without_area + 1
-        rows.append((picture, keypoints, record.box_xyxy, area, record.crowd, name))
+        rows.append((picture, keypoints, record.box_xyxy, area, record.crowd, name, _category(record)))
     return _truth_from_rows(rows, count), without_area
+
+
+def _category(record: CocoRecord) -> int:
+    return PERSON if record.category is None else record.category
 
 
 def _truth_from_rows(rows: list[Row], joints: int) -> Truth:
@@ -195,6 +223,7 @@ def _truth_from_rows(rows: list[Row], joints: int) -> Truth:
         np.array([row[3] for row in rows], np.float64),
         np.array([row[4] for row in rows], bool),
         tuple(row[5] for row in rows),
+        category=np.array([row[6] for row in rows], np.int64),
     )
 
 
@@ -216,6 +245,7 @@ def _annotated_persons(
         "boxes_xyxy": cropped[rows],
         "box_scores": np.ones(len(rows)),
         "row": rows,
+        "category": np.zeros(len(rows), np.int64) if truth.category is None else truth.category[rows],
     }
 
 
@@ -223,7 +253,7 @@ def _detected_persons(
     path: Path, position: Position, kinds: Collection[int], problems: Problems
 ) -> dict[str, NDArray[Any]]:
     detections = result_tables(json_from_file(path, "the detection file", DatasetError), path, DatasetError)
-    rows: list[tuple[int, Box, float]] = []
+    rows: list[tuple[int, Box, float, int]] = []
     for number, record in enumerate(map(record_from, detections)):
         picture = position.get(record.image_id, UNKNOWN)
         if not record.is_person(kinds) or picture is None:
@@ -235,10 +265,11 @@ def _detected_persons(
         elif not record.has_area:
             problems.add("detection with a zero-area box", f"detection {number}")
         else:
-            rows.append((picture, record.box_xyxy, record.score))
+            rows.append((picture, record.box_xyxy, record.score, _category(record)))
     return {
         "picture": np.array([row[0] for row in rows], np.intp),
         "boxes_xyxy": np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
         "box_scores": np.array([row[2] for row in rows], np.float64),
         "row": np.full(len(rows), -1, np.intp),
+        "category": np.array([row[3] for row in rows], np.int64),
     }

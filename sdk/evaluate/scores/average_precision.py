@@ -1,7 +1,8 @@
 """OKS average precision: COCO's figures by pycocotools, CrowdPose's by faster-coco-eval, and the matches behind them.
 
 Takes plain records and gives per cent; reads no file and runs no network. Records of the truth hold image_id, bbox
-(xywh), area, iscrowd and keypoints (flat x, y, v); results hold image_id, score and keypoints (flat x, y, score).
+(xywh), area, iscrowd and keypoints (flat x, y, v); results hold image_id, score and keypoints (flat x, y, score), and
+may hold bbox, which is else the keypoints' extent.
 
     ap = coco_ap(truth, results, image_ids, sigmas)
     ap.figures["AP"], ap.curves["AP50"], ResampledAp(ap.matches)(image_counts)
@@ -219,7 +220,8 @@ def _results_table(results: Sequence[Record], image_ids: Sequence[int]) -> Recor
         if record["image_id"] not in chosen:
             continue
         xs, ys = record["keypoints"][0::3], record["keypoints"][1::3]
-        left, top, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+        extent = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        left, top, width, height = record.get("bbox", extent)
         annotations.append(
             {
                 "id": len(annotations) + 1,

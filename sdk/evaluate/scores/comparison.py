@@ -3,8 +3,8 @@
     comparison = compare(dataset, ours, theirs, our_scores, their_scores, rules)
     comparison.drop, comparison.interval, comparison.moved_share
 
-`drop` is the reference's figure less ours, in points: positive is worse. The interval is a paired bootstrap over
-pictures: each sample draws the same pictures for both engines.
+`drop` is by how much our figure is worse than the reference's, in points; negative where it is better. The interval is
+a paired bootstrap over pictures: each sample draws the same pictures for both engines.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Comparison:
     distance_px: Float64Array  # P x K, frame pixels
     worst: NDArray[np.intp]  # persons, most moved first
     samples: int
+    lower_is_better: bool = False  # the headline is an error
 
     @property
     def drop(self) -> float:
-        return self.reference - self.ours
+        return (self.reference - self.ours) * (-1 if self.lower_is_better else 1)
 
     @property
     def moved_share(self) -> float:
@@ -80,16 +81,17 @@ def compare(
         distance,
         np.argsort(-moved.mean(axis=1), kind="stable"),
         samples,
+        our_scores.lower_is_better,
     )
 
 
 def bootstrap_drop(ours: Scores, reference: Scores, pictures: int, samples: int) -> tuple[float, float]:
-    """The middle 95 % of (reference - ours) over `samples` draws of the pictures; NaN where no draw has a figure."""
+    """The middle 95 % of the drop over `samples` draws of the pictures; NaN where no draw has a figure."""
     rng = np.random.default_rng(SEED)
-    drops = []
+    drops, sign = [], -1 if ours.lower_is_better else 1
     for _ in range(samples):
         counts = np.bincount(rng.integers(0, pictures, pictures), minlength=pictures)
-        drops.append(reference.resampled(counts) - ours.resampled(counts))
+        drops.append(sign * (reference.resampled(counts) - ours.resampled(counts)))
     known = np.asarray(drops)[np.isfinite(drops)]
     low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
     return float(low), float(high)

@@ -24,9 +24,19 @@ COMMANDS = {
         "--dataset crowdpose --annotations mmpose_crowdpose_test.json --images images "
         "--detections det_for_crowd_test_0.1_0.5.json"
     ),
+    "COCO-WholeBody v1.0 val": (
+        "--dataset wholebody --annotations coco_wholebody_val_v1.0.json --images val2017 "
+        "--detections COCO_val2017_detections_AP_H_56_person.json"
+    ),
+    "COCO-WholeBody-Hand val": "--dataset hand --annotations coco_wholebody_val_v1.0.json --images val2017",
+    "COCO-WholeBody-Face val": "--dataset face --annotations coco_wholebody_val_v1.0.json --images val2017",
+    "WFLW test": "--dataset face --annotations face_landmarks_wflw_test.json --images images",
+    "LaPa val": "--dataset face --annotations lapa_val.json --images LaPa",
+    "AP-10K val": "--dataset ap10k --annotations ap10k-val-split1.json --images data",
+    "Human-Art val": "--dataset coco --annotations validation_humanart.json --images HumanArt",
     "MPII val": "--dataset mpii --annotations mpii_val.json --images images --head-boxes mpii_gt_val.mat",
 }
-PLAIN_METRICS = ("AP", "PCKh@0.5", "PCKh@0.1")
+PLAIN_METRICS = ("AP", "AP body", "AP foot", "AP face", "PCKh@0.5", "PCKh@0.1", "PCK@0.2", "AUC", "NME")
 
 
 def command_for(recipe: Recipe, figure: Published) -> str | None:

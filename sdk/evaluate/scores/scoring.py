@@ -3,7 +3,8 @@
     scores = scores_of(dataset, predictions, Rules.from_recipe(recipe))
     scores.headline, scores.figures[scores.headline]            # 'AP', 74.1
 
-Headlines: COCO and CrowdPose AP; MPII PCKh@0.5; LSP and custom data PCK@0.2 on annotated boxes, else AP.
+Headlines: COCO, CrowdPose, COCO-WholeBody and AP-10K AP; MPII PCKh@0.5; hands PCK@0.2; faces NME; LSP and custom data
+PCK@0.2 on annotated boxes, else AP.
 """
 
 from __future__ import annotations
@@ -15,9 +16,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.coco import PERSON
 from sdk.evaluate.datasets.dataset import Dataset
 from sdk.evaluate.scores.average_precision import Ap, ResampledAp, coco_ap, crowdpose_ap
+from sdk.evaluate.scores.hands_faces import (
+    AUC_PX,
+    AUC_THRESHOLDS,
+    auc,
+    box_pck,
+    box_sides_px,
+    end_point_error_px,
+    measure_px,
+    nme,
+    share_of_joints,
+)
 from sdk.evaluate.scores.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
+from sdk.evaluate.scores.part_precision import kinds_ap, wholebody_ap
 from sdk.evaluate.scores.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
 from sdk.geometry import crop_affines
 from sdk.recipe import Recipe
@@ -61,6 +75,7 @@ class Scores:
     curve_axes: tuple[str, str]
     person_quality: Float64Array  # P, OKS with the person's annotation, NaN where there is none
     resampled: Resampled  # how often each picture is drawn -> the headline
+    lower_is_better: bool = False  # the headline is an error
 
 
 def scores_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> Scores:  # P x K x 3
@@ -69,14 +84,30 @@ def scores_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> Scores:  
     quality = _quality(dataset, persons, rows)
     if dataset.kind == "mpii":
         return _mpii_scores(dataset, persons, rows, quality)
-    ap = _ap(dataset, persons, rules)
-    curves = {name: (np.linspace(0, 100, len(curve)), curve) for name, curve in ap.curves.items()}
+    if dataset.kind == "face":
+        return _face_scores(dataset, persons, rows, quality)
     similarity = _joint_similarity(dataset, persons, rows)
     joints = {"OKS of the joint": similarity}
-    if dataset.kind in ("coco", "crowdpose") or dataset.boxes == "detected":
-        axes = ("recall, %", "precision, %")
-        return Scores("AP", ap.figures, joints, curves, axes, quality, ResampledAp(ap.matches))
+    if dataset.kind == "hand":
+        return _hand_scores(dataset, persons, rows, quality, joints)
+    if dataset.kind == "ap10k":
+        kinds = kinds_ap(_records(dataset), results_of(dataset, persons, rules), _ids(dataset), dataset.skeleton.sigmas)
+        return _ap_scores(kinds.figures, kinds.curves, joints, quality, kinds.resampled)
+    ap = _ap(dataset, persons, rules)
+    if dataset.kind in ("coco", "crowdpose", "wholebody") or dataset.boxes == "detected":
+        return _ap_scores(ap.figures, ap.curves, joints, quality, ResampledAp(ap.matches))
     return _pck_scores(dataset, persons, rows, quality, ap, joints)
+
+
+def _ap_scores(
+    figures: Mapping[str, float],
+    curves: Mapping[str, Float64Array],
+    joints: Mapping[str, Float64Array],
+    quality: Float64Array,
+    resampled: Resampled,
+) -> Scores:
+    drawn = {name: (np.linspace(0, 100, len(curve)), curve) for name, curve in curves.items()}
+    return Scores("AP", figures, joints, drawn, ("recall, %", "precision, %"), quality, resampled)
 
 
 def results_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> list[dict[str, Any]]:  # P x K x 3
@@ -90,7 +121,7 @@ def results_of(dataset: Dataset, persons: PersonArray, rules: Rules) -> list[dic
             results.append(
                 {
                     "image_id": picture.id,
-                    "category_id": 1,
+                    "category_id": _kind(dataset, dataset.category, row),
                     "keypoints": persons[row].astype(np.float64).ravel().tolist(),
                     "score": float(scores[row]),
                 }
@@ -140,22 +171,38 @@ def _crop_areas(dataset: Dataset, recipe: Recipe) -> Float64Array:  # P
 
 
 def _ap(dataset: Dataset, persons: PersonArray, rules: Rules) -> Ap:
-    truth, sigmas = dataset.truth, dataset.skeleton.tolerances
-    records = [
+    records, results, sigmas = _records(dataset), results_of(dataset, persons, rules), dataset.skeleton.sigmas
+    if dataset.kind == "wholebody":
+        return wholebody_ap(records, results, _ids(dataset), dataset.skeleton)
+    if dataset.kind == "crowdpose":
+        index = {picture.id: float(picture.crowd_index or 0.0) for picture in dataset.pictures}
+        return crowdpose_ap(records, results, index, sigmas)
+    return coco_ap(records, results, _ids(dataset), sigmas)
+
+
+def _kind(dataset: Dataset, category: NDArray[np.int64] | None, row: int) -> int:
+    """The category of a row, where the dataset has kinds that are scored apart."""
+    return PERSON if category is None or dataset.kind != "ap10k" else int(category[row])
+
+
+def _ids(dataset: Dataset) -> list[int]:
+    return [picture.id for picture in dataset.pictures]
+
+
+def _records(dataset: Dataset) -> list[dict[str, Any]]:
+    """The truth as COCO's evaluation takes it."""
+    truth = dataset.truth
+    return [
         {
             "image_id": dataset.pictures[truth.picture[row]].id,
             "bbox": [*truth.boxes_xyxy[row, :2], *(truth.boxes_xyxy[row, 2:] - truth.boxes_xyxy[row, :2])],
             "area": float(truth.areas_px2[row]),
             "iscrowd": int(truth.crowd[row]),
+            "category_id": _kind(dataset, truth.category, row),
             "keypoints": truth.keypoints[row].astype(np.float64).ravel().tolist(),
         }
         for row in range(len(truth.names))
     ]
-    results = results_of(dataset, persons, rules)
-    if dataset.kind == "crowdpose":
-        index = {picture.id: float(picture.crowd_index or 0.0) for picture in dataset.pictures}
-        return crowdpose_ap(records, results, index, sigmas)
-    return coco_ap(records, results, [picture.id for picture in dataset.pictures], sigmas)
 
 
 def _quality(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp]) -> Float64Array:
@@ -229,6 +276,58 @@ def _mpii_scores(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp],
         ("distance, heads", "joints within, %"),
         quality,
         _resampled_share(hits & counts, (truth[..., 2] > 0) & counts, dataset),
+    )
+
+
+def _hand_scores(
+    dataset: Dataset,
+    persons: PersonArray,
+    rows: NDArray[np.intp],
+    quality: Float64Array,
+    joints: Mapping[str, Float64Array],
+) -> Scores:
+    truth, sides = dataset.truth.keypoints[rows], box_sides_px(dataset.truth.boxes_xyxy[rows])
+    found, thirty = persons[..., :2], np.full(len(persons), AUC_PX)
+    shares = box_pck(found, truth, sides, THRESHOLDS[0])
+    curve = np.array([np.nanmean(box_pck(found, truth, thirty, float(t))) for t in AUC_THRESHOLDS])
+    hits, annotated = joint_hits(found, truth, THRESHOLDS[0] * sides, strict=True), truth[..., 2] > 0
+
+    def resampled(counts: NDArray[np.integer]) -> float:
+        return float(np.nanmean(share_of_joints(hits, annotated, counts[dataset.picture])))
+
+    return Scores(
+        "PCK@0.2",
+        {"PCK@0.2": float(np.nanmean(shares)), "AUC": auc(found, truth), "EPE, px": end_point_error_px(found, truth)},
+        {"PCK@0.2": shares, **joints},
+        {"PCK": (AUC_PX * AUC_THRESHOLDS, curve)},
+        ("distance, px", "joints within, %"),
+        quality,
+        resampled,
+    )
+
+
+def _face_scores(dataset: Dataset, persons: PersonArray, rows: NDArray[np.intp], quality: Float64Array) -> Scores:
+    assert dataset.skeleton.nme_joints is not None, "a face dataset is loaded for such sets alone"
+    truth = dataset.truth.keypoints[rows]
+    errors = nme(persons[..., :2], truth, measure_px(truth, dataset.skeleton.nme_joints))
+    faces = errors.per_face[np.isfinite(errors.per_face)]
+    limits = np.linspace(0.0, 10.0, 51)  # per cent
+    within = np.array([100 * float((faces <= limit).mean()) if faces.size else np.nan for limit in limits])
+
+    def resampled(counts: NDArray[np.integer]) -> float:
+        weights = counts[dataset.picture]
+        total = float((weights * errors.counted).sum())
+        return float((weights * errors.sums).sum()) / total if total else float("nan")
+
+    return Scores(
+        "NME",
+        {"NME": errors.mean, "faces above NME 10": 100 * float((faces > 10).mean()) if faces.size else float("nan")},
+        {"NME of the joint": errors.per_joint},
+        {"faces": (limits, within)},
+        ("NME, %", "faces within, %"),
+        quality,
+        resampled,
+        lower_is_better=True,
     )
 
 
