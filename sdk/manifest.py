@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from sdk.errors import EngineError, RecipeError
 from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 from sdk.recipe import Recipe, recipe_from_table
-from sdk.strict import Within, strict_from_table, table_from
+from sdk.strict import NotNegative, Share, Within, strict_from_table, table_from
 
 __all__ = [
     "BATCH_RULE",
@@ -36,6 +36,7 @@ __all__ = [
     "Engine",
     "Manifest",
     "Precision",
+    "SpreadNote",
     "WeightsNote",
     "kernel_cache_name",
     "manifest_from_table",
@@ -108,6 +109,22 @@ class CalibrationNote:
 
 
 @dataclass(frozen=True)
+class SpreadNote:
+    """How the engine's stated spread was held against labelled joints: `sdk calibrate --spread`.
+
+    The variance v of a row, in bins, of logits times `sharpness`, stands for floor + gain v + curve v^2.
+    """
+
+    sharpness: Annotated[float, Within(0, 1e6, above=True)]
+    gain: NotNegative
+    curve: NotNegative
+    floor: NotNegative
+    data: str  # file name of the annotations
+    joints: Annotated[int, Within(1)]  # that it was fitted on
+    covered: Share  # of those joints' coordinates, within one spread
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`engine.json`. `key` is the content hash of graph, compiler version and options, by which a build is reused."""
 
@@ -123,6 +140,7 @@ class Manifest:
     compiler: CompilerNote | None = None
     calibration: CalibrationNote | None = None
     notes: tuple[str, ...] = ()
+    spread: SpreadNote | None = None
 
     def to_table(self) -> dict[str, Any]:
         """The plain table that `manifest_from_table` reads back."""

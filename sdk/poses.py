@@ -4,6 +4,7 @@ poses = estimate(frame, boxes)
 keypoints, scores = poses            # (N, K, 2) frame pixels, (N, K)
 sure = poses[poses.box_scores > 0.5]
 hands = poses.part("left_hand")      # of a whole body; 21 joints
+depths = poses.depths                # (N, K) in poses.depth_unit, of a network with a third axis; else None
 cv2.imwrite("out.png", sure.draw(frame))
 """
 
@@ -11,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from sdk.errors import RowError
+from sdk.camera import Camera
+from sdk.errors import InputError, RowError
 from sdk.skeletons import Skeleton
 from sdk.wording import counted
 
@@ -43,6 +45,12 @@ class Poses:
     track_ids: NDArray[np.int64] | None = None  # N, aligned with the rows
     timings_ms: Mapping[str, float | str] = field(default_factory=dict)
     score_scale: ScoreScale = ScoreScale()
+    depths: NDArray[np.float32] | None = (
+        None  # N x K, from the root away from the camera; NaN where a joint is not seen
+    )
+    depth_unit: Literal["m", "px"] = "m"
+    spread: NDArray[np.float32] | None = None  # N x K x 2, standard deviations of x and y, frame pixels
+    second: NDArray[np.float32] | None = None  # N x K x 2, where a joint may be instead, frame pixels; NaN: nowhere
     artist: ClassVar[Callable[..., NDArray[np.uint8]]]  # how poses are drawn: `sdk` names it, this module knows none
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -57,11 +65,10 @@ class Poses:
         chosen = self._rows(rows)
         return replace(
             self,
-            keypoints=self.keypoints[chosen],
-            scores=self.scores[chosen],
             boxes=self.boxes[chosen],
             box_scores=self.box_scores[chosen],
             track_ids=None if self.track_ids is None else self.track_ids[chosen],
+            **self._of_joints(chosen),
         )
 
     @property
@@ -79,10 +86,21 @@ class Poses:
         chosen = slice(members[0], members[-1] + 1) if following else list(members)
         return replace(
             self,
-            keypoints=self.keypoints[:, chosen],
-            scores=self.scores[:, chosen],
             skeleton=self.skeleton.part(group),
+            **self._of_joints((slice(None), chosen)),
         )
+
+    def in_camera(self, camera: Camera, root_m: ArrayLike) -> NDArray[np.float32]:
+        """N x K x 3: x, y and z of each joint in metres, as `camera` sees it; NaN where a joint has no depth.
+
+        `root_m`: how far the root is from the camera, one number or one a person; no picture alone tells it.
+        """
+        if self.depths is None or self.depth_unit != "m":
+            raise InputError(
+                "in_camera needs depths in metres, of a network with a third axis in metres "
+                f"(got {'none' if self.depths is None else 'pixels'})"
+            )
+        return camera.points(self.keypoints, self.depths, root_m)
 
     def __repr__(self) -> str:
         """As in `Poses(2 persons, 17 joints, track ids [1, 4])`."""
@@ -91,22 +109,28 @@ class Poses:
         return f"Poses({counted(len(self), 'person')}, {self.scores.shape[1]} joints{ids}{more})"
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
-        """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score."""
+        """COCO results: one record a person, `keypoints` flat as x, y, score; `score` = box x mean joint score.
+
+        Where there are depths, spreads and second peaks, they follow as lists of their own, joint by joint.
+        """
         triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
         flat = triples.reshape(len(self), 3 * self.scores.shape[1])
         person = self.box_scores * self.scores.mean(axis=1)
+        more = self._told()
         return [
             {
                 "image_id": int(image_id),
                 "category_id": int(category_id),
                 "keypoints": [round(float(value), 4) for value in row],
                 "score": float(score),
+                **{name: each[index] for name, each in more.items()},
             }
-            for row, score in zip(flat, person, strict=True)
+            for index, (row, score) in enumerate(zip(flat, person, strict=True))
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, for JSON."""
+        """Plain lists, for JSON; None for a depth or a second peak that there is not."""
+        unit = {} if self.depths is None else {"depth_unit": self.depth_unit}
         return {
             "joints": list(self.skeleton.joints),
             "keypoints": self.keypoints.tolist(),
@@ -114,6 +138,8 @@ class Poses:
             "boxes": self.boxes.tolist(),
             "box_scores": self.box_scores.tolist(),
             "track_ids": None if self.track_ids is None else self.track_ids.tolist(),
+            **self._told(),
+            **unit,
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -133,6 +159,16 @@ class Poses:
         """
         return type(self).artist(frame, self, threshold, boxes=boxes, pixel_format=pixel_format, style=style)
 
+    def _of_joints(self, index: Any) -> dict[str, Any]:
+        """What is told joint by joint, at an index of persons or of persons and joints."""
+        names = ("keypoints", "scores", "depths", "spread", "second")
+        return {name: array[index] for name in names if (array := getattr(self, name)) is not None}
+
+    def _told(self) -> dict[str, Any]:
+        """Depths, spreads and second peaks as plain lists, of those there are."""
+        found = {"depths": self.depths, "spread": self.spread, "second": self.second}
+        return {name: _without_nan(array) for name, array in found.items() if array is not None}
+
     def _rows(self, rows: Any) -> NDArray[np.intp]:
         """The numbers of the persons that an index names; RowError where it names none."""
         try:
@@ -143,3 +179,11 @@ class Poses:
         if chosen.ndim != 1:
             raise RowError(f"poses[{rows!r}]: persons are one row each; give a number, a slice, a mask or a list")
         return chosen
+
+
+def _without_nan(array: NDArray[np.float32]) -> list[Any]:
+    """Nested lists with None in place of NaN, which JSON has no word for."""
+    told = array.astype(object)
+    told[np.isnan(array)] = None
+    listed: list[Any] = told.tolist()
+    return listed

@@ -26,6 +26,7 @@ from sdk.strict import Count, NotNegative, Positive, Share, Within, strict_from_
 __all__ = [
     "Backbone",
     "CSPNeXt",
+    "DepthAxis",
     "GauHead",
     "HRNet",
     "Head",
@@ -226,8 +227,25 @@ class Input:
 
 
 @dataclass(frozen=True)
+class DepthAxis:
+    """A third classification: its `bins` reach from -`span` to +`span` about the middle of the joints `root`.
+
+    `unit` 'm': metres. 'px': pixels of the crop, told in frame pixels.
+    """
+
+    bins: Count
+    span: Positive
+    unit: Literal["m", "px"]
+    root: tuple[str, ...]
+    name: str = "simcc_z"
+
+
+@dataclass(frozen=True)
 class Output:
-    """`kind` simcc: two 1-D classifications with `split_ratio` bins a pixel. heatmap: no split ratio, no score rule."""
+    """`kind` simcc: two 1-D classifications with `split_ratio` bins a pixel, and, with `depth`, a third.
+
+    heatmap: no split ratio, no score rule, no depth.
+    """
 
     kind: Literal["simcc", "heatmap"]
     split_ratio: SplitRatio | None = None
@@ -235,11 +253,14 @@ class Output:
     x_name: str = "simcc_x"
     y_name: str = "simcc_y"
     heatmap_name: str = "heatmap"
+    depth: DepthAxis | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The graph's output tensors, in order: along x and along y, or the heatmap."""
-        return (self.x_name, self.y_name) if self.kind == "simcc" else (self.heatmap_name,)
+        """The graph's output tensors, in order: along x, along y and, with a third axis, along z; or the heatmap."""
+        if self.kind == "heatmap":
+            return (self.heatmap_name,)
+        return (self.x_name, self.y_name) if self.depth is None else (self.x_name, self.y_name, self.depth.name)
 
 
 @dataclass(frozen=True)
@@ -322,6 +343,12 @@ class Recipe:
             raise RecipeError(f"recipe '{self.name}' has heatmaps, not bins; use a recipe whose output kind is simcc")
         return int(self.input.width * self.output.split_ratio), int(self.input.height * self.output.split_ratio)
 
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """Bins along x, along y and, with a third axis, along z: one number an output of kind simcc."""
+        depth = self.output.depth
+        return self.bins_xy if depth is None else (*self.bins_xy, depth.bins)
+
     def to_table(self) -> dict[str, Any]:
         """The plain table that `recipe_from_table` reads back."""
         table: dict[str, Any] = table_from(self)
@@ -347,6 +374,14 @@ class Recipe:
             f"output.split_ratio must give at least 2 bins along x and along y (got {o.split_ratio})",
             o.split_ratio is None or min(self.bins_xy) > 1,
         )
+        if o.depth is not None:
+            joints, root = self.skeleton.joints, o.depth.root
+            yield f"output.depth belongs to kind 'simcc' and only to it (got kind '{o.kind}')", simcc
+            yield (
+                f"output.depth.root must name the joints whose middle has depth 0, of {', '.join(joints[:20])} "
+                f"(got {', '.join(map(repr, root)) or 'none'})",
+                bool(root) and set(root) <= set(joints),
+            )
         tensors = (i.name, *o.names)
         yield (
             f"the graph's input and outputs must have names that differ (got {', '.join(map(repr, tensors))})",

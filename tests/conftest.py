@@ -102,13 +102,14 @@ def ptx_files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_graphs(tmp_path_factory):
     """Kind -> (graph, recipe) of two tiny networks."""
-    from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
+    from tests.support.engines import SMALL, SMALL_3D, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
 
     for name in ("onnx", "onnxruntime"):
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("graphs")
     return {
         "simcc": (pooled_simcc_graph(folder / "simcc.onnx", SMALL), SMALL),
+        "three axes": (pooled_simcc_graph(folder / "three.onnx", SMALL_3D), SMALL_3D),
         "heatmap": (pooled_heatmap_graph(folder / "heatmap.onnx", SMALL_HEATMAP), SMALL_HEATMAP),
     }
 

@@ -9,13 +9,14 @@ import pytest
 from sdk import ops, trt
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.geometry import crop_affines
-from sdk.manifest import kernel_cache_name
+from sdk.manifest import SpreadNote, kernel_cache_name
 from sdk.runtime.cuda import bandwidth, loaded_plan, upload
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.planner import off_frame_affines
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
+from sdk.runtime.decoding import decoding_of
 from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
@@ -113,6 +114,37 @@ def test_each_refinement_reaches_the_kernel(simulate, refine):
         GpuPipeline(engine, kernels=kernels, refine=refine) as gpu,
     ):
         np.testing.assert_array_equal(gpu.run(frame, affines)[0], cpu.run(frame, affines)[0])
+
+
+ASKED = {"depth": ("three axes", False), "every column": ("three axes", True), "spread": ("simcc", True)}
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["card", "jetson"])
+@pytest.mark.parametrize("plan_dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("kind", "spread"), ASKED.values(), ids=ASKED)
+def test_more_columns_are_the_cpus(simulate, kind, spread, plan_dtype, integrated):
+    _, engine, kernels = simulate(kind, integrated=integrated, plan_dtype=plan_dtype)
+    note = SpreadNote(0.7, 1.5, 0.1, 0.25, "val.json", 100, 0.68)
+    decoding = decoding_of(engine.manifest.recipe, note, spread=spread)
+    frame, recipe, rules = random_frame(1), engine.manifest.recipe, engine.manifest.recipe.input
+    options = {"mean": rules.mean, "std": rules.std, "channel_order": rules.colour}
+    with (
+        OrtSession(engine, threads=1) as session,
+        CpuPipeline(session, decoding=decoding) as cpu,
+        GpuPipeline(engine, kernels=kernels, decoding=decoding) as gpu,
+    ):
+        assert gpu.run(frame, random_affines(0))[0].shape == (0, recipe.joints, decoding.columns.count)
+        for count in (1, 3, 8):
+            affines = random_affines(count, seed=count)
+            crops = ops.crop(frame, affines, rules.size_hw, dtype=plan_dtype, **options).astype(np.float32)
+            expected = cpu.decode(tuple(rows.astype(plan_dtype) for rows in session.run(crops)), None, affines)
+            for _ in range(2):
+                found = gpu.run(frame, affines)[0]
+                assert found.shape == (count, recipe.joints, decoding.columns.count)
+                np.testing.assert_array_equal(found, expected)
+        flipped = gpu.run(frame, affines, flip=True)[0]
+        if plan_dtype == "float32":
+            np.testing.assert_allclose(flipped[..., :4], cpu.run(frame, affines, flip=True)[0][..., :4], atol=2e-2)
 
 
 def test_rgb_frames_are_cropped_as_rgb(simulate):

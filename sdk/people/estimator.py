@@ -43,7 +43,8 @@ class PoseEstimator(BoxEstimator):
     `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
     two detections take the previous joints' boxes, with the detector's scores, 2 % less in each. `flip_test`: also run
     the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores, and
-    one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`.
+    one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each joint
+    is, as `poses.spread` and `poses.second`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class PoseEstimator(BoxEstimator):
         flip_test: bool = False,
         threads: int | None = None,
         pixel_format: str = "bgr",
+        spread: bool = False,
     ) -> None:
         _check_helpers(detector, tracker)
         self._tracker = Tracker() if tracker is True else tracker or None
@@ -71,7 +73,13 @@ class PoseEstimator(BoxEstimator):
         self._tracking = Turns(1)
         self._finding = threading.local()  # `.now` while this thread is in the detector
         super().__init__(
-            engine, device=device, refine=refine, flip_test=flip_test, threads=threads, pixel_format=pixel_format
+            engine,
+            device=device,
+            refine=refine,
+            flip_test=flip_test,
+            threads=threads,
+            pixel_format=pixel_format,
+            spread=spread,
         )
 
     def __call__(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Poses:

@@ -48,6 +48,7 @@ class BoxEstimator(Closing):
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
     'cuda:N'. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native
     ops (by default all cores, and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`.
+    `spread`: also how sure each joint is, as `poses.spread` and `poses.second`.
     """
 
     def __init__(
@@ -59,10 +60,16 @@ class BoxEstimator(Closing):
         flip_test: bool = False,
         threads: int | None = None,
         pixel_format: str = "bgr",
+        spread: bool = False,
     ) -> None:
         self._flip_test = flip_test
         self._pixel_format = pixel_format
-        self._pipeline = open_pipeline(engine, device, refine=refine, pixel_format=pixel_format, threads=threads)
+        self._pipeline = open_pipeline(
+            engine, device, refine=refine, pixel_format=pixel_format, threads=threads, spread=spread
+        )
+        self._columns = self._pipeline.decoding.columns
+        depth = self.recipe.output.depth
+        self._depth_unit = None if depth is None else depth.unit
         self._scale = scale_from_recipe(self.recipe)
         self._starting = Lock()
         self._worker: ThreadPoolExecutor | None = None
@@ -199,7 +206,21 @@ class BoxEstimator(Closing):
             skeleton=self.recipe.skeleton,
             timings_ms=timings,
             score_scale=self._scale,
+            **self._more(persons),
         )
+
+    def _more(self, persons: Float32Array) -> dict[str, Any]:  # N x K x C
+        """What was asked for beside keypoints and scores, as fields of `Poses`."""
+        columns = self._columns
+        if columns.count == 3:
+            return {}
+        found = {
+            "depths": columns.depth_of(persons),
+            "spread": columns.spread_of(persons),
+            "second": columns.second_of(persons),
+        }
+        told = {name: np.ascontiguousarray(each) for name, each in found.items() if each is not None}
+        return told if self._depth_unit is None else {**told, "depth_unit": self._depth_unit}
 
     def _find(self, frame: Any, timings: Timings) -> Found:
         """The boxes of a frame that came without: the whole of it."""
@@ -207,7 +228,7 @@ class BoxEstimator(Closing):
         return np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32)
 
     def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
-        """N x K x 3 of N boxes, in chunks of the engine's largest batch."""
+        """N x K x C of N boxes, in chunks of the engine's largest batch."""
         source, limit = self.recipe.input, self._pipeline.max_batch
         affines = crop_affines(boxes, source.size_hw, source.box_padding)
         chunks = []
@@ -217,7 +238,7 @@ class BoxEstimator(Closing):
             chunks.append(persons)
         if len(chunks) == 1:
             return chunks[0]
-        return np.concatenate(chunks) if chunks else np.zeros((0, self.recipe.joints, 3), np.float32)
+        return np.concatenate(chunks) if chunks else np.zeros((0, self.recipe.joints, self._columns.count), np.float32)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from sdk.errors import EngineError, InputError, SdkError
 from sdk.in_flight import in_flight
@@ -21,6 +21,7 @@ from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.resources import bundled_engines
 from sdk.runtime.closing import Closing
+from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.device import Device, choose_device
 from sdk.runtime.frames import crop_options
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine
@@ -73,8 +74,12 @@ def open_pipeline(
     refine: Refine = "none",
     pixel_format: str = "bgr",
     threads: int | None = None,
+    spread: bool = False,
 ) -> Pipeline:
-    """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why."""
+    """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why.
+
+    `spread`: how sure each joint is, and where it may be instead, as further columns; see `sdk.columns`.
+    """
     crop_options(pixel_format)  # refuses an unknown format
     if refine not in get_args(Refine):
         raise InputError(f"refine must be one of {', '.join(get_args(Refine))} (got {refine!r})")
@@ -86,15 +91,16 @@ def open_pipeline(
         if weights.kind == "random":
             name = opened.folder.name
             log.warning("engine '%s' has random weights (%s): its poses mean nothing", name, weights.source)
+        decoding = _decoding(opened, spread=spread)
         chosen = _chosen(opened, device)
+        options: dict[str, Any] = {"refine": refine, "pixel_format": pixel_format, "decoding": decoding}
         if chosen.kind == "cuda":
             from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 
-            return GpuPipeline(opened, index=chosen.index, refine=refine, pixel_format=pixel_format)
+            return GpuPipeline(opened, index=chosen.index, **options)
         from sdk.runtime.ort_session import OrtSession
 
-        session = OrtSession(opened, threads=threads)
-        return CpuPipeline(session, refine=refine, pixel_format=pixel_format, threads=threads)
+        return CpuPipeline(OrtSession(opened, threads=threads), threads=threads, **options)
 
     return _steadily(engine, pipeline)
 
@@ -116,6 +122,18 @@ def _steadily(engine: Engine | str | Path | None, make: Callable[[Engine], T]) -
         if isinstance(engine, Engine):
             raise EngineError(f"engine '{engine.folder}' was rebuilt after it was read; open it by its folder")
     raise EngineError(f"engine '{engine}' is being rebuilt again and again; open it when that has ended")
+
+
+def _decoding(engine: Engine, *, spread: bool) -> Decoding:
+    """What the engine's decode is asked for; the log says where a spread was never calibrated."""
+    decoding = decoding_of(engine.manifest.recipe, engine.manifest.spread, spread=spread)
+    if spread and not decoding.calibrated:
+        log.warning(
+            "engine '%s' states its spread as its network does, held against no labels; calibrate it with "
+            "`sdk calibrate --spread`",
+            engine.folder.name,
+        )
+    return decoding
 
 
 def _chosen(engine: Engine, device: str) -> Device:

@@ -18,6 +18,7 @@ from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
+from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.frames import crop_options
 from sdk.runtime.lending import Turns
 from sdk.runtime.session import Session
@@ -41,6 +42,11 @@ class Pipeline(Closing, Protocol):
     @property
     def max_batch(self) -> int: ...
 
+    @property
+    def decoding(self) -> Decoding:
+        """What is asked for beside x, y and the score, and in which columns it comes."""
+        ...
+
     def run(
         self,
         frame: NDArray[np.uint8],  # as check_frame gives it
@@ -48,7 +54,7 @@ class Pipeline(Closing, Protocol):
         *,
         flip: bool = False,
     ) -> tuple[Float32Array, Timings]:
-        """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
+        """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         ...
 
     def arrived(self, frame: Any) -> Any:
@@ -69,7 +75,13 @@ class CpuPipeline(Closing):
     device = "cpu"
 
     def __init__(
-        self, session: Session, *, refine: Refine = "none", pixel_format: str = "bgr", threads: int | None = None
+        self,
+        session: Session,
+        *,
+        refine: Refine = "none",
+        pixel_format: str = "bgr",
+        threads: int | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         from sdk import ops
 
@@ -82,6 +94,7 @@ class CpuPipeline(Closing):
         self.session = session
         self.refine = refine
         self.pixel_format = pixel_format
+        self.decoding = decoding_of(session.recipe) if decoding is None else decoding
 
     @property
     def engine(self) -> Engine:
@@ -102,7 +115,7 @@ class CpuPipeline(Closing):
         *,
         flip: bool = False,
     ) -> tuple[Float32Array, Timings]:
-        """N x K x 3 float32 (x, y in frame pixels, score), and the milliseconds of each stage."""
+        """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         with self._turns:
             start = perf_counter()
             crops = self.crop(frame, affines)
@@ -148,7 +161,7 @@ class CpuPipeline(Closing):
         outputs: tuple[Float32Array, ...],  # of `session.run`
         mirrored: tuple[Float32Array, ...] | None,  # of the mirrored crops
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
-    ) -> Float32Array:  # N x K x 3
+    ) -> Float32Array:  # N x K x C
         """What the network gave, as joints in frame pixels with their scores."""
         output, skeleton = self.recipe.output, self.recipe.skeleton
         shift = self.recipe.protocol.flip_shift
@@ -165,7 +178,11 @@ class CpuPipeline(Closing):
             output.split_ratio,
             score=output.score,
             refine=self.refine,
-            flipped=None if mirrored is None else (mirrored[0], mirrored[1]),
+            simcc_z=None if self.decoding.depth is None else outputs[2],
+            depth=self.decoding.depth,
+            spread=self.decoding.spread,
+            second=self.decoding.columns.second,
+            flipped=mirrored,
             flip_pairs=skeleton.flip_pairs if mirrored is not None else None,
             flip_shift=shift,
         )

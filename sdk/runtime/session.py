@@ -51,6 +51,6 @@ def check_crops(crops: object, recipe: Recipe) -> Float32Array:
 
 def expected_tensors(recipe: Recipe) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor that an engine of `recipe` takes and gives; -1 where any size will do."""
-    sizes = [(-1, -1)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
+    sizes = [(-1, -1)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins]
     outputs = {name: (-1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
     return {recipe.input.name: (-1, 3, *recipe.input.size_hw), **outputs}

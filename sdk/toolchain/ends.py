@@ -55,7 +55,7 @@ class End:
 def wanted_ends(recipe: Recipe) -> dict[str, Shape]:
     """Name -> K and bins, or K, h and w, of every tensor that the recipe needs."""
     height, width = recipe.input.size_hw
-    sizes = [(height // 4, width // 4)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins_xy]
+    sizes = [(height // 4, width // 4)] if recipe.output.kind == "heatmap" else [(bins,) for bins in recipe.bins]
     return {name: (recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
 
 

@@ -18,6 +18,7 @@ from sdk.manifest import (
 )
 from sdk.recipe import (
     CSPNeXt,
+    DepthAxis,
     HeatmapHead,
     Input,
     LinearSimccHead,
@@ -115,7 +116,7 @@ def _pooled_graph(path, recipe, seed):
         helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
     ]
     constants, outputs = [], []
-    for name, bins in zip(("simcc_x", "simcc_y"), recipe.bins_xy, strict=True):
+    for name, bins in zip(recipe.output.names, recipe.bins, strict=True):
         weights = rng.standard_normal((features, recipe.joints * bins)).astype(np.float32) / features**0.5
         constants += [
             numpy_helper.from_array(weights, f"{name}_weights"),
@@ -143,6 +144,7 @@ SMALL = replace(
     input=replace(BODY14.input, height=64, width=48),
     output=Output("simcc", 2.0, "min_logit"),
 )
+SMALL_3D = replace(SMALL, output=replace(SMALL.output, depth=DepthAxis(72, 1.5, "m", ("left_hip", "right_hip"))))
 SMALL_HEATMAP = replace(
     SMALL,
     network=Network(ResNet("resnet", 18), HeatmapHead("heatmap", ())),

@@ -25,7 +25,7 @@ class SimulatedPlan:
         self.device, self.session = device, session
         height, width = recipe.input.size_hw
         simcc = recipe.output.kind == "simcc"
-        sizes = [(bins,) for bins in recipe.bins_xy] if simcc else [(height // 4, width // 4)]
+        sizes = [(bins,) for bins in recipe.bins] if simcc else [(height // 4, width // 4)]
         outputs = {name: (-1, recipe.joints, *size) for name, size in zip(recipe.output.names, sizes, strict=True)}
         inputs = {recipe.input.name: (-1, 3, height, width)}
         self.tensors = tuple(

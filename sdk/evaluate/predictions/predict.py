@@ -105,7 +105,7 @@ class BatchRunner:
         mirrored = self._pipeline.session.run(np.ascontiguousarray(prepared[..., ::-1])) if self._flip else None
         ran = timing.add("network", start)
         timing.network_ms.append((1e3 * (ran - start), len(prepared)))
-        persons = self._pipeline.decode(outputs, mirrored, affines)
+        persons = self._pipeline.decode(outputs, mirrored, affines)[..., :3]
         timing.add("decode", ran)
         return persons
 
@@ -135,7 +135,7 @@ class PictureRunner:
             chunk = affines[first : first + self._pipeline.max_batch]
             chunks.append(self._pipeline.run(prepared, chunk, flip=self._flip)[0])
         timing.network_ms.append((1e3 * (timing.add("network", start) - start), len(affines)))
-        return np.concatenate(chunks)
+        return np.concatenate(chunks)[..., :3]
 
     def close(self) -> None:
         self._pipeline.close()

@@ -5,7 +5,7 @@ frame. Host frames are uploaded before it, in place, by the transfer the planner
 
     lane = frame_lane(device, loaded, program)
     with device.entered("run a frame"):
-        persons, timings = lane.run(frame, affines, flip=False)      # N x K x 3
+        persons, timings = lane.run(frame, affines, flip=False)      # N x K x C
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Program:
     buckets: tuple[int, ...]
     graphs: bool
     time_out_s: float
+    columns: int = 3  # of the decoded joints
 
     @property
     def max_batch(self) -> int:
@@ -89,7 +90,7 @@ def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
         sizes[tensor.name] = size
         if not tensor.is_input:
             sizes[f"mirrored {tensor.name}"] = size
-    sizes["joints"] = batch * joints * 3 * 4
+    sizes["joints"] = batch * joints * program.columns * 4
     sizes["activations"] = plan.activation_bytes
     return buffer_layout(sizes)
 
@@ -133,7 +134,7 @@ class FrameLane(Lane):
         *,
         flip: bool,
     ) -> tuple[tuple[NDArray[Any], ...], Timings]:
-        """The downloaded arrays (joints N x K x 3; or heatmaps, and mirrored ones), and milliseconds by stage."""
+        """The downloaded arrays (joints N x K x C; or heatmaps, and mirrored ones), and milliseconds by stage."""
         start = perf_counter()
         bucket = bucket_of(len(affines), self.program.buckets)
         brought = self._upload.bring(frame, affines)
@@ -235,7 +236,7 @@ class FrameLane(Lane):
     def _downloads(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
         """(buffer, shape, dtype) of what comes back: the joints, or heatmaps and mirrored heatmaps."""
         if self.program.decode is not None:
-            return (("joints", (self.program.max_batch, self.program.recipe.joints, 3), "float32"),)
+            return (("joints", (self.program.max_batch, self.program.recipe.joints, self.program.columns), "float32"),)
         name = self.program.recipe.output.heatmap_name
         tensor = next(tensor for tensor in self.loaded.plan.tensors if tensor.name == name)
         shape = (self.program.max_batch, *tensor.shape[1:])
@@ -338,7 +339,7 @@ class FrameLane(Lane):
         names, work = self.program.recipe.output.names, self.program.decode
         if work is None:
             raise AssertionError("heatmaps are decoded on the host")
-        logits = (self.address(names[0]), self.address(names[1]))
-        mirrored = (self.address(f"mirrored {names[0]}"), self.address(f"mirrored {names[1]}")) if flip else None
+        logits = tuple(self.address(name) for name in names)
+        mirrored = tuple(self.address(f"mirrored {name}") for name in names) if flip else None
         partner, affines = self.address("partner"), self._affines_address(mirrored=False)
         self.kernels.decode(out, logits, mirrored, partner, affines, bucket, work, self.stream_handle)

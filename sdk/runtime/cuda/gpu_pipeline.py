@@ -10,7 +10,7 @@ another computes. Opening loads the plan and allocates the first lane; a batch b
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from sdk.runtime.cuda.loaded_plan import loaded_plan
 from sdk.runtime.cuda.planner import buckets, off_frame_affines
 from sdk.runtime.cuda.upload import taken_over
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
+from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.frames import crop_options
 
 __all__ = ["GpuPipeline", "program_of"]
@@ -58,6 +59,7 @@ class GpuPipeline(Closing):
         graphs: bool = True,
         time_out_s: float = TIME_OUT_S,
         kernels: Kernels | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         if type(lanes) is not int or lanes < 1:
             raise InputError(f"lanes must be a whole number of at least 1 (got {lanes!r})")
@@ -67,11 +69,13 @@ class GpuPipeline(Closing):
         self.lanes = lanes
         self.device = f"cuda:{index}"
         device = self._device = device_context(index)
+        self.decoding = decoding_of(engine.manifest.recipe) if decoding is None else decoding
         program = program_of(
             engine,
             NativeKernels() if kernels is None else kernels,
             refine,
             pixel_format,
+            self.decoding,
             graphs=graphs,
             time_out_s=time_out_s,
         )
@@ -102,9 +106,9 @@ class GpuPipeline(Closing):
         *,
         flip: bool = False,
     ) -> tuple[Float32Array, Timings]:
-        """N x K x 3 float32 (x, y in frame pixels, score), and milliseconds of each stage."""
+        """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         if len(affines) == 0:
-            return np.zeros((0, self.recipe.joints, 3), np.float32), {}
+            return np.zeros((0, self.recipe.joints, self.decoding.columns.count), np.float32), {}
         with self._device.entered("run a frame"), self._pool.lent() as lane:
             results, timings = lane.run(frame, affines, flip=flip)
         if self._program.decode is None:
@@ -153,7 +157,14 @@ class GpuPipeline(Closing):
 
 
 def program_of(
-    engine: Engine, kernels: Kernels, refine: str, pixel_format: str, *, graphs: bool, time_out_s: float
+    engine: Engine,
+    kernels: Kernels,
+    refine: str,
+    pixel_format: str,
+    decoding: Decoding,
+    *,
+    graphs: bool,
+    time_out_s: float,
 ) -> Program:
     """An engine's recipe as work for the kernels."""
     from sdk import ops
@@ -186,6 +197,11 @@ def program_of(
             refine=ops.REFINEMENTS[refine],
             half=False,
             flip_shift=recipe.protocol.flip_shift,
+            z_bins=0 if output.depth is None else output.depth.bins,
+            depth=(0.0, False) if decoding.depth is None else (decoding.depth.span, decoding.depth.pixels),
+            spread=None if decoding.spread is None else astuple(decoding.spread),
+            second=decoding.columns.second,
         )
     partner = np.array(recipe.skeleton.flip_order, np.int32)
-    return Program(recipe, kernels, crop, decode, partner, buckets(batch.min, batch.max), graphs, time_out_s)
+    sizes = buckets(batch.min, batch.max)
+    return Program(recipe, kernels, crop, decode, partner, sizes, graphs, time_out_s, decoding.columns.count)

@@ -52,6 +52,10 @@ class DecodeWork:
     refine: int
     half: bool
     flip_shift: bool
+    z_bins: int = 0  # 0: no third axis
+    depth: tuple[float, bool] = (0.0, False)  # span, in pixels
+    spread: tuple[float, float, float, float] | None = None  # sharpness, gain, curve, floor
+    second: bool = False
 
 
 class Graph(Protocol):
@@ -85,9 +89,9 @@ class Kernels(Protocol):
 
     def decode(
         self,
-        out: int,  # N x K x 3 float32
-        logits: tuple[int, int],  # N x K x Wx, N x K x Hy
-        mirrored: tuple[int, int] | None,
+        out: int,  # N x K x C float32
+        logits: tuple[int, ...],  # N x K x Wx, N x K x Hy and, with a third axis, N x K x Wz
+        mirrored: tuple[int, ...] | None,  # the same of the mirrored crops
         partner: int,  # K int32
         affines: int,  # N x 2 x 3 float32
         count: int,
@@ -136,8 +140,8 @@ class NativeKernels:
     def decode(
         self,
         out: int,
-        logits: tuple[int, int],
-        mirrored: tuple[int, int] | None,
+        logits: tuple[int, ...],
+        mirrored: tuple[int, ...] | None,
         partner: int,
         affines: int,
         count: int,
@@ -146,8 +150,14 @@ class NativeKernels:
     ) -> None:
         sizes = (count, work.joints, work.x_bins, work.y_bins, work.split_ratio)
         rules = (work.score, work.refine, work.half)
-        flip = () if mirrored is None else (*mirrored, partner, int(work.flip_shift))
-        self._call(self._cuda.decode, out, *logits, affines, *sizes, *rules, stream, *flip)
+        flip = () if mirrored is None else (*mirrored[:2], partner, int(work.flip_shift))
+        more: dict[str, Any] = {}
+        if work.z_bins:
+            z = {"z": logits[2], "z_bins": work.z_bins, "depth": work.depth}
+            more = z if mirrored is None else {**z, "mirrored_z": mirrored[2]}
+        if work.spread is not None:
+            more = {**more, "spread": work.spread, "second": work.second}
+        self._call(self._cuda.decode, out, *logits[:2], affines, *sizes, *rules, stream, *flip, **more)
 
     def mark(self, stream: int) -> Mark:
         mark: Mark = self._call(self._cuda.mark, stream)
@@ -170,8 +180,8 @@ class NativeKernels:
         self._call(self._cuda.graph_abort, stream)
 
     @staticmethod
-    def _call(call: Any, *arguments: Any) -> Any:
+    def _call(call: Any, *arguments: Any, **more: Any) -> Any:
         try:
-            return call(*arguments)
+            return call(*arguments, **more)
         except RuntimeError as error:  # how the extension tells what CUDA answered
             raise DeviceError(str(error)) from error
