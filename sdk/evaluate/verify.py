@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.cores import allowed_cores
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.datasets.dataset import Dataset, DatasetOptions, limited
 from sdk.evaluate.datasets.loading import load_dataset
@@ -26,7 +27,6 @@ from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predict
 from sdk.evaluate.scores.comparison import SAMPLES, Comparison, compare
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
-from sdk.evaluate.speed.machine import cores_allowed
 from sdk.locks import held_folder
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
@@ -136,7 +136,7 @@ def verify(options: VerifyOptions) -> Verification:
 def _predicted(
     options: VerifyOptions, engines: tuple[Engine, ...], runners: list[Runner], dataset: Dataset
 ) -> tuple[NDArray[np.float32], Timing, int]:
-    workers = options.workers or max(1, cores_allowed())
+    workers = options.workers or allowed_cores()
     shape = (len(engines), len(dataset.skeleton.joints), 3)
     folder = options.output
     with (

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.cores import allowed_cores, physical_cores, restricted
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
 from sdk.manifest import Engine
@@ -59,16 +60,20 @@ def onnxruntime_errors() -> tuple[type[Exception], ...]:
 
 
 def _intra_threads(threads: int | None) -> int:
-    """What ONNX Runtime is asked for: 0, its own choice, for None; no more than THREADS_A_CORE."""
+    """What ONNX Runtime is asked for: 0, its own choice, for None; no more than THREADS_A_CORE.
+
+    Its own choice ties threads to cores of the whole machine, in a container also to those that it may not use: there
+    it is told how many.
+    """
     if threads is None:
-        return 0
+        return physical_cores() if restricted() else 0
     from sdk.ops import MAX_THREADS
 
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise InputError(
             f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all cores (got {threads!r})"
         )
-    most = THREADS_A_CORE * (os.cpu_count() or 1)
+    most = THREADS_A_CORE * allowed_cores()
     if threads > most:
         log.info("threads: ONNX Runtime takes %d of the %d asked for, %d a core", most, threads, THREADS_A_CORE)
     return min(threads, most)

@@ -6,13 +6,13 @@ with CpuPipeline(session) as pipeline:                        # sdk.runtime.open
 
 from __future__ import annotations
 
-import os
 from time import perf_counter
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.cores import allowed_cores
 from sdk.errors import InputError
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
@@ -88,9 +88,7 @@ class CpuPipeline(Closing):
         if threads is not None:
             ops.set_threads(threads)
         self._ops = ops
-        self._turns = Turns(
-            len(os.sched_getaffinity(0))
-        )  # more at once gain nothing, and the OS would choose who waits
+        self._turns = Turns(allowed_cores())  # more at once gain nothing, and the OS would choose who waits
         self.session = session
         self.refine = refine
         self.pixel_format = pixel_format

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from sdk.cores import physical_cores, restricted
 from sdk.errors import InputError
 
 __all__ = [
@@ -120,7 +121,7 @@ def graph_session(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or (physical_cores() if restricted() else 0)
     options.log_severity_level = 4  # what it refuses reaches the caller as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = model if isinstance(model, bytes) else serialized(model)

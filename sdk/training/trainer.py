@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sdk.cores import allowed_cores
 from sdk.errors import TrainingError
 from sdk.files import write_bytes
 from sdk.geometry import apply_affines, crop_affines
@@ -82,6 +83,7 @@ class Trainer:
         self.rows: list[dict[str, float]] = []
         self.epoch = self.step = 0
         self.best = -math.inf
+        torch.set_num_threads(min(torch.get_num_threads(), allowed_cores()))
         torch.manual_seed(settings.seed)
         self.network = _channels_last(network_from_recipe(recipe).to(self.device))
         if weights is not None:

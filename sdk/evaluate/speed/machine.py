@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sdk import __version__
+from sdk.cores import allowed_cores
 from sdk.cuda_devices import cuda_devices, driver_version
 
-__all__ = ["cores_allowed", "machine_facts", "machine_rows"]
+__all__ = ["machine_facts", "machine_rows"]
 
 UNAVAILABLE = "unavailable"
 PACKAGES = ("numpy", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "torch", "rtmlib")
@@ -33,7 +34,7 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "processor": _processor(),
-        "cores": cores_allowed(),
+        "cores": allowed_cores(),
         "clock_mhz": _clock_mhz(),
         "governor": _text(SYS / "cpu0/cpufreq/scaling_governor"),
         "load_1_minute": round(os.getloadavg()[0], 2),
@@ -54,11 +55,6 @@ def machine_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows
-
-
-def cores_allowed() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
