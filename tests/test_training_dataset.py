@@ -104,7 +104,7 @@ DAMAGES = {
     "empty": "the file is empty",
     "text": "not an image that OpenCV reads",
     "cut": "not an image that OpenCV reads",
-    "vast": "it has more pixels than OpenCV takes",
+    "vast": "it must be at most 16384 pixels a side",
 }
 
 

@@ -103,7 +103,7 @@ SPOILT = {
     "no-picture": (b"this is no picture", "not an image that OpenCV reads"),
     "empty": (b"", "the file is empty"),
     "cut-off": (None, None),
-    "vast": (vast_png(), "more pixels than OpenCV takes"),
+    "vast": (vast_png(), "at most 16384 pixels a side"),
     "another-size": (np.zeros((50, 40, 3), np.uint8), "size is not the annotated one"),
 }
 

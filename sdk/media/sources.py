@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.in_flight import in_flight
+from sdk.media.headers import problem_of
 from sdk.media.videos import Damaged, SourceFrame, Unreadable, video_frames
 
 __all__ = [
@@ -119,8 +121,12 @@ def _decoded(path: Path, flags: int) -> Frame | Unreadable:
         return Unreadable(error.strerror or str(error))
     if not data.size:
         return Unreadable("the file is empty")
+    problem = problem_of(data.tobytes())
+    if problem is not None:
+        return Unreadable(problem)
     try:
-        frame = cv2.imdecode(data, flags)
+        with in_flight:
+            frame = cv2.imdecode(data, flags)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             return Unreadable("it has more pixels than OpenCV takes; shrink it, or raise OPENCV_IO_MAX_IMAGE_PIXELS")
