@@ -14,15 +14,16 @@ is there when `stream` has come to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from numbers import Integral, Real
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sdk.columns import Columns, Depth, Spread
-from sdk.errors import DeviceError, InputError, MissingDependencyError
+from sdk.errors import DeviceError, InputError, MissingDependencyError, SdkError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import (
     MAX_SIDE,
@@ -66,6 +67,8 @@ YuvRange = Literal["limited", "full"]
 Score = Literal["min_logit", "mean_logit", "min_softmax"]
 Refine = Literal["none", "parabola", "dark", "expectation"]
 Triple = tuple[float, float, float]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
@@ -81,9 +84,26 @@ def threads() -> int:
     return _native.threads()
 
 
+def in_words(op: Callable[P, R]) -> Callable[P, R]:
+    """What Python, numpy or the binding says of an argument of another kind, as an InputError too."""
+
+    @wraps(op)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return op(*arguments, **named)
+        except SdkError:
+            raise
+        except (TypeError, ValueError, OverflowError, IndexError) as error:
+            told = str(error).partition("\n")[0]
+            raise InputError(f"{op.__name__}: an argument is not of the kind that it takes ({told})") from error
+
+    return call
+
+
+@in_words
 def set_threads(count: int) -> None:
     """Let the CPU half use up to `count` threads for one call, for the whole process; 1 at first."""
-    if not 1 <= count <= MAX_THREADS:
+    if type(count) is not int or not 1 <= count <= MAX_THREADS:
         raise InputError(f"the number of threads must be 1 to {MAX_THREADS} (got {count})")
     _native.set_threads(count)
 
@@ -93,6 +113,7 @@ def instruction_set() -> str:
     return _native.instruction_set()
 
 
+@in_words
 def crop(
     frame: Any,  # H x W x 3 uint8; NV12: 3H/2 x W uint8, or the planes (H x W, H/2 x W); or a list of such
     affines: Any,  # N x 2 x 3 float32, crop -> frame pixels
@@ -144,6 +165,7 @@ def crop(
     return target if out is None else out
 
 
+@in_words
 def decode(
     simcc_x: Any,  # N x K x Wx, float32 or float16 logits
     simcc_y: Any,  # N x K x Hy
@@ -171,7 +193,7 @@ def decode(
     joints swapped by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
     """
     rule, mode = _code("score", score, SCORES), _code("refine", refine, REFINEMENTS)
-    if not 0 < split_ratio < float("inf"):
+    if not isinstance(split_ratio, Real) or not 0 < split_ratio < float("inf"):
         raise InputError(f"split_ratio must be a positive number of bins per pixel (got {split_ratio})")
     x: Any = _checked_logits("simcc_x", simcc_x, None)
     y: Any = _checked_logits("simcc_y", simcc_y, x)
@@ -186,20 +208,21 @@ def decode(
     mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, axes) if flipped is not None else ()
     with in_flight:
         if on_device:
-            _decode_on_device(target, axes, placed, (split_ratio, rule, mode), more, mirror, int(flip_shift), stream)
+            _decode_on_device(target, axes, placed, (split_ratio, rule, mode), more, mirror, bool(flip_shift), stream)
         elif more or mirror:
             _, reach, how_sure, other = more or (None, NO_DEPTH, None, False)
             partner = mirror[-1] if mirror else None
             other_x, other_y, other_z = (*mirror[:-1], None, None, None)[:3]
             _native.decode(
                 target, x, y, placed, split_ratio, rule, mode, z, reach, how_sure, other, other_x, other_y, other_z,
-                partner, int(flip_shift),
+                partner, bool(flip_shift),
             )  # fmt: skip
         else:
             _native.decode(target, x, y, placed, split_ratio, rule, mode)
     return target if out is None else out
 
 
+@in_words
 @lru_cache(maxsize=64)
 def normalisation(mean: Triple, std: Triple) -> tuple[Triple, Triple]:
     """(scale, bias) per channel, so that scale * grey + bias is (grey - mean) / std."""
@@ -209,6 +232,7 @@ def normalisation(mean: Triple, std: Triple) -> tuple[Triple, Triple]:
     return (red, green, blue), (-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2])
 
 
+@in_words
 @lru_cache(maxsize=4)
 def yuv_to_rgb(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, float, float, float, float, float]:
     """(gain, black, rv, gu, gv, bu): l = gain (Y - black), R = l + rv V, G = l + gu U + gv V, B = l + bu U."""
@@ -223,13 +247,14 @@ def yuv_to_rgb(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, float, 
     return gain, black, rv, -bu * blue / green, -rv * red / green, bu
 
 
+@in_words
 @lru_cache(maxsize=64)
 def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np.int32]:
     """K int32: the joint that each joint becomes when mirrored. Read-only, as it is shared by all callers."""
     partner = np.arange(joints, dtype=np.int32)
     for a, b in flip_pairs:
-        if not (0 <= a < joints and 0 <= b < joints):
-            raise InputError(f"flip_pairs must join joints of 0..{joints - 1} (got [{a}, {b}])")
+        if not all(isinstance(joint, Integral) and 0 <= joint < joints for joint in (a, b)):
+            raise InputError(f"flip_pairs must join joints of 0..{joints - 1}, whole numbers (got [{a}, {b}])")
         partner[a], partner[b] = b, a
     partner.flags.writeable = False
     return partner
@@ -239,14 +264,14 @@ def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np
 
 
 def _code(name: str, value: str, codes: dict[str, int]) -> int:
-    if value not in codes:
+    if not isinstance(value, str) or value not in codes:
         raise InputError(f"{name} must be one of {', '.join(codes)} (got '{value}')")
     return codes[value]
 
 
 def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
     height, width = size_hw
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+    if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in (height, width)):
         raise InputError(f"size_hw must be the crop's height and width, 1 to {MAX_SIDE} pixels (got {size_hw})")
     return height, width
 

@@ -15,6 +15,7 @@ import json
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.errors import CheckpointError, MissingDependencyError
 from sdk.networks.build import check_torch
-from sdk.reading import json_from_text
+from sdk.reading import json_from_text, kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,9 @@ DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    zipfile.BadZipFile,
 )
+FREE_BYTES, PACKED = 64 << 20, 20  # a zip may unpack to 64 MiB and 20 times its size
 PREFIXES = ("module.", "_orig_mod.", "model.")
 # Tensors that training code leaves among the weights and that no network has.
 BOOKKEEPING = re.compile(r"steps|n_averaged|ema_.*|data_preprocessor\..*")
@@ -134,9 +137,10 @@ def _texts(names: object) -> tuple[str, ...] | None:
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    kind = kind_of(path, "checkpoint", CheckpointError)
+    if kind == "folder":
         raise CheckpointError(f"checkpoint '{path}' is a folder; give the file inside it")
-    if not path.is_file():
+    if kind != "file":
         raise CheckpointError(f"checkpoint '{path}' does not exist; check the path")
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint '{path}' is empty; fetch it again")
@@ -144,8 +148,11 @@ def _check_file(path: Path) -> None:
 
 def _is_safetensors(path: Path) -> bool:
     """By content: eight bytes of length, then a JSON object. By name too, so that a broken one is named as such."""
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({error.strerror}); check its rights") from error
     return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and head[:2] != b"PK")
 
 
@@ -173,6 +180,7 @@ def _from_torch(path: Path) -> object:
 
     with torch.serialization.safe_globals([_stand_in(name) for name in INERT]):
         try:
+            _check_unpacked(path)
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refused(path, str(error))) from error
@@ -181,6 +189,15 @@ def _from_torch(path: Path) -> object:
             raise CheckpointError(
                 f"checkpoint '{path}' is truncated or not a torch file ({reason}); fetch it again"
             ) from error
+
+
+def _check_unpacked(path: Path) -> None:
+    """torch packs nothing in its zips: what unpacks to much more than the file is no checkpoint."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > FREE_BYTES + PACKED * path.stat().st_size:
+            raise CheckpointError(f"checkpoint '{path}' unpacks to {size} bytes, which no network does; fetch it again")
 
 
 def _stand_in(full_name: str) -> type[_Inert]:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import GraphError, InputError
-from sdk.in_flight import in_flight
 from sdk.people.tracking import box_iou
+from sdk.reading import kind_of
 from sdk.runtime.frames import check_frame
-from sdk.runtime.ort_session import onnxruntime_session
+from sdk.runtime.ort_session import onnxruntime_run, onnxruntime_session
 
 __all__ = ["Detector", "Kind", "decode_yolox", "suppress"]
 
@@ -66,7 +66,7 @@ class Detector:
         size_hw: tuple[int, int] | None = None,
         threads: int | None = None,
     ) -> None:
-        if not Path(path).is_file():
+        if kind_of(Path(path), "detector", InputError) != "file":
             raise InputError(f"detector '{path}' does not exist; give the path of an RTMDet or YOLOX ONNX file")
         if kind not in ("auto", *FAMILIES):
             raise InputError(f"detector kind must be 'auto', {', '.join(map(repr, FAMILIES))} (got {kind!r})")
@@ -77,7 +77,7 @@ class Detector:
         self._session: Any = onnxruntime_session(path, threads)
         self._input = _picture_input(self._session, self.path)
         self.size_hw = _size_hw_of(self._input, size_hw, self.path)
-        blank = self._session.run(None, {self._input.name: np.zeros((1, 3, *self.size_hw), np.float32)})
+        blank = self._run(np.zeros((1, 3, *self.size_hw), np.float32))
         self.kind = _kind_of(self._session, blank, kind, self.path)
         self._family = FAMILIES[self.kind]
         if self._family.raw:
@@ -88,8 +88,7 @@ class Detector:
         """Boxes N x 4 xyxy in frame pixels, clipped to the frame, and scores N; best first."""
         pixels = check_frame(frame)
         blob, ratio = self._letterboxed(pixels)
-        with in_flight:
-            outputs = self._session.run(None, {self._input.name: blob})
+        outputs = self._run(blob)
         boxes, scores = self._raw_persons(outputs) if self._family.raw else self._persons(outputs)
         keep = scores >= self.score_threshold
         boxes, scores = suppress(boxes[keep], scores[keep], NMS_IOU)
@@ -97,6 +96,9 @@ class Detector:
         boxes = np.clip(boxes / np.float32(ratio), 0, np.array([width, height] * 2, np.float32))
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return boxes[real].astype(np.float32), scores[real].astype(np.float32)
+
+    def _run(self, blob: Float32Array) -> list[Any]:
+        return onnxruntime_run(self._session, None, {self._input.name: blob}, self.path)
 
     def _letterboxed(self, frame: NDArray[np.uint8]) -> tuple[Float32Array, float]:
         """1 x 3 x h x w float32, the frame scaled into the top left, and frame -> input pixels."""

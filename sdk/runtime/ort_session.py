@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.session import check_crops, expected_tensors
 
-__all__ = ["OrtSession", "onnxruntime_errors", "onnxruntime_session"]
+__all__ = ["OrtSession", "onnxruntime_errors", "onnxruntime_run", "onnxruntime_session"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,20 @@ def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None
             return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except onnxruntime_errors() as error:
         raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
+
+
+def onnxruntime_run(session: Any, names: list[str] | None, feeds: Mapping[str, Any], path: object) -> list[Any]:
+    """What the graph of `path` gives; EngineError in place of ONNX Runtime's own errors."""
+    try:
+        with in_flight:
+            outputs: list[Any] = session.run(names, feeds)
+    except onnxruntime_errors() as error:
+        shapes = ", ".join(f"'{name}' {list(np.shape(value))}" for name, value in feeds.items())
+        raise EngineError(
+            f"graph '{path}': ONNX Runtime cannot run it on {shapes} ({error}); build the engine again, or export the "
+            "graph again"
+        ) from error
+    return outputs
 
 
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
@@ -106,14 +121,7 @@ class OrtSession(Closing):
         if self._fixed_batch and count < self._fixed_batch:
             filler = np.zeros((self._fixed_batch - count, *crops.shape[1:]), np.float32)
             crops = np.concatenate([crops, filler])
-        try:
-            with in_flight:
-                outputs = session.run(self._names, {self.recipe.input.name: crops})
-        except onnxruntime_errors() as error:
-            raise EngineError(
-                f"graph '{self.engine.graph_path}': ONNX Runtime cannot run it on {count} crops ({error}); build the "
-                "engine again"
-            ) from error
+        outputs = onnxruntime_run(session, self._names, {self.recipe.input.name: crops}, self.engine.graph_path)
         return tuple(output[:count] for output in outputs)
 
     def close(self) -> None:

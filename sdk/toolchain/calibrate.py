@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -290,6 +292,14 @@ def _resumed(path: Path | None, key: str, tensors: Sequence[str]) -> tuple[dict[
     fresh = {name: Observed() for name in tensors}
     if path is None or not path.is_file():
         return fresh, 0
+    try:
+        return _loaded(path, key, fresh)
+    except (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        log.warning("'%s' is damaged (%s) and is not resumed", path.name, error)
+        return {name: Observed() for name in tensors}, 0
+
+
+def _loaded(path: Path, key: str, fresh: dict[str, Observed]) -> tuple[dict[str, Observed], int]:
     with np.load(path, allow_pickle=False) as saved:
         if str(saved["key"]) != key:
             log.warning("'%s' is of another calibration and is not resumed", path.name)

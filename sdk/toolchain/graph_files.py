@@ -10,6 +10,7 @@ files beside it say, `sdk.toolchain.deploy`'s.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,9 +25,18 @@ from sdk.errors import GraphError
 __all__ = ["BESIDE", "GraphFile", "graph_file"]
 
 LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
+FREE_BYTES, PACKED = 64 << 20, 20  # weights pack to nine tenths; an entry may unpack to 64 MiB and 20 times its size
 LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published ones have 3 KiB
 ONNX_DOMAINS = {"", "ai.onnx"}
 BESIDE = ("deploy.json", "detail.json", "pipeline.json")
+ZIP_DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)  # RuntimeError: encrypted
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 QUANTISED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -101,11 +111,21 @@ def _from_zip(path: Path) -> tuple[str, bytes, dict[str, bytes], None]:
             wanted = {str(inner.with_name(name)): name for name in BESIDE}
             notes = [entry for entry in archive.infolist() if entry.filename in wanted]
             for entry, largest in ((graphs[0], LARGEST_BYTES), *((note, LARGEST_NOTE_BYTES) for note in notes)):
-                if entry.file_size > largest:
-                    raise GraphError(f"'{path}': '{entry.filename}' unpacks to more than {largest} bytes")
+                if entry.file_size > min(largest, FREE_BYTES + PACKED * entry.compress_size):
+                    raise GraphError(
+                        f"'{path}': '{entry.filename}' unpacks from {entry.compress_size} to {entry.file_size} bytes, "
+                        "which no network does; fetch it again"
+                    )
             beside = {wanted[entry.filename]: archive.read(entry) for entry in notes}
             return inner.name, archive.read(graphs[0]), beside, None
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # RuntimeError: encrypted
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:  # RuntimeError: encrypted
         raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
 
 
