@@ -487,8 +487,10 @@ UNREACHABLE = {
 
 @pytest.mark.parametrize(("place", "message"), UNREACHABLE.values(), ids=UNREACHABLE)
 def test_a_folder_that_cannot_be_reached_is_told(folder, place, message):
-    with pytest.raises(EngineError, match=message):
-        open_engine(place(folder))
+    away = place(folder)
+    for use in (open_engine, check_output, written, recover_engine):
+        with pytest.raises(EngineError, match=message):
+            use(away)
 
 
 def test_a_file_that_cannot_be_read_is_told(folder, monkeypatch):

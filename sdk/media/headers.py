@@ -16,6 +16,7 @@ from sdk.ops_arrays import MAX_SIDE
 
 __all__ = ["problem_of", "size_wh_of"]
 
+MOST_PIXELS = 1 << 27  # 402 MB as BGR, and what a decoder needs beside; cameras of one shot have up to 102 million
 Size = tuple[int, int]
 # Entropy-coded data hold a bit at least for each 8 x 8 block of a JPEG: fewer, and the header claims what is not there.
 PIXELS_A_BYTE = 8 * 64
@@ -29,6 +30,8 @@ def problem_of(data: bytes) -> str | None:
     width, height = size
     if max(size) > MAX_SIDE:
         return f"it must be at most {MAX_SIDE} pixels a side (its header says {width} x {height}); shrink it"
+    if width * height > MOST_PIXELS:
+        return f"it must be at most {MOST_PIXELS >> 20} x 2^20 pixels (its header says {width} x {height}); shrink it"
     if data[:2] == b"\xff\xd8":
         if width * height > PIXELS_A_BYTE * len(data):
             return f"its header says {width} x {height} pixels, which {len(data)} bytes of JPEG cannot hold"

@@ -29,7 +29,7 @@ from sdk.errors import EngineError
 from sdk.files import check_place, finished_name
 from sdk.interrupts import held_back
 from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
-from sdk.reading import TABLE_BYTES, json_from_file
+from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 
 __all__ = ["check_output", "content_key", "engine_lock", "recover_engine", "reusable_engine", "write_engine"]
 
@@ -51,10 +51,10 @@ def check_output(folder: Path) -> None:
 
     Kernel caches are not foreign: the next run makes them anew.
     """
-    check_place(folder.resolve())
-    if not folder.exists():
+    check_place(_real(folder))
+    if kind_of(folder, "output", EngineError) is None:
         return
-    if folder.resolve() == Path.cwd():
+    if _real(folder) == Path.cwd():
         raise EngineError(f"output '{folder}' is the current folder, which a build replaces; run it from another one")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if not names:
@@ -67,6 +67,12 @@ def check_output(folder: Path) -> None:
             f"output '{folder}' holds '{foreign[0]}', which is not the engine's and would be lost; move it away or "
             "choose another --output"
         )
+
+
+def _real(folder: Path) -> Path:
+    """Where `folder` is, links followed; EngineError where the system does not say."""
+    kind_of(folder, "engine", EngineError)
+    return folder.resolve()
 
 
 def reusable_engine(folder: Path, key: str) -> Engine | None:
@@ -88,7 +94,7 @@ def write_engine(
 ) -> Engine:
     """The engine of `files` and of the manifest made with their sha256, in place of whatever engine `folder` held."""
     check_output(folder)
-    real = folder.resolve()  # a link stays: the engine it leads to is replaced
+    real = _real(folder)  # a link stays: the engine it leads to is replaced
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = json.dumps(manifest_from_hashes(hashes).to_table(), indent=1, ensure_ascii=False) + "\n"
     try:
@@ -116,7 +122,7 @@ def write_engine(
 @contextmanager
 def engine_lock(folder: Path) -> Iterator[None]:
     """One builder at a time for `folder`, across processes. A killed holder's lock is free at once."""
-    real = folder.resolve()
+    real = _real(folder)
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         path = real.parent / f".{real.name}.lock"
@@ -134,7 +140,7 @@ def engine_lock(folder: Path) -> Iterator[None]:
 
 def recover_engine(folder: Path) -> None:
     """Put back the engine that a rebuild had moved aside when it was killed; nothing where there is none."""
-    real = folder.resolve()
+    real = _real(folder)
     if not real.exists() and _left_beside(real, REPLACED):
         with engine_lock(real):
             return  # whoever takes the lock puts it back
