@@ -22,6 +22,7 @@ __all__ = [
     "float_engine_from",
     "recipe_from",
     "recipe_of_graph",
+    "size_hw",
     "told_from",
     "weights_from",
 ]
@@ -55,7 +56,7 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--convention", choices=("mmpose", "rtmlib", "simcc", "dwpose"), help="colours, means, padding and score of")
     add("--skeleton", metavar="NAME", help="the joints, where no RECIPE names them, as coco17")
-    add("--size", type=_size, metavar="HxW", help="of the crops, where the graph leaves it open")
+    add("--size", type=size_hw, metavar="HxW", help="of the crops, where the graph leaves it open")
     add("--mean", type=_triple, metavar="A,B,C", help="in grey levels, in the order of --colour")
     add("--std", type=_triple, metavar="A,B,C")
     add("--colour", choices=("rgb", "bgr"), help="the order in which the graph takes the channels")
@@ -129,7 +130,8 @@ def weights_from(arguments: argparse.Namespace) -> tuple[Path | None, int | None
     return Path(arguments.weights), None
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_hw(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as an option takes it."""
     height, _, width = text.partition("x")
     if not (height.isascii() and height.isdigit() and width.isascii() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, as 256x192 (got '{text}')")

@@ -1,29 +1,115 @@
 """`sdk inspect`: an engine's manifest, files (hashes verified), tensors, and the precision of each kind of layer.
 
+Of a graph made elsewhere: what it would be taken for, before anything is built of it.
+
 sdk inspect rtmpose-s-256x192.fp16
+sdk inspect end2end.onnx
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
+
+from sdk.cli._recipes import size_hw
+from sdk.errors import UsageError
+from sdk.manifest import MANIFEST_NAME
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("engine", metavar="ENGINE", help="an engine folder, or a bundled engine's name")
+    parser.add_argument("engine", metavar="ENGINE", help="an engine folder, a bundled engine's name, or a graph")
+    parser.add_argument("--size", type=size_hw, metavar="HxW", help="of a graph's crops, where it leaves them open")
     parser.add_argument("--json", action="store_true", help="everything, for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    path = Path(arguments.engine)
+    if _is_graph(path):
+        from sdk.toolchain.seen import facts_of_graph
+
+        seen = facts_of_graph(path, arguments.size)
+        print(json.dumps(seen, indent=1) if arguments.json else "\n".join(_graph_page(seen)))
+        return 0
+    if arguments.size is not None:
+        raise UsageError("--size is for a graph, which may leave its size open; an engine has its own")
     from sdk.runtime.opening import engine_from
     from sdk.toolchain.inspect import facts_of_engine
 
     facts = facts_of_engine(engine_from(arguments.engine))
     print(json.dumps(facts, indent=1) if arguments.json else _page(facts))
     return 0
+
+
+def _is_graph(path: Path) -> bool:
+    """An ONNX file, a deploy zip, or a folder with an ONNX file that is no engine's."""
+    if path.is_dir():
+        return not (path / MANIFEST_NAME).exists() and any(path.glob("*.onnx"))
+    return path.suffix in (".onnx", ".zip")
+
+
+def _graph_page(seen: dict[str, Any]) -> list[str]:
+    size = "x".join(map(str, seen["input"]["size_hw"]))
+    known = seen["joints"] is not None
+    what = (
+        f"SimCC, {seen['joints']} joints, split ratio {seen['split_ratio']:g}" if known else "no SimCC pair of outputs"
+    )
+    lines = [f"{seen['file']}: {what}, crops of {size}", ""]
+    rows = {
+        "file": f"opset {seen['opset']}, {seen['precision']}, {seen['parameters'] / 1e6:.2f} M parameters",
+        "recipe": seen["recipe"] and f"'{seen['recipe']}', in its metadata",
+        "input": _input_line(seen["input"]),
+        "outputs": ", ".join(f"{n} {' x '.join(map(str, shape))}" for n, shape in seen["outputs"].items()),
+        "axes": seen.get("axes_problem") or (seen["axes"] and _axes_line(seen)),
+        "batch": seen["batch"] and f"{seen['batch']}" + (f": {seen['batch_note']}" if seen["batch_note"] else ""),
+        "beside": seen["beside"],
+        "changes": "; ".join(seen["changes"]),
+        "refused": seen["batch_note"] if known and seen["batch"] is None else None,
+    }
+    lines += [f"  {name:9} {text}" for name, text in rows.items() if text]
+    return lines if seen["recipe"] else [*lines, "", *_asked(seen)]
+
+
+def _input_line(source: dict[str, Any]) -> str:
+    inside = source["normalisation_inside"]
+    parts = [f"{source['name']} {source['dtype']}, {source['layout']}"]
+    if inside:
+        numbers = (" ".join(f"{value:.6g}" for value in inside[key]) for key in ("mean", "std"))
+        parts.append("normalised inside: mean {}, std {}".format(*numbers))
+    elif source["dtype"] == "uint8":
+        parts.append("plain pixels 0..255")
+    parts += ["turns the colour channels round"] if source["turns_channels"] else []
+    return "; ".join(parts)
+
+
+def _axes_line(seen: dict[str, Any]) -> str:
+    pairs = ", ".join(f"{target} = '{name}'" for target, name in seen["axes"].items())
+    values = "probabilities (a softmax inside)" if seen["probabilities"] else "logits"
+    return "; ".join([pairs, values, *seen["axes_notes"]])
+
+
+def _asked(seen: dict[str, Any]) -> list[str]:
+    """What has to be told, and the command that tells it."""
+    if seen["asks"] == ["recipe"]:
+        return ["not known: what it is; give a RECIPE or a --recipe-file with --onnx"]
+    words = {
+        "skeleton": "the joints' names",
+        "convention": "mean, std, colour order, padding and score rule",
+        "pixels": "what the input is fed with, unless the normalisation inside is the convention's own",
+    }
+    options = {
+        "skeleton": f"--skeleton {'|'.join(seen['skeletons']) or 'NAME'}",
+        "convention": "--convention mmpose|rtmlib|simcc|dwpose",
+        "pixels": "[--pixels 0..255|0..1|normalised]",
+    }
+    asked = " ".join(options[name] for name in seen["asks"])
+    return [
+        f"no graph says: {'; '.join(words[name] for name in seen['asks'])}",
+        f"  sdk build-engine --onnx {seen['file']} {asked}",
+    ]
 
 
 def _page(facts: dict[str, Any]) -> str:

@@ -37,7 +37,17 @@ from sdk.toolchain.limits import limited
 from sdk.toolchain.opsets import in_our_form, written_out
 from sdk.toolchain.proof import Proof, first_line, proof_crops
 
-__all__ = ["Taken", "graph_from_file", "slim", "take", "take_in_child"]
+__all__ = [
+    "Original",
+    "Taken",
+    "any_crops",
+    "file_bytes",
+    "graph_from_file",
+    "slim",
+    "take",
+    "take_file",
+    "take_in_child",
+]
 
 TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "uint8": 1e-3}  # of the largest output; FP16: see tests
 FREE_BATCH = "export it with a dynamic batch (torch.onnx.export: dynamic_shapes, or dynamic_axes with dynamo=False)"
@@ -70,7 +80,7 @@ def graph_from_file(path: Path, recipe: Recipe | None = None, told: Told | None 
         "recipe": None if recipe is None else recipe.to_table(),
         "told": table_from(told or Told()),
     }
-    facts, content = limited(__name__, "take_in_child", request, subject=f"'{path}'", size=_size(path))
+    facts, content = limited(__name__, "take_in_child", request, subject=f"'{path}'", size=file_bytes(path))
     taken = recipe_from_table(facts["recipe"], f"'{path}'")
     return Taken(onnx.load_from_string(content), taken, facts["batch"], tuple(facts["notes"]))
 
@@ -86,19 +96,28 @@ def take_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 def take(path: Path, recipe: Recipe | None, told: Told) -> Taken:
     """As `graph_from_file`, in this process and without its limits."""
-    subject, file = f"'{path}'", graph_file(path)
-    deploy = deploy_facts(file)
+    taken = take_file(graph_file(path), recipe, told)
+    for note in taken.notes:
+        log.log(logging.WARNING if note.startswith(ASSUMED) else logging.INFO, "'%s': %s", path.name, note)
+    return taken
+
+
+def take_file(file: GraphFile, recipe: Recipe | None, told: Told) -> Taken:
+    """The graph of a file that is read already, in our form, proved. Nothing is logged."""
+    subject, deploy = f"'{file.path}'", deploy_facts(file)
     notes = [f"{deploy.told()} (pipeline.json)"] if deploy != DeployFacts() else []
-    original = _Original(file, subject, told.outputs)
+    original = Original(file, subject, told.outputs)
     model, changed = in_our_form(original.model, subject)
     size_hw = recipe.input.size_hw if recipe is not None else told.size_hw or deploy.size_hw
     front = front_of(model, size_hw, subject, original.dtype)
+    colour = told.colour
     if recipe is None:
         recipe, said = _made_recipe(original, front, told, deploy, file.name)
+        colour = recipe.input.colour  # a convention and deploy files say what the graph is fed with
     else:
         recipe, said = with_told(recipe, told)
         agreed(recipe, deploy, told, subject)
-    settled = settle(front, recipe, pixels=told.pixels, colour=told.colour, subject=subject)
+    settled = settle(front, recipe, pixels=told.pixels, colour=colour, subject=subject)
     ends, found = _ends(original, front, recipe, told, deploy)
     if original.given:  # tensors from inside the graph, which in our form are outputs too
         model, _ = in_our_form(original.model, subject)
@@ -110,10 +129,7 @@ def take(path: Path, recipe: Recipe | None, told: Told) -> Taken:
     crops = proof_crops(recipe)
     proof = Proof(recipe, ends, crops, original.rows(crops, front, settled, ends), TOLERANCE[original.precision])
     model, batch, freed = _with_batch(model, proof, front.batch, subject)
-    taken = Taken(model, recipe, batch, (*notes, *scored, *freed))
-    for note in taken.notes:
-        log.log(logging.WARNING if note.startswith(ASSUMED) else logging.INFO, "'%s': %s", path.name, note)
-    return taken
+    return Taken(model, recipe, batch, (*notes, *scored, *freed))
 
 
 def slim(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -126,7 +142,7 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     return slimmed
 
 
-class _Original:
+class Original:
     """The graph as it is in its file, on ONNX Runtime."""
 
     def __init__(self, file: GraphFile, subject: str, outputs: tuple[str, ...]) -> None:
@@ -180,15 +196,15 @@ class _Original:
 
 
 def _made_recipe(
-    original: _Original, front: Front, told: Told, deploy: DeployFacts, name: str
+    original: Original, front: Front, told: Told, deploy: DeployFacts, name: str
 ) -> tuple[Recipe, tuple[str, ...]]:
     """A recipe of the graph's own outputs and of what else is known."""
     batch = front.batch or 1
-    found = bins_seen(original.run(_any_crops(front, batch)), front.size_hw, batch)
+    found = bins_seen(original.run(any_crops(front, batch)), front.size_hw, batch)
     readings = sorted({(joints, bins / front.size_hw[1]) for _, _, joints, bins, _ in found})
     if not readings:
         original.give(inner_ends(original.model))
-        found = bins_seen(original.run(_any_crops(front, batch)), front.size_hw, batch)
+        found = bins_seen(original.run(any_crops(front, batch)), front.size_hw, batch)
         readings = sorted({(joints, bins / front.size_hw[1]) for _, _, joints, bins, _ in found})
     if told.skeleton is not None and len(readings) > 1:
         readings = [reading for reading in readings if reading[0] == len(told.skeleton.joints)]
@@ -205,10 +221,10 @@ def _made_recipe(
 
 
 def _ends(
-    original: _Original, front: Front, recipe: Recipe, told: Told, deploy: DeployFacts
+    original: Original, front: Front, recipe: Recipe, told: Told, deploy: DeployFacts
 ) -> tuple[tuple[End, ...], tuple[str, ...]]:
     batch = front.batch or 1
-    crops = _any_crops(front, batch)
+    crops = any_crops(front, batch)
     find = partial(
         ends_of,
         wanted=wanted_ends(recipe),
@@ -320,7 +336,7 @@ def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
         tensor.name = moves.get(tensor.name, tensor.name)
 
 
-def _any_crops(front: Front, batch: int) -> Array:
+def any_crops(front: Front, batch: int) -> Array:
     """Crops of the graph's own layout and type, for asking shapes."""
     height, width = front.size_hw
     shape = (batch, 3, height, width) if front.layout == "N x 3 x h x w" else (batch, height, width, 3)
@@ -330,7 +346,7 @@ def _any_crops(front: Front, batch: int) -> Array:
     return rng.standard_normal(shape).astype(front.dtype)
 
 
-def _size(path: Path) -> int:
+def file_bytes(path: Path) -> int:
     """Bytes that a path stands for, data beside an ONNX file included."""
     files = path.iterdir() if path.is_dir() else [path, *path.parent.glob("*.data"), *path.parent.glob("*.bin")]
     return sum(file.stat().st_size for file in files if file.is_file())
