@@ -37,6 +37,7 @@ from sdk.recipe import Recipe
 from sdk.strict import table_from
 from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note, plan_from_graph
 from sdk.toolchain.engine import check_output, content_key, engine_lock, recover_engine, reusable_engine, write_engine
+from sdk.toolchain.graphs import fixed_batch
 from sdk.trt import CompilerName
 
 if TYPE_CHECKING:
@@ -126,17 +127,14 @@ def build_engine(options: BuildOptions) -> Engine:
 
 
 def with_graph(options: BuildOptions) -> BuildOptions:
-    """The options with the graph of `onnx` read and proved, its recipe and batch in place of what was asked for."""
+    """The options with the graph of `onnx` read and proved, and its recipe in place of the one asked for."""
     if options.onnx is None or options.taken is not None:
         return options
     from sdk.toolchain.foreign import graph_from_file
 
     taken = graph_from_file(options.onnx, options.recipe, options.told)
     notes = tuple(dict.fromkeys((*options.notes, *taken.notes)))
-    compile = options.compile
-    if taken.batch is not None:
-        compile = replace(compile, batch=BatchRange(taken.batch, taken.batch, taken.batch))
-    return replace(options, recipe=taken.recipe, taken=taken, compile=compile, notes=notes)
+    return replace(options, recipe=taken.recipe, taken=taken, notes=notes)
 
 
 def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False) -> Engine:
@@ -177,6 +175,9 @@ def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
 def _engine_from_typed(
     typed: _Typed, compiler: CompilerName | None, options: CompileOptions, folder: Path, force: bool
 ) -> Engine:
+    batch = fixed_batch(typed.graph)
+    if batch is not None:  # whatever was asked for: a note of the engine says why
+        options = replace(options, batch=BatchRange(batch, batch, batch))
     note = None if compiler is None else compiler_note(compiler, options)
     key = content_key(_facts(typed, note, options))
     with engine_lock(folder):

@@ -23,6 +23,7 @@ __all__ = [
     "array_of",
     "consumers",
     "described",
+    "fixed_batch",
     "graph_inputs",
     "graph_outputs",
     "graph_session",
@@ -59,6 +60,12 @@ def graph_outputs(model: onnx.ModelProto) -> tuple[GraphTensor, ...]:
 def described(tensors: Iterable[GraphTensor]) -> str:
     """Tensors in one line, for messages."""
     return ", ".join(f"{t.name} {t.dtype} {' x '.join(map(str, t.shape)) or 'scalar'}" for t in tensors) or "none"
+
+
+def fixed_batch(graph: bytes) -> int | None:
+    """The one batch with which a graph of one input runs; None where its declaration leaves it open."""
+    (source,) = graph_inputs(onnx.load_from_string(graph))
+    return source.shape[0] if isinstance(source.shape[0], int) else None
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
