@@ -18,6 +18,7 @@ SHARES = "they look like shares of the picture, 0 to 1: multiply them by its wid
 CORNERS = "they look like x1, y1, x2, y2 where x, y, width, height is meant: take x1 and y1 off the others"
 OTHERS = "boxes and joints are not of one picture, or not in one unit: check both"
 BEYOND = 0.1  # of a box's own side, over the picture's edge: more than a detector's rounding
+OF_CORNERS = 0.25  # of boxes beyond their picture are enough where each is wider than its x and higher than its y
 ABOUT = 0.25  # of a box's sides, about it: where its joints still are its own
 
 
@@ -35,10 +36,10 @@ def unit_problem(
     if sizes_wh is not None:
         known = np.isfinite(sizes_wh).all(axis=1)
         beyond = known & beyond_picture(boxes, sizes_wh)
-        if _most(beyond[known]):
+        if known.any() and beyond[known].mean() > (OF_CORNERS if (extent > boxes[:, :2]).all() else 0.5):
             row = int(np.flatnonzero(beyond)[0])
             place, picture = _place(boxes[row, 2:]), _size(np.asarray(sizes_wh[row], np.float64))
-            return f"most boxes leave their picture (such as one to {place} in one of {picture}); {CORNERS}"
+            return f"boxes leave their picture (such as one to {place} in one of {picture}); {CORNERS}"
     if keypoints is not None and len(boxes):
         lost = _without_joints(boxes, extent, np.asarray(keypoints, np.float64))
         if _most(lost):

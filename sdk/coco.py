@@ -32,6 +32,7 @@ __all__ = [
     "finite_numbers",
     "image_from",
     "image_names",
+    "joint_kinds",
     "person_categories",
     "person_kinds",
     "record_from",
@@ -158,11 +159,13 @@ def record_from(table: Table) -> CocoRecord:
 
 def person_kinds(document: object) -> list[CocoCategory]:
     """The categories named 'person'; where none is, those that list joints."""
-    listed = document.get("categories") if isinstance(document, dict) else None
-    tables = [table for table in listed if isinstance(table, dict)] if isinstance(listed, list) else []
-    named = [table for table in tables if table.get("name") == "person"]
-    kinds = [CocoCategory(_whole(table.get("id")), _texts(table.get("keypoints"))) for table in named or tables]
-    return kinds if named else [kind for kind in kinds if kind.joints]
+    named = [_kind(table) for table in _category_tables(document) if table.get("name") == "person"]
+    return named or joint_kinds(document)
+
+
+def joint_kinds(document: object) -> list[CocoCategory]:
+    """The categories that list joints."""
+    return [kind for kind in map(_kind, _category_tables(document)) if kind.joints]
 
 
 def person_categories(document: object) -> frozenset[int]:
@@ -185,6 +188,15 @@ def finite_number(value: object) -> float | None:
     if type(value) is not int or abs(value) > 1 << 1000:
         return None
     return float(value)
+
+
+def _category_tables(document: object) -> list[Table]:
+    listed = document.get("categories") if isinstance(document, dict) else None
+    return [table for table in listed if isinstance(table, dict)] if isinstance(listed, list) else []
+
+
+def _kind(table: Table) -> CocoCategory:
+    return CocoCategory(_whole(table.get("id")), _texts(table.get("keypoints")))
 
 
 def _texts(values: object) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import CocoRecord, person_kinds
+from sdk.coco import CocoCategory, CocoRecord, joint_kinds, person_kinds
 from sdk.joints import match_joints
 
 __all__ = ["CocoJoints"]
@@ -37,6 +37,9 @@ class CocoJoints:
     def of_file(cls, document: object, wanted: tuple[str, ...]) -> CocoJoints:
         """The joints of a file's person categories."""
         kinds = {kind.identity: kind.joints for kind in person_kinds(document)}
+        elsewhere = [] if any(kinds.values()) else joint_kinds(document)
+        if kinds and elsewhere:
+            return cls({}, {}, _parted(elsewhere[0]))
         places: dict[int | None, tuple[int, ...]] = {}
         remarks: dict[str, None] = {}
         for identity, names in kinds.items():
@@ -64,8 +67,21 @@ class CocoJoints:
             return None
         return np.asarray(record.keypoints, np.float32).reshape(-1, 3)[list(self.places[kind])]
 
+    def why_none(self, record: CocoRecord, otherwise: str) -> str:
+        """Why a record gives no keypoints: some exports write several persons into one; else `otherwise`."""
+        count, listed = len(record.keypoints or ()), 3 * self.listed.get(self._kind(record), 0)
+        several = listed and count > listed and count % listed == 0
+        return "joints of several persons in one record" if several else otherwise
+
     def _kind(self, record: CocoRecord) -> int | None:
         return None if set(self.places) == {None} else record.category
+
+
+def _parted(kind: CocoCategory) -> str:
+    return (
+        f"lists its joints in category {kind.identity}, which is not that of its persons' boxes; a person's box and "
+        "keypoints must be of one record, in one category"
+    )
 
 
 def _lacking(missing: tuple[str, ...], names: tuple[str, ...]) -> str:

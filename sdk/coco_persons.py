@@ -14,10 +14,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk.box_units import unit_problem
 from sdk.coco import CocoRecord
 from sdk.wording import counted
 
-__all__ = ["of_pictures", "persons_among", "stem_key"]
+__all__ = ["check_units", "of_pictures", "parted_problem", "persons_among", "stem_key"]
 
 MaybeRecord = CocoRecord | None
 
@@ -51,6 +55,41 @@ def of_pictures(records: Sequence[CocoRecord], names: Mapping[int, str]) -> tupl
     example = next(number for number in by_stem if number is not None)
     remark = f"image ids are taken for the stems of file names (such as that of '{names[example]}')"
     return [replace(record, image_id=place) for record, place in zip(records, by_stem, strict=True)], (remark,)
+
+
+def parted_problem(records: Sequence[CocoRecord], persons: Collection[int]) -> str | None:
+    """Why no record is of use: boxes and keypoints stand in records of different categories; None where they do not."""
+    mine = [record for record in records if record.is_person(persons)]
+    others = [record for record in records if not record.is_person(persons)]
+    for what, has in (("boxes", _has_box), ("keypoints", _has_keypoints)):
+        elsewhere = next((record.category for record in others if has(record)), None)
+        if mine and elsewhere is not None and not any(map(has, mine)):
+            return (
+                f"its persons have no {what}: these stand in records of category {elsewhere}; a person's box and "
+                "keypoints must be of one record"
+            )
+    return None
+
+
+def check_units(
+    where: str,
+    error: type[Exception],
+    boxes_xyxy: NDArray[np.floating],  # N x 4
+    sizes_wh: NDArray[np.floating] | None = None,  # N x 2
+    keypoints: NDArray[np.floating] | None = None,  # N x K x 3
+) -> None:
+    """`error` where most boxes are in other units than pixels (`sdk.box_units`)."""
+    problem = unit_problem(boxes_xyxy, sizes_wh, keypoints)
+    if problem is not None:
+        raise error(f"{where}: {problem}")
+
+
+def _has_box(record: CocoRecord) -> bool:
+    return record.has_area
+
+
+def _has_keypoints(record: CocoRecord) -> bool:
+    return bool(record.keypoints)
 
 
 def stem_key(stem: str) -> int | str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sdk.errors import OutputError
 
-__all__ = ["check_place", "finished_name", "refusal", "whole_file", "write_bytes", "write_text"]
+__all__ = ["check_place", "finished_name", "refusal", "some_name", "whole_file", "write_bytes", "write_text"]
 
 log = logging.getLogger(__name__)
 PART = ".part."
@@ -65,6 +65,12 @@ def check_place(path: Path) -> None:
     except OSError as error:
         raise refusal(path, error) from error
     _remove(attempt)
+
+
+def some_name(folder: Path) -> str:
+    """A name in a folder, in quotes, to show what its names are like; 'nothing' where it is empty."""
+    name = min((path.name for path in folder.iterdir()), default=None) if folder.is_dir() else None
+    return "nothing" if name is None else f"'{name}'"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -493,6 +493,7 @@ def test_a_detector_that_gives_something_else_is_told(engine, given):
 
 UNUSABLE = {
     "an inverted box": ([[9, 0, 1, 9]], [0.5], "box 0 has no area"),
+    "shares of the picture": ([[0.3, 0.2, 0.7, 0.8]], None, "boxes must be in pixels of the frame .*shares of"),
     "a list of two boxes": ([0, 0, 9, 9], [0, 0, 9, 9], "box_scores must be 1 finite numbers"),
 }
 

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.box_units import SHARES
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import check_boxes, crop_affines
 from sdk.in_flight import in_flight
@@ -272,6 +273,10 @@ def _on_device(frame: object) -> bool:
 def check_found(boxes: object, scores: object) -> Found:
     """Boxes as N x 4 float32 and their scores as N float32; ones where none are given."""
     checked = check_boxes(boxes)
+    if len(checked) and checked.max() <= 1:
+        raise InputError(
+            f"boxes must be in pixels of the frame (got {checked[0].tolist()}, and none beyond 1); {SHARES}"
+        )
     return checked, _check_box_scores(scores, len(checked))
 
 

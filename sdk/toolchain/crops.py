@@ -30,6 +30,7 @@ from sdk.coco import (
     result_tables,
 )
 from sdk.coco_joints import CocoJoints
+from sdk.coco_persons import check_units, of_pictures, persons_among
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
 from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
@@ -151,6 +152,7 @@ def people_from_data(data: Path, boxes: Path | None, recipe: Recipe, pictures: P
         )
     if told:
         log.warning("calibration data '%s': left out %s", data.name, told)
+    check_units(f"calibration data '{data.name}'", CalibrationError, np.array([person.box_xyxy for person in people]))
     return people
 
 
@@ -176,10 +178,9 @@ def synthetic_reason(inputs: Float32Array, recipe: Recipe) -> str | None:  # N x
 def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]) -> list[Person]:
     images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if boxes is not None:
-        named = {path.name: path for path in images}
         document = json_from_file(boxes, "box file", CalibrationError)
         names = image_names(document, boxes, CalibrationError)
-        files = {identity: named.get(Path(name).name) for identity, name in names.items()}
+        files = {identity: _picture_called(name, folder, images) for identity, name in names.items()}
         records = records_of(document, "annotations", boxes, CalibrationError)
         return list(_people(records, files, person_categories(document), None, f"'{folder}'", problems))
     people = []
@@ -187,6 +188,14 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
         height, width = _frame(path, turned=True).shape[:2]
         people.append(Person(path, (0.0, 0.0, float(width), float(height)), turned=True))
     return people
+
+
+def _picture_called(name: str, folder: Path, images: Sequence[Path]) -> Path | None:
+    """The picture at `name` in the folder, or the only one below it that has the name."""
+    if (folder / name).is_file():
+        return folder / name
+    called = [path for path in images if path.name == Path(name).name]
+    return called[0] if len(called) == 1 else None
 
 
 def _picture_folders(annotations: Path) -> list[Path]:
@@ -198,8 +207,8 @@ def _people_of_coco(
     data: Path, boxes: Path | None, recipe: Recipe, folders: Sequence[Path], problems: dict[str, int]
 ) -> list[Person]:
     document = json_from_file(data, "calibration data", CalibrationError)
-    files = {}
-    for identity, name in image_names(document, data, CalibrationError).items():
+    files, names = {}, image_names(document, data, CalibrationError)
+    for identity, name in names.items():
         paths = (folder / name for folder in folders)
         files[identity] = next((path for path in paths if path.is_file()), None)
     persons, told = person_categories(document), " or ".join(f"'{folder}'" for folder in folders)
@@ -207,7 +216,10 @@ def _people_of_coco(
         records = records_of(document, "annotations", data, CalibrationError)
         return list(_people(records, files, persons, _joints_of(document, data, recipe), told, problems))
     detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
-    return list(_people([record_from(table) for table in detections], files, persons or {PERSON}, None, told, problems))
+    found, remarks = of_pictures([record_from(table) for table in detections], names)
+    for remark in remarks:
+        log.warning("box file '%s': %s", boxes.name, remark)
+    return list(_people(found, files, persons or {PERSON}, None, told, problems))
 
 
 def _joints_of(document: object, data: Path, recipe: Recipe) -> CocoJoints | None:
@@ -229,9 +241,12 @@ def _people(
     folders_told: str,
     problems: dict[str, int],
 ) -> Iterator[Person]:
-    for record in records:
+    found, remarks = persons_among(records, persons)
+    for remark in remarks:
+        log.warning("calibration data: %s", remark)
+    for record in filter(None, found):
         path = None if record.image_id is None else files.get(record.image_id)
-        box, reason = record.box_xyxy, _box_problem(record, persons)
+        box, reason = record.box_xyxy, _box_problem(record)
         if path is None or box is None or reason is not None:
             reason = reason or (f"no picture in {folders_told}" if record.image_id in files else "no picture")
             problems[reason] = problems.get(reason, 0) + 1
@@ -241,11 +256,9 @@ def _people(
         yield Person(path, box, truth, None if truth is None else area)
 
 
-def _box_problem(record: CocoRecord, persons: Collection[int]) -> str | None:
+def _box_problem(record: CocoRecord) -> str | None:
     if record.crowd:
         return "a crowd region"
-    if not record.is_person(persons):
-        return "a category that is no person's"
     if record.box_xywh is None:
         return "no box"
     if not record.has_area:

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.coco import CocoRecord, image_names, records_of, tables_of
+from sdk.coco import CocoRecord, image_from, image_names, person_categories, records_of, tables_of
 from sdk.coco_joints import CocoJoints
+from sdk.coco_persons import check_units, parted_problem, persons_among
 from sdk.errors import DatasetError
+from sdk.files import some_name
 from sdk.in_flight import in_flight
 from sdk.media.figures import rendered_figure
 from sdk.media.sources import Unreadable, read_stored_image
@@ -57,7 +59,7 @@ class Annotation:
 def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> list[Annotation]:
     """The usable persons of a COCO keypoint file; unusable ones are counted in the log by reason."""
     document = json_from_file(path, "annotation file", DatasetError)
-    files = image_names(document, path, DatasetError)
+    files, tables = image_names(document, path, DatasetError), tables_of(document, "images", path, DatasetError)
     records = records_of(document, "annotations", path, DatasetError)
     tables_of(document, "categories", path, DatasetError)  # must be there
     order = CocoJoints.of_file(document, joints)
@@ -65,10 +67,17 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
         raise DatasetError(f"{path.name}: {order.problem}")
     for remark in order.remarks:
         logger.warning("%s: %s", path.name, remark)
+    persons = person_categories(document)
+    parted = parted_problem(records, persons)
+    if parted is not None:
+        raise DatasetError(f"{path.name}: {parted}")
+    found, remarks = persons_among(records, persons)
+    for remark in remarks:
+        logger.warning("%s: %s", path.name, remark)
     skipped: dict[str, int] = {}
     usable = []
-    for record in records:
-        reason, annotation = _annotation(record, files, images, order)
+    for record, person in zip(records, found, strict=True):
+        reason, annotation = _annotation(person or record, files, images, order)
         if annotation is None:
             skipped[reason] = skipped.get(reason, 0) + 1
         else:
@@ -77,6 +86,14 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
         logger.warning("%s: skipped %d of %d persons: %s", path.name, count, len(records), reason)
     if not usable:
         raise DatasetError(f"'{path}' holds no usable person (skipped: {skipped or 'the file lists none'})")
+    sizes = {image.identity: image.size_wh for image in map(image_from, tables) if image is not None}
+    check_units(
+        path.name,
+        DatasetError,
+        np.array([person.box_xyxy for person in usable]),
+        np.array([sizes.get(person.image_id) or (np.inf, np.inf) for person in usable], np.float64),
+        np.array([person.keypoints for person in usable]),
+    )
     return usable
 
 
@@ -101,6 +118,7 @@ class PersonDataset:
         self.annotations = annotations_from_coco(path, images, recipe.skeleton.joints)[:limit]
         self.recipe = recipe
         self.seed = seed
+        self._images = images
         self._shrink_above = math.inf if exact else SHRINK_ABOVE * max(recipe.input.size_hw)
         self._cache: dict[int, PersonImage] = {}
         self._fill(cache_gib * 2**30)
@@ -154,7 +172,10 @@ class PersonDataset:
             kept.append(annotation)
         _tell_lost(list(lost), len(self.annotations) - len(kept))
         if not kept:
-            raise DatasetError("no image of the data set could be read; check the images folder")
+            raise DatasetError(
+                f"no image of the data set could be read ({next(iter(lost))}); give the folder that its file names "
+                f"start from (in '{self._images}': {some_name(self._images)})"
+            )
         if len(self._cache) < len(kept):
             logger.info("%d of %d persons fit into the cache", len(self._cache), len(kept))
         self.annotations = kept
@@ -194,7 +215,7 @@ def _annotation(
     if record.crowd:
         return "crowd region", None
     if keypoints is None:
-        return "malformed keypoints", None
+        return joints.why_none(record, "malformed keypoints"), None
     if record.box_xyxy is None or not record.has_area:
         return "no box", None
     corners = np.asarray(record.box_xyxy, np.float32)

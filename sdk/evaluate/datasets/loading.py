@@ -7,7 +7,7 @@ Opens no picture; whether a picture exists is checked, so that a wrong folder is
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from sdk.coco import (
     tables_of,
 )
 from sdk.coco_joints import CocoJoints
+from sdk.coco_persons import check_units, of_pictures, parted_problem, persons_among
 from sdk.errors import DatasetError
 from sdk.evaluate.datasets.boxes import Convention, boxes_from_annotations
 from sdk.evaluate.datasets.dataset import (
@@ -39,6 +40,7 @@ from sdk.evaluate.datasets.dataset import (
 )
 from sdk.evaluate.datasets.mpii import mpii_dataset
 from sdk.evaluate.datasets.wholebody import coco_from_wholebody
+from sdk.files import some_name
 from sdk.oks import AREA_SHARE, areas_from_boxes
 from sdk.reading import json_from_file
 from sdk.recipe import Recipe
@@ -123,14 +125,25 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         raise DatasetError(f"{options.annotations}: {joints.problem}")
     notes = joints.remarks
     annotations = records_of(table, "annotations", options.annotations, DatasetError)
-    persons_only = [record for record in annotations if record.is_person(kinds)]
-    truth, without_area = _truth(persons_only, position, joints, recipe.joints, problems)
+    parted = parted_problem(annotations, kinds)
+    if parted is not None:
+        raise DatasetError(f"{options.annotations}: {parted}")
+    found, remarks = persons_among(annotations, kinds)
+    truth, without_area = _truth([record for record in found if record], position, joints, recipe.joints, problems)
     if without_area:
-        notes += (f"{without_area} annotations have no area: {AREA_SHARE} of the box is taken",)
+        remarks += (f"{without_area} annotations have no area: {AREA_SHARE} of the box is taken",)
+    single = ~truth.crowd
+    sizes_wh = _sizes_wh(pictures)
+    of_truth = truth.boxes_xyxy[single], sizes_wh[truth.picture[single]], truth.keypoints[single]
+    check_units(str(options.annotations), DatasetError, *of_truth)
     if options.detections is None:
-        persons = _annotated_persons(truth, _sizes_wh(pictures), options.convention_for(recipe), problems)
+        persons = _annotated_persons(truth, sizes_wh, options.convention_for(recipe), problems)
     else:
-        persons = _detected_persons(options.detections, position, kinds or {PERSON}, problems)
+        names = {picture.id: picture.path.name for picture in listed}
+        persons, more = _detected_persons(options.detections, position, names, kinds or {PERSON}, problems)
+        remarks += tuple(f"detections: {remark}" for remark in more)
+        check_units(str(options.detections), DatasetError, persons["boxes_xyxy"], sizes_wh[persons["picture"]])
+    notes += remarks
     order = np.argsort(persons["picture"], kind="stable")
     return Dataset(
         options.kind,
@@ -170,8 +183,8 @@ def _kept(pictures: tuple[Picture, ...], options: DatasetOptions, problems: Prob
     found = np.array([picture.path.is_file() for picture in pictures], bool)
     if len(found) and not found.any():
         raise DatasetError(
-            f"none of the {len(found)} pictures is in '{options.images}' (first missing: '{pictures[0].path}'); "
-            "give the folder that the annotations' file names start from"
+            f"none of the {len(found)} pictures is in '{options.images}' (first missing: '{pictures[0].path}'; in it: "
+            f"{some_name(options.images)}); give the folder that the annotations' file names start from"
         )
     for picture, there in zip(pictures, found, strict=True):
         if not there:
@@ -199,7 +212,7 @@ def _truth(
         if record.crowd and keypoints is None:  # a crowd region: pycocotools ignores what lies on it
             keypoints = np.zeros((count, 3), np.float32)
         if keypoints is None:
-            problems.add("annotation without a finite keypoint for each joint", name)
+            problems.add(joints.why_none(record, "annotation without a finite keypoint for each joint"), name)
             continue
         if record.box_xyxy is None:
             problems.add("annotation without a finite box", name)
@@ -250,13 +263,22 @@ def _annotated_persons(
 
 
 def _detected_persons(
-    path: Path, position: Position, kinds: Collection[int], problems: Problems
-) -> dict[str, NDArray[Any]]:
+    path: Path, position: Position, names: Mapping[int, str], kinds: Collection[int], problems: Problems
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """The persons of a detection file, and remarks. DatasetError where no detection is of an annotated picture."""
     detections = result_tables(json_from_file(path, "the detection file", DatasetError), path, DatasetError)
+    records, of_stems = of_pictures([record_from(table) for table in detections], names)
+    if records and not any(record.image_id in position for record in records):
+        given, number = detections[0].get("image_id"), next(iter(names))
+        raise DatasetError(
+            f"{path}: no detection is of an annotated picture: its image ids are such as {given!r}, and those of the "
+            f"annotations such as {number} ('{names[number]}'); give the detections of these pictures"
+        )
+    found, of_persons = persons_among(records, kinds)
     rows: list[tuple[int, Box, float, int]] = []
-    for number, record in enumerate(map(record_from, detections)):
-        picture = position.get(record.image_id, UNKNOWN)
-        if not record.is_person(kinds) or picture is None:
+    for number, record in enumerate(found):
+        picture = None if record is None else position.get(record.image_id, UNKNOWN)
+        if record is None or picture is None:
             continue
         if picture == UNKNOWN:
             problems.add("detection of an unknown image", f"detection {number}")
@@ -272,4 +294,4 @@ def _detected_persons(
         "box_scores": np.array([row[2] for row in rows], np.float64),
         "row": np.full(len(rows), -1, np.intp),
         "category": np.array([row[3] for row in rows], np.int64),
-    }
+    }, (*of_stems, *of_persons)
