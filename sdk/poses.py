@@ -90,6 +90,11 @@ class Poses:
             **self._of_joints((slice(None), chosen)),
         )
 
+    def by_joint(self) -> dict[str, NDArray[np.float32]]:
+        """What is told joint by joint (N x K ...) by its name, of that which there is: keypoints, scores, depths ..."""
+        names = ("keypoints", "scores", "depths", "spread", "second")
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
+
     def in_camera(self, camera: Camera, root_m: ArrayLike) -> NDArray[np.float32]:
         """N x K x 3: x, y and z of each joint in metres, as `camera` sees it; NaN where a joint has no depth.
 
@@ -161,8 +166,7 @@ class Poses:
 
     def _of_joints(self, index: Any) -> dict[str, Any]:
         """What is told joint by joint, at an index of persons or of persons and joints."""
-        names = ("keypoints", "scores", "depths", "spread", "second")
-        return {name: array[index] for name in names if (array := getattr(self, name)) is not None}
+        return {name: array[index] for name, array in self.by_joint().items()}
 
     def _told(self) -> dict[str, Any]:
         """Depths, spreads and second peaks as plain lists, of those there are."""

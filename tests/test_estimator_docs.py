@@ -2,12 +2,14 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdk.cli import main
+from sdk.skeletons import skeleton_by_name
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 
 pytestmark = pytest.mark.native
@@ -19,10 +21,20 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "python.md").read_text()
 BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) for language in ("python", "bash")}
 
 
+PARTS = {
+    "rtmpose-m-256x192": "coco17",
+    "rtmpose-m-hand5-256x256": "hand21",
+    "rtmpose-m-face6-256x256": "lapa106",
+}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with the engine, photographs, clip and boxes that the page speaks of."""
     wrapped_engine(pooled_simcc_graph(tmp_path / "g.onnx", SMALL), tmp_path / "rtmpose-s-256x192.fp16", SMALL)
+    for name, joints in PARTS.items():
+        recipe = replace(SMALL, skeleton=skeleton_by_name(joints))
+        wrapped_engine(pooled_simcc_graph(tmp_path / f"{joints}.onnx", recipe), tmp_path / f"{name}.fp16", recipe)
     frame = np.random.default_rng(0).integers(0, 256, (480, 720, 3), np.uint8)
     (tmp_path / "photos").mkdir()
     for name in ("street.jpg", "photos/1.jpg", "photos/2.jpg"):
@@ -37,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_python_blocks_run(folder, capsys):
-    assert len(BLOCKS["python"]) == 5
+    assert len(BLOCKS["python"]) == 6
     names = {}
     for block in BLOCKS["python"]:
         exec(compile(block, "docs/python.md", "exec"), names)
@@ -46,6 +58,7 @@ def test_the_python_blocks_run(folder, capsys):
     assert len(re.findall(r"^\d+ \[", printed, re.MULTILINE)) == 7  # one line a frame of the clip, the id first
     assert (folder / "poses.jpg").exists() and len(names["records"]) == 2
     assert names["wrists"].shape == (2, 2)
+    assert names["detailed"].keypoints.shape == (2, 17 + 42 + 106, 2)
     assert names["picture"] is None and len(names["poses"].track_ids) == 1  # the camera's thread came to its end
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
+    where.add_argument(
+        "--parts",
+        action="append",
+        default=[],
+        metavar="ENGINE2",
+        help="an engine of a hand or of a face: crop those by the body's joints too; once for each",
+    )
     where.add_argument(
         "--box-threshold", type=float, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
     )
@@ -91,8 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
     job = _Job(arguments, sources, pictures, boxes)
     with _alone(arguments):
         try:
-            with _estimator(arguments, tracked=tracked) as estimate, job.outputs():
+            with (
+                _estimator(arguments, tracked=tracked) as estimate,
+                _parts(arguments, estimate) as parts,
+                job.outputs(),
+            ):
                 _check_style(arguments.style, estimate)
+                job.parts = parts
                 for source in sources:
                     job.predict(estimate, source)
         except KeyboardInterrupt:
@@ -149,7 +162,12 @@ def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pi
     read = [source.path for source in sources if source.address is None]
     refuse_overwriting(
         {**lines, "--coco": arguments.coco, **saved},
-        [*read, arguments.boxes, arguments.detector, *engine_files(arguments.engine)],
+        [
+            *read,
+            arguments.boxes,
+            arguments.detector,
+            *(file for engine in (arguments.engine, *arguments.parts) for file in engine_files(engine)),
+        ],
     )
 
 
@@ -170,6 +188,24 @@ def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator
         flip_test=arguments.flip_test,
         threads=arguments.threads,
     )
+
+
+def _parts(
+    arguments: argparse.Namespace, body: PoseEstimator
+) -> AbstractContextManager[Callable[[object, Poses], Poses] | None]:
+    """What adds hands and faces to the body's poses; None where none are asked for."""
+    from sdk.people.parts import PartEstimator
+
+    if not arguments.parts:
+        return nullcontext()
+    how = {name: getattr(arguments, name) for name in ("device", "refine", "flip_test", "threads")}
+    parts = PartEstimator(arguments.parts, **how)
+    try:
+        parts.check(body)
+    except InputError:
+        parts.close()
+        raise
+    return parts
 
 
 class _Job:
@@ -194,6 +230,7 @@ class _Job:
         self._video: VideoFile | None = None  # the annotated one that is being written
         self._frames = self._persons = self._damaged = 0
         self._unreadable: list[str] = []
+        self.parts: Callable[[object, Poses], Poses] | None = None  # gives poses their hands and faces
 
     @property
     def failed(self) -> bool:
@@ -261,6 +298,8 @@ class _Job:
         boxes, scores = (None, None) if self._boxes is None else self._boxes.of(source, frame)
         try:
             poses = estimate(frame.picture, boxes, box_scores=scores)
+            if self.parts is not None:
+                poses = self.parts(frame.picture, poses)
         except InputError as error:
             raise InputError(f"frame {frame.number}: {error}") from error
         return poses if source.kind == "video" else replace(poses, track_ids=None)

@@ -1,8 +1,8 @@
 """How a joint set looks when it is drawn: which joints are a body, a hand or a face, in which colour, how thick.
 
 A body is coloured by side: left is orange, right is blue, the middle is white. A hand is coloured by finger and
-thinner; a face is dots. Groups named `face` and `..._hand` say which joints are one; a set without limbs is a face, a
-set with fingers and without groups is a hand. Nothing is drawn here (`drawing`).
+thinner; a face is dots. Groups named `face`, `face_...` and `..._hand` say which joints are one; a set without limbs is
+a face, a set with fingers and without groups is a hand. Nothing is drawn here (`drawing`).
 
     for part in parts_of(skeleton):       # in the order they are drawn: hands and faces lie on top of the body
         part.kind, part.joints, part.limbs, part.thickness(unit, extent_px)
@@ -66,7 +66,7 @@ class Part:
 def parts_of(skeleton: Skeleton) -> tuple[Part, ...]:
     """The parts of a joint set, in the order they are drawn."""
     everything = tuple(range(len(skeleton.joints)))
-    faces = [members for name, members in skeleton.groups.items() if name == "face"]
+    faces = [members for name, members in skeleton.groups.items() if name.split("_")[0] == "face"]
     hands = [members for name, members in skeleton.groups.items() if name.endswith("hand")]
     if not skeleton.limbs and not faces:
         faces = [everything]
