@@ -119,11 +119,36 @@ def test_sources_are_never_overwritten(small_engine, photos, capsys):
     assert before == {path: path.read_bytes() for path in photos.iterdir()}
 
 
-def test_two_sources_of_one_name_are_refused(small_engine, photos, tmp_path, capsys):
+def saved_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def test_pictures_of_one_name_in_two_folders_keep_their_folders(small_engine, photos, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     cv2.imwrite(str(other / "1.png"), noise(9))
-    assert predict(small_engine, photos, other, "--save", tmp_path / "out") == 2
+    out, coco = tmp_path / "out", tmp_path / "r.json"
+    assert predict(small_engine, photos, other, "--save", out, "--coco", coco) == 0
+    expected = [*(f"{photos.name}/{n}.png" for n in range(3)), "other/1.png"]
+    assert saved_below(out) == sorted(expected)
+    assert [record["file_name"] for record in json.loads(coco.read_text())] == expected
+
+
+@pytest.mark.parametrize("words", [["session", "--recursive"], ["session/**/*.png"]], ids=["a folder", "a pattern"])
+def test_folders_below_keep_their_paths(small_engine, photos, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for camera in ("cam0", "cam1"):
+        (tmp_path / "session" / camera).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "session" / camera / "000.png"), noise(1))
+    assert predict(small_engine, *words, "--save", "out", "--coco", "r.json") == 0
+    assert saved_below(tmp_path / "out") == ["cam0/000.png", "cam1/000.png"]
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(record["image_id"], record["file_name"]) for record in found] == [(1, "cam0/000.png"), (2, "cam1/000.png")]
+
+
+def test_two_videos_that_would_become_one_are_refused(small_engine, clip, tmp_path, capsys):
+    (tmp_path / "clip.mkv").write_bytes(clip.read_bytes())
+    assert predict(small_engine, clip, tmp_path / "clip.mkv", "--save", tmp_path / "out") == 2
     assert "would both be saved as" in capsys.readouterr().err and names_in(tmp_path / "out") == []
 
 

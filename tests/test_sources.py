@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdk.media.sources import Source, Unreadable, frames_of, read_image, sources_from
+from sdk.errors import InputError
+from sdk.media.sources import Source, Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL
 
 cv2 = pytest.importorskip("cv2")
@@ -35,6 +36,79 @@ WORDS = {
 def test_a_word_names_files_that_opencv_reads(photos, case):
     word, names = WORDS[case]
     assert [source.path for source in sources_from([str(photos / word)])] == [photos / name for name in names]
+
+
+def test_what_a_folder_holds_besides_is_named_and_counted(photos, caplog):
+    for name in ("IMG_2.HEIC", "IMG_3.DNG", "a.1", "b.1", "c.1", "d.1", ".DS_Store"):
+        (photos / name).write_text("none")
+    (source,) = sources_from([str(photos)])
+    assert source.path == photos / "A.JPG"
+    assert "passed over 7 files: IMG_2.HEIC, IMG_3.DNG, a.1, b.1, c.1 and 2 more" in caplog.text
+    assert "2 folders in it not looked into; --recursive does" in caplog.text
+
+
+def test_a_folder_is_read_with_those_below_where_that_is_asked(photos, caplog):
+    (photos / ".trash").mkdir()
+    (photos / ".trash" / "c.jpg").write_bytes((photos / "A.JPG").read_bytes())
+    found = sources_from([str(photos)], recursive=True)
+    assert [source.relative.as_posix() for source in found] == ["A.JPG", "below/deep/b.jpg"]
+    assert "passed over 1 file: notes.txt" in caplog.text and "not looked into" not in caplog.text
+
+
+def test_a_folder_of_folders_says_so(photos):
+    (photos / "A.JPG").unlink()
+    told = r"holds no image and no video \(it holds notes\.txt; 2 folders in it not looked into; --recursive does\)"
+    with pytest.raises(InputError, match=told):
+        sources_from([str(photos)])
+
+
+RELATIVE = {  # words -> what results are named after
+    "a file": (["below/deep/b.jpg"], ["b.jpg"]),
+    "a folder": (["below/deep"], ["b.jpg"]),
+    "a pattern": (["below/*/b.jpg"], ["deep/b.jpg"]),
+    "a pattern of names": (["below/deep/*.jpg"], ["b.jpg"]),
+    "two folders": (["below/deep", "."], ["b.jpg", "A.JPG"]),
+    "two of one name": (["below/deep", "other"], ["below/deep/b.jpg", "other/b.jpg"]),
+    "one twice": (["A.JPG", "./A.JPG", "."], ["A.JPG"]),
+}
+
+
+@pytest.mark.parametrize(("words", "names"), RELATIVE.values(), ids=RELATIVE)
+@pytest.mark.parametrize("whole", [False, True], ids=["from here", "from the root"])
+def test_results_are_named_below_what_gave_them(photos, monkeypatch, words, names, whole):
+    monkeypatch.chdir(photos)
+    (photos / "other").mkdir()
+    (photos / "other" / "b.jpg").write_bytes((photos / "A.JPG").read_bytes())
+    found = sources_from([str(photos / word) if whole else word for word in words])
+    assert [source.relative.as_posix() for source in found] == names
+
+
+GREY = np.arange(240, dtype=np.uint8).reshape(12, 20)
+DEEP = {  # stored picture -> what is read, or the words of the refusal
+    "8 bits": ("a.png", GREY, GREY),
+    "12 bits of 16": ("a.png", GREY.astype(np.uint16) << 4, GREY),
+    "16 bits": ("a.png", GREY.astype(np.uint16) << 8, GREY),
+    "16 bits, in colour": ("a.png", np.dstack([GREY.astype(np.uint16) << 8] * 3), GREY),
+    "8 bits of 16": ("a.png", GREY.astype(np.uint16), GREY),
+    "black, of 16": ("a.png", np.zeros((12, 20), np.uint16), np.zeros((12, 20), np.uint8)),
+    "16 bits, TIFF": ("a.tif", GREY.astype(np.uint16) << 6, GREY),
+    "floats": ("a.tif", GREY.astype(np.float32) / 255, GREY),
+    "floats beyond white": ("a.tif", GREY.astype(np.float32), "its pixels are floats from 0 to 239, where 0 to 1 is"),
+    "floats below black": ("a.tif", GREY.astype(np.float32) / 255 - 0.5, "floats from -0.5 to"),
+    "no numbers": ("a.tif", np.full((12, 20), np.nan, np.float32), "floats from nan to nan"),
+}
+
+
+@pytest.mark.parametrize(("name", "stored", "expected"), DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize("read", [read_image, read_stored_image], ids=["turned", "as stored"])
+def test_pictures_of_other_depths_are_scaled_by_a_rule_or_refused(tmp_path, name, stored, expected, read):
+    assert cv2.imwrite(str(tmp_path / name), stored)
+    found = read(tmp_path / name)
+    if isinstance(expected, str):
+        assert expected in found.reason
+    else:
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, np.dstack([expected] * 3))
 
 
 def test_a_stream_is_one_whatever_the_case_of_its_scheme():

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="image, video, folder or glob pattern; a camera (0, /dev/video0) or a stream (rtsp://...)",
     )
+    parser.add_argument("--recursive", action="store_true", help="folders with the folders below them")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video, camera or stream (default: all)")
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.media.sources import sources_from
 
     _check_words(arguments)
-    sources = sources_from(arguments.sources)
+    sources = sources_from(arguments.sources, recursive=arguments.recursive)
     tracked = any(source.kind == "video" for source in sources) and not arguments.no_track
     if arguments.detect_every > 1 and not tracked:
         raise UsageError(
@@ -314,7 +315,7 @@ class _Job:
             self._lines.write(line)
         if self._arguments.coco:
             records = poses.to_coco(self._ids.of(source, frame.number))
-            self._results += [{**record, "file_name": source.path.name, **when} for record in records]
+            self._results += [{**record, "file_name": source.relative.as_posix(), **when} for record in records]
         self._print(line, poses)
 
     def _save(self, source: Source, frame: SourceFrame, poses: Poses, stack: ExitStack) -> None:
@@ -364,7 +365,7 @@ def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Pat
     originals = {source.path.resolve() for source in sources}
     whole_folder = folder.resolve()
     for source in sources:
-        name = source.path.name if source.kind == "image" else f"{source.path.stem}.mp4"
+        name = source.relative if source.kind == "image" else source.relative.with_suffix(".mp4")
         target = folder / name
         if whole_folder / name in originals:
             raise UsageError(f"--save would overwrite the source '{target}'; choose another folder")

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,6 +27,7 @@ from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.media.headers import problem_of
 from sdk.media.videos import Damaged, SourceFrame, Unreadable, video_frames
+from sdk.wording import counted
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+NAMED = 5  # files passed over that are told by name
 
 Frame = NDArray[np.uint8]
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -63,6 +67,12 @@ class Source:
     frames: int = 1
     fps: float = 0.0
     address: int | str | None = None
+    base: Path | None = None  # the folder that its name in results counts from; None: its own
+
+    @property
+    def relative(self) -> Path:
+        """What its results are named after: its path below the folder, or the pattern's fixed part, that gave it."""
+        return Path(self.path.name) if self.base is None else self.path.relative_to(self.base)
 
     @property
     def is_stream(self) -> bool:
@@ -80,13 +90,18 @@ class Source:
         return self.address.replace(user + at, "", 1)
 
 
-def sources_from(patterns: Sequence[str]) -> list[Source]:
-    """The files that `patterns` name, each once, in order. InputError for one that names none."""
-    found: dict[Path | Source, None] = {}
+def sources_from(patterns: Sequence[str], *, recursive: bool = False) -> list[Source]:
+    """The files that `patterns` name, each once, in order. InputError for one that names none.
+
+    `recursive`: folders with all folders below. What of a folder is no source is named in the log.
+    """
+    found: dict[Path | Source, Path] = {}  # with the folder that its name in results counts from
     for pattern in patterns:
         live = _live_source(pattern)
-        found.update(dict.fromkeys([live] if live else _paths_of(pattern)))
-    return [each if isinstance(each, Source) else _source_of(each) for each in found]
+        for each in [live] if live else _paths_of(pattern, recursive):
+            found.setdefault(each, _base_of(pattern))
+    bases = _bases_apart({path: base for path, base in found.items() if isinstance(path, Path)})
+    return [each if isinstance(each, Source) else _source_of(each, bases[each]) for each in found]
 
 
 def frames_of(source: Source) -> Iterator[SourceFrame | Damaged | Unreadable]:
@@ -102,14 +117,14 @@ def read_image(path: Path) -> Frame | Unreadable:
     """H x W x 3 BGR, turned as its EXIF says: what a camera's user sees."""
     import cv2
 
-    return _decoded(path, cv2.IMREAD_COLOR)
+    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
 
 
 def read_stored_image(path: Path) -> Frame | Unreadable:
     """H x W x 3 BGR as stored, whatever its EXIF says: the pixels that annotations count in."""
     import cv2
 
-    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def _decoded(path: Path, flags: int) -> Frame | Unreadable:
@@ -127,11 +142,33 @@ def _decoded(path: Path, flags: int) -> Frame | Unreadable:
     try:
         with in_flight:
             frame = cv2.imdecode(data, flags)
+            if frame is None and data[:2].tobytes() in (b"II", b"MM"):  # OpenCV colours no grey TIFF of floats
+                grey = cv2.imdecode(data, flags & ~cv2.IMREAD_COLOR)
+                frame = None if grey is None else np.dstack([grey] * 3)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
             return Unreadable("it has more pixels than OpenCV takes; shrink it, or raise OPENCV_IO_MAX_IMAGE_PIXELS")
         return Unreadable(f"not an image that OpenCV reads ({error.err or error})")
-    return Unreadable("not an image that OpenCV reads") if frame is None else np.asarray(frame, np.uint8)
+    return Unreadable("not an image that OpenCV reads") if frame is None else _as_bytes(np.asarray(frame))
+
+
+def _as_bytes(picture: NDArray[Any]) -> Frame | Unreadable:
+    """The picture in 8 bits, by a stated rule: never a nearly black one.
+
+    Of 16 bits a sensor fills 9 to 16: the most that the picture needs are taken for all, and the lowest ones dropped.
+    Floats are shares of white, 0 to 1.
+    """
+    if picture.dtype == np.uint8:
+        return picture
+    if picture.dtype == np.uint16:
+        bits = max(8, int(picture.max()).bit_length())
+        return (picture >> (bits - 8)).astype(np.uint8)
+    if picture.dtype in (np.float32, np.float64):
+        low, high = float(picture.min()), float(picture.max())
+        if low >= 0 and high <= 1:  # neither is true of NaN
+            return np.asarray(np.rint(255 * picture), np.uint8)
+        return Unreadable(f"its pixels are floats from {low:g} to {high:g}, where 0 to 1 is black to white; scale them")
+    return Unreadable(f"its pixels are {picture.dtype}; store 8 or 16 bits, without sign")
 
 
 def _live_source(pattern: str) -> Source | None:
@@ -145,14 +182,10 @@ def _live_source(pattern: str) -> Source | None:
     return None
 
 
-def _paths_of(pattern: str) -> list[Path]:
+def _paths_of(pattern: str, recursive: bool) -> list[Path]:
     path = Path(pattern)
     if path.is_dir():
-        known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-        found = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in known)
-        if not found:
-            raise InputError(f"folder '{pattern}' holds no image and no video; known endings: {_endings()}")
-        return found
+        return _paths_of_folder(path, recursive)
     if path.exists():
         return [path]
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
@@ -162,10 +195,62 @@ def _paths_of(pattern: str) -> list[Path]:
     return found
 
 
-def _source_of(path: Path) -> Source:
+def _paths_of_folder(folder: Path, recursive: bool) -> list[Path]:
+    """The pictures and videos of a folder; what else is in it, but for hidden files, is told."""
+    inside = sorted(
+        path for path in (folder.rglob("*") if recursive else folder.iterdir()) if not _is_hidden(path, folder)
+    )
+    files = [path for path in inside if path.is_file()]
+    folders = [] if recursive else [path for path in inside if path.is_dir()]
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    others = [str(path.relative_to(folder)) for path in files if path not in set(found)]
+    below = f"{counted(len(folders), 'folder')} in it not looked into; --recursive does" if folders else ""
+    if not found:
+        held = "; ".join(filter(None, (f"it holds {_some(others)}" if others else "", below)))
+        raise InputError(
+            f"folder '{folder}' holds no image and no video{f' ({held})' if held else ''}; known endings: {_endings()}"
+        )
+    if others:
+        log.warning("folder '%s': passed over %s: %s", folder, counted(len(others), "file"), _some(others))
+    if below:
+        log.warning("folder '%s': %s", folder, below)
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _base_of(pattern: str) -> Path:
+    """The folder that results of a pattern are named from: itself, or its part without wildcards."""
+    path = Path(pattern)
+    if path.is_dir() or path.exists():
+        return path if path.is_dir() else path.parent
+    fixed = takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
+    return Path(*fixed)
+
+
+def _bases_apart(bases: Mapping[Path, Path]) -> Mapping[Path, Path]:
+    """The bases, or, where two files of different folders would have one name below them, the folder above them all."""
+    names = [path.relative_to(base) for path, base in bases.items()]
+    if len(set(names)) == len(names):
+        return bases
+    above = Path(os.path.commonpath([os.path.abspath(base) for base in bases.values()]))  # noqa: PTH100 (no links followed)
+    return {
+        path: next((parent for parent in path.parents if Path(os.path.abspath(parent)) == above), base)  # noqa: PTH100
+        for path, base in bases.items()
+    }
+
+
+def _source_of(path: Path, base: Path) -> Source:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        return Source(path, "image")
+        return Source(path, "image", base=base)
     if suffix not in VIDEO_SUFFIXES:
         raise InputError(f"source '{path}' has an unknown ending; known endings: {_endings()}")
     import cv2
@@ -173,7 +258,7 @@ def _source_of(path: Path) -> Source:
     capture = cv2.VideoCapture(str(path))
     frames, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), float(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
-    return Source(path, "video", frames=max(0, frames), fps=fps)
+    return Source(path, "video", frames=max(0, frames), fps=fps, base=base)
 
 
 def _endings() -> str:
