@@ -1,7 +1,9 @@
-"""`sdk calibrate`: activation ranges of real crops into a calibration table, and what INT8 costs layer by layer.
+"""`sdk calibrate`: activation ranges of real crops into a calibration table, and what INT8 costs layer by layer; or,
+with --spread, an engine's stated spread held against labelled persons and kept in its manifest.
 
 sdk calibrate rtmpose-s-256x192 --data train.json --output calibration/rtmpose-s-256x192.json --sensitivity
 sdk build-engine rtmpose-s-256x192 --precision int8 --calibration calibration/rtmpose-s-256x192.json --max-drop 0.5
+sdk calibrate rtmpose-s-256x192.fp16 --spread --data train.json --pictures photos
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +26,7 @@ from sdk.cli._recipes import (
     weights_from,
 )
 from sdk.errors import UsageError
+from sdk.strict import table_from
 
 if TYPE_CHECKING:
     import onnx
@@ -58,13 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sensitivity", action="store_true", help="measure what quantising each layer group costs")
     parser.add_argument("--sensitivity-crops", type=_count, default=64, metavar="N", help="for each group (default 64)")
     parser.add_argument("--chart", type=Path, metavar="F.png", help="draw the sensitivity")
-    parser.add_argument("--output", type=Path, required=True, metavar="F.json")
+    parser.add_argument("--output", type=Path, metavar="F.json", help="the table; not with --spread")
+    parser.add_argument(
+        "--spread", action="store_true", help="calibrate the spread of the engine in RECIPE's place, in its manifest"
+    )
+    parser.add_argument("--device", default="auto", help="with --spread: auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", action="store_true", help="a summary on stdout, for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from sdk.locks import held
 
+    if arguments.spread:
+        return _spread(arguments)
+    if arguments.output is None:
+        raise UsageError("name the table to write: --output F.json")
     _check_chart(arguments)
     source = _source(arguments)
     read = [arguments.data if arguments.data.is_file() else None, arguments.boxes, source.weights, source.onnx]
@@ -72,6 +84,31 @@ def run(arguments: argparse.Namespace) -> int:
     with held(arguments.output):
         table = _calibrated(arguments, source)
     _show(table, arguments)
+    return 0
+
+
+def _spread(arguments: argparse.Namespace) -> int:
+    """Hold an engine's spread against labelled persons, and keep the calibration in its manifest."""
+    from sdk.evaluate.datasets.dataset import DatasetOptions
+    from sdk.evaluate.datasets.loading import load_dataset
+    from sdk.evaluate.spread import SpreadRun, calibrated
+    from sdk.runtime.opening import engine_from
+    from sdk.toolchain.engine import keep_spread
+
+    if arguments.output is not None or arguments.recipe is None:
+        raise UsageError("--spread takes an engine in RECIPE's place and writes its manifest: leave --output out")
+    engine = engine_from(arguments.recipe)
+    options = DatasetOptions("custom", arguments.data, arguments.pictures or arguments.data.parent)
+    dataset = load_dataset(options, engine.manifest.recipe)
+    show = sys.stderr.isatty() and not arguments.quiet
+    run = SpreadRun(arguments.device, arguments.images, arguments.seed, progress=show)
+    note = calibrated(engine, dataset, run, arguments.data.name)
+    keep_spread(engine, note)
+    if arguments.json:
+        print(json.dumps(table_from(note), indent=1))
+    else:
+        print(engine.folder)
+        log.info("one spread holds %.1f %% of the coordinates of %d joints", 100 * note.covered, note.joints)
     return 0
 
 

@@ -21,17 +21,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from sdk.errors import EngineError
-from sdk.files import check_place, finished_name
+from sdk.files import check_place, finished_name, write_text
 from sdk.interrupts import held_back
-from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, open_engine
+from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, SpreadNote, open_engine
 from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 
-__all__ = ["check_output", "content_key", "engine_lock", "recover_engine", "reusable_engine", "write_engine"]
+__all__ = [
+    "check_output",
+    "content_key",
+    "engine_lock",
+    "keep_spread",
+    "recover_engine",
+    "reusable_engine",
+    "write_engine",
+]
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of <fcntl.h> and <linux/fs.h>
 PARTIAL, REPLACED = ".partial", ".replaced"
@@ -117,6 +126,17 @@ def write_engine(
         with held_back():  # a second Ctrl-C too: nothing is left
             shutil.rmtree(temporary, ignore_errors=True)
     return open_engine(folder)
+
+
+def keep_spread(engine: Engine, note: SpreadNote) -> Engine:
+    """The engine with a calibration of its spread in its manifest; graph and plan stay as they are."""
+    with engine_lock(engine.folder):
+        current = open_engine(engine.folder)
+        if current.manifest.files != engine.manifest.files:
+            raise EngineError(f"engine '{engine.folder}' was rebuilt meanwhile; calibrate its spread again")
+        table = replace(current.manifest, spread=note).to_table()
+        write_text(engine.folder / MANIFEST_NAME, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    return open_engine(engine.folder)
 
 
 @contextmanager
