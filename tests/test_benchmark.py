@@ -18,7 +18,7 @@ from sdk.evaluate.speed import latency
 from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
 from sdk.evaluate.speed.device_times import DeviceClock, device_times
 from sdk.evaluate.speed.latency import Case, measure, warm_up
-from sdk.evaluate.speed.machine import machine_facts
+from sdk.evaluate.speed.machine import _busy_percent, _core_ticks, machine_facts, tell_if_busy
 from sdk.evaluate.speed.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
 from sdk.recipe import Output
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
@@ -287,6 +287,34 @@ def test_without_a_meter_the_reason_is_given(tmp_path, monkeypatch):
     assert meter is None and reason.startswith("unavailable (")
 
 
+LOADS = {  # load, per cent of the cores' time -> whether that is told, on two cores
+    "idle": (0.3, 3.0, None),
+    "one's own minute before": (1.9, 2.0, None),
+    "a load of 21": (21.0, 4.0, "a load of 21 on 2 cores"),
+    "cores at work": (0.1, 90.0, "its cores 90 % at work before the first call"),
+    "not to be found out": (0.1, "unavailable", None),
+}
+
+
+@pytest.mark.parametrize(("load", "busy", "told"), LOADS.values(), ids=LOADS)
+def test_a_busy_machine_is_told(load, busy, told, monkeypatch, caplog):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("sdk.evaluate.speed.machine._busy_percent", lambda: busy)
+    facts = tell_if_busy(machine_facts())
+    assert (told in facts["busy"] and told in caplog.text) if told else not facts["busy"] + caplog.text
+
+
+def test_the_cores_time_of_others_is_read_from_the_kernel(monkeypatch):
+    ticks = iter([{0: (100, 200), 1: (50, 200)}, {0: (110, 220), 1: (50, 220)}])  # idle, all
+    monkeypatch.setattr("sdk.evaluate.speed.machine._core_ticks", lambda: next(ticks))
+    monkeypatch.setattr("sdk.evaluate.speed.machine.WATCH_SECONDS", 0.0)
+    assert _busy_percent() == 75.0  # a half of the one, all of the other
+    monkeypatch.undo()
+    for idle, whole in _core_ticks().values():
+        assert 0 < idle < whole
+
+
 def test_machine_facts_are_plain_and_complete():
     facts = json.loads(json.dumps(machine_facts()))
     assert {"processor", "cores", "clock_mhz", "power_mode", "gpus", "packages", "python", "load_1_minute"} <= set(
@@ -355,7 +383,29 @@ def test_the_text_and_the_page_hold_the_figures(table):
         assert case["name"] in text and f"{case['latency_ms']['p50']:.3f}" in text
     assert "its latency over ours" in text
     assert "{'" not in page and "packages, numpy" in page and "1 persons" not in text
-    assert page.count("<svg") == 4 and "<script" not in page and not re.search(r"(src|href)=\"http", page)
+    assert page.count("<svg") == 2 + 6 + 3 and "<script" not in page and not re.search(r"(src|href)=\"http", page)
+    for title in ("Stages of the whole call", "How latency spreads", "By persons", "Over time, the peer"):
+        assert f"{title}<" in page
+    for at in ("p50", "p90", "p99"):
+        assert len(re.findall(rf">{at}</text>", page)) == 6  # a mark in each histogram
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("busy", ["", "the machine was busy with other work (a load of 21 on 2 cores)"])
+def test_a_busy_machine_is_told_on_the_page_and_in_the_terminal(table, busy):
+    told = {**table, "machine": {**table["machine"], "busy": busy}}
+    for shown in (benchmark_text(told), benchmark_page(told)):
+        assert ("the machine was busy" in shown) == bool(busy)
+
+
+@pytest.mark.native
+def test_a_benchmark_of_a_gpu_shows_the_devices_clock_and_no_stages_of_its_own(table):
+    spent = {"p50": 0.2, "p99": 0.3}
+    clock = {"network_ms": {"1": spent}, "stages_ms": {"1": {"upload": spent, "crop": spent}}}
+    cases = [{**case, "stages_ms": {"network": "in one CUDA graph"}} for case in table["cases"]]
+    page = benchmark_page({**table, "cases": cases, "device_clock": clock})
+    assert "Stages by the device&#39;s clock" in page and "Stages of the whole call" not in page
+    assert "<td>upload apart, 1 person</td><td>0.200</td><td>0.300</td>" in page
 
 
 @pytest.mark.native

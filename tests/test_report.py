@@ -4,16 +4,20 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from sdk.errors import MissingDependencyError
 from sdk.evaluate.datasets.dataset import DatasetOptions
-from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart, scatter_chart
+from sdk.evaluate.pages.charts import dot_chart, histogram, line_chart, scatter_chart, size_chart, stacked_bars
+from sdk.evaluate.pages.html import check_page_packages
 from sdk.evaluate.pages.report import markdown, report_table, write_report
-from sdk.evaluate.pages.verify_page import change_words
+from sdk.evaluate.pages.verify_page import _joint_chart, change_words
 from sdk.evaluate.scores.published import command_for, measured_beside
+from sdk.evaluate.scores.sizes import by_size
 from sdk.evaluate.verify import VerifyOptions, verify
 from sdk.recipe import Published
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
@@ -26,16 +30,8 @@ def xy(*ys):
     return np.arange(len(ys), dtype=float), np.array(ys, float)
 
 
-def elements(svg, kind):
-    return ElementTree.fromstring(svg).findall(f".//{SVG}{kind}")
-
-
-def test_a_line_chart_maps_values_to_the_plotting_area():
-    [line] = elements(line_chart({"a": xy(0, 50, 100)}, "x", "y", y_top=100), "polyline")
-    points = [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
-    xs, ys = zip(*points, strict=True)
-    assert xs[1] == pytest.approx((xs[0] + xs[2]) / 2) and ys[1] == pytest.approx((ys[0] + ys[2]) / 2)
-    assert xs[0] < xs[2] and ys[0] > ys[2]  # rightwards and upwards
+def texts(chart):
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(chart.svg).iter(f"{SVG}text")]
 
 
 CHARTS = {
@@ -45,9 +41,14 @@ CHARTS = {
     "line-of-one-point": lambda: line_chart({"a": xy(3)}, "x", "y"),
     "no-series": lambda: line_chart({}, "x", "y"),
     "all-zero": lambda: line_chart({"a": xy(0, 0)}, "x", "y"),
-    "bars": lambda: bar_chart(["left_hip", "b"], {"a": np.array([1.0, NAN]), "b": np.array([200.0, 0.0])}, "%"),
+    "dots": lambda: dot_chart(["left_hip", "b"], {"a": np.array([1.0, NAN]), "b": np.array([200.0, 0.0])}, "%"),
+    "dots-of-nobody": lambda: dot_chart([], {}, "%"),
+    "sizes": lambda: size_chart({"below 64 px": (3, 0.5), "64 px and more": (0, NAN)}, "mean OKS", top=1.0),
+    "no-sizes": lambda: size_chart({}, "mean OKS"),
+    "stages": lambda: stacked_bars({"1 person": {"crop": 0.2, "network": 1.5}, "8 persons": {"network": 9.0}}, "ms"),
+    "no-stages": lambda: stacked_bars({}, "ms"),
     "scatter": lambda: scatter_chart({"a": xy(1, NAN, 3)}, "x", "y"),
-    "histogram": lambda: histogram(np.array([1.0, 2.0, NAN, 900.0]), "ms", "runs"),
+    "histogram": lambda: histogram(np.array([1.0, 2.0, NAN, 900.0]), "ms", "runs", {"p50": 2.0, "p99": 882.0}),
     "histogram-of-nothing": lambda: histogram(np.zeros(0), "ms", "runs"),
     "histogram-of-one-value": lambda: histogram(np.full(9, 3.5), "ms", "runs"),
     "histogram-of-zeros": lambda: histogram(np.zeros(5), "ms", "runs"),
@@ -55,27 +56,66 @@ CHARTS = {
 
 
 @pytest.mark.parametrize("case", CHARTS)
-def test_charts_are_valid_xml_with_finite_numbers(case):
-    svg = CHARTS[case]()
-    ElementTree.fromstring(svg)
-    assert not re.search(r"\b(nan|inf)\b", re.sub(r"<title>.*?</title>", "", svg))
+def test_charts_are_valid_need_nothing_and_take_the_pages_colours(case):
+    chart = CHARTS[case]()
+    svg = ElementTree.fromstring(chart.svg)
+    assert svg.get("viewBox") and svg.get("width") is None
+    assert not re.search(r"\b(nan|inf)\b", chart.svg) and "#0a0" not in chart.svg
+    assert re.findall(r"(?:https?|file):[^\s\"']+", chart.svg.replace("http://www.w3.org/", "")) == []
+    assert CHARTS[case]() == chart  # the same data are the same page
 
 
-TICKS = {  # chart of what is counted -> the numbers on that axis
-    "one run a bar": (lambda: histogram(np.array([1.0, 2.0, 9.0]), "ms", "runs"), "end", ["0", "1"]),
-    "one number of persons": (lambda: line_chart({"a": xy(0, 3)}, "persons", "ms", whole_x=True), "middle", ["0", "1"]),
-    "a single point": (
-        lambda: line_chart({"a": (np.ones(1), np.ones(1))}, "persons", "ms", markers=True, whole_x=True),
-        "middle",
-        ["1"],
-    ),
+def test_a_chart_of_many_series_names_them_in_their_colours():
+    chart = line_chart({f"s{n}": xy(0, n) for n in range(8)}, "x", "y")
+    assert [name for name, _ in chart.keys] == [f"s{n}" for n in range(8)]
+    assert [colour for _, colour in chart.keys[:2]] == ["var(--s1)", "var(--s2)"]
+    assert all(colour in chart.svg for _, colour in chart.keys)
+
+
+SAID = {  # chart -> what must stand on it
+    "marks": (lambda: histogram(np.arange(100.0), "ms", "calls", {"p50": 49.5, "p90": 89.0}), {"p50", "p90", "calls"}),
+    "a straggler": (lambda: histogram(np.array([1.0] * 999 + [50.0]), "ms", "calls"), {"ms (1 beyond 1.5)"}),
+    "sizes": (CHARTS["sizes"], {"0.50, 3 persons", "nobody", "below 64 px"}),
+    "stages": (CHARTS["stages"], {"1.7", "9", "8 persons"}),
+    "names": (CHARTS["dots"], {"left hip", "b", "%"}),
+    "escaped": (CHARTS["line"], {"x<", "y&"}),
 }
 
 
-@pytest.mark.parametrize(("chart", "anchor", "ticks"), TICKS.values(), ids=TICKS)
-def test_what_is_counted_has_whole_ticks(chart, anchor, ticks):
-    texts = [text.text for text in elements(chart(), "text") if text.get("text-anchor") == anchor]
-    assert [text for text in texts if text.replace(".", "").isdecimal()] == ticks
+@pytest.mark.parametrize(("chart", "told"), SAID.values(), ids=SAID)
+def test_charts_say_what_they_show(chart, told):
+    assert told <= set(texts(chart()))
+
+
+def test_what_is_counted_has_whole_ticks():
+    for chart in (
+        histogram(np.array([1.0, 2.0, 9.0]), "ms", "runs"),
+        line_chart({"a": xy(0, 3)}, "persons", "ms", whole_x=True),
+    ):
+        axis = texts(chart)
+        assert {"0", "1"} <= set(axis)
+    assert not [text for text in texts(histogram(np.array([1.0, 2.0]), "ms", "runs")) if text in ("0.5", "0.2")]
+
+
+def test_a_gap_breaks_the_line():
+    def pieces(chart):
+        return sum(
+            path.get("d").count("M")
+            for path in ElementTree.fromstring(chart.svg).iter(f"{SVG}path")
+            if "var(--s1)" in (path.get("style") or "") and "clip-path" in path.attrib
+        )
+
+    assert pieces(line_chart({"a": xy(1, 2, NAN, 4, 5)}, "x", "y")) == 2
+    assert pieces(line_chart({"a": xy(1, 2, 3, 4, 5)}, "x", "y")) == 1
+
+
+def test_persons_are_grouped_by_the_longer_side_of_their_box():
+    boxes = np.array([[0, 0, 10, 63], [0, 0, 64, 10], [0, 0, 5, 127.9], [0, 0, 900, 1], [0, 0, 20, 20]], float)
+    groups = by_size(SimpleNamespace(boxes_xyxy=boxes), np.array([0.2, 0.4, 0.8, 1.0, NAN]))
+    assert [(group.name, group.persons) for group in groups] == [
+        ("below 64 px", 1), ("64 to 128 px", 2), ("128 to 256 px", 0), ("256 to 512 px", 0), ("512 px and more", 1),
+    ]  # fmt: skip
+    assert [group.oks for group in groups] == pytest.approx([0.2, 0.6, NAN, NAN, 1.0], nan_ok=True)
 
 
 CHANGES = {  # drop and its interval -> what is told
@@ -89,13 +129,6 @@ CHANGES = {  # drop and its interval -> what is told
 @pytest.mark.parametrize(("drop", "interval", "told"), CHANGES.values(), ids=CHANGES)
 def test_a_change_is_told_in_its_direction(drop, interval, told):
     assert change_words(drop, interval, 9).startswith(told)
-
-
-def test_a_gap_breaks_the_line_and_bars_are_cut_at_the_top():
-    assert len(elements(CHARTS["line-with-a-gap"](), "polyline")) == 2
-    bars = [r for r in elements(CHARTS["bars"](), "rect") if r.find(f"{SVG}title") is not None]
-    assert len(bars) == 3  # one of four is NaN
-    assert all(float(bar.get("y")) >= 30 for bar in bars)
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +175,9 @@ def test_the_page_is_self_contained_and_shows_persons(verification, tmp_path):
     reader = Resources()
     reader.feed(page)
     assert reader.fetched and all(value.startswith("data:image/jpeg;base64,") for value in reader.fetched)
-    assert not {"script", "link", "iframe"} & set(reader.tags) and "@import" not in page and "url(" not in page
-    assert reader.tags.count("svg") == 5 and reader.tags.count("img") == 18 + 2 * 6
+    assert not {"script", "link", "iframe"} & set(reader.tags) and "@import" not in page
+    assert set(re.findall(r"url\((.)", page)) == {"#"}  # a chart's own clip paths
+    assert reader.tags.count("svg") == 7 and reader.tags.count("img") == 18 + 2 * 6
     assert ">None<" not in page and ">False<" not in page and "{'" not in page
     for word in ("Best", "Median", "Worst", "Against reference", "zero-area box"):
         assert word in page
@@ -170,7 +204,7 @@ def test_the_markdown_holds_figures_remarks_and_the_published_value(verification
     text = markdown(table)
     assert f"| PCK@0.2 | {table['figures']['PCK@0.2']:.2f} |" in text
     assert "- zero-area box, person not cropped: 1" in text
-    assert "| coco-val2017 AP | 70.50 | n/a | detected, AP 56 | paper, table 3 |" in text
+    assert "| coco-val2017 AP | 70.50 | n/a | - | detected, AP 56 | paper, table 3 |" in text
     assert "persons a second" in text
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
 
@@ -207,8 +241,58 @@ def test_a_published_figure_stands_beside_the_measured_one(verification, dataset
         scores=(scores, *verification.scores[1:]),
     )
     table = report_table(changed)
-    row = f"| {dataset} {metric} | 70.50 | {'61.25' if beside else 'n/a'} | detected | the paper |"
+    of = {"COCO val2017": "20 of 5000", "CrowdPose test": "20 of 8000"}.get(dataset)
+    measured = f"61.25 | {of}" if beside else "n/a | -"
+    row = f"| {dataset} {metric} | 70.50 | {measured} | detected | the paper |"
     assert row in markdown(table) and table["published"][0]["command"] == command_for(recipe, published)
+
+
+def page_of(verification, folder):
+    return (write_report(verification, folder) / "report.html").read_text()
+
+
+def test_random_weights_are_never_a_headline(verification, tmp_path):
+    engine = verification.engines[0]
+    weights = replace(engine.manifest.weights, kind="random")
+    random = replace(engine, manifest=replace(engine.manifest, weights=weights))
+    note = "engine 'ours.int8' has random weights: its accuracy means nothing"
+    changed = replace(verification, engines=(random, *verification.engines[1:]), notes=(note,))
+    before, after = page_of(verification, tmp_path / "a"), page_of(changed, tmp_path / "b")
+    assert 'class="tile' in before and 'class="tile' not in after
+    assert '<p class="notice bad">engine &#39;ours.int8&#39; has random weights' in after
+    text = markdown(report_table(changed))
+    assert text.index(f"**{note}**") < text.index("| PCK@0.2 |")
+
+
+def test_a_busy_machine_is_told_on_the_page(verification, tmp_path):
+    quiet = replace(verification, machine={**verification.machine, "busy": ""})
+    busy = replace(verification, machine={**verification.machine, "busy": "the machine was busy (a load of 21)"})
+    assert "the machine was busy (a load of 21)" in page_of(busy, tmp_path / "a")
+    assert "was busy" not in page_of(quiet, tmp_path / "b")
+
+
+def test_what_a_dataset_calls_its_pictures_is_no_markup(verification, tmp_path):
+    notes = ("<script>alert(1)</script>",)
+    page = page_of(replace(verification, dataset=replace(verification.dataset, notes=notes)), tmp_path)
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_very_many_joints_are_cut_to_the_lowest(verification, tmp_path):
+    names = tuple(f"joint_{n}" for n in range(133))
+    recipe = verification.recipe
+    skeleton = replace(recipe.skeleton, joints=names, flip_pairs=(), limbs=(), sigmas=(0.1,) * 133)
+    recipe = replace(recipe, skeleton=skeleton)
+    engine = replace(verification.engines[0], manifest=replace(verification.engines[0].manifest, recipe=recipe))
+    series = {"PCK": np.linspace(0, 100, 133)}
+    placed = _joint_chart("By joint", replace(verification, engines=(engine,)), series, "%", 100.0)
+    assert "The 40 lowest of 133" in placed.caption
+    assert {"joint 0", "joint 39"} <= set(texts(placed.chart)) and "joint 40" not in texts(placed.chart)
+
+
+def test_a_page_needs_its_packages_before_the_work(monkeypatch):
+    monkeypatch.setattr("sdk.evaluate.pages.html.PACKAGES", ("jinja2", "no_such_package"))
+    with pytest.raises(MissingDependencyError, match=r"a page needs no_such_package, .*\[eval\]"):
+        check_page_packages()
 
 
 def test_the_results_are_cocos_format(verification, tmp_path):

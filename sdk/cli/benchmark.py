@@ -39,19 +39,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip-test", action="store_true", help="with the mirrored crop")
     parser.add_argument("--peer", choices=("rtmlib",), help="time this library on the same graph, frame and boxes")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, to FILE or stdout")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="plots on one self-contained page")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="charts on one self-contained page")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="table two results of --json")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Time an engine, or compare two results."""
     from sdk.evaluate.pages.benchmark_page import comparison_text, read_benchmark
+    from sdk.evaluate.pages.html import check_page_packages
 
     _check_words(arguments)
 
     if arguments.compare is not None:
         print(comparison_text(*(read_benchmark(path) for path in arguments.compare)), end="")
         return 0
+    if arguments.html is not None:
+        check_page_packages()
     _report(_timed(_options(arguments), show=sys.stderr.isatty() and not arguments.quiet), arguments)
     return 0
 

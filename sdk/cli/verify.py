@@ -53,10 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Verify, write the reports, print the figures."""
+    from sdk.evaluate.pages.html import check_page_packages
     from sdk.evaluate.pages.report import markdown, report_table, write_report
     from sdk.evaluate.verify import verify
 
     _refuse_overwriting(arguments)
+    if arguments.output is not None:
+        check_page_packages()
     verification = verify(_options(arguments))
     table = report_table(verification)
     print(json.dumps(table, indent=2) if arguments.json else markdown(table), end="\n" if arguments.json else "")

@@ -27,6 +27,7 @@ from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predict
 from sdk.evaluate.scores.comparison import SAMPLES, Comparison, compare
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
+from sdk.evaluate.speed.machine import machine_facts, tell_if_busy
 from sdk.locks import held_folder
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
@@ -84,6 +85,7 @@ class Verification:
     scoring_seconds: float
     resumed: int = 0
     notes: tuple[str, ...] = field(default=())
+    machine: Mapping[str, Any] = field(default_factory=machine_facts)  # as the run began
 
     @property
     def recipe(self) -> Recipe:
@@ -102,6 +104,7 @@ def verify(options: VerifyOptions) -> Verification:
     recipe = engines[0].manifest.recipe
     dataset = load_dataset(options.dataset, recipe)
     devices = [options.device, options.against_device or options.device][: len(engines)]
+    machine = tell_if_busy(machine_facts())
     runners = open_runners(engines, devices, flip=options.flip_test, refine=options.refine, threads=options.threads)
     try:
         persons, timing, resumed = _predicted(options, engines, runners, dataset)
@@ -130,6 +133,7 @@ def verify(options: VerifyOptions) -> Verification:
         perf_counter() - start,
         resumed,
         _notes(options, engines, persons),
+        machine,
     )
 
 

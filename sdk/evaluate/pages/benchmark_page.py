@@ -8,15 +8,13 @@ page = benchmark_page(table)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sdk.errors import InputError
-from sdk.evaluate.pages.charts import line_chart, scatter_chart
-from sdk.evaluate.pages.verify_page import document, figure, rows_table
+from sdk.evaluate.pages.benchmark_charts import sections_of
+from sdk.evaluate.pages.html import filled
+from sdk.evaluate.pages.verify_page import Tile
 from sdk.evaluate.speed.benchmark import FORMAT
 from sdk.evaluate.speed.machine import machine_rows
 from sdk.reading import TABLE_BYTES, json_from_file
@@ -47,22 +45,23 @@ def benchmark_text(table: Table) -> str:
         f"GPU {_joined(machine['gpus'])}; power mode {machine['power_mode']}; power {table['power']}",
         "",
     ]
+    if busy := machine.get("busy"):
+        lines.insert(1, busy)
     if engine["weights"] == "random":
         lines.insert(1, "random weights: timing is real, poses are not")
-    head = ("case", "p50 ms", "p90 ms", "p99 ms", "mean ms", "persons/s", "J/person")
-    lines += _aligned([head, *[_row(case) for case in table["cases"]]])
+    lines += _aligned(_case_rows(table["cases"]))
     staged = [case for case in table["cases"] if case["stages_ms"]]
     if staged:
         names = list(dict.fromkeys(name for case in staged for name in case["stages_ms"]))
         rows = [(case["name"], *(_stage(case["stages_ms"].get(name)) for name in names)) for case in staged]
         lines += ["", *_aligned([("stages, p50 ms", *names), *rows])]
     if table.get("device_clock"):
-        lines += ["", *_device_lines(table["device_clock"])]
+        lines += ["", *_aligned(_device_rows(table["device_clock"]))]
     if "peer" in table:
         lines += ["", *_peer_lines(table["peer"])]
     unsteady = [case["name"] for case in table["cases"] if not case["steady"]]
     if unsteady:
-        lines += ["", f"never steady while warming up, so judge with care: {', '.join(unsteady)}"]
+        lines += ["", f"never steady while warming up, so judge with care: {'; '.join(unsteady)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -85,35 +84,68 @@ def comparison_text(a: Table, b: Table) -> str:
 
 
 def benchmark_page(table: Table) -> str:
-    """One self-contained page: latency by persons, and over time."""
-    parts = [f"<h1>{escape(table['engine']['name'])}</h1>", f"<pre>{escape(benchmark_text(table))}</pre>"]
-    charts = []
-    by_persons = _by_persons(table["cases"])
-    if by_persons:
-        chart = line_chart(by_persons, "persons in the frame", "latency, ms", markers=True, whole_x=True)
-        charts.append(figure(chart, "Latency of a whole call by persons; p99 is the dearest call in a hundred."))
-    for kind, words in (("estimate", "the whole call"), ("network", "the network alone"), ("peer", "the peer")):
-        course = {
-            case["name"]: (np.array(case["over_time"]["seconds"]), np.array(case["over_time"]["ms"]))
-            for case in table["cases"]
-            if case["kind"] == kind
-        }
-        if course:
-            chart = scatter_chart(course, "seconds since the first call", "latency, ms")
-            charts.append(figure(chart, f"Each call of {words} over time: drift, steps and stragglers."))
-    parts.append('<div class="charts">' + "".join(charts) + "</div>")
-    machine = rows_table(machine_rows(table["machine"]))
-    return document(f"Benchmark of {table['engine']['name']}", "\n".join([*parts, machine]))
+    """One self-contained page."""
+    engine, options = table["engine"], table["options"]
+    head, *rows = _case_rows(table["cases"])
+    return filled(
+        "benchmark.html.j2",
+        title=f"Benchmark of {engine['name']}",
+        about=f"{engine['precision']} on {table['device']} · frame {options['frame']} · "
+        f"{_threads(options['threads'])} · flip test {'on' if options['flip_test'] else 'off'} · "
+        f"{table['machine']['processor']}",
+        notices=_notices(table),
+        tiles=[_tile(case) for case in _headline_cases(table["cases"])],
+        cases=rows,
+        case_head=head,
+        sections=sections_of(table),
+        tables=_tables(table),
+        machine=[("power", table["power"]), *machine_rows(table["machine"])],
+    )
 
 
-def _by_persons(cases: Sequence[Table]) -> dict[str, tuple[Any, Any]]:
-    series = {}
-    for kind, label in (("estimate", ""), ("peer", "peer ")):
-        chosen = sorted((case for case in cases if case["kind"] == kind), key=lambda case: int(case["size"]))
-        sizes = np.array([case["size"] for case in chosen], np.float64)
-        for at in ("p50", "p99") if chosen else ():
-            series[f"{label}{at}"] = (sizes, np.array([case["latency_ms"][at] for case in chosen], np.float64))
-    return series
+def _notices(table: Table) -> list[tuple[str, str]]:
+    """What a reader must know before he believes a number."""
+    notices = [("bad", busy)] if (busy := table["machine"].get("busy")) else []
+    unsteady = [case["name"] for case in table["cases"] if not case["steady"]]
+    if unsteady:
+        notices.append(("warn", f"Never steady while warming up, so judge with care: {'; '.join(unsteady)}."))
+    if table["engine"]["weights"] == "random":
+        notices.append(("plain", "Random weights: timing is real, poses are not."))
+    return notices
+
+
+def _headline_cases(cases: Sequence[Table]) -> list[Table]:
+    """The whole calls; the network's where there is none."""
+    return [case for case in cases if case["kind"] == "estimate"] or [
+        case for case in cases if case["kind"] == "network"
+    ]
+
+
+def _tile(case: Table) -> Tile:
+    latency = case["latency_ms"]
+    about = f"p50; p99 {latency['p99']:.2f} ms, {case['throughput_a_second']:.0f} persons a second"
+    return Tile(case["name"], f"{latency['p50']:.2f} ms", about, large=True)
+
+
+def _tables(table: Table) -> list[dict[str, Any]]:
+    tables = []
+    if table.get("device_clock"):
+        head, *rows = _device_rows(table["device_clock"])
+        about = "Never mixed with the caller's clock above."
+        tables.append({"title": "By the GPU's own clock", "about": about, "head": head, "rows": rows})
+    if peer := table.get("peer"):
+        about = f"{peer['note']}; joints of both lie {peer['median_distance_px']} px apart in the middle."
+        rows = [
+            (counted(r["persons"], "person"), f"{r['ratio_p50']:.2f}", f"{r['ratio_p99']:.2f}") for r in peer["ratios"]
+        ]
+        head = ("its latency over ours", "p50", "p99")
+        tables.append({"title": f"{peer['name']} {peer['version']}", "about": about, "head": head, "rows": rows})
+    return tables
+
+
+def _case_rows(cases: Sequence[Table]) -> list[tuple[str, ...]]:
+    head = ("case", "p50 ms", "p90 ms", "p99 ms", "mean ms", "persons/s", "J/person")
+    return [head, *[_row(case) for case in cases]]
 
 
 def _row(case: Table) -> tuple[str, ...]:
@@ -145,8 +177,8 @@ def _stage(value: Any) -> str:
     return value if isinstance(value, str) else f"{value['p50']:.3f}"
 
 
-def _device_lines(clock: Table) -> list[str]:
-    rows = [("by the device's clock, ms", "p50", "p99")]
+def _device_rows(clock: Table) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("by the device's clock, ms", "p50", "p99")]
     for batch, figures in clock["network_ms"].items():
         rows.append((f"plan alone, batch {batch}", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}"))
     for persons, stages in clock["stages_ms"].items():
@@ -154,7 +186,7 @@ def _device_lines(clock: Table) -> list[str]:
             rows.append(
                 (f"{name} apart, {counted(int(persons), 'person')}", f"{figures['p50']:.3f}", f"{figures['p99']:.3f}")
             )
-    return _aligned(rows)
+    return rows
 
 
 def _peer_lines(peer: Table) -> list[str]:

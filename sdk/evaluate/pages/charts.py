@@ -1,201 +1,232 @@
-"""Charts as SVG text, drawn here so that a report is one file that needs no plotting library, script or network.
+"""Charts as SVG for the pages, by matplotlib: they need no script, no font file and nothing from the net.
 
-    svg = line_chart({"AP50": (recall, precision)}, "recall, %", "precision, %", y_top=100)
+    chart = line_chart({"AP50": (recall, precision)}, "recall, %", "precision, %", y_top=100)
+    chart.svg, chart.keys                 # inline SVG; (name, CSS colour) of each series, for a legend in HTML
 
-Numbers are finite or NaN; a NaN breaks a line and leaves a gap in bars.
+Colours are the page's CSS variables (`--ink`, `--muted`, `--grid`, `--s1` ..), so that one picture serves light and
+dark. Numbers are finite or NaN; a NaN breaks a line and leaves a gap elsewhere.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bar_chart", "histogram", "line_chart", "scatter_chart"]
+__all__ = ["Chart", "dot_chart", "histogram", "line_chart", "scatter_chart", "size_chart", "stacked_bars"]
 
 Float64Array = NDArray[np.float64]
+Series = Mapping[str, tuple[Float64Array, Float64Array]]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by everyone
-WIDTH, HEIGHT = 520, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 30, 44
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+SERIES = 6  # colours; later series begin anew
+INK, MUTED, GRID = "#0a0a01", "#0a0a02", "#0a0a03"  # stand-ins, which `_themed` turns into the page's variables
+WIDE, HIGH = 5.0, 2.7  # inches of 72 px: text of 9.5 px is read on a phone, where the page is about as wide
+ROW, AROUND = 0.2, 0.75  # inches a row of a chart with names at its left, and what stands about the rows
+BEYOND = 99.5  # per cent of the values that a chart shows at least
+FAR = 1.5  # times these: only what lies further is left to a number at the edge
 
 
-class _Axes:
-    """The plotting area: maps values to pixels and collects SVG elements."""
+@dataclass(frozen=True)
+class Chart:
+    """Inline SVG, and each series' name and colour."""
 
-    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float], width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.x_range, self.y_range = _widened(x_range), _widened(y_range)
-        self.parts: list[str] = []
-
-    def x(self, value: float) -> float:
-        low, high = self.x_range
-        return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        low, high = self.y_range
-        return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
-
-    def frame(
-        self, x_label: str, y_label: str, *, x_ticks: bool = True, whole_x: bool = False, whole_y: bool = False
-    ) -> None:
-        """Grid, tick labels and the names of the axes; `whole`: of what is counted, so that no tick lies between."""
-        for value in _ticks(*self.y_range, whole=whole_y):
-            level = self.y(value)
-            self.parts.append(
-                f'<line x1="{LEFT}" x2="{self.width - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>'
-            )
-            self.text(LEFT - 6, level + 4, _label(value), "end")
-        for value in _ticks(*self.x_range, whole=whole_x) if x_ticks else ():
-            self.text(self.x(value), self.height - BOTTOM + 16, _label(value), "middle")
-        self.text((LEFT + self.width - RIGHT) / 2, self.height - 6, x_label, "middle")
-        middle = (TOP + self.height - BOTTOM) / 2
-        self.parts.append(
-            f'<text x="14" y="{middle:.1f}" transform="rotate(-90 14 {middle:.1f})" text-anchor="middle">'
-            f"{escape(y_label)}</text>"
-        )
-
-    def text(self, x: float, y: float, words: str, anchor: str) -> None:
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>')
-
-    def legend(self, names: Sequence[str]) -> None:
-        left = float(LEFT)
-        for name, colour in zip(names, _cycled(len(names)), strict=True):
-            self.parts.append(f'<rect x="{left:.1f}" y="8" width="12" height="12" fill="{colour}"/>')
-            self.text(left + 17, 18, name, "start")
-            left += 30 + 6.6 * len(name)
-
-    def svg(self, title: str) -> str:
-        inside = "".join(self.parts)
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'width="{self.width}" height="{self.height}" font-family="system-ui, sans-serif" font-size="12">'
-            f"<title>{escape(title)}</title><style>.grid{{stroke:#8884;stroke-width:1}}text{{fill:#555}}</style>"
-            f"{inside}</svg>"
-        )
+    svg: str
+    keys: tuple[tuple[str, str], ...] = ()
 
 
 def line_chart(
-    series: Mapping[str, tuple[Float64Array, Float64Array]],
+    series: Series,
     x_label: str,
     y_label: str,
     *,
     y_top: float | None = None,
     markers: bool = False,
     whole_x: bool = False,
-) -> str:
-    """Lines through (x, y) of each name; y starts at 0. `whole_x`: x counts something."""
-    axes = _axes_of(series, y_top)
-    axes.frame(x_label, y_label, whole_x=whole_x)
-    axes.legend(list(series))
-    for (xs, ys), colour in zip(series.values(), _cycled(len(series)), strict=True):
-        for run in _finite_runs(xs, ys):
-            path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in run)
-            axes.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            if markers:
-                axes.parts += [
-                    f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in run
-                ]
-    return axes.svg(f"{y_label} by {x_label}")
+) -> Chart:
+    """A line a series. `whole_x`: of what is counted, so that no tick lies between."""
+    with _axes(x_label, y_label) as axes:
+        for place, (x, y) in enumerate(series.values()):
+            axes.plot(x, y, color=_stand_in(place), lw=1.6, marker="o" if markers else None, ms=4)
+        axes.grid(axis="y")
+        _from_zero(axes, y_top)
+        if whole_x:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+    return Chart(_drawn(axes, f"{y_label} by {x_label}"), _keys(series))
 
 
-def scatter_chart(series: Mapping[str, tuple[Float64Array, Float64Array]], x_label: str, y_label: str) -> str:
-    """Points (x, y) of each name; y starts at 0."""
-    axes = _axes_of(series, None)
-    axes.frame(x_label, y_label)
-    axes.legend(list(series))
-    for (xs, ys), colour in zip(series.values(), _cycled(len(series)), strict=True):
-        axes.parts += [
-            f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="1.6" fill="{colour}" fill-opacity="0.6"/>'
-            for run in _finite_runs(xs, ys)
-            for x, y in run
-        ]
-    return axes.svg(f"{y_label} by {x_label}")
+def scatter_chart(series: Series, x_label: str, y_label: str) -> Chart:
+    """A dot a value; of values far above all others the axis ends below, and they stand at its edge."""
+    with _axes(x_label, y_label) as axes:
+        top = max((_most(y) for _, y in series.values()), default=1.0)
+        for place, (x, y) in enumerate(series.values()):
+            axes.plot(x, np.minimum(y, top), ".", color=_stand_in(place), ms=3, alpha=0.7)
+        axes.grid(axis="y")
+        _from_zero(axes, 1.03 * top)
+    return Chart(_drawn(axes, f"{y_label} by {x_label}"), _keys(series))
 
 
-def bar_chart(labels: Sequence[str], series: Mapping[str, Float64Array], y_label: str, *, y_top: float = 100.0) -> str:
-    """A group of bars a label, one bar a name; labels are set at a slant."""
-    width = max(WIDTH, LEFT + RIGHT + 18 * len(labels) * max(1, len(series)) + 10 * len(labels))
-    axes = _Axes((0.0, float(len(labels))), (0.0, y_top), width, HEIGHT + 40)
-    axes.height = HEIGHT
-    axes.frame("", y_label, x_ticks=False)
-    axes.legend(list(series))
-    wide = 0.8 / max(1, len(series))
-    for n, (values, colour) in enumerate(zip(series.values(), _cycled(len(series)), strict=True)):
-        for at, value in enumerate(values):
-            if math.isfinite(value):
-                left, top = axes.x(at + 0.1 + n * wide), axes.y(min(float(value), y_top))
-                axes.parts.append(
-                    f'<rect x="{left:.1f}" y="{top:.1f}" width="{axes.x(wide) - axes.x(0) - 1:.1f}" '
-                    f'height="{max(0.0, axes.y(0) - top):.1f}" fill="{colour}"><title>{value:.2f}</title></rect>'
-                )
-    for at, label in enumerate(labels):
-        x, y = axes.x(at + 0.5), HEIGHT - BOTTOM + 12
-        axes.parts.append(
-            f'<text x="{x:.1f}" y="{y}" text-anchor="end" transform="rotate(-38 {x:.1f} {y})">{escape(label)}</text>'
-        )
-    axes.height = HEIGHT + 40
-    return axes.svg(y_label)
+def dot_chart(
+    names: Sequence[str], series: Mapping[str, Float64Array], label: str, *, top: float | None = None
+) -> Chart:
+    """A row a name, a dot a series: names are read where bars would hide each other."""
+    with _axes(label, "", high=AROUND + ROW * max(1, len(names))) as axes:
+        rows = np.arange(len(names))
+        for place, values in enumerate(series.values()):
+            axes.plot(values, rows, "o", color=_stand_in(place), ms=5, zorder=3)
+        axes.grid(axis="both")
+        _rows(axes, [name.replace("_", " ") for name in names])
+        axes.set_xlim(0, top)
+    return Chart(_drawn(axes, label), _keys(series))
 
 
-def histogram(values: Float64Array, x_label: str, y_label: str, *, bins: int = 40) -> str:
-    """Counts of `values`; what lies above the 99.5th percentile is counted in the last bar."""
+def size_chart(groups: Mapping[str, tuple[int, float]], label: str, *, top: float | None = None) -> Chart:
+    """A bar a group of (count, value), its value and count written at its end."""
+    with _axes(label, "", high=AROUND + 1.5 * ROW * max(1, len(groups))) as axes:
+        for row, (count, value) in enumerate(groups.values()):
+            axes.barh(row, 0 if np.isnan(value) else value, 0.6, color=_stand_in(0))
+            told = "nobody" if not count else f"{value:.2f}, {count} {'person' if count == 1 else 'persons'}"
+            axes.annotate(told, (0 if np.isnan(value) else value, row), (4, 0), textcoords="offset points", va="center")
+        axes.grid(axis="x")
+        _rows(axes, list(groups))
+        axes.set_xlim(0, top)
+    return Chart(_drawn(axes, label))
+
+
+def stacked_bars(rows: Mapping[str, Mapping[str, float]], label: str) -> Chart:
+    """A bar a row, in pieces; the sum at its end. A piece has one colour in all rows."""
+    pieces = list(dict.fromkeys(name for row in rows.values() for name in row))
+    with _axes(label, "", high=AROUND + 1.7 * ROW * max(1, len(rows))) as axes:
+        for place, row in enumerate(rows.values()):
+            start = 0.0
+            for piece, value in row.items():
+                axes.barh(place, value, 0.6, left=start, color=_stand_in(pieces.index(piece)))
+                start += value
+            axes.annotate(f"{start:.3g}", (start, place), (4, 0), textcoords="offset points", va="center")
+        axes.grid(axis="x")
+        _rows(axes, list(rows))
+        axes.set_xlim(0, 1.15 * max((sum(row.values()) for row in rows.values()), default=1.0) or 1.0)
+    return Chart(_drawn(axes, label), _keys(pieces))
+
+
+def histogram(
+    values: Float64Array, x_label: str, y_label: str, marks: Mapping[str, float] | None = None, *, place: int = 0
+) -> Chart:
+    """How often each value came; `marks` are lines with a name. What lies far off is counted at the edge."""
     known = values[np.isfinite(values)]
-    if not known.size:
-        return _Axes((0.0, 1.0), (0.0, 1.0), WIDTH, HEIGHT).svg(f"{x_label}: nothing was measured")
-    low, high = float(known.min()), float(np.percentile(known, 99.5))
-    counts, edges = np.histogram(np.minimum(known, high), bins=bins, range=_widened((low, high)))
-    axes = _Axes((float(edges[0]), float(edges[-1])), (0.0, float(counts.max())), WIDTH, HEIGHT)
-    axes.frame(x_label, y_label, whole_y=True)
-    for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
-        x, top = axes.x(float(left)), axes.y(float(count))
-        axes.parts.append(
-            f'<rect x="{x:.1f}" y="{top:.1f}" width="{max(1.0, axes.x(float(right)) - x - 1):.1f}" '
-            f'height="{max(0.0, axes.y(0.0) - top):.1f}" fill="{COLOURS[0]}"/>'
-        )
-    return axes.svg(x_label)
+    with _axes(x_label, y_label) as axes:
+        low = float(known.min()) if len(known) else 0.0
+        high = max([_most(known), *(marks or {}).values()])
+        high = high if high > low else low + (abs(low) or 1.0)
+        axes.hist(known, np.linspace(low, high, 41), color=_stand_in(place), alpha=0.85)
+        _mark(axes, marks or {}, high - low)
+        beyond = int((known > high).sum())
+        if beyond:
+            axes.set_xlabel(f"{x_label} ({beyond} beyond {high:.3g})")
+        axes.grid(axis="y")
+        axes.set_xlim(low - 0.02 * (high - low), high + 0.04 * (high - low))
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    return Chart(_drawn(axes, f"{y_label} by {x_label}"))
 
 
-def _axes_of(series: Mapping[str, tuple[Float64Array, Float64Array]], y_top: float | None) -> _Axes:
-    xs = np.concatenate([np.asarray(x, np.float64) for x, _ in series.values()] or [np.zeros(1)])
-    ys = np.concatenate([np.asarray(y, np.float64) for _, y in series.values()] or [np.zeros(1)])
-    ys = ys[np.isfinite(ys)]
-    top = y_top if y_top is not None else 1.05 * float(ys.max(initial=0.0))
-    low, high = (float(xs.min()), float(xs.max())) if xs.size else (0.0, 1.0)
-    return _Axes((low, high), (0.0, top), WIDTH, HEIGHT)
+def _most(values: Float64Array) -> float:
+    """Where an axis of values ends: at the largest, unless it lies far from nearly all."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return 1.0
+    nearly = FAR * float(np.percentile(known, BEYOND))
+    return float(min(known.max(), nearly) if nearly > 0 else known.max()) or 1.0
 
 
-def _finite_runs(xs: Float64Array, ys: Float64Array) -> list[list[tuple[float, float]]]:
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(xs, ys, strict=True):
-        if math.isfinite(x) and math.isfinite(y):
-            runs[-1].append((float(x), float(y)))
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
+def _mark(axes: Any, marks: Mapping[str, float], span: float) -> None:
+    """Lines with a name above; a name that would touch the one before stands a line higher."""
+    height, before = 2, -np.inf
+    for name, at in marks.items():
+        height = height + 11 if at - before < 0.09 * span else 2
+        before = at
+        axes.axvline(at, color=INK, lw=1, ls=(0, (3, 2)))
+        place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(name, (at, 1), (0, height), ha="center", **place)
 
 
-def _widened(limits: tuple[float, float]) -> tuple[float, float]:
-    low, high = limits
-    return (low, high) if high > low else (low - 0.5, low + 0.5) if low else (0.0, 1.0)
+@contextmanager
+def _axes(x_label: str, y_label: str, high: float = HIGH) -> Iterator[Any]:
+    """Empty axes in the pages' style; what is drawn on them must be drawn within."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure((WIDE, high), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        yield axes
 
 
-def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """About five round numbers between the limits, whole ones only where so asked."""
-    rough = (high - low) / 5
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    step = max(1.0, step) if whole else step
-    first = math.ceil(low / step - 1e-9)
-    return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
+STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "axes.axisbelow": True,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": GRID,
+    "ytick.labelcolor": MUTED,
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
 
 
-def _label(value: float) -> str:
-    return f"{value:.6g}"
+def _rows(axes: Any, names: list[str]) -> None:
+    """Names at the left, the first one uppermost."""
+    axes.set_yticks(np.arange(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
-def _cycled(count: int) -> list[str]:
-    return [COLOURS[n % len(COLOURS)] for n in range(count)]
+def _from_zero(axes: Any, top: float | None) -> None:
+    axes.set_ylim(0, top if top is not None else max(axes.get_ylim()[1], 1e-9))
+
+
+def _stand_in(place: int) -> str:
+    return f"#0a0b0{place % SERIES + 1}"
+
+
+def _keys(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"var(--s{place % SERIES + 1})") for place, name in enumerate(names))
+
+
+def _drawn(axes: Any, about: str) -> str:
+    """The figure as an inline element: as wide as it is given room, in the page's colours."""
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    with rc_context({**STYLE, "svg.hashsalt": about}):
+        axes.figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    assert view is not None, "matplotlib gives every SVG a view box"
+    head = f'<svg {NAMESPACES} {view[0]} role="img"><title>{escape(about, quote=False)}</title>'
+    return _themed(re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1))
+
+
+def _themed(svg: str) -> str:
+    for colour, name in ((INK, "ink"), (MUTED, "muted"), (GRID, "grid")):
+        svg = svg.replace(colour, f"var(--{name})")
+    return re.sub(r"#0a0b0(\d)", r"var(--s\1)", svg)

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.evaluate.pages.verify_page import PUBLISHED_HEAD, html_page, published_rows, shown
-from sdk.evaluate.scores.published import command_for, measured_beside
+from sdk.evaluate.scores.published import PICTURES, command_for, measured_beside
 from sdk.evaluate.scores.scoring import Rules, Scores, results_of
-from sdk.evaluate.speed.machine import machine_facts
+from sdk.evaluate.scores.sizes import by_size
 from sdk.evaluate.verify import JOURNAL_NAME, Verification
 from sdk.files import write_text
 from sdk.manifest import Engine, sha256_of_file
@@ -83,18 +83,24 @@ def report_table(verification: Verification) -> dict[str, Any]:
         },
         "headline": verification.scores[0].headline,
         "figures": figures,
+        "random_weights": any(engine.manifest.weights.kind == "random" for engine in verification.engines),
         "joints": _joint_table(verification.scores[0], recipe.skeleton.joints),
+        "sizes": [
+            {"name": group.name, "persons": group.persons, "oks": _number(group.oks)}
+            for group in by_size(dataset, verification.scores[0].person_quality)
+        ],
         "published": [
             {
                 **asdict(figure),
                 "measured": measured_beside(figure, dataset.kind, figures),
+                "pictures": PICTURES.get(figure.dataset),
                 "command": command_for(recipe, figure),
             }
             for figure in recipe.published
         ],
         "timing": _timing_table(verification),
         "notes": list(verification.notes),
-        "machine": machine_facts(),
+        "machine": dict(verification.machine),
     }
     if verification.comparison is not None:
         table["comparison"] = _comparison_table(verification)
@@ -135,6 +141,7 @@ def markdown(table: Mapping[str, Any]) -> str:
         f"{dataset['boxes']} boxes ({dataset['box_convention']}); {engine['precision']} on {engine['device']}; "
         f"flip test {'on' if table['protocol']['flip_test'] else 'off'}.",
         "",
+        *[f"**{note}**\n" for note in table["notes"] if "random weights" in note],
         *_markdown_rows(("figure", "value"), [(name, shown(value)) for name, value in table["figures"].items()]),
     ]
     if "comparison" in table:
@@ -148,6 +155,8 @@ def markdown(table: Mapping[str, Any]) -> str:
     names = table["joints"]
     joints = [(joint, *(shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
     lines += ["", *_markdown_rows(("joint", *names), joints)]
+    sizes = [(group["name"], str(group["persons"]), shown(group["oks"])) for group in table["sizes"]]
+    lines += ["", *_markdown_rows(("box's longer side", "persons", "mean OKS"), sizes)]
     lines += _markdown_timing(table["timing"])
     return "\n".join(lines) + "\n"
 

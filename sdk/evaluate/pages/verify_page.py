@@ -1,91 +1,99 @@
-"""A verification as one HTML page: tables, charts, and pictures of the best, median and worst persons.
+"""A verification as one HTML page: figures, charts, and pictures of the worst, median and best persons.
 
     html = html_page(verification, report_table(verification))
 
-Everything is inline; the page loads nothing. What the numbers mean is said beside them.
+Everything is inline; the page loads nothing. What the numbers mean is said beside them; a network of random weights has
+no headline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.pages.charts import bar_chart, histogram, line_chart
+from sdk.evaluate.pages.charts import Chart, dot_chart, histogram, line_chart, size_chart, stacked_bars
+from sdk.evaluate.pages.html import filled
 from sdk.evaluate.pages.pictures import data_uri, person_picture
 from sdk.evaluate.scores.scoring import truth_rows
 from sdk.evaluate.speed.machine import machine_rows
 from sdk.evaluate.verify import Verification
 from sdk.wording import counted
 
-__all__ = ["PUBLISHED_HEAD", "change_words", "document", "figure", "html_page", "published_rows", "rows_table", "shown"]
+__all__ = ["PUBLISHED_HEAD", "Picture", "Placed", "Tile", "change_words", "html_page", "published_rows", "shown"]
 
 SHOWN = 6  # persons a row of pictures
-PUBLISHED_HEAD = ("published", "value", "measured here", "boxes", "source")
+ROWS = 40  # joints that a chart shows, the lowest ones of more
+PUBLISHED_HEAD = ("published", "value", "measured here", "pictures here", "boxes", "source")
+MAIN_THREAD = {"wait": "waiting for crops", "network": "network", "decode": "decode", "journal": "journal"}
 
-STYLE = """
-:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1120px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2.2rem;border-bottom:1px solid #8884}
-table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.15rem .8rem .15rem 0;text-align:left;vertical-align:top}
-td.number{text-align:right;font-variant-numeric:tabular-nums}tr+tr td{border-top:1px solid #8883}
-.charts{display:flex;flex-wrap:wrap;gap:1rem}.charts figure,.people figure{margin:0}
-figcaption{font-size:.85rem;color:#777}.people{display:flex;flex-wrap:wrap;gap:.6rem}.people img{height:220px}
-.big{font-size:2.2rem;font-weight:600}.fail{color:#c0392b}.pass{color:#1e8449}svg{max-width:100%;height:auto}
-"""
+
+@dataclass(frozen=True)
+class Placed:
+    """A chart on a page."""
+
+    title: str
+    chart: Chart
+    caption: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that stands by itself."""
+
+    name: str
+    value: str
+    about: str = ""
+    large: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One or several pictures of a person, and what they show."""
+
+    uris: tuple[str, ...]
+    caption: str
 
 
 def html_page(verification: Verification, table: Mapping[str, Any]) -> str:
     """The whole page."""
     engine, dataset = table["engine"], table["dataset"]
-    body = [
-        f"<h1>{escape(engine['name'])} on {escape(dataset['kind'])}</h1>",
-        f"<p>{counted(dataset['persons'], 'person')} in {counted(dataset['pictures'], 'picture')} · "
-        f"{dataset['boxes']} boxes ({escape(dataset['box_convention'])}) · {engine['precision']} on "
-        f"{escape(engine['device'])} · flip test {'on' if table['protocol']['flip_test'] else 'off'}</p>",
-        f'<p class="big">{escape(table["headline"])} {shown(table["figures"][table["headline"]])}</p>',
-        *_comparison_part(verification, table),
-        "<h2>Figures</h2>",
-        rows_table([(name, shown(value)) for name, value in table["figures"].items()]),
-        *_chart_part(verification, table),
-        *_people_part(verification),
-        *_detail_part(table),
-    ]
-    return document(f"{engine['name']} on {dataset['kind']}", "\n".join(body))
-
-
-def document(title: str, body: str) -> str:
-    """A page of its own around `body`."""
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body>\n{body}\n</body></html>\n"
+    return filled(
+        "verify.html.j2",
+        title=f"{engine['name']} on {dataset['kind']}",
+        about=f"{counted(dataset['persons'], 'person')} in {counted(dataset['pictures'], 'picture')} · "
+        f"{dataset['boxes']} boxes ({dataset['box_convention']}) · {engine['precision']} on {engine['device']} · "
+        f"flip test {'on' if table['protocol']['flip_test'] else 'off'}",
+        notices=_notices(table),
+        tiles=_tiles(table),
+        published=published_rows(table),
+        published_head=PUBLISHED_HEAD,
+        comparison=_comparison(verification, table),
+        charts=_accuracy(verification, table),
+        people=_people(verification),
+        times=_times(verification, table),
+        remarks=_remarks(table),
+        facts=_facts(table),
     )
-
-
-def rows_table(rows: Sequence[tuple[str, ...]], head: tuple[str, ...] = ()) -> str:
-    """Rows of text; the first cell names the row."""
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"] if head else []
-    for first, *cells in rows:
-        numbers = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
-        lines.append(f"<tr><td>{escape(first)}</td>{numbers}</tr>")
-    return "<table>" + "".join(lines) + "</table>"
 
 
 def published_rows(table: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A report's published figures, each beside the one measured here, by `PUBLISHED_HEAD`."""
+    here = table["dataset"]["pictures"]
     return [
-        (f"{p['dataset']} {p['metric']}", shown(p["value"]), shown(p["measured"]), p["boxes"], p["source"])
+        (
+            f"{p['dataset']} {p['metric']}",
+            shown(p["value"]),
+            shown(p["measured"]),
+            "-" if p["measured"] is None else str(here) if p["pictures"] is None else f"{here} of {p['pictures']}",
+            p["boxes"],
+            p["source"],
+        )
         for p in table["published"]
     ]
-
-
-def figure(svg: str, caption: str) -> str:
-    """A chart with its caption."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def shown(value: float | None) -> str:
@@ -106,128 +114,166 @@ def change_words(drop: float | None, interval: Sequence[float | None], samples: 
     return f"The figure rose by {-drop:.2f} points ({-high:.2f} to {-low:.2f} {within})"
 
 
-def _comparison_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
-    if verification.comparison is None:
+def _notices(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    notices = [("bad", note) for note in table["notes"] if "random weights" in note]
+    if table["machine"]["busy"]:
+        notices.append(("warn", f"{table['machine']['busy']}. The times below are not the engine's; its accuracy is."))
+    partial = [p for p in table["published"] if p["measured"] is not None and p["pictures"] is not None]
+    if any(table["dataset"]["pictures"] < p["pictures"] for p in partial):
+        few = counted(table["dataset"]["pictures"], "picture")
+        notices.append(("warn", f"Measured on {few} of {partial[0]['pictures']}: the published figure is of all."))
+    return notices
+
+
+def _tiles(table: Mapping[str, Any]) -> list[Tile]:
+    """The headline first; nothing of a network whose weights are random."""
+    if table["random_weights"]:
         return []
+    headline, dataset = table["headline"], table["dataset"]
+    about = f"on {counted(dataset['persons'], 'person')}"
+    main = Tile(headline, shown(table["figures"][headline]), about, large=True)
+    return [main, *[Tile(name, shown(value)) for name, value in table["figures"].items() if name != headline]]
+
+
+def _comparison(verification: Verification, table: Mapping[str, Any]) -> dict[str, Any] | None:
+    if verification.comparison is None:
+        return None
     comparison, found = verification.comparison, table["comparison"]
+    verdict = "within" if verification.passed else "not within"
     change = change_words(found["drop"], found["drop_interval_95"], comparison.samples)
-    verdict = ("pass", "within") if verification.passed else ("fail", "not within")
-    rows = [
-        (f"{found['headline']} of this engine", shown(found["ours"])),
-        (f"{found['headline']} of {found['reference']}", shown(found["reference_value"])),
-        ("joints that moved by more than one bin", f"{shown(found['moved_share'])} %"),
-        *[(f"joint distance, {name}", f"{shown(value)} px") for name, value in found["distance_px"].items()],
-    ]
-    charts = [
-        figure(
+    moved = {"moved": np.array([np.nan if v is None else v for v in found["moved_share_by_joint"].values()])}
+    return {
+        "reference": found["reference"],
+        "passed": verification.passed,
+        "words": f"{change}, {verdict} the allowed drop of {verification.options.max_drop:g}.",
+        "rows": [
+            (f"{found['headline']} of this engine", shown(found["ours"])),
+            (f"{found['headline']} of {found['reference']}", shown(found["reference_value"])),
+            ("joints that moved by more than one bin", f"{shown(found['moved_share'])} %"),
+            *[(f"joint distance, {name}", f"{shown(value)} px") for name, value in found["distance_px"].items()],
+        ],
+        "by_joint": _joint_chart("Which joints moved", verification, moved, "moved by more than a bin, %", None),
+        "how_far": Placed(
+            "How far joints moved",
             histogram(comparison.moved_bins.ravel(), "movement, bins", "joints"),
-            "How far joints moved between the engines, the larger of both axes.",
+            "Between the two engines, on the same crops; the larger of both axes.",
         ),
-        figure(
-            bar_chart(
-                verification.recipe.skeleton.joints,
-                {"moved by more than a bin, %": np.array(list(found["moved_share_by_joint"].values()), float)},
-                "joints, %",
-                y_top=max(1.0, *(value or 0.0 for value in found["moved_share_by_joint"].values())),
-            ),
-            "Which joints moved.",
-        ),
-    ]
-    pairs = "".join(_pair(verification, int(row)) for row in comparison.worst[:SHOWN])
-    return [
-        f"<h2>Against {escape(found['reference'])}</h2>",
-        f'<p class="{verdict[0]}">{change}, {verdict[1]} the allowed drop of {verification.options.max_drop:g}.</p>',
-        rows_table(rows),
-        '<div class="charts">' + "".join(charts) + "</div>",
-        "<p>Persons whose joints moved most: this engine left, the reference right.</p>",
-        f'<div class="people">{pairs}</div>',
-    ]
+        "people": [_pair(verification, int(row)) for row in comparison.worst[:SHOWN]],
+    }
 
 
-def _chart_part(verification: Verification, table: Mapping[str, Any]) -> list[str]:
+def _accuracy(verification: Verification, table: Mapping[str, Any]) -> list[Placed]:
     scores = verification.scores[0]
-    runs = verification.timing.network_ms
-    charts = [
-        figure(line_chart(scores.curves, *scores.curve_axes, y_top=100.0), "How the figure comes about."),
-        figure(
-            bar_chart(verification.recipe.skeleton.joints, scores.joints, "per cent"),
-            "Each joint over all persons in whom it is annotated.",
+    some = [place for place, group in enumerate(table["sizes"]) if group["persons"]]
+    sizes = {
+        group["name"]: (group["persons"], _number(group["oks"]))
+        for group in (table["sizes"][some[0] : some[-1] + 1] if some else ())
+    }
+    return [
+        _joint_chart("By joint", verification, scores.joints, "per cent", 100.0),
+        Placed(
+            "By size",
+            size_chart(sizes, "mean OKS with the annotation", top=1.0),
+            "Persons by the longer side of their box: how much of the figure is owed to large ones.",
         ),
+        Placed(
+            "How the figure comes about",
+            line_chart(scores.curves, *scores.curve_axes, y_top=100.0),
+            "The further to the right a line stays high, the better.",
+        ),
+    ]
+
+
+def _joint_chart(
+    title: str, verification: Verification, series: Mapping[str, NDArray[np.float64]], label: str, top: float | None
+) -> Placed:
+    """A row a joint; of very many joints the lowest ones by the first series."""
+    names, caption = np.array(verification.recipe.skeleton.joints), "Over all persons in whom the joint is annotated."
+    if len(names) <= ROWS:
+        return Placed(title, dot_chart(names.tolist(), series, label, top=top), caption)
+    first = next(iter(series.values()))
+    chosen = np.sort(np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:ROWS])
+    kept = {name: values[chosen] for name, values in series.items()}
+    caption += f" The {ROWS} lowest of {len(names)}; all stand in report.json."
+    return Placed(title, dot_chart(names[chosen].tolist(), kept, label, top=top), caption)
+
+
+def _times(verification: Verification, table: Mapping[str, Any]) -> list[Placed]:
+    timing, runs = table["timing"], verification.timing.network_ms
+    if not timing["persons_per_second"]:
+        return []
+    main = {MAIN_THREAD[name]: value for name, value in timing["main_thread_seconds"].items()}
+    rows = {"main thread": main, f"{counted(timing['workers'], 'worker')}": timing["worker_seconds"]}
+    charts = [
+        Placed(
+            "Seconds",
+            stacked_bars(rows, "seconds"),
+            f"{timing['persons_per_second']} persons a second. Workers read and crop beside the main thread; theirs is "
+            f"the sum. Scoring took {timing['scoring_seconds']} s after that.",
+        )
     ]
     if runs:
         a_person = np.array([milliseconds / max(1, persons) for milliseconds, persons in runs])
-        together = f"{counted(len(runs), 'run')} side by side with reading"
-        caption = f"Time of the network here, {together}; `sdk benchmark` measures latency."
-        charts.insert(1, figure(histogram(a_person, "network, ms a person", "runs"), caption))
-    return ["<h2>Curves, joints, time</h2>", '<div class="charts">' + "".join(charts) + "</div>", _spent(table)]
+        marks = {f"p{at}": float(np.percentile(a_person, at)) for at in (50, 90, 99)}
+        chart = histogram(a_person, "network, ms a person", "runs", marks)
+        about = f"{counted(len(runs), 'run')} side by side with reading; sdk benchmark measures latency."
+        charts.append(Placed("The network here", chart, about))
+    return charts
 
 
-def _spent(table: Mapping[str, Any]) -> str:
-    timing = table["timing"]
-    if not timing["persons_per_second"]:
-        return "<p>All persons came from the journal of an earlier run.</p>"
-    rows = [(f"{name} (main thread)", f"{value} s") for name, value in timing["main_thread_seconds"].items()]
-    rows += [
-        (f"{name} (sum of {counted(timing['workers'], 'worker')})", f"{v} s")
-        for name, v in timing["worker_seconds"].items()
-    ]
-    rows += [("whole", f"{timing['wall_seconds']} s"), ("scoring, afterwards", f"{timing['scoring_seconds']} s")]
-    return f"<p>{timing['persons_per_second']} persons a second.</p>" + rows_table(rows)
-
-
-def _people_part(verification: Verification) -> list[str]:
+def _people(verification: Verification) -> list[tuple[str, list[Picture]]]:
+    """The worst persons first: they say most."""
     quality = verification.scores[0].person_quality
     known = np.flatnonzero(np.isfinite(quality))
-    if not len(known):
-        return []
-    order = known[np.argsort(-quality[known], kind="stable")]
+    order = known[np.argsort(quality[known], kind="stable")]
     middle = max(0, len(order) // 2 - SHOWN // 2)
-    chosen = {"Best": order[:SHOWN], "Median": order[middle : middle + SHOWN], "Worst": order[-SHOWN:][::-1]}
-    parts = ["<h2>Persons</h2><p>By OKS with their annotation; white rings are annotated joints.</p>"]
+    chosen = {"Worst": order[:SHOWN], "Median": order[middle : middle + SHOWN], "Best": order[-SHOWN:][::-1]}
     rows = truth_rows(verification.dataset, verification.persons[:, 0])
-    for name, persons in chosen.items():
-        pictures = "".join(_portrait(verification, int(row), int(rows[row]), quality) for row in persons)
-        parts.append(f'<h3>{name}</h3><div class="people">{pictures}</div>')
-    return parts
+    return [
+        (name, [_portrait(verification, int(row), int(rows[row]), quality) for row in persons])
+        for name, persons in chosen.items()
+        if len(persons)
+    ]
 
 
-def _portrait(verification: Verification, row: int, truth_row: int, quality: NDArray[np.float64]) -> str:
+def _portrait(verification: Verification, row: int, truth_row: int, quality: NDArray[np.float64]) -> Picture:
     dataset = verification.dataset
     truth = dataset.truth.keypoints[truth_row] if truth_row >= 0 else None
     jpeg = person_picture(dataset, row, verification.persons[row, 0], truth)
     name = dataset.pictures[dataset.picture[row]].path.name
     if jpeg is None:
-        return f"<figure><figcaption>{escape(name)} cannot be read any more</figcaption></figure>"
-    caption = f"{name}, OKS {quality[row]:.2f}"
-    image = f'<img src="{data_uri(jpeg)}" alt="{escape(caption)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+        return Picture((), f"{name} cannot be read any more")
+    return Picture((data_uri(jpeg),), f"{name}, OKS {quality[row]:.2f}")
 
 
-def _pair(verification: Verification, row: int) -> str:
+def _pair(verification: Verification, row: int) -> Picture:
     dataset, comparison = verification.dataset, verification.comparison
     assert comparison is not None, "pairs are drawn only with a reference"
-    pictures = [person_picture(dataset, row, verification.persons[row, n]) for n in (0, 1)]
-    images = "".join(f'<img src="{data_uri(jpeg)}" alt="">' for jpeg in pictures if jpeg is not None)
+    jpegs = [person_picture(dataset, row, verification.persons[row, n]) for n in (0, 1)]
     name = dataset.pictures[dataset.picture[row]].path.name
     moved = float(comparison.moved_bins[row].mean())
-    return f"<figure>{images}<figcaption>{escape(name)}, mean movement {moved:.1f} bins</figcaption></figure>"
+    return Picture(
+        tuple(data_uri(jpeg) for jpeg in jpegs if jpeg is not None), f"{name}, mean movement {moved:.1f} bins"
+    )
 
 
-def _detail_part(table: Mapping[str, Any]) -> list[str]:
+def _remarks(table: Mapping[str, Any]) -> list[str]:
     dataset = table["dataset"]
-    remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
-    remarks += [*dataset["notes"], *table["notes"]]
-    parts = ["<h2>What this rests on</h2>"]
-    if remarks:
-        parts.append("<ul>" + "".join(f"<li>{escape(remark)}</li>" for remark in remarks) + "</ul>")
-    for facts in (table["engine"], table["protocol"]):
-        parts.append(
-            rows_table([(str(key), _said(value)) for key, value in facts.items() if not isinstance(value, dict)])
-        )
-    parts.append(rows_table(machine_rows(table["machine"])))
-    if table["published"]:
-        parts.append("<p>Published for this network:</p>" + rows_table(published_rows(table), PUBLISHED_HEAD))
-    return parts
+    left_out = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]
+    return [*left_out, *dataset["notes"], *[note for note in table["notes"] if "random weights" not in note]]
+
+
+def _facts(table: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    named = {"The engine": table["engine"], "The protocol": table["protocol"]}
+    facts = [
+        (title, [(key.replace("_", " "), _said(value)) for key, value in part.items() if not isinstance(value, dict)])
+        for title, part in named.items()
+    ]
+    return [*facts, ("The machine", machine_rows(table["machine"]))]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _said(value: object) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sdk.errors import InputError
 from sdk.evaluate.speed.device_times import DeviceClock, device_times
 from sdk.evaluate.speed.latency import Case, measure
-from sdk.evaluate.speed.machine import machine_facts
+from sdk.evaluate.speed.machine import machine_facts, tell_if_busy
 from sdk.evaluate.speed.peer import Peer, rtmlib_peer
 from sdk.evaluate.speed.power import PowerLog, find_power_meter
 from sdk.manifest import Engine
@@ -66,7 +66,7 @@ class BenchmarkOptions:
 def benchmark(options: BenchmarkOptions, on_progress: Progress = lambda share: None) -> dict[str, Any]:
     """Time the engine; the whole result as plain tables."""
     engine = engine_from(options.engine)
-    before = machine_facts()
+    before = tell_if_busy(machine_facts())
     with ExitStack() as stack:
         bench = _bench(options, engine, stack)
         meter, power_source = find_power_meter(bench.device)
