@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from sdk.evaluate.speed.machine import cores_allowed, machine_facts
+from sdk.cores import allowed_cores
+from sdk.evaluate.speed.machine import machine_facts
 from sdk.heatmap import decode_heatmaps
 from sdk.recipe import HeatmapHead, Output, Recipe, recipe_by_name
 
@@ -69,7 +70,7 @@ def main() -> int:
     """Measure the pairs asked for and print them."""
     arguments = _arguments()
     chosen = [pairs()[name] for name in arguments.pairs]
-    threads = arguments.threads or cores_allowed()
+    threads = arguments.threads or allowed_cores()
     _print_machine(threads, arguments.samples)
     rows = []
     for engine, steps in (("torch", torch_steps), ("ONNX Runtime", onnxruntime_steps)):

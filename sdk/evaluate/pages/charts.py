@@ -170,7 +170,7 @@ def _axes(x_label: str, y_label: str, high: float = HIGH) -> Iterator[Any]:
         yield axes
 
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9.5,
     "axes.axisbelow": True,
     "axes.edgecolor": GRID,
