@@ -36,7 +36,8 @@ COMMANDS = {
     "Human-Art val": "--dataset coco --annotations validation_humanart.json --images HumanArt",
     "MPII val": "--dataset mpii --annotations mpii_val.json --images images --head-boxes mpii_gt_val.mat",
 }
-PICTURES = {"COCO val2017": 5000, "COCO-WholeBody v1.0 val": 5000, "CrowdPose test": 8000}  # of the whole set, which a published figure is of
+# of the whole set, which a published figure is of
+PICTURES = {"COCO val2017": 5000, "COCO-WholeBody v1.0 val": 5000, "CrowdPose test": 8000}
 PLAIN_METRICS = ("AP", "AP body", "AP foot", "AP face", "PCKh@0.5", "PCKh@0.1", "PCK@0.2", "AUC", "NME")
 
 
