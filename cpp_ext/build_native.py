@@ -6,7 +6,9 @@ and the extension says why (`_native.WITHOUT_CUDA`). Where nvcc is: `sdk/cuda_to
     CUDA_HOME=/usr/local/cuda SDK_CUDA_ARCHITECTURES="87 90" pip install .
 
 `SDK_CUDA_ARCHITECTURES` narrows the GPUs; "none" leaves the CUDA half out although nvcc is there. An nvcc that nobody
-named and that fails costs the CUDA half, not the installation.
+named and that fails costs the CUDA half, not the installation. For another machine, name its compilers:
+
+    CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ NVCC_CCBIN=aarch64-linux-gnu-g++ python setup.py build_ext
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -101,6 +102,12 @@ def find_toolkit() -> Toolkit | None:
     return Toolkit(found.path, home, tuple(architectures), cuda_toolkit.nvcc_version(found.path))
 
 
+def instruction_sets(compiler: list[str]) -> list[str]:
+    """The kernels' instruction sets for the machine that `compiler` compiles for, which need not be this one."""
+    target = _said_by(*compiler, "-dumpmachine").strip()  # as in x86_64-linux-gnu
+    return list(INSTRUCTION_SETS) if target.startswith("x86_64") else ["baseline"]
+
+
 def wanted_architectures() -> list[str]:
     """What SDK_CUDA_ARCHITECTURES names; empty where it names nothing."""
     return os.environ.get("SDK_CUDA_ARCHITECTURES", "").replace(",", " ").split()
@@ -117,7 +124,7 @@ class NativeBuild(build_ext):
         """Compile, link, and say in one line what was built."""
         package = Path(nanobind.include_dir()).parent
         self.includes = [str(package / "include"), str(package / "ext/robin_map/include")]
-        sets = list(INSTRUCTION_SETS) if platform.machine() in {"x86_64", "AMD64"} else ["baseline"]
+        sets = instruction_sets(self.compiler.compiler_so_cxx)
         toolkit, cuda_objects, without = self._cuda_half()
         objects = self._host_objects(ext, sets, toolkit is not None, without) + cuda_objects
         libraries = [] if toolkit is None else [*self._library_flags(toolkit), "-lcudart_static", "-ldl", "-lrt"]
@@ -173,7 +180,8 @@ class NativeBuild(build_ext):
         for source in CUDA_SOURCES:
             target = Path(self.build_temp) / "cuda" / f"{Path(source).stem}.cu.o"
             target.parent.mkdir(parents=True, exist_ok=True)
-            flags = nvcc_flags(toolkit.architectures)
+            headers = toolkit.home / "include"  # for another machine nvcc looks in folders that few installations have
+            flags = [*nvcc_flags(toolkit.architectures), f"-I{headers}", f"-I{headers / 'cccl'}"]
             self._nvcc([str(toolkit.nvcc), *flags, "-c", f"cpp_ext/{source}", "-o", str(target)])
             objects.append(str(target))
         return objects

@@ -130,3 +130,11 @@ def test_a_compiler_that_fails_costs_no_installation_unless_it_was_named(tmp_pat
     if goes_on:
         why = "nvcc 13.5.37 was there, and: nvcc failed with status 7: host_config.h:1: error: unsupported GNU version"
         assert f"(None, [], '{why}')" in done.stdout
+
+
+@pytest.mark.parametrize(("machine", "sets"), [("x86_64-linux-gnu", 3), ("aarch64-linux-gnu", 1)], ids=["x86", "arm"])
+def test_the_instruction_sets_are_those_of_the_target(backend, tmp_path, machine, sets):
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"#!/bin/sh\necho {machine}\n")
+    compiler.chmod(0o755)
+    assert len(sys.modules["build_native"].instruction_sets([str(compiler), "-O3"])) == sets
