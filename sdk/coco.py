@@ -32,6 +32,7 @@ __all__ = [
     "finite_numbers",
     "image_from",
     "image_names",
+    "is_named_person",
     "joint_kinds",
     "person_categories",
     "person_kinds",
@@ -161,6 +162,11 @@ def person_kinds(document: object) -> list[CocoCategory]:
     """The categories named 'person'; where none is, those that list joints."""
     named = [_kind(table) for table in _category_tables(document) if table.get("name") == "person"]
     return named or joint_kinds(document)
+
+
+def is_named_person(document: object) -> bool:
+    """Whether a category is named 'person'."""
+    return any(table.get("name") == "person" for table in _category_tables(document))
 
 
 def joint_kinds(document: object) -> list[CocoCategory]:

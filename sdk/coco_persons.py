@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.box_units import unit_problem
-from sdk.coco import CocoRecord
+from sdk.coco import CocoRecord, is_named_person, person_categories
 from sdk.wording import counted
 
 __all__ = ["check_units", "of_pictures", "parted_problem", "persons_among", "stem_key"]
 
+MIXED = 0.9  # of a record's joints that lie in boxes of others, above which these are taken for its persons'
 MaybeRecord = CocoRecord | None
 
 
@@ -57,8 +58,13 @@ def of_pictures(records: Sequence[CocoRecord], names: Mapping[int, str]) -> tupl
     return [replace(record, image_id=place) for record, place in zip(records, by_stem, strict=True)], (remark,)
 
 
-def parted_problem(records: Sequence[CocoRecord], persons: Collection[int]) -> str | None:
-    """Why no record is of use: boxes and keypoints stand in records of different categories; None where they do not."""
+def parted_problem(document: object, records: Sequence[CocoRecord]) -> str | None:
+    """Why an export is of no use: boxes and keypoints stand in records of different categories; None where they do not.
+
+    Keypoint tools write the boxes that were drawn in one category, and in another one record a picture, with the joints
+    of whoever is on it.
+    """
+    persons = person_categories(document)
     mine = [record for record in records if record.is_person(persons)]
     others = [record for record in records if not record.is_person(persons)]
     for what, has in (("boxes", _has_box), ("keypoints", _has_keypoints)):
@@ -68,7 +74,33 @@ def parted_problem(records: Sequence[CocoRecord], persons: Collection[int]) -> s
                 f"its persons have no {what}: these stand in records of category {elsewhere}; a person's box and "
                 "keypoints must be of one record"
             )
+    return None if is_named_person(document) else _mixed_problem(mine, others)
+
+
+def _mixed_problem(mine: Sequence[CocoRecord], others: Sequence[CocoRecord]) -> str | None:
+    """Whether the joints of a record lie in several boxes of other records of its picture, and all of them in none."""
+    boxes: dict[int | None, list[tuple[float, float, float, float]]] = {}
+    for record in others:
+        if record.has_area and record.box_xyxy is not None:
+            boxes.setdefault(record.image_id, []).append(record.box_xyxy)
+    for record in mine:
+        held = _boxes_of_joints(record, np.array(boxes.get(record.image_id, []), np.float64).reshape(-1, 4))
+        if held > 1:
+            return (
+                f"annotation {record.identity} mixes joints of several persons: they lie in {held} boxes of image "
+                f"{record.image_id}, and in none of these all of them; export one record a person"
+            )
     return None
+
+
+def _boxes_of_joints(record: CocoRecord, boxes: NDArray[np.float64]) -> int:  # N x 4
+    """In how many boxes a record's joints lie that no single one holds; 0 where one does, or they lie in none."""
+    points = np.array(record.keypoints or (), np.float64).reshape(-1, 3)
+    seen = points[points[:, 2] > 0, None, :2]
+    inside = np.asarray(((seen >= boxes[:, :2]) & (seen <= boxes[:, 2:])).all(axis=2), bool)  # joints x boxes
+    if inside.size == 0 or inside.all(axis=0).any() or np.mean(inside.any(axis=1)) < MIXED:
+        return 0
+    return int(np.sum(inside.any(axis=0)))
 
 
 def check_units(

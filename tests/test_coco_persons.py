@@ -130,8 +130,30 @@ JOINTS = ("head", "tail")
     ids=["boxes elsewhere", "joints elsewhere", "together", "nothing"],
 )
 def test_boxes_and_joints_of_different_categories_are_told(mine, others, words):
-    problem = parted_problem([record_from({"category_id": 1, **mine}), record_from({"category_id": 2, **others})], {1})
+    document = {"categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "pose"}]}
+    entries = [record_from({"category_id": 1, **mine}), record_from({"category_id": 2, **others})]
+    problem = parted_problem(document, entries)
     assert problem is None if words is None else words in problem
+
+
+TWO_BOXES = [{"category_id": 0, "image_id": 5, "bbox": box} for box in ([0, 0, 50, 80], [60, 0, 40, 80])]
+MIXED = {  # joints of the record beside them -> whether they are of several persons
+    "of both": ([10, 10, 2, 80, 20, 2, 20, 60, 2], True),
+    "of one": ([10, 10, 2, 20, 20, 2, 20, 60, 2], False),
+    "of one, and one unseen": ([10, 10, 2, 80, 20, 0, 20, 60, 2], False),
+    "of neither": ([10, 90, 2, 80, 95, 2, 20, 99, 2], False),
+    "none": ([], False),
+}
+
+
+@pytest.mark.parametrize(("points", "mixed"), MIXED.values(), ids=MIXED)
+def test_one_record_with_the_joints_of_several_persons_is_told(points, mixed):
+    joints = {"id": 7, "category_id": 1, "image_id": 5, "bbox": [10, 10, 70, 50], "keypoints": points}
+    document = {"categories": [{"id": 0, "name": "human"}, {"id": 1, "name": "default", "keypoints": ["a", "b", "c"]}]}
+    problem = parted_problem(document, [record_from(entry) for entry in (*TWO_BOXES, joints)])
+    assert mixed == (
+        problem is not None and problem.startswith("annotation 7 mixes joints of several persons: they lie in 2")
+    )
 
 
 def test_joints_listed_in_another_category_than_the_persons_are_told():

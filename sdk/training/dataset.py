@@ -67,11 +67,10 @@ def annotations_from_coco(path: Path, images: Path, joints: tuple[str, ...]) -> 
         raise DatasetError(f"{path.name}: {order.problem}")
     for remark in order.remarks:
         logger.warning("%s: %s", path.name, remark)
-    persons = person_categories(document)
-    parted = parted_problem(records, persons)
+    parted = parted_problem(document, records)
     if parted is not None:
         raise DatasetError(f"{path.name}: {parted}")
-    found, remarks = persons_among(records, persons)
+    found, remarks = persons_among(records, person_categories(document))
     for remark in remarks:
         logger.warning("%s: %s", path.name, remark)
     skipped: dict[str, int] = {}

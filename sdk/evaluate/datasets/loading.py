@@ -125,7 +125,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         raise DatasetError(f"{options.annotations}: {joints.problem}")
     notes = joints.remarks
     annotations = records_of(table, "annotations", options.annotations, DatasetError)
-    parted = parted_problem(annotations, kinds)
+    parted = parted_problem(table, annotations)
     if parted is not None:
         raise DatasetError(f"{options.annotations}: {parted}")
     found, remarks = persons_among(annotations, kinds)
