@@ -12,6 +12,7 @@ pytest.importorskip("onnx")
 import onnx
 
 from sdk.cli import main
+from sdk.locks import held
 from sdk.manifest import open_engine
 from sdk.toolchain.table import (
     BudgetPoint,
@@ -63,6 +64,13 @@ def test_the_verb_writes_the_table_and_nothing_else(files, capsys):
     folder, _ = files
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.json", "tiny.onnx", "tiny.toml"]
     assert table_from_file(folder / "tiny.json").data.images == 12
+
+
+def test_a_second_run_for_one_table_is_refused_while_the_first_one_works(files, data, tmp_path, capsys):
+    with held(tmp_path / "t.json"):
+        assert main(["calibrate", *files[1], "--data", str(data), "--output", str(tmp_path / "t.json"), "-q"]) == 1
+    assert "t.json' is being written by another run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_an_int8_engine_tells_its_ranges_and_what_stayed_float(files, tmp_path, capsys):

@@ -315,6 +315,15 @@ def test_options_that_cannot_be_are_told_on_stderr(small_engine, photos, capsys,
     assert message in captured.err and captured.out == ""
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "half"])
+@pytest.mark.parametrize("option", ["--threshold", "--box-threshold"])
+def test_a_threshold_is_a_finite_number(small_engine, photos, capsys, option, value):
+    with pytest.raises(SystemExit) as ended:
+        predict(small_engine, photos, f"{option}={value}")
+    assert ended.value.code == 2
+    assert f"argument {option}: must be a finite number (got '{value}')" in capsys.readouterr().err
+
+
 def test_a_verb_without_its_words_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["predict"])

@@ -22,6 +22,7 @@ pytest.importorskip("pycocotools")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from sdk.locks import held_folder  # noqa: E402
 from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
 from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
@@ -123,6 +124,13 @@ def test_a_killed_run_resumes_exactly(data, finished, tmp_path):
         assert same(weights_of(finished)[part], weights_of(output)[part])
     assert log_of(output) == log_of(finished)
     assert same(load_file(output / "best.safetensors"), load_file(finished / "best.safetensors"))
+
+
+def test_a_second_run_in_one_folder_is_refused_while_the_first_one_writes(data, tmp_path):
+    run = trainer(data, tmp_path / "run")
+    with held_folder(tmp_path / "run"), pytest.raises(OutputError, match=r"run' is being written by another run"):
+        run.fit()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == []
 
 
 DIFFERENCES = {  # another run's identity -> what is told

@@ -10,6 +10,7 @@ from sdk.errors import DatasetError, OutputError
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import BatchRunner
 from sdk.evaluate.verify import verify
+from sdk.locks import held_folder
 from tests.support.engines import SMALL, wrapped_engine
 from tests.support.verify import PERSONS_IN, options, write_annotated
 
@@ -117,6 +118,12 @@ def test_a_resumed_run_still_says_what_was_left_out(small_engine, photographs, t
     )
     [line] = again.dataset.problems.lines()
     assert line == "picture could not be used when the run began, left out of every figure: 1 (4.png)"
+
+
+def test_a_second_run_in_one_folder_is_refused_while_the_first_one_writes(small_engine, photographs, tmp_path):
+    with held_folder(tmp_path), pytest.raises(OutputError, match="is being written by another run"):
+        verify(options(small_engine, photographs, output=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_a_place_that_cannot_be_written_is_said(small_engine, photographs, tmp_path):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk.cli._numbers import finite
 from sdk.errors import EngineError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipe_from_file
@@ -60,7 +61,7 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mean", type=_triple, metavar="A,B,C", help="in grey levels, in the order of --colour")
     add("--std", type=_triple, metavar="A,B,C")
     add("--colour", choices=("rgb", "bgr"), help="the order in which the graph takes the channels")
-    add("--padding", type=float, metavar="P", help="of the box, as 1.25")
+    add("--padding", type=finite, metavar="P", help="of the box, as 1.25")
     add("--score", choices=("min_logit", "min_softmax", "mean_logit"))
     add("--pixels", choices=("normalised", "0..255", "0..1"), help="what its input is fed with")
     add("--outputs", type=_names, default=(), metavar="X,Y", help="the tensors for both axes, inner ones too")

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._numbers import finite
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.errors import UsageError
 from sdk.files import write_text
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frame", type=_size, default=(1920, 1080), metavar="WxH", help="of the noise frame (1920x1080)"
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="per case, after the warm-up (10)")
+    parser.add_argument("--seconds", type=finite, default=10.0, help="per case, after the warm-up (10)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU's work; all cores")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--flip-test", action="store_true", help="with the mirrored crop")

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sdk.cli._numbers import finite
 from sdk.cli._recipes import (
     GRAPH_OPTIONS,
     add_graph_arguments,
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", type=Path, metavar="F", help="table for int8; default: the catalogue's")
     parser.add_argument("--quantize-all", action="store_true", help="int8 without protected layers, for study")
-    parser.add_argument("--max-drop", type=float, metavar="POINTS", help="what int8 may cost; default 0.5 if measured")
+    parser.add_argument("--max-drop", type=finite, metavar="POINTS", help="what int8 may cost; default 0.5 if measured")
 
 
 def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:

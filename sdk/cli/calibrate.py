@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk.cli._numbers import finite
 from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import (
     add_graph_arguments,
@@ -56,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=512, metavar="N", help="crops to calibrate with (default 512)")
     parser.add_argument("--method", choices=("max", "percentile", "entropy", "mse", "auto"), default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of crops (default 0)")
-    parser.add_argument("--jitter", type=float, default=0.0, metavar="SHARE", help="move box sides by up to this share")
+    parser.add_argument(
+        "--jitter", type=finite, default=0.0, metavar="SHARE", help="move box sides by up to this share"
+    )
     parser.add_argument("--batch", type=int, default=8, metavar="N", help="crops at a time (default 8)")
     parser.add_argument("--no-equalise", action="store_true", help="do not try range equalisation")
     parser.add_argument("--sensitivity", action="store_true", help="measure what quantising each layer group costs")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._numbers import finite
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an engine of a hand or of a face: crop those by the body's joints too; once for each",
     )
     where.add_argument(
-        "--box-threshold", type=float, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
+        "--box-threshold", type=finite, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
     )
     where.add_argument("--no-track", action="store_true", help="in videos: no ids, and each frame on its own")
     where.add_argument("--detect-every", type=int, default=1, metavar="N", help="in videos: detect in every Nth frame")
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--style", default="overlay", choices=("overlay", "openpose"), help="openpose: on black, as ControlNet takes it"
     )
-    out.add_argument("--threshold", type=float, help="draw joints from this score on (default: by the score rule)")
+    out.add_argument("--threshold", type=finite, help="draw joints from this score on (default: by the score rule)")
     out.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame, to FILE.part as it goes")
     out.add_argument("--coco", type=Path, metavar="FILE", help="write COCO keypoint results")
     out.add_argument("--json", action="store_true", help="print the JSON lines instead of a summary")

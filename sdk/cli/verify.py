@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._numbers import finite
 from sdk.cli._paths import engine_files, refuse_overwriting
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nms", default="hard", choices=("hard", "soft", "none"), help="OKS-NMS between persons")
     parser.add_argument("--against", metavar="ENGINE2", help="the reference: the same crops through both engines")
     parser.add_argument("--against-device", metavar="DEVICE", help="where the reference runs, if not on --device")
-    parser.add_argument("--max-drop", type=float, default=0.5, metavar="POINTS", help="exit 1 above it (0.5)")
+    parser.add_argument("--max-drop", type=finite, default=0.5, metavar="POINTS", help="exit 1 above it (0.5)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="reports go there; a stopped run goes on from there")
     parser.add_argument("--restart", action="store_true", help="do not go on with the run in --output")
     parser.add_argument("--threads", type=int, metavar="N", help="of the network on the CPU; all cores")

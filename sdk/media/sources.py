@@ -36,6 +36,7 @@ __all__ = [
     "SourceFrame",
     "Unreadable",
     "frames_of",
+    "pictures_below",
     "read_image",
     "read_stored_image",
     "sources_from",
@@ -210,11 +211,23 @@ def _paths_of_folder(folder: Path, recursive: bool) -> list[Path]:
         raise InputError(
             f"folder '{folder}' holds no image and no video{f' ({held})' if held else ''}; known endings: {_endings()}"
         )
-    if others:
-        log.warning("folder '%s': passed over %s: %s", folder, counted(len(others), "file"), _some(others))
+    _tell_others(folder, others)
     if below:
         log.warning("folder '%s': %s", folder, below)
     return found
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """The pictures of a folder and of those below it, if any; what else is there, but for hidden files, is told."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    _tell_others(folder, [str(path.relative_to(folder)) for path in files if path not in set(found)])
+    return found
+
+
+def _tell_others(folder: Path, others: Sequence[str]) -> None:
+    if others:
+        log.warning("folder '%s': passed over %s: %s", folder, counted(len(others), "file"), _some(others))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ from sdk.coco_joints import CocoJoints
 from sdk.coco_persons import check_units, of_pictures, persons_among
 from sdk.errors import CalibrationError, InputError
 from sdk.geometry import crop_affines
-from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, read_image, read_stored_image
+from sdk.media.sources import Unreadable, pictures_below, read_image, read_stored_image
 from sdk.oks import areas_from_boxes
 from sdk.reading import json_from_file
 from sdk.recipe import Recipe
@@ -176,7 +176,7 @@ def synthetic_reason(inputs: Float32Array, recipe: Recipe) -> str | None:  # N x
 
 
 def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]) -> list[Person]:
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = pictures_below(folder)
     if boxes is not None:
         document = json_from_file(boxes, "box file", CalibrationError)
         names = image_names(document, boxes, CalibrationError)
