@@ -49,7 +49,7 @@ __all__ = [
     "take_in_child",
 ]
 
-TOLERANCE = {"float32": 1e-3, "float16": 3e-2, "uint8": 1e-3}  # of the largest output; FP16: see tests
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2}  # of the largest output; FP16 of two trained networks: 6e-4
 FREE_BATCH = "export it with a dynamic batch (torch.onnx.export: dynamic_shapes, or dynamic_axes with dynamo=False)"
 
 ASSUMED = ("one crop after another", "outputs of one shape")  # notes that a user may want to act upon

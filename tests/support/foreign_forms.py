@@ -128,8 +128,12 @@ def swap_outputs(model):
 
 def half(model, *, inputs=True):
     """FP16 weights, tensors, and inputs and outputs too unless `inputs` is off."""
-    for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
+    del model.graph.value_info[:]
+    scales = {name for node in model.graph.node if node.op_type == "Resize" for name in node.input[1:]}
+    held = [node for node in model.graph.node if node.op_type == "Constant" and node.output[0] not in scales]
+    constants = [node.attribute[0].t for node in held]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
     for node in model.graph.node:
         for attribute in node.attribute:
