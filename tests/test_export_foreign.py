@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sdk.errors import GraphError, UsageError
+from sdk.recipe import DepthAxis
 from sdk.skeletons import skeleton_by_name
 from sdk.toolchain.conventions import CONVENTIONS, Told
 from sdk.toolchain.foreign import graph_from_file, take
@@ -474,7 +475,7 @@ def test_a_file_larger_than_any_graph_is_not_read(path, monkeypatch):
     monkeypatch.setattr(graph_files, "LARGEST_BYTES", 100)
     with pytest.raises(GraphError, match="must be at most 100"):
         taken(path)
-    with pytest.raises(GraphError, match="unpacks to more than 100"):
+    with pytest.raises(GraphError, match="which no network does"):
         taken(zipped(path, "end2end.onnx"))
 
 
@@ -657,3 +658,13 @@ def test_a_graph_that_takes_longer_than_its_limit_is_told(path, monkeypatch):
     monkeypatch.setattr(limits, "TIME_S", 0.05)
     with pytest.raises(GraphError, match=r"small.onnx' cannot be worked on within 0.05 seconds"):
         graph_from_file(path, SMALL)
+
+
+def test_a_third_axis_is_taken_too_and_dropped_where_no_recipe_asks_for_it(tmp_path):
+    depth = DepthAxis(bins=80, span=1.0, unit="m", root=SMALL.skeleton.joints[:1])
+    deep = replace(SMALL, output=replace(SMALL.output, depth=depth))
+    path = pooled_simcc_graph(tmp_path / "deep.onnx", deep)
+    changed(path, in_turn(forms.batch_of(1), behind(forms.transposed(1, 0, 2))))
+    found = taken(path, deep)
+    assert [t.shape for t in graph_outputs(found.model)] == [("batch", 14, bins) for bins in (96, 128, 80)]
+    assert "outputs that nothing needs are dropped: simcc_z_out" in taken(path).notes

@@ -122,6 +122,8 @@ def take_file(file: GraphFile, recipe: Recipe | None, told: Told) -> Taken:
     if original.given:  # tensors from inside the graph, which in our form are outputs too
         model, _ = in_our_form(original.model, subject)
     notes += [*said, *changed, *original.notes, *settled.notes, *found]
+    unused = [value.name for value in model.graph.output if value.name not in {end.name for end in ends}]
+    notes += [f"outputs that nothing needs are dropped: {', '.join(unused)}"] if unused else []
     notes += put_in_our_form(model, front, settled)
     notes += put_ends_in_our_form(model, ends)
     recipe, scored = _scored(settled.recipe, ends, subject)

@@ -29,14 +29,8 @@ FREE_BYTES, PACKED = 64 << 20, 20  # weights pack to nine tenths; an entry may u
 LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published ones have 3 KiB
 ONNX_DOMAINS = {"", "ai.onnx"}
 BESIDE = ("deploy.json", "detail.json", "pipeline.json")
-ZIP_DAMAGE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)  # RuntimeError: encrypted
+# RuntimeError: encrypted
+ZIP_DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 QUANTISED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -118,14 +112,7 @@ def _from_zip(path: Path) -> tuple[str, bytes, dict[str, bytes], None]:
                     )
             beside = {wanted[entry.filename]: archive.read(entry) for entry in notes}
             return inner.name, archive.read(graphs[0]), beside, None
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-    ) as error:  # RuntimeError: encrypted
+    except ZIP_DAMAGE as error:
         raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
 
 

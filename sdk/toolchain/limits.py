@@ -58,9 +58,9 @@ def limited(module: str, function: str, request: Mapping[str, Any], *, subject: 
 def child() -> None:
     """The child's side: take the order from standard input, obey the limits, write the answer."""
     order = json_from_text(sys.stdin.read(), "the order of the parent process", GraphError)
-    resource.setrlimit(resource.RLIMIT_AS, (order["memory"], order["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (TIME_S * 8, TIME_S * 8))  # should the parent be gone
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, order["memory"])
+    _limit(resource.RLIMIT_CPU, TIME_S * 8)  # should the parent be gone
+    _limit(resource.RLIMIT_CORE, 0)
     records: list[tuple[int, str]] = []
     log.setLevel(order["level"])
     log.addHandler(_Kept(records))
@@ -82,6 +82,13 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._records.append((record.levelno, record.getMessage()))
+
+
+def _limit(what: int, value: int) -> None:
+    """Set a limit, or keep the one that the process has where it is lower."""
+    _, most = resource.getrlimit(what)
+    lowest = value if most == resource.RLIM_INFINITY else min(value, most)
+    resource.setrlimit(what, (lowest, lowest))
 
 
 def _run(order: str, subject: str) -> tuple[int, str]:
