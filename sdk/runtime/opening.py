@@ -107,7 +107,6 @@ def open_pipeline(
 
 def _steadily(engine: Engine | str | Path | None, make: Callable[[Engine], T]) -> T:
     """What `make` makes of the engine, anew where a rebuild took the folder before it had read all of it."""
-    in_flight.watch()
     for _ in range(OPENINGS):
         opened = engine_from(engine)
         try:
@@ -117,6 +116,7 @@ def _steadily(engine: Engine | str | Path | None, make: Callable[[Engine], T]) -
                 raise
         else:
             if not opened.rebuilt:
+                in_flight.watch()  # after what the opening has registered for the end of the program
                 return made
             made.close()
         if isinstance(engine, Engine):
