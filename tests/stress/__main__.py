@@ -1,5 +1,5 @@
-"""An attack on the SDK, with figures: damaged engines and files, bombs, threads, soak, cycles, signals, full disks, a
-hostile server, rebuilds, daemon threads at the end, sanitizers. Outside CI; every release runs it.
+"""An attack on the SDK, with figures: damaged engines and files, misused verbs, bombs, threads, soak, cycles, signals,
+full disks, a hostile server, rebuilds, daemon threads at the end, sanitizers. Outside CI; every release runs it.
 
     python -m tests.stress                              # about 20 minutes on two idle cores
     python -m tests.stress --nightly                    # 1,000,000 calls, 10,000 mutants: some hours
@@ -22,12 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.stress import ends, loads, mutants, places
+from tests.stress import ends, loads, mutants, places, verbs
 from tests.stress.findings import Findings
 
 ATTACKS = {
     "engines": (mutants.engines, 400, 4000),
     "files": (mutants.files, 1200, 6000),
+    "verbs": (verbs.verbs, 60, 2000),
     "bombs": (places.bombs, 1, 1),
     "threads": (loads.threads, 40_000, 700_000),
     "soak": (loads.soak, 15_000, 250_000),

@@ -84,8 +84,8 @@ def operations(amount, rng, folder, findings):
 def cycles(amount, rng, folder, findings):
     """Opening, one call, closing; every tenth is closed while other threads call."""
     frame, boxes = frames_and_boxes(rng, 1)[0]
-    for _ in range(20):
-        _cycle(frame, boxes)
+    for number in range(20):
+        (_cycle if number % 4 else _cycle_under_load)(frame, boxes)
     before = resident_mib(), _handles(), threading.active_count()
     for number in range(amount):
         how, answer = judged(_cycle_under_load if number % 10 == 0 else _cycle, frame, boxes)
