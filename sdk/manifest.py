@@ -79,7 +79,7 @@ DEFAULT_BATCH = BatchRange(1, 4, 16)
 
 @dataclass(frozen=True)
 class CompilerNote:
-    """What compiled the plan. `target` is a compute capability such as '8.7', or 'portable' for TensorRT-RTX."""
+    """What compiled the plan. `target`: a compute capability such as '8.7', or 'portable' (TensorRT-RTX)."""
 
     name: Literal["tensorrt", "tensorrt-rtx"]
     version: str

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from sdk.errors import BuildError, DeviceError, EngineError, InputError, MissingDependencyError
 from sdk.trt_messages import Monitor, new_logger, progress_class, told
+from sdk.trt_validity import reasons_from_bits, unserved
 
 __all__ = [
     "BuildSettings",
@@ -38,6 +39,7 @@ __all__ = [
     "flavour",
     "flavours",
     "load_plan",
+    "rtx_problem",
 ]
 
 CompilerName = Literal["tensorrt", "tensorrt-rtx"]
@@ -118,6 +120,11 @@ def compute_capabilities() -> tuple[str, ...]:
     names = _module("tensorrt-rtx").ComputeCapability.__members__
     digits = (re.fullmatch(r"SM(\d+)(\d)", name) for name in names)
     return tuple(f"{match[1]}.{match[2]}" for match in digits if match)
+
+
+def rtx_problem(capability: str) -> str | None:
+    """Why no plan of the TensorRT-RTX that is installed runs on GPUs of this compute capability; None: one does."""
+    return unserved(capability, str(_module("tensorrt-rtx").__version__), compute_capabilities())
 
 
 def build_plan(compiler: CompilerName, graph: bytes, settings: BuildSettings, monitor: Monitor | None = None) -> Built:
@@ -361,14 +368,13 @@ def _check_validity(trt: Any, runtime: Any, compiler: CompilerName, data: bytes,
     """TensorRT-RTX says beforehand whether a plan fits this machine; older packages do not."""
     if not hasattr(runtime, "get_engine_validity"):
         return
-    validity, reasons = runtime.get_engine_validity(data)
+    validity, bits = runtime.get_engine_validity(data)
+    if validity == trt.EngineValidity.VALID:
+        return
+    why = told([*reasons_from_bits(trt, bits, compute_capabilities()), *errors])
     if validity == trt.EngineValidity.INVALID:
-        raise EngineError(
-            f"{compiler} {trt.__version__} cannot run this plan here (diagnostics {reasons}): {told(errors)}; "
-            "rebuild the engine on this machine with `sdk build-engine --rebuild ENGINE`"
-        )
-    if validity == trt.EngineValidity.SUBOPTIMAL:
-        log.warning("the plan runs on this device below its best (diagnostics %s); rebuild it here", reasons)
+        raise EngineError(f"{compiler} {trt.__version__} cannot run this plan here: {why}")
+    log.warning("the plan runs on this device below its best: %s", why)
 
 
 @cache

@@ -16,12 +16,14 @@ from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMem
 from sdk.manifest import BatchRange
 from sdk.toolchain import compile as compile_module
 from sdk.toolchain.compile import CompileOptions, check_memory, choose_compiler, compiler_note, plan_from_graph
+from sdk.trt_validity import unserved
 from tests.support.engines import SMALL, pooled_simcc_graph
 from tests.support.full_disk import full_disk
 
 RTX = "tensorrt-rtx"
 ABSENT = "not installed; pip install it"
 ORIN = CudaDevice(0, "Orin", "8.7", 62841)
+HOPPER = CudaDevice(0, "NVIDIA H200", "9.0", 143771)
 
 
 @pytest.fixture
@@ -40,6 +42,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(trt, "flavour", flavour)
         monkeypatch.setattr(compile_module, "cuda_devices", lambda: tuple(devices))
         monkeypatch.setattr(trt, "compute_capabilities", lambda: ("8.6", "8.9"))
+        monkeypatch.setattr(trt, "rtx_problem", lambda capability: unserved(capability, "1.7.1", ("8.6", "8.9")))
 
     return pretend
 
@@ -73,6 +76,13 @@ REFUSED = {
     "a workspace for nothing": ((), (), {"compiler": "none", "workspace_mib": 64}, InputError, "the compiler is none"),
     "a DLA with rtx": ((RTX,), (), {"dla_core": 0}, InputError, "has no DLA"),
     "a DLA with batches": (("tensorrt",), (ORIN,), {"dla_core": 0}, InputError, r"one batch size \(got 1 to 16\)"),
+    "a GPU that rtx does not serve": (
+        ("tensorrt", RTX), (HOPPER,), {"compiler": RTX, "compute_capabilities": ("current",)}, DeviceError,
+        r"the GPU that is here, NVIDIA H200: tensorrt-rtx 1.7.1 serves .* has 9.0; .*--compiler tensorrt$",
+    ),
+    "current without a device": (
+        (RTX,), (), {"compute_capabilities": ("current",)}, DeviceError, "needs a CUDA device and none is visible",
+    ),
     "an unknown capability": ((RTX,), (), {"compute_capabilities": ("3.0",)}, InputError, "one of 8.6, 8.9, .*'3.0'"),
     "a capability with tensorrt": (
         ("tensorrt",), (ORIN,), {"compute_capabilities": ("8.6",)}, InputError, "compiles for the device it runs on",
@@ -111,6 +121,27 @@ def test_the_manifests_note_names_version_and_target(machine, compiler, target):
     note = compiler_note(compiler, CompileOptions(optimization_level=3))
     assert (note.name, note.version, note.target, note.plan) == (compiler, "10.3.0", target, f"{compiler}.plan")
     assert note.options == {"optimization_level": 3}
+
+
+TARGETS = {
+    "none named": ((), "portable"),
+    "one": (("7.5",), "7.5"),
+    "several": (("7.5", "8.6"), "portable"),
+    "the one here": (("current",), "8.7"),
+}
+
+
+@pytest.mark.parametrize(("named", "target"), TARGETS.values(), ids=TARGETS)
+def test_a_plan_for_one_capability_is_not_called_portable(machine, named, target):
+    machine(RTX, devices=(ORIN,))
+    note = compiler_note(RTX, CompileOptions(RTX, compute_capabilities=named))
+    assert note.target == target and note.options.get("compute_capabilities", []) == list(named)
+
+
+def test_a_plan_for_other_gpus_than_the_one_here_is_told(machine, caplog):
+    machine(RTX, devices=(HOPPER,))
+    assert choose_compiler(CompileOptions(RTX)) == RTX
+    assert "the plan will be for other GPUs than the one here, NVIDIA H200: tensorrt-rtx 1.7.1 serves" in caplog.text
 
 
 def test_memory_is_asked_for_before_the_build(monkeypatch):

@@ -293,7 +293,10 @@ def test_a_plan_that_does_not_fit_says_so(monkeypatch, said, error):
         raise EngineError(said)
 
     monkeypatch.setattr(trt, "load_plan", refused)
-    note, engine = SimpleNamespace(name="tensorrt", options={}), SimpleNamespace(folder=SimpleNamespace(name="e"))
+    note, engine = (
+        SimpleNamespace(name="tensorrt", version="10.3.0", target="8.7", options={}),
+        SimpleNamespace(folder=SimpleNamespace(name="e")),
+    )
     with pytest.raises(error) as caught:
         loaded_plan._deserialised(Device(), note, b"12345", engine)
     if error is OutOfMemoryError:

@@ -1,6 +1,8 @@
 """`sdk doctor`: what it finds, what it says is missing, and that every missing thing comes with its mend."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,11 @@ from sdk.cli import _findings as doctor
 from sdk.cli import main
 from sdk.cli._findings import Finding, examine, jetpack_from_release, runnable_devices
 from sdk.cuda_devices import CudaDevice
+from sdk.trt_validity import unserved
+
+ROOT = Path(__file__).resolve().parents[1]
+HOPPER = CudaDevice(0, "NVIDIA H200", "9.0", 143771)
+GPU_89 = CudaDevice(1, "RTX 4090", "8.9", 24564)
 
 
 def named(findings):
@@ -231,3 +238,59 @@ def test_a_report_holds_the_findings_and_no_names(monkeypatch, capsys):
     report = capsys.readouterr().out
     assert "| ok | SDK | {environment}/bin/x, ~ ~/..., seen by {user} on {machine}; adapter |" in report
     assert "CUDA_HOME" in report and "/home" not in report and "secret" not in report
+
+
+PYCUDA = """
+import ctypes
+from pathlib import Path
+
+try:
+    ctypes.CDLL(str(Path(__file__).with_name("_driver.so")))
+except OSError as error:
+    raise ImportError(str(error))
+"""
+ASKED = """
+from sdk.cli import _findings
+finding = _findings._binding()
+print(finding.status, finding.found)
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("driver", [True, False], ids=["a driver", "no driver"])
+def test_a_pycuda_that_does_not_name_libcuda_works_where_the_driver_is(tmp_path, driver):
+    """As one that was built where libcuda was a stub: its symbols are looked for among those loaded globally."""
+    package = tmp_path / "pycuda"
+    package.mkdir()
+    (package / "__init__.py").write_text("__version__ = '2026.1'")
+    (package / "driver.py").write_text(PYCUDA)
+    made = {tmp_path / "libcuda.so.1": "int cuInit(int f) { return 100; }"} if driver else {}
+    made[package / "_driver.so"] = "int cuInit(int); int start(void) { return cuInit(0); }"
+    for target, source in made.items():
+        words = ["cc", "-shared", "-fPIC", "-Wl,-z,now", "-x", "c", "-", "-o", target]
+        subprocess.run(words, input=source, text=True, check=True)
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED], env={**os.environ, **paths}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("ok pycuda" if driver else "missing"), done.stderr
+
+
+SERVED = {
+    "a GPU it serves": ((GPU_89,), "ok", "1.7.1"),
+    "none": ((), "ok", "1.7.1"),
+    "one of two": ((HOPPER, GPU_89), "ok", "1.7.1"),
+    "a GPU it does not serve": (
+        (HOPPER,), "warning",
+        "tensorrt-rtx 1.7.1 serves GPUs of compute capability 8.6, 8.9, and this one has 9.0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("devices", "status", "found"), SERVED.values(), ids=SERVED)
+def test_a_tensorrt_rtx_that_serves_no_gpu_here_is_told(monkeypatch, devices, status, found):
+    monkeypatch.setattr(doctor, "cuda_devices", lambda: devices)
+    monkeypatch.setattr(trt, "rtx_problem", lambda capability: unserved(capability, "1.7.1", ("8.6", "8.9")))
+    finding = doctor._flavour_probe(trt.Flavour("tensorrt-rtx", "1.7.1"))()
+    assert (finding.status, finding.found) == (status, found)
+    assert ("simcc-edge-sdk[tensorrt]" in finding.mend) == (status == "warning")

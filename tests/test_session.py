@@ -3,15 +3,26 @@
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from sdk import trt
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
 from sdk.recipe import Output
 from sdk.resources import bundled_engines
-from sdk.runtime.device import Device, choose_device, cuda_problem, device_from_name, plan_mismatch, toolkit_mismatch
+from sdk.runtime import device as device_module
+from sdk.runtime.device import (
+    Device,
+    choose_device,
+    cuda_problem,
+    device_from_name,
+    plan_mismatch,
+    plan_problem,
+    toolkit_mismatch,
+)
 from sdk.runtime.opening import engine_from, open_session
 from sdk.runtime.session import check_crops
 from sdk.skeletons import skeleton_by_name
@@ -448,6 +459,24 @@ def test_a_plan_for_another_machine_names_both_and_the_mend(made, version, capab
     if message:
         here = target == "portable" and version == made_version
         assert message in problem and problem.endswith("rebuild it" + " --compute-capability current" * here)
+
+
+def test_a_plan_for_one_named_capability_runs_on_its_family():
+    note = CompilerNote("tensorrt-rtx", "1.5.0", "8.6", "x.plan", {"compute_capabilities": ["8.6"]})
+    assert plan_mismatch(note, "1.5.0", "8.9", str) is None
+    assert "compiled for compute capability 8.6 and this GPU has 7.5" in plan_mismatch(note, "1.5.0", "7.5", str)
+    here = CompilerNote("tensorrt-rtx", "1.5.0", "8.6", "x.plan", {"compute_capabilities": ["current"]})
+    assert plan_mismatch(here, "1.5.0", "8.9", str) is not None
+
+
+def test_a_plan_of_rtx_on_a_gpu_it_does_not_serve_points_to_tensorrt(small_engine, monkeypatch):
+    note = CompilerNote("tensorrt-rtx", "1.7.1", "portable", "tensorrt-rtx.plan")
+    engine = SimpleNamespace(folder=small_engine, manifest=SimpleNamespace(compiler=note))
+    monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "1.7.1"))
+    monkeypatch.setattr(trt, "rtx_problem", lambda capability: f"it serves no {capability}")
+    monkeypatch.setattr(device_module, "compute_capability", lambda index: "9.0")
+    problem = plan_problem(engine)
+    assert "TensorRT-RTX's: it serves no 9.0; rebuild it here" in problem and "--compiler tensorrt`" in problem
 
 
 def test_a_portable_plan_for_named_capabilities_runs_on_those_families():

@@ -17,7 +17,7 @@ from sdk import trt
 from sdk.errors import BuildError, DeviceError, EngineError
 from sdk.runtime.device import cuda_problem
 from tests.support.engines import SMALL, pooled_simcc_graph
-from tests.support.trt_api import arities, record_of, records
+from tests.support.trt_api import BITS, arities, record_of, records
 
 RECORDS = records()
 CLASSIC = tuple(name for name in RECORDS if not name.startswith("tensorrt-rtx"))
@@ -88,7 +88,8 @@ VALUES = {
 RTX_VALUES = {
     "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
     "CudaGraphStrategy": ("WHOLE_GRAPH_CAPTURE",),
-    "EngineValidity": ("INVALID", "SUBOPTIMAL"),
+    "EngineValidity": ("INVALID", "SUBOPTIMAL", "VALID"),
+    "EngineInvalidityDiagnostics": tuple(BITS),
     "ComputeCapability": ("SM75", "SM80", "SM86", "SM89", "SM120"),
 }
 
@@ -209,6 +210,7 @@ DIFFERENCES = {  # (class, member) -> versions that have it
     ("BuilderFlag", "GPU_FALLBACK"): EVERYWHERE,
     ("IExecutionContext", "is_stream_capturable"): RTX,
     ("Runtime", "get_engine_validity"): RTX,
+    ("EngineInvalidityDiagnostics", "UNSUPPORTED_CC"): RTX,
     ("ICudaEngine", "create_runtime_config"): ("tensorrt-10.13.3.9", "tensorrt-11.4.0.106", *RTX),
     ("IRuntimeConfig", "create_runtime_cache"): RTX,
     ("Builder", "platform_has_fast_fp16"): ("tensorrt-10.13.3.9", "tensorrt-10.3.0"),
@@ -221,6 +223,15 @@ DIFFERENCES = {  # (class, member) -> versions that have it
 def test_what_differs_between_versions(case):
     cls, member = case
     assert sorted(v for v in RECORDS if member in RECORDS[v].get(cls, {})) == sorted(DIFFERENCES[case])
+
+
+def test_every_bit_of_the_diagnostics_has_its_words():
+    """Of the bindings there are, those without it say nothing of a plan beforehand."""
+    offered = {m for v in RTX for m, kind in RECORDS[v]["EngineInvalidityDiagnostics"].items() if kind == "value"}
+    assert offered == set(BITS)
+    if trt.flavour("tensorrt-rtx").version:
+        members = pytest.importorskip("tensorrt_rtx").EngineInvalidityDiagnostics.__members__
+        assert {name: int(member) for name, member in members.items()} == BITS
 
 
 # Answers of the real library on a machine without a driver.

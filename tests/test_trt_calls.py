@@ -6,8 +6,10 @@ from unittest.mock import MagicMock, call
 
 import pytest
 
-from sdk import trt
+from sdk import trt, trt_validity
+from sdk.cuda_devices import CudaDevice
 from sdk.errors import BuildError, DeviceError, EngineError, InputError
+from tests.support.trt_api import BITS
 
 RTX = "tensorrt-rtx"
 SHAPES = {"input": ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))}
@@ -16,6 +18,11 @@ SHAPES = {"input": ((1, 3, 8, 8), (4, 3, 8, 8), (16, 3, 8, 8))}
 @contextmanager
 def collected():
     yield ["it has its reasons"]
+
+
+@contextmanager
+def silent():
+    yield []
 
 
 @pytest.fixture
@@ -112,17 +119,78 @@ def test_a_plan_that_is_not_taken_says_why(bindings):
         trt.load_plan("tensorrt", b"plan")
 
 
-@pytest.mark.parametrize("validity", ["INVALID", "SUBOPTIMAL", "VALID"])
-def test_what_rtx_says_of_a_plan_beforehand_is_heard(bindings, caplog, validity):
-    runtime = bindings.Runtime.return_value
-    runtime.get_engine_validity.return_value = (getattr(bindings.EngineValidity, validity), 7)
-    if validity == "INVALID":
-        with pytest.raises(EngineError, match=r"cannot run this plan here \(diagnostics 7\): it has its reasons"):
-            trt.load_plan(RTX, b"plan")
-        runtime.deserialize_cuda_engine.assert_not_called()
-        return
+HOPPER, ADA = CudaDevice(0, "NVIDIA H200", "9.0", 143771), CudaDevice(0, "RTX 4090", "8.9", 24564)
+REASONS = {
+    "version": (1, ADA, r"of another version of TensorRT-RTX \(here: 10.3.0\): rebuild it here: `sdk build-engine"),
+    "another GPU": (2, ADA, r"for other GPUs \(here: RTX 4090, .* 8.9, 24564 MiB\): .* --compute-capability current`"),
+    "a GPU that is not served": (
+        2,
+        HOPPER,
+        r"serves GPUs of .* 8.6, 8.9, and this one has 9.0; .*--compiler tensorrt$",
+    ),
+    "driver": (4, ADA, r"newer driver \(here: one for CUDA 12.4\): update the driver"),
+    "runtime": (8, ADA, r"newer CUDA runtime .*pip install --upgrade tensorrt-rtx"),
+    "memory": (16, ADA, r"out of memory \(here: RTX 4090, compute capability 8.9, 24564 MiB\): .*--max-batch"),
+    "damaged": (32, ADA, r"bytes are damaged, or no plan: copy the engine again, or rebuild it"),
+    "CUDA": (64, ADA, r"CUDA does not work here: `sdk doctor`"),
+    "two": (1 | 32, ADA, r"another version .*; its bytes are damaged"),
+    "a new one": (256, ADA, r"a reason that this SDK does not know \(bit 256\)"),
+}
+
+
+@pytest.fixture
+def rtx(bindings, monkeypatch):
+    """The bindings of a TensorRT-RTX that says of a plan what it is told, on one GPU: set(validity, bits, gpu)."""
+    members = {name: SimpleNamespace(value=bit) for name, bit in BITS.items()}
+    bindings.EngineInvalidityDiagnostics = SimpleNamespace(__members__=members)
+    monkeypatch.setattr(trt, "compute_capabilities", lambda: ("8.6", "8.9"))
+    monkeypatch.setattr(trt_validity, "driver_version", lambda: "12.4")
+
+    def told(validity, bits, gpu=ADA):
+        monkeypatch.setattr(trt_validity, "cuda_devices", lambda: (gpu,))
+        runtime = bindings.Runtime.return_value
+        runtime.get_engine_validity.return_value = (getattr(bindings.EngineValidity, validity), bits)
+        return runtime
+
+    return told
+
+
+@pytest.mark.parametrize(("bits", "gpu", "message"), REASONS.values(), ids=REASONS)
+def test_why_a_plan_will_not_run_is_told_bit_by_bit(rtx, monkeypatch, bits, gpu, message):
+    monkeypatch.setattr(trt, "_logger", lambda compiler: SimpleNamespace(collected=silent))
+    runtime = rtx("INVALID", bits, gpu)
+    with pytest.raises(EngineError, match=f"tensorrt-rtx 10.3.0 cannot run this plan here: .*{message}") as caught:
+        trt.load_plan(RTX, b"plan")
+    assert "no reason" not in str(caught.value)
+    runtime.deserialize_cuda_engine.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("capability", "served"),
+    [("7.5", True), ("8.0", True), ("8.7", True), ("12.0", True), ("7.0", False), ("9.0", False), ("10.0", False)],
+)
+def test_a_gpu_is_served_by_plans_for_its_family(capability, served):
+    assert (trt_validity.unserved(capability, "1.7.1", ("7.5", "8.0", "8.6", "12.0")) is None) == served
+
+
+def test_what_the_log_says_is_told_besides(rtx):
+    rtx("INVALID", 32)
+    with pytest.raises(EngineError, match=r"damaged.*; it has its reasons"):
+        trt.load_plan(RTX, b"plan")
+
+
+def test_no_bit_and_no_message_is_no_reason(rtx, monkeypatch):
+    monkeypatch.setattr(trt, "_logger", lambda compiler: SimpleNamespace(collected=silent))
+    rtx("INVALID", 0)
+    with pytest.raises(EngineError, match="cannot run this plan here: it gave no reason"):
+        trt.load_plan(RTX, b"plan")
+
+
+@pytest.mark.parametrize("validity", ["SUBOPTIMAL", "VALID"])
+def test_a_plan_that_runs_below_its_best_is_loaded_with_a_warning(rtx, caplog, validity):
+    rtx(validity, 2)
     trt.load_plan(RTX, b"plan")
-    assert ("below its best" in caplog.text) == (validity == "SUBOPTIMAL")
+    assert ("below its best: it was compiled for other GPUs" in caplog.text) == (validity == "SUBOPTIMAL")
 
 
 # ---- contexts --------------------------------------------------------------------------------------------------

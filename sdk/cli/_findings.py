@@ -28,6 +28,7 @@ from sdk.cuda_toolkit import find_nvcc, nvcc_version
 from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
 from sdk.runtime.cuda.bindings_driver import BindingsDriver
 from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
+from sdk.trt_validity import USE_TENSORRT
 
 __all__ = [
     "Finding",
@@ -233,7 +234,7 @@ def _toolkit() -> Finding:
 def _flavour_probe(flavour: trt.Flavour) -> Callable[[], Finding]:
     def probe() -> Finding:
         if flavour.version is not None:
-            return Finding(flavour.name, "ok", flavour.version)
+            return _usable_flavour(flavour.name, flavour.version)
         problem, _, mend = (flavour.problem or "").partition("; ")
         system = sorted(Path("/usr/lib").glob("python3*/dist-packages/tensorrt"))
         if flavour.name == "tensorrt" and system and sys.prefix != sys.base_prefix:
@@ -261,6 +262,14 @@ def _binding() -> Finding:
         return Finding(name, "missing", str(error), "device 'cuda'", INSTALL_BINDING)
     chosen = "cuda-bindings" if isinstance(driver, BindingsDriver) else "pycuda"
     return Finding(name, "ok", f"{chosen} {_distribution_version(chosen)}")
+
+
+def _usable_flavour(name: trt.CompilerName, version: str) -> Finding:
+    """Well, but for a TensorRT-RTX that makes no plans for any GPU that is here."""
+    problems = [trt.rtx_problem(device.capability) for device in cuda_devices()] if name == "tensorrt-rtx" else []
+    if not problems or not all(problems):
+        return Finding(name, "ok", version)
+    return Finding(name, "warning", str(problems[0]), "plans of tensorrt-rtx on the GPU here", USE_TENSORRT)
 
 
 def _native() -> Finding:

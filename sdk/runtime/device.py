@@ -137,8 +137,11 @@ def plan_problem(engine: Engine, index: int = 0) -> str | None:
     installed = trt.flavour(compiler.name)
     if installed.version is None:
         return f"its plan needs {compiler.name}, which is {installed.problem}"
-    mend = partial(_rebuild, engine, compiler.name)
-    return plan_mismatch(compiler, installed.version, compute_capability(index), mend)
+    capability = compute_capability(index)
+    unserved = trt.rtx_problem(capability) if compiler.name == "tensorrt-rtx" else None
+    if unserved:
+        return f"its plan is TensorRT-RTX's: {unserved}; {_rebuild(engine, 'tensorrt')}"
+    return plan_mismatch(compiler, installed.version, capability, partial(_rebuild, engine, compiler.name))
 
 
 def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: Callable[[str], str]) -> str | None:
@@ -151,8 +154,9 @@ def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: C
         return f"its plan was compiled by {made} and {version} is installed here; {mend('')}"
     compiled, options = (compiler.target,), ""
     fits = compiler.target == capability
-    if compiler.target == "portable":  # for later GPUs of the families it was compiled for, not for other families
-        compiled = tuple(compiler.options.get("compute_capabilities") or PORTABLE)
+    named = tuple(compiler.options.get("compute_capabilities", ()))
+    if compiler.target in ("portable", *named):  # for later GPUs of the families it was compiled for, not for others
+        compiled = named or PORTABLE
         fits = capability.partition(".")[0] in {each.partition(".")[0] for each in compiled}
         options = " --compute-capability current"
     if fits:

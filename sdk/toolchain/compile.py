@@ -26,6 +26,7 @@ from sdk.files import write_bytes
 from sdk.interrupts import stop_handled_by
 from sdk.manifest import BATCH_RULE, DEFAULT_BATCH, BatchRange, CompilerNote
 from sdk.toolchain.graphs import graph_inputs
+from sdk.trt_validity import USE_TENSORRT
 
 __all__ = [
     "CompileOptions",
@@ -95,16 +96,17 @@ def compiler_note(compiler: trt.CompilerName, options: CompileOptions) -> Compil
     """The manifest's record of a compiler: version, target and the options that shape the plan."""
     version = trt.flavour(compiler).version
     assert version is not None
-    portable = compiler == "tensorrt-rtx" and "current" not in options.compute_capabilities
-    target = "portable" if portable else cuda_devices()[0].capability
-    named = {
+    named = options.compute_capabilities
+    here = compiler == "tensorrt" or "current" in named
+    target = cuda_devices()[0].capability if here else named[0] if len(named) == 1 else "portable"
+    given = {
         "workspace_mib": options.workspace_mib,
         "optimization_level": options.optimization_level,
-        "compute_capabilities": list(options.compute_capabilities) or None,
+        "compute_capabilities": list(named) or None,
         "dla_core": options.dla_core,
     }
-    given = {key: value for key, value in named.items() if value is not None}
-    return CompilerNote(compiler, version, target, f"{compiler}.plan", given)
+    kept = {key: value for key, value in given.items() if value is not None}
+    return CompilerNote(compiler, version, target, f"{compiler}.plan", kept)
 
 
 def plan_from_graph(graph: bytes, compiler: trt.CompilerName, options: CompileOptions) -> bytes:
@@ -156,8 +158,7 @@ def _check_options(compiler: trt.CompilerName, options: CompileOptions) -> None:
         if options.dla_core is not None:
             raise InputError("tensorrt-rtx has no DLA: leave --dla-core out, or use --compiler tensorrt")
         known = (*trt.compute_capabilities(), "current")
-        if "current" in options.compute_capabilities and not cuda_devices():
-            raise DeviceError("compute capability 'current' needs a CUDA device and none is visible: name one instead")
+        _check_current_gpu(options)
         for capability in options.compute_capabilities:
             if capability not in known:
                 raise InputError(f"compute capability must be one of {', '.join(known)} (got '{capability}')")
@@ -168,6 +169,18 @@ def _check_options(compiler: trt.CompilerName, options: CompileOptions) -> None:
             f"a DLA takes one batch size (got {options.batch.min} to {options.batch.max}): give --min-batch, "
             "--opt-batch and --max-batch the same number"
         )
+
+
+def _check_current_gpu(options: CompileOptions) -> None:
+    """DeviceError where the plan is to be for the GPU that is here, and cannot be; a warning where it will not be."""
+    current, devices = "current" in options.compute_capabilities, cuda_devices()
+    if current and not devices:
+        raise DeviceError("compute capability 'current' needs a CUDA device and none is visible: name one instead")
+    problem = trt.rtx_problem(devices[0].capability) if devices else None
+    if problem and current:
+        raise DeviceError(f"no plan for the GPU that is here, {devices[0].name}: {problem}; {USE_TENSORRT}")
+    if problem:
+        log.warning("the plan will be for other GPUs than the one here, %s: %s", devices[0].name, problem)
 
 
 def _refuse_without_compiler(options: CompileOptions) -> None:

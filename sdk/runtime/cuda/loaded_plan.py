@@ -158,7 +158,13 @@ def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, en
     except (EngineError, DeviceError) as error:
         if tells_of_memory(error):
             raise out_of_memory(f"load engine '{engine.folder.name}'", len(data), device.free_bytes()) from error
-        raise
+        made = f"compiled by {compiler.name} {compiler.version} for compute capability {_targets(compiler)}"
+        raise type(error)(f"engine '{engine.folder.name}', {made}, on cuda:{device.index}: {error}") from error
+
+
+def _targets(compiler: CompilerNote) -> str:
+    named = compiler.options.get("compute_capabilities", ())
+    return ", ".join(named) if "current" not in named and named else compiler.target
 
 
 def _check_tensors(plan: trt.Plan, engine: Engine) -> None:

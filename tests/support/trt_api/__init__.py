@@ -18,12 +18,18 @@ from pathlib import Path
 
 CLASSES = (
     "Builder", "BuilderFlag", "ComputeCapability", "CudaGraphStrategy", "DataType", "DeviceType",
-    "DynamicShapesKernelSpecializationStrategy", "EngineInspector", "EngineValidity",
+    "DynamicShapesKernelSpecializationStrategy", "EngineInspector",
+    "EngineInvalidityDiagnostics", "EngineValidity",
     "ExecutionContextAllocationStrategy", "IBuilderConfig", "ICudaEngine", "IExecutionContext", "IHostMemory",
     "ILogger", "INetworkDefinition", "IOptimizationProfile", "IProgressMonitor", "IRuntimeCache", "IRuntimeConfig",
     "ITimingCache", "LayerInformationFormat", "MemoryPoolType", "NetworkDefinitionCreationFlag", "OnnxParser",
     "ParserError", "ProfilingVerbosity", "Runtime", "TensorIOMode",
 )  # fmt: skip
+
+BITS = {  # of EngineInvalidityDiagnostics
+    "VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4, "OLD_CUDA_RUNTIME": 8,
+    "INSUFFICIENT_GPU_MEMORY": 16, "MALFORMED_ENGINE": 32, "CUDA_ERROR": 64,
+}  # fmt: skip
 
 
 def record_of(module):
