@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from sdk import ops, trt
+from sdk.runtime import device
+from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 from tests.support.cuda_frames import random_affines, random_frame
@@ -15,16 +17,21 @@ from tests.support.simulated_cuda import Simulated, install_device
 from tests.support.stand_in import StandInSession, stand_in_engine, use_stand_ins
 
 pytestmark = pytest.mark.native
+FLAVOUR = trt.flavour
 
 
 @pytest.fixture(params=["fp32", "fp16"])
 def opened(request, emulated, tmp_path, monkeypatch):
     """(engine, kernels) on a simulated device."""
     engine = stand_in_engine(tmp_path / "engine", SMALL, request.param)
-    for name in ("load_plan", "flavour"):
-        monkeypatch.setattr(trt, name, getattr(trt, name))
+    for module, name in ((trt, "load_plan"), (device, "plan_problem"), (loaded_plan, "plan_problem")):
+        monkeypatch.setattr(module, name, getattr(module, name))
     use_stand_ins.__wrapped__(emulated.library)
     return engine, install_device(monkeypatch, Simulated(), emulated)
+
+
+def test_what_is_installed_is_told_as_before(opened):
+    assert trt.flavour is FLAVOUR and device.plan_problem(opened[0]) is None
 
 
 def expected_joints(engine, frame, affines):

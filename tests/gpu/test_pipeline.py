@@ -272,11 +272,12 @@ def test_torch_capturing_a_graph_in_another_thread_is_no_loss(engine, frame):
         estimate.warm()
         expected = estimate(frame, boxes).keypoints
         static = torch.randn(64, 64, device="cuda")
-        static @ static
-        torch.cuda.synchronize()
         started, finish = threading.Event(), threading.Event()
 
         def capture():
+            with torch.cuda.stream(torch.cuda.Stream()):  # torch makes a thread's cuBLAS handle at its first product,
+                static @ static  # which no capture allows
+            torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 static @ static

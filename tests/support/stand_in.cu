@@ -25,10 +25,8 @@ __device__ float weight(int joint, int channel, int i) {
 }
 
 __device__ void store(float* to, float value) { *to = value; }
-__device__ void store(Half* to, float value) {
-    const __half rounded = __float2half_rn(value);
-    memcpy(to, &rounded, 2);
-}
+// A whole word: ptxas up to 13.0 loses the low byte of a half that is stored byte by byte, as memcpy does it.
+__device__ void store(Half* to, float value) { to->bits = __half_as_ushort(__float2half_rn(value)); }
 
 template <class T> __global__ void logits_kernel(T* out, const T* crops, Shape s) {
     const int bin = blockIdx.x * 64 + threadIdx.x, joint = blockIdx.y, person = blockIdx.z;

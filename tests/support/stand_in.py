@@ -18,6 +18,8 @@ from sdk import trt
 from sdk.errors import DeviceError
 from sdk.manifest import CompilerNote
 from sdk.recipe import recipe_from_table
+from sdk.runtime import device
+from sdk.runtime.cuda import loaded_plan
 from tests.support.engines import given_plan, wrapped_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,14 +59,20 @@ def library_of(folder):
 
 @cache
 def use_stand_ins(library):
-    """Let `sdk.trt` load stand-ins besides TensorRT's plans, for the rest of the process."""
-    load, flavour = trt.load_plan, trt.flavour
+    """Let `sdk.trt` load stand-ins besides TensorRT's plans, for the rest of the process.
+
+    Which TensorRT is installed stays as it is: other engines may yet be made with it.
+    """
+    load, problem = trt.load_plan, device.plan_problem
 
     def load_plan(compiler, data, *, dla_core=None):
         return StandIn(library, json.loads(data[len(MARK) :])) if data.startswith(MARK) else load(compiler, data)
 
+    def plan_problem(engine, index=0):
+        return None if is_stand_in(engine) else problem(engine, index)
+
     trt.load_plan = load_plan
-    trt.flavour = lambda name: trt.Flavour(name, VERSION) if name == "tensorrt" else flavour(name)
+    device.plan_problem = loaded_plan.plan_problem = plan_problem
 
 
 class StandIn:

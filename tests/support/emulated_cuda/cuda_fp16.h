@@ -28,6 +28,7 @@ static inline __half __float2half_rn(float value) {
     const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
     return {static_cast<uint16_t>(sign | (rounded >= 0x47800000u ? 0x7c00u : (rounded - 0x38000000u) >> 13))};
 }
+static inline unsigned short __half_as_ushort(__half half) { return half.bits; }
 static inline __half2 __floats2half2_rn(float low, float high) { return {__float2half_rn(low), __float2half_rn(high)}; }
 static inline float __half2float(__half half) {
     const int exponent = half.bits >> 10 & 31, fraction = half.bits & 0x3ff;
