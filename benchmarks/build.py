@@ -3,9 +3,11 @@
     python benchmarks/build.py                                  # one a family, fp32 and fp16, batch 1-16
     python benchmarks/build.py --all                            # the whole catalogue; hours on a small machine
     python benchmarks/build.py rtmpose-m-256x192 --repeat 3
+    python benchmarks/build.py --all --compute-capability 7.5   # whether each compiles for Turing, or is refused
 
 Each build is a process of its own, with random weights, export and comparison with torch included. Repeats are
-interleaved and medians printed. Exit status 1 when a build failed. --done F keeps finished rows and resumes from them.
+interleaved and medians printed. Exit status 1 when a build failed; what the SDK refuses for a target, in words, has not
+failed. --done F keeps finished rows and resumes from them.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ class Row:
     plan_mb: float
     error: str = ""
 
+    @property
+    def refused(self) -> bool:
+        """Whether the SDK said beforehand that the target does not take this network."""
+        return "cannot be written otherwise" in self.error
+
 
 def main() -> int:
     arguments = _arguments()
@@ -68,7 +75,7 @@ def main() -> int:
     for _ in range(arguments.repeat):
         for name in names:
             for precision in PRECISIONS:
-                row = done.get((name, precision)) or _build(name, precision, arguments.compiler)
+                row = done.get((name, precision)) or _build(name, precision, arguments)
                 runs.setdefault((name, precision), []).append(row)
                 if arguments.repeat == 1:
                     _show([row])
@@ -76,8 +83,9 @@ def main() -> int:
                     _keep(arguments.done, row)
     for rows in runs.values() if arguments.repeat > 1 else ():
         _show(rows)
-    failed = [row for rows in runs.values() for row in rows if row.error]
-    print(f"{len(runs)} builds, {len(failed)} failed")
+    rows = [row for rows in runs.values() for row in rows]
+    failed = [row for row in rows if row.error and not row.refused]
+    print(f"{len(runs)} builds, {sum(row.refused for row in rows)} refused, {len(failed)} failed")
     return 1 if failed else 0
 
 
@@ -87,14 +95,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every recipe of the catalogue")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--compiler", default="tensorrt-rtx", choices=("tensorrt", "tensorrt-rtx", "none"))
+    parser.add_argument("--compute-capability", nargs="+", default=[], metavar="CC", help="targets of tensorrt-rtx")
     parser.add_argument("--done", type=Path, metavar="F", help="JSON lines of finished rows, to resume from")
     return parser.parse_args()
 
 
-def _build(name: str, precision: str, compiler: str) -> Row:
+def _build(name: str, precision: str, arguments: argparse.Namespace) -> Row:
+    compiler, targets = arguments.compiler, arguments.compute_capability
     with tempfile.TemporaryDirectory() as folder:
         engine = Path(folder) / "engine"
         words = ["build-engine", name, "--weights", "random", "--precision", precision, "--compiler", compiler]
+        words += ["--compute-capability", *targets] if targets else []
         started = time.perf_counter()
         with tempfile.TemporaryFile("w+") as log:
             process = subprocess.Popen(
@@ -126,7 +137,9 @@ def _build(name: str, precision: str, compiler: str) -> Row:
 def _show(rows: Sequence[Row]) -> None:
     first = rows[0]
     if first.error:
-        print(f"{first.recipe:36} {first.precision} FAILED: {first.error}", flush=True)
+        print(
+            f"{first.recipe:36} {first.precision} {'refused' if first.refused else 'FAILED'}: {first.error}", flush=True
+        )
         return
     middle = [median(getattr(row, field) for row in rows) for field in ("seconds", "cpu_seconds", "peak_mib")]
     print(
@@ -139,7 +152,7 @@ def _show(rows: Sequence[Row]) -> None:
 def _done(path: Path | None) -> dict[tuple[str, str], Row]:
     lines = path.read_text().splitlines() if path is not None and path.exists() else []
     rows = [Row(**json.loads(line)) for line in lines]
-    return {(row.recipe, row.precision): row for row in rows if not row.error}
+    return {(row.recipe, row.precision): row for row in rows if not row.error or row.refused}
 
 
 def _keep(path: Path, row: Row) -> None:

@@ -120,6 +120,17 @@ def test_compute_capabilities_reach_the_manifest(run, folder):
     assert "peak memory" in err
 
 
+@pytest.mark.skipif(COMPILER == "none", reason="needs tensorrt-rtx: it compiles anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_plan_for_turing_alone_is_called_by_its_compute_capability(run, folder, precision):
+    """The network has FP32 matrix products, which TensorRT-RTX does not build for it; its engine keeps them."""
+    _, out, err = run(*SMALL_BUILD, "--precision", precision, "--compute-capability", "7.5", "--json")
+    table = json.loads(out)
+    assert table["compiler"]["target"] == "7.5" and "for target 7.5" in err
+    graph = pytest.importorskip("onnx").load(open_engine(folder / f"small-64x48.{precision}").graph_path)
+    assert {"MatMul", "Gemm"} & {node.op_type for node in graph.graph.node}
+
+
 def test_the_same_build_is_reused_and_force_builds_again(run, folder):
     run(*SMALL_BUILD, "--precision", "fp16")
     path = folder / "small-64x48.fp16" / "engine.json"

@@ -19,6 +19,7 @@ from sdk.toolchain.precision import (  # noqa: E402
     stored_graph_from_graph,
     with_constants_named,
 )
+from sdk.toolchain.turing import turing_graph_from_graph  # noqa: E402
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 WIDTH = 48
@@ -306,6 +307,16 @@ def test_the_stress_network_is_one(stress):
 
 def test_the_stress_network_comes_through_fp16(stress):
     assert distance_in_fp16(stress, islands=True) <= 0.1
+
+
+def test_the_stress_network_comes_through_fp16_as_it_is_written_for_turing(stress):
+    """Its islands are attention and norms in FP32: the same sums in another order."""
+    recipe, _, model, crops = stress
+    typed = fp16_graph_from_graph(model)
+    given, written = (graph_session(m).run(None, {"input": crops}) for m in (typed, turing_graph_from_graph(typed)))
+    assert keypoint_distance(written, given, recipe) <= 1e-3
+    for found, expected in zip(written, given, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_without_islands_the_stress_network_does_not(stress):

@@ -25,7 +25,8 @@ from sdk.errors import DeviceError, InputError, MissingDependencyError, OutOfMem
 from sdk.files import write_bytes
 from sdk.interrupts import stop_handled_by
 from sdk.manifest import BATCH_RULE, DEFAULT_BATCH, BatchRange, CompilerNote
-from sdk.toolchain.graphs import graph_inputs
+from sdk.toolchain.graphs import graph_inputs, serialized
+from sdk.toolchain.turing import TURING, turing_graph_from_graph
 from sdk.trt_validity import USE_TENSORRT
 
 __all__ = [
@@ -112,6 +113,7 @@ def compiler_note(compiler: trt.CompilerName, options: CompileOptions) -> Compil
 def plan_from_graph(graph: bytes, compiler: trt.CompilerName, options: CompileOptions) -> bytes:
     """The plan of a typed graph, with a progress bar on stderr. Ctrl-C stops the compiler, then is raised."""
     check_memory(compiler, len(graph), options.workspace_mib)
+    taken = _for_turing(graph) if compiler == "tensorrt-rtx" and TURING in _targets(options) else graph
     settings = trt.BuildSettings(
         shapes=_shapes(graph, options.batch),
         workspace_mib=options.workspace_mib,
@@ -121,10 +123,21 @@ def plan_from_graph(graph: bytes, compiler: trt.CompilerName, options: CompileOp
         dla_core=options.dla_core,
     )
     with _ProgressBar() as bar:
-        built = _interruptible(lambda: trt.build_plan(compiler, graph, settings, bar), bar.stop)
+        built = _interruptible(lambda: trt.build_plan(compiler, taken, settings, bar), bar.stop)
     if options.timing_cache is not None and built.timing_cache is not None:
         _write_cache(options.timing_cache, built.timing_cache)
     return built.plan
+
+
+def _targets(options: CompileOptions) -> tuple[str, ...]:
+    """The compute capabilities named, 'current' as the one of the GPU that is here."""
+    return tuple(cuda_devices()[0].capability if each == "current" else each for each in options.compute_capabilities)
+
+
+def _for_turing(graph: bytes) -> bytes:
+    """The graph as TensorRT-RTX takes it for Turing. The engine keeps the one it was given."""
+    log.info("FP32 matrix products are written as convolutions and sums, for compute capability %s", TURING)
+    return serialized(turing_graph_from_graph(onnx.load_from_string(graph)))
 
 
 def check_memory(compiler: str, graph_bytes: int, workspace_mib: int | None = None) -> None:

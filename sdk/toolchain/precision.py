@@ -23,6 +23,7 @@ from sdk.toolchain.graphs import array_of, name_nodes, names_matching, opset_of
 from sdk.toolchain.islands import find_islands
 
 __all__ = [
+    "element_types",
     "fp16_graph_from_graph",
     "island_notes",
     "layer_precisions",
@@ -63,7 +64,7 @@ def island_notes(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def layer_precisions(model: onnx.ModelProto) -> dict[str, str]:
     """Node name -> 'int8', 'fp16', 'fp32' or 'other' (integers, booleans, Q/DQ and casts), from the graph's types."""
-    types = _element_types(model)
+    types = element_types(model)
     makers = {name: node for node in model.graph.node for name in node.output}
     found = {}
     for node in model.graph.node:
@@ -87,7 +88,7 @@ def stored_graph_from_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     typed = with_constants_named(model)
     _take_reductions_apart(typed)
-    types = _element_types(typed)
+    types = element_types(typed)
     for tensor in typed.graph.initializer:
         if tensor.data_type == HALF:
             tensor.CopyFrom(numpy_helper.from_array(array_of(tensor).astype(np.float32), tensor.name))
@@ -125,7 +126,7 @@ class _Converter:
         self._model = model
         self._kept = kept
         self._opset = opset_of(model)
-        self._types = _element_types(model)
+        self._types = element_types(model)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._outputs = {value.name for value in model.graph.output}
         self._names: dict[tuple[str, int], str] = {}  # (float tensor, type) -> the name it has in that type
@@ -228,7 +229,7 @@ def _initializer(node: onnx.NodeProto) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(value, dtype), node.output[0])
 
 
-def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every tensor; GraphError when one cannot be told."""
     inferred = onnx.shape_inference.infer_shapes(model)
     types = {tensor.name: tensor.data_type for tensor in inferred.graph.initializer}
