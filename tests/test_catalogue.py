@@ -50,6 +50,7 @@ PROMISED = {
     "dwpose-l-384x288": 2,
     **{f"rtmw-{size}-256x192": 2 for size in "mlx"},
     **{f"rtmw-{size}-384x288": 2 for size in "lx"},
+    **{f"rtmw3d-{size}-384x288": 2 for size in "lx"},
     **{f"rtmpose-m-{part}-256x256": 2 for part in ("hand5", "face6", "wflw", "ap10k")},
     "rtmpose-m-humanart-256x192": 2,
     "mmpose-simcc-r50-256x192": 2,
@@ -76,6 +77,7 @@ FIGURES = {
     "rtmpose-m-wholebody-256x192": ("AP", 58.2),
     "dwpose-l-384x288": ("AP", 66.5),
     "rtmw-x-384x288": ("AP", 70.2),
+    "rtmw3d-l-384x288": ("AP", 67.8),
     "rtmpose-m-hand5-256x256": ("PCK@0.2", 96.4),
     "rtmpose-m-face6-256x256": ("NME", 1.44),
     "rtmpose-m-ap10k-256x256": ("AP", 72.2),
@@ -150,6 +152,17 @@ def test_colours_and_numbers_are_those_of_training(name):
         assert recipe.protocol.flip_shift
     if recipe.source in ("open-mmlab/mmpose", "leeyegy/TokenPose"):
         assert not recipe.protocol.flip_shift
+
+
+def test_third_axes_are_those_of_the_configurations():
+    for size in "lx":
+        depth = CATALOGUE[f"rtmw3d-{size}-384x288"].output.depth
+        assert (depth.bins, depth.span, depth.unit) == (2 * 288, 2.1744869, "m")
+        assert depth.root == ("left_hip", "right_hip")
+    assert [name for name, recipe in CATALOGUE.items() if recipe.output.depth is not None] == [
+        "rtmw3d-l-384x288",
+        "rtmw3d-x-384x288",
+    ]
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from sdk import trt
 from sdk.errors import DatasetError, GraphError, InputError, OutputError, RecipeError
 from sdk.networks import network_from_recipe, random_weights
-from sdk.recipe import recipe_by_name
+from sdk.recipe import CSPNeXt, Pafpn, RtmwHead, recipe_by_name
 from sdk.toolchain.comparison import comparison_crops, keypoint_distance
 from sdk.toolchain.export import (
     check_graph,
@@ -34,8 +34,10 @@ from sdk.toolchain.graphs import (
     opset_of,
     serialized,
 )
+from sdk.toolchain.placement import PROTECTED, placement_of
 from sdk.toolchain.precision import fp16_graph_from_graph, layer_precisions
 from tests.support.full_disk import full_disk
+from tests.support.networks import recipe_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 
@@ -49,7 +51,15 @@ FAMILIES = (
     "simba-r50-upfree-64x64",
     "tokenpose-s-64x64",
     "tokenpose-s-v1-heatmap-256x192",
+    "rtmw3d-tiny-64x64",
 )
+# The smallest network of RTMW's kind, with three axes: of the catalogue's, each takes half a minute here
+SPECIAL = {
+    "rtmw3d-tiny-64x64": recipe_of(
+        CSPNeXt("cspnext", 0.167, 0.375), RtmwHead("rtmw", 7, 64, 32, 2), (64, 64), neck=Pafpn("pafpn", 1),
+        joints=21, bins_z=96,
+    )
+}  # fmt: skip
 SMALLEST = "body14-nano-128x128"
 needs_rtx = pytest.mark.skipif(
     trt.flavour("tensorrt-rtx").problem is not None, reason="needs tensorrt-rtx: it compiles anywhere"
@@ -58,7 +68,7 @@ needs_rtx = pytest.mark.skipif(
 
 def made(name):
     """(recipe, network with random weights, its graph)."""
-    recipe = recipe_by_name(name)
+    recipe = SPECIAL.get(name) or recipe_by_name(name)
     network = network_from_recipe(recipe)
     random_weights(network, 0)
     return recipe, network, graph_from_network(network, recipe)
@@ -85,7 +95,16 @@ def test_one_network_of_each_family_exports(family):
     assert not kinds.keys() & {"BatchNormalization", "Identity", "Constant", "If"}
     assert kinds["Shape"] <= 1, "of the batch alone: TokenPose repeats its tokens"
     convolutions = [node.name for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-    assert all(name.startswith(("/backbone/", "/head/")) for name in convolutions), "module paths are kept"
+    assert all(name.startswith(("/backbone/", "/neck/", "/head/")) for name in convolutions), "module paths are kept"
+
+
+def test_the_last_convolutions_before_a_gated_head_stay_float(family):
+    """RTMW has two, of two strides."""
+    recipe, _, model = family
+    floats = placement_of(model).floats
+    last = [name for name, reason in floats.items() if reason == PROTECTED["last_conv"]]
+    expected = {"gau": ["/head/final/Conv"], "rtmw": ["/head/final/conv/Conv", "/head/final_fine/conv/Conv"]}
+    assert last == expected.get(recipe.network.head.kind, last)
 
 
 def test_one_network_of_each_family_is_typed_fp16(family):

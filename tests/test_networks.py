@@ -86,6 +86,10 @@ REFUSED = {
         (TINY, RtmwHead("rtmw", 7, 256, 128, 2), (64, 64)),
         "backbone 'cspnext', neck 'none' and head 'rtmw' do not fit; neck pafpn goes between backbone cspnext and",
     ),
+    "a third axis of two": (
+        (TINY, GAU, (64, 64), {"bins_z": 128}),
+        "head 'gau' has two axes and output.depth asks for a third; head rtmw has it",
+    ),
     "unknown depth": (
         (ResNet("resnet", 20), DECONV, (64, 64)),
         "network.backbone.depth must be one of [18, 34, 50, 101, 152] (got 20)",
@@ -101,7 +105,7 @@ REFUSED = {
 def test_what_does_not_fit_together_is_refused(case):
     parts, message = REFUSED[case]
     with pytest.raises(RecipeError) as caught:
-        network_from_recipe(recipe_of(*parts))
+        network_from_recipe(recipe_of(*parts[:3], **(parts[3] if len(parts) > 3 else {})))
     assert message in str(caught.value)
 
 
@@ -263,6 +267,6 @@ def test_one_recipe_of_every_family_runs(family):
     with torch.inference_mode():
         result = network_from_recipe(recipe)(torch.zeros(1, 3, *recipe.input.size_hw))
     if recipe.output.kind == "simcc":
-        assert [o.shape[-1] for o in result] == list(recipe.bins_xy)
+        assert [o.shape[-1] for o in result] == list(recipe.bins)
     else:
         assert result.shape[1] == recipe.joints

@@ -28,6 +28,7 @@ def test_every_network_is_known_by_its_shapes(name):
         found = found_in_shapes(shapes_of(recipe), size_hw)
         assert (found.network, found.joints) == (recipe.network, recipe.joints)
         assert found.bins_xy == (recipe.bins_xy if simcc else None)
+        assert found.bins_z == (recipe.output.depth.bins if recipe.output.depth is not None else None)
         assert found.size_hw == (recipe.input.size_hw if simcc else size_hw)
         assert found.split_ratio == (recipe.output.split_ratio if simcc else None)
     nearest, differing = nearest_recipe(found, CATALOGUE)

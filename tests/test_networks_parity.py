@@ -8,9 +8,7 @@ from sdk.networks.layouts import sdk_key
 from tests.support.networks import parity_documents, parity_input, parity_state, recipe_from_parity
 from tests.support.shared import SHARED
 
-CASES = {
-    name: case for name, case in parity_documents(SHARED / "parity").items() if "simcc_z" not in case[0]["outputs"]
-}
+CASES = parity_documents(SHARED / "parity")
 TOLERANCE = 1e-4  # of the largest magnitude, as the folder's README says
 
 pytestmark = [pytest.mark.torch, pytest.mark.data]

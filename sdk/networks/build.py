@@ -23,7 +23,7 @@ OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made 
 
 
 def network_from_recipe(recipe: words.Recipe) -> nn.Module:
-    """The recipe's network in eval mode: N x 3 x h x w -> (simcc_x, simcc_y), or one heatmap N x K x h/4 x w/4."""
+    """The recipe's network in eval mode: N x 3 x h x w -> (simcc_x, simcc_y[, simcc_z]), or one heatmap, a quarter."""
     check_torch()
     from sdk.networks.pose import PoseNetwork
 
@@ -81,6 +81,11 @@ def _check_parts(recipe: words.Recipe) -> None:
             f"recipe '{recipe.name}': backbone '{body.kind}', neck '{neck.kind if neck else 'none'}' and head "
             f"'{head.kind}' do not fit; neck pafpn goes between backbone cspnext and head rtmw, and only there"
         )
+    if recipe.output.depth is not None and not isinstance(head, words.RtmwHead):
+        raise RecipeError(
+            f"recipe '{recipe.name}': head '{head.kind}' has two axes and output.depth asks for a third; head rtmw has "
+            "it, or build the engine from a graph that has (--onnx)"
+        )
 
 
 def _neck(recipe: words.Recipe, backbone: Any) -> nn.Module | None:
@@ -126,7 +131,8 @@ def _gated_head(design: words.GauHead | words.RtmwHead, recipe: words.Recipe, ba
     values = {key: value for key, value in asdict(design).items() if key != "kind"} | _widths(recipe, backbone)
     if isinstance(design, words.GauHead):
         return heads.GauHead(backbone.channels, **values)
-    return rtmw.RtmwHead(backbone.widths[1:], **values)
+    del values["bins_xy"]
+    return rtmw.RtmwHead(backbone.widths[1:], bins=recipe.bins, **values)
 
 
 def _widths(recipe: words.Recipe, backbone: Any) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Found:
     joints: int
     bins_xy: tuple[int, int] | None
     size_hw: tuple[int, int] | None
+    bins_z: int | None = None  # of a third axis
 
     @property
     def split_ratio(self) -> float | None:
@@ -72,7 +73,8 @@ class Found:
             f"{self.joints} joints",
         ]
         if self.bins_xy is not None:
-            parts.append(f"{self.bins_xy[0]} x {self.bins_xy[1]} bins")
+            bins = (*self.bins_xy, *([] if self.bins_z is None else [self.bins_z]))
+            parts.append(f"{' x '.join(map(str, bins))} bins")
         if self.size_hw is not None:
             parts.append(f"input {self.size_hw[0]}x{self.size_hw[1]}")
         return ", ".join(parts)
@@ -124,6 +126,7 @@ def _differences(found: Found, recipe: Recipe) -> tuple[str, ...]:
         "head": found.network.head == network.head,
         "joints": found.joints == recipe.joints,
         "bins": found.bins_xy in (None, bins_xy),
+        "third axis": found.bins_z == (recipe.output.depth.bins if recipe.output.depth is not None else None),
         "input size": found.size_hw in (None, recipe.input.size_hw),
     }
     return tuple(name for name, same in agreed.items() if not same)
@@ -139,7 +142,8 @@ def _found(ours: Shapes, layout: str, size_hw: tuple[int, int] | None) -> Found 
     if head is None:
         return None
     size_hw = size_hw or _size(ours, backbone, head, bins_xy)
-    return Found(layout, Network(backbone, head, _neck(ours)), _joints(ours, backbone, head), bins_xy, size_hw)
+    bins_z = ours["head.classify_z.weight"][0] if "head.classify_z.weight" in ours else None
+    return Found(layout, Network(backbone, head, _neck(ours)), _joints(ours, backbone, head), bins_xy, size_hw, bins_z)
 
 
 def _backbone(ours: Shapes, size_hw: tuple[int, int] | None) -> Backbone | None:

@@ -13,7 +13,7 @@ __all__ = ["PoseNetwork"]
 
 
 class PoseNetwork(nn.Module):
-    """Crops to (simcc_x, simcc_y) or to one heatmap. `size_hw` is the input's size."""
+    """Crops to (simcc_x, simcc_y), with a third axis simcc_z too, or to one heatmap. `size_hw` is the input's size."""
 
     def __init__(
         self, backbone: nn.Module, head: nn.Module, size_hw: tuple[int, int], neck: nn.Module | None = None

@@ -1,11 +1,12 @@
 """RTMW (Jiang et al., 2024): the neck and the head that stand between CSPNeXt and the whole body's classifiers.
 
 The neck carries coarse maps down to fine ones and back up (path aggregation). The head gives each joint a token half of
-which is read off the map of stride 32 and half off the one of stride 16, before RTMPose's gated attention unit.
+which is read off the map of stride 32 and half off the one of stride 16, before RTMPose's gated attention unit. With a
+third axis (RTMW3D) it is one classifier more.
 
     neck = Pafpn(widths=(192, 384, 768), blocks=2)                    # of RTMW-m
-    head = RtmwHead((384, 768), feature_hw=(8, 6), joints=133, bins_xy=(384, 512), kernel=7, hidden=256,
-                    attention=128, expansion=2)
+    head = RtmwHead((384, 768), feature_hw=(8, 6), joints=133, bins=(384, 512), kernel=7, hidden=256, attention=128,
+                    expansion=2)
     simcc_x, simcc_y = head(neck(maps))                               # maps of strides 8, 16, 32
 """
 
@@ -43,7 +44,7 @@ class Pafpn(nn.Module):
 
 
 class RtmwHead(nn.Module):
-    """Maps of strides 16 and 32 to SimCC's two outputs."""
+    """Maps of strides 16 and 32 to one output an axis: along x and y and, of three `bins`, along z."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class RtmwHead(nn.Module):
         *,
         feature_hw: tuple[int, int],  # of stride 32
         joints: int,
-        bins_xy: tuple[int, int],
+        bins: tuple[int, ...],
         kernel: int,
         hidden: int,
         attention: int,
@@ -67,16 +68,17 @@ class RtmwHead(nn.Module):
         self.reduce = nn.Linear(cells, hidden // 2, bias=False)
         self.reduce_fine = nn.Linear(4 * cells, hidden // 2, bias=False)
         self.gau = GatedAttention(hidden, attention, expansion)
-        self.classify_x = nn.Linear(hidden, bins_xy[0], bias=False)
-        self.classify_y = nn.Linear(hidden, bins_xy[1], bias=False)
+        self.axes = "xyz"[: len(bins)]
+        for axis, count in zip(self.axes, bins, strict=True):
+            self.add_module(f"classify_{axis}", nn.Linear(hidden, count, bias=False))
 
-    def forward(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         of_16, of_32 = maps
         fine = torch.cat([self.carry(F.pixel_shuffle(of_32, 2)), of_16], dim=1)
         coarse_half = self.reduce(self.norm(self.final(of_32).flatten(2)))
         fine_half = self.reduce_fine(self.norm_fine(self.final_fine(fine).flatten(2)))
         tokens = self.gau(torch.cat([coarse_half, fine_half], dim=2))
-        return self.classify_x(tokens), self.classify_y(tokens)
+        return tuple(self.get_submodule(f"classify_{axis}")(tokens) for axis in self.axes)
 
 
 class _Rectified(nn.Module):

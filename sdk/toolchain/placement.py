@@ -195,9 +195,10 @@ def _protected(view: GraphView, weighted: list[WeightedNode]) -> dict[str, str]:
     by_name = {node.name: node for node in weighted}
     floats = {node.name: PROTECTED["stem"] for node in weighted if node.data in view.data_inputs}
     attends, gated = any(_products_of_activations(view)), _has_gated_attention(view)
-    last = _last_convolution(view, by_name)
-    if last is not None and (gated or not attends):  # a transformer's last convolution is far from its head
-        floats[last] = PROTECTED["last_conv"]
+    if gated or not attends:  # a transformer's last convolution is far from its head
+        convolutions = {name: node for name, node in by_name.items() if node.op == "Conv"}  # RTMW has two last ones
+        last = {name for out in view.outputs for name in _nearest_weighted(view, out, convolutions)}
+        floats |= dict.fromkeys(sorted(last), PROTECTED["last_conv"])
     if gated:
         floats |= {node.name: PROTECTED["gated"] for node in weighted if node.op in ("MatMul", "Gemm")}
     floats |= {node.name: PROTECTED["pooled"] for node in weighted if set(view.shapes[node.data][2:]) == {1}}
@@ -219,15 +220,6 @@ def _nearest_weighted(view: GraphView, tensor: str, by_name: Mapping[str, Weight
         else:
             waiting.extend(node.input)
     return found
-
-
-def _last_convolution(view: GraphView, by_name: Mapping[str, WeightedNode]) -> str | None:
-    last, position = None, -1
-    for out in view.outputs:
-        for node in view.ancestors(out):
-            if node.op_type == "Conv" and name_of(node) in by_name and view.order[node.output[0]] > position:
-                last, position = name_of(node), view.order[node.output[0]]
-    return last
 
 
 def _has_gated_attention(view: GraphView) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from sdk.networks.fitting import found_in_shapes
-from sdk.recipe import Input, Network, Output, Protocol, Recipe
+from sdk.recipe import DepthAxis, Input, Network, Output, Protocol, Recipe
 from sdk.skeletons import SKELETONS, Skeleton
 
 LAYOUT_OF_SOURCE = {"leeyegy/SimCC": "simcc", "leeyegy/TokenPose": "tokenpose", "open-mmlab/mmpose": "mmpose"}
@@ -23,9 +23,10 @@ def skeleton_of(count):
     return Skeleton(f"any{count}", tuple(f"joint{i}" for i in range(count)), (), (), (0.1,) * count)
 
 
-def recipe_of(backbone, head, size_hw, *, neck=None, joints=17, split_ratio=2.0, layout="sdk"):
-    """A recipe of these parts; `split_ratio` None for heatmaps."""
-    score = None if split_ratio is None else "min_logit"
+def recipe_of(backbone, head, size_hw, *, neck=None, joints=17, split_ratio=2.0, bins_z=None, layout="sdk"):
+    """A recipe of these parts; `split_ratio` None for heatmaps, `bins_z` for a third axis, in metres from the nose."""
+    score, skeleton = None if split_ratio is None else "min_logit", skeleton_of(joints)
+    depth = None if bins_z is None else DepthAxis(bins_z, 2.0, "m", skeleton.joints[:1])
     return Recipe(
         name=f"any-{size_hw[0]}x{size_hw[1]}",
         description="for a test",
@@ -33,8 +34,8 @@ def recipe_of(backbone, head, size_hw, *, neck=None, joints=17, split_ratio=2.0,
         licence="Apache-2.0",
         network=Network(backbone, head, neck),
         input=Input(*size_hw, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb", 1.25),
-        output=Output("heatmap" if split_ratio is None else "simcc", split_ratio, score),
-        skeleton=skeleton_of(joints),
+        output=Output("heatmap" if split_ratio is None else "simcc", split_ratio, score, depth=depth),
+        skeleton=skeleton,
         protocol=Protocol(flip_test=False, flip_shift=False),
         layout=layout,
     )
@@ -66,6 +67,7 @@ def recipe_from_parity(document):
         neck=found.network.neck,
         joints=found.joints,
         split_ratio=document["split_ratio"],
+        bins_z=found.bins_z,
         layout=found.layout,
     )
 
