@@ -254,7 +254,7 @@ def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np
     partner = np.arange(joints, dtype=np.int32)
     for a, b in flip_pairs:
         if not all(isinstance(joint, Integral) and 0 <= joint < joints for joint in (a, b)):
-            raise InputError(f"flip_pairs must join joints of 0..{joints - 1}, whole numbers (got [{a}, {b}])")
+            raise InputError(f"flip_pairs must join joints of 0..{joints - 1} (got [{a}, {b}])")
         partner[a], partner[b] = b, a
     partner.flags.writeable = False
     return partner

@@ -88,7 +88,7 @@ TOLD = {
         lambda: ops.decode(**{**DECODE, "split_ratio": None}),
         r"split_ratio must be a positive .*\(got None\)",
     ),
-    "half a joint": (decode(flip_pairs=[(0.5, 1)]), r"whole numbers \(got \[0\.5, 1\]\)"),
+    "half a joint": (decode(flip_pairs=[(0.5, 1)]), r"flip_pairs must join joints of 0\.\.2 \(got \[0\.5, 1\]\)"),
     "three joints": (
         lambda: ops.decode(**{**DECODE, "flip_pairs": [(0, 1, 2)]}),
         "decode: an argument is not of the kind",
