@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,10 @@ sys.path.insert(0, str(ROOT))
 RECIPES = ("rtmpose-s-256x192", "body14-nano-128x128")
 FRAME_HW = (1080, 1920)
 WARM_UP = 10
+FORCED = {  # costs by which a page-locked frame goes this way
+    "rows": (0.0, 1e9, 0.0, 0.0, 1e9, 0.0),
+    "whole": (0.0, 1e12, 1.0, 0.0, 1e9, 0.0),
+}
 Call = Callable[[], object]
 
 
@@ -155,7 +159,6 @@ def whole_call(report: Report, engine: Any, rounds: int) -> None:
             alone += pipeline.network_ms(1, min(rounds, 50))
     name, p50 = engine.manifest.recipe.name, float(np.median(whole))
     report.ratio(f"{name}: whole call, frame on the device / the plan alone", p50 / median(alone), 1.15, at_most=True)
-    report.ratio(f"{name}: p99 / p50 of the call", float(np.percentile(whole, 99)) / p50, 1.10, at_most=True)
     report.figures.append((f"{name}: whole call, N=1, p50 ms", f"{p50:.3f}"))
     report.figures.append((f"{name}: plan alone, N=1, ms", f"{median(alone):.3f}"))
 
@@ -220,23 +223,95 @@ def ops_against_cpu(report: Report, engine: Any, rounds: int) -> None:
     report.figures.append((f"{name}device ms", f"{device_ms:.4f}"))
 
 
+def host_time(report: Report, engine: Any, rounds: int) -> None:
+    """What of a call is not the device's, and how steady a call is."""
+    from sdk import PoseEstimator
+
+    boxes, beside, whole = persons(1), [], []
+    with PoseEstimator(engine, device="cuda") as estimate, on_device(street()) as frame:
+        for _ in range(WARM_UP + 5 * rounds):
+            start = perf_counter()
+            spent = estimate(frame, boxes).timings_ms
+            whole.append(1e3 * (perf_counter() - start))
+            beside.append(whole[-1] - float(spent["device"]))
+    name, steady = engine.manifest.recipe.name, whole[WARM_UP:]
+    report.ratio(f"{name}: whole call less the device's time, N=1, ms", median(beside[WARM_UP:]), 0.04, at_most=True)
+    ratio = float(np.percentile(steady, 99)) / median(steady)
+    report.ratio(f"{name}: p99 / p50 of {len(steady)} calls", ratio, 1.15, at_most=True)
+
+
+def pageable_frames(report: Report, engine: Any, rounds: int) -> None:
+    """What a frame in pageable memory adds to a call: for one person little, for eight not much more than the bus."""
+    from sdk import PoseEstimator, _native
+    from sdk.runtime.cuda.bandwidth import transfer_costs
+    from sdk.runtime.cuda.context import device_context
+
+    name, frame, device = engine.manifest.recipe.name, street(), device_context(0)
+    if device.integrated:
+        return
+    with device.entered("measure transfers"):
+        costs = astuple(transfer_costs(device))
+    with PoseEstimator(engine, device="cuda") as estimate, on_device(frame) as there:
+        for count in (1, min(8, engine.manifest.batch.max)):
+            boxes, placed = persons(count), affines_of(engine, count)
+            calls: list[Call] = [lambda b=boxes: estimate(there, b), lambda b=boxes: estimate(frame, b)]
+            on_device_ms, pageable_ms = (median(each) for each in timed(calls, rounds))
+            size_hw = engine.manifest.recipe.input.size_hw
+            packed = _native.plan_transfer(placed, size_hw, FRAME_HW, False, False, costs)[2]
+            added, bus_ms = pageable_ms - on_device_ms, 1e3 * packed / costs[1]
+            if count == 1:
+                report.ratio(f"{name}: a pageable frame adds, N=1, ms", added, 0.1, at_most=True)
+            else:
+                report.ratio(
+                    f"{name}: a pageable frame adds / its bytes' time, N={count}", added / bus_ms, 1.1, at_most=True
+                )
+            report.figures.append(
+                (f"{name}: pageable, N={count}, ms", f"{pageable_ms:.3f}, {packed} bytes, {bus_ms:.3f} bus")
+            )
+
+
+def many_frames(report: Report, engine: Any, rounds: int) -> None:
+    """Frames of one person each: all in one batch against a call each."""
+    from sdk import PoseEstimator
+
+    count = min(16, engine.manifest.batch.max)
+    boxes = [persons(1)] * count
+    with PoseEstimator(engine, device="cuda") as estimate, on_device(street()) as there:
+        for where, frame in (("on the device", there), ("pageable", street())):
+            frames = [frame] * count
+            calls: list[Call] = [
+                lambda f=frames: [estimate(*each) for each in zip(f, boxes, strict=True)],
+                lambda f=frames: estimate.many(f, boxes),
+            ]
+            one_by_one, together = (median(each) for each in timed(calls, max(1, rounds // 20)))
+            what = f"{engine.manifest.recipe.name}: {count} frames of one person, {where}: calls / many"
+            if where == "on the device":
+                report.ratio(what, one_by_one / together, 4, at_most=False)
+            else:
+                report.figures.append((what, f"{one_by_one / together:.2f}"))
+
+
 def transfers(report: Report, engine: Any, rounds: int) -> None:
-    """The transfer that the planner chose against the best of the three, each measured."""
+    """How a page-locked frame goes: the chosen way against the better of the two, each measured."""
+    from sdk import pinned_frame
+    from sdk.runtime.cuda.context import device_context
     from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 
-    frame = street()
+    if device_context(0).integrated:
+        return
+    frame = pinned_frame(*FRAME_HW)
+    frame[...] = street()
     for count in (1, min(8, engine.manifest.batch.max)):
-        with GpuPipeline(engine) as pipeline:
+        with GpuPipeline(engine, lanes=1) as pipeline:
             run = partial(pipeline.run, frame, affines_of(engine, count))
             chosen, spent = str(run()[1]["transfer"]), {}
-            if chosen.startswith("none"):
-                return
+            (lane,) = pipeline._pool.every()
             for _ in range(max(1, rounds // 20)):
-                for way in ("whole", "union", "boxes"):
-                    with forced_transfer(way):
-                        spent.setdefault(way, []).extend(timed([run], min(rounds, 5), warm_up=1)[0])
+                for way, costs in FORCED.items():
+                    lane._flight.set_costs(costs)
+                    spent.setdefault(way, []).extend(timed([run], min(rounds, 5), warm_up=1)[0])
         medians = {way: median(values) for way, values in spent.items()}
-        what = f"{engine.manifest.recipe.name}: pageable frame, N={count}: chosen '{chosen}' / the best transfer"
+        what = f"{engine.manifest.recipe.name}: page-locked frame, N={count}: chosen '{chosen}' / the best transfer"
         report.ratio(what, medians[chosen] / min(medians.values()), 1.05, at_most=True)
         report.figures.append((what + ", ms", ", ".join(f"{way} {ms:.3f}" for way, ms in medians.items())))
 
@@ -257,21 +332,6 @@ def shared_memory(report: Report, engine: Any, rounds: int) -> None:
     shared, own = (median(list(each)) for each in zip(*spent, strict=True))
     text = f"{shared:.3f} from shared memory, {own:.3f} from device memory"
     report.figures.append((f"{engine.manifest.recipe.name}: crop, N={len(affines)}, ms", text))
-
-
-@contextmanager
-def forced_transfer(way: str) -> Iterator[None]:
-    """The planner's choice taken from it."""
-    from sdk.runtime.cuda import planner, upload
-
-    def forced(regions: Any, layout: Any, costs: Any, *, pinned: bool = False) -> Any:
-        return next(each for each in planner.transfers(regions, layout, costs, pinned=pinned) if each.kind == way)
-
-    original, upload.choose_transfer = upload.choose_transfer, forced
-    try:
-        yield
-    finally:
-        upload.choose_transfer = original
 
 
 def built_in_graph(report: Report, engine: Any, rounds: int) -> None:
@@ -319,8 +379,8 @@ def rtmlib_on_the_gpu(report: Report, engine: Any, rounds: int) -> None:
 
 
 MEASURES = (
-    whole_call, graph_against_plain, many_against_one, ops_against_cpu, transfers, shared_memory, built_in_graph,
-    rtmlib_on_the_gpu,
+    whole_call, host_time, pageable_frames, many_frames, graph_against_plain, many_against_one, ops_against_cpu,
+    transfers, shared_memory, built_in_graph, rtmlib_on_the_gpu,
 )  # fmt: skip
 
 

@@ -1,82 +1,181 @@
 """What a call costs on the host's side of the GPU run time, measured without a GPU.
 
-    python benchmarks/gpu_host.py
+    python benchmarks/gpu_host.py [--against CHECKOUT] [--rounds 12] [--calls 400]
 
-The real PyCUDA and the extension's own bindings call a libcuda that does nothing for real
-(`tests/support/simulated_libcuda.c`): a graph's launch only keeps its stream busy for a while. So this counts Python,
-PyCUDA, the copies of pageable frames and how late the end of the device's work is noticed; not the driver, not the
-device. It is what has to fit beside the plan in the goal "whole call <= 1.15x the plan alone". Needs PyCUDA and a C++
-compiler.
+The whole call of a `PoseEstimator`, and its pipeline alone. The real PyCUDA and the extension's own bindings call a
+libcuda that does nothing for real (`tests/support/simulated_libcuda.c`): a graph's launch only keeps its stream busy
+for a while. So this counts Python, PyCUDA, checks, the copies of pageable frames and how late the end of the device's
+work is noticed; not the driver, not the device. It is what has to fit beside the plan. `--against` names another
+checkout with its extension built in place: both are timed in turns, in processes of their own, and compared. Needs
+PyCUDA and a C++ compiler.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-ROUNDS = 5000
 FRAME_HW = (1080, 1920)
-BUSY_US = (0, 150)  # what the device takes for a frame
+PERSONS = (1, 8)
+MEASURE, PREPARE = "--measure", "--prepare"
+Spent = dict[str, float]  # what -> microseconds
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--calls", type=int, default=400, help="of each case in a round")
+    arguments = parser.parse_args()
     if find_spec("pycuda") is None:
         print("benchmarks/gpu_host.py needs PyCUDA (pip install '.[cuda]')", file=sys.stderr)
         return 1
+    checkouts = [ROOT, *([arguments.against.resolve()] if arguments.against else [])]
+    with tempfile.TemporaryDirectory() as name, timed_children(checkouts, Path(name), arguments.calls) as children:
+        rounds = [[child() for child in children] for _ in range(1 + arguments.rounds)][1:]
+    print_table([[each[i] for each in rounds] for i in range(len(checkouts))])
+    return 0
+
+
+def print_table(rounds: list[list[Spent]]) -> None:
+    """One line a case: the median of the rounds' medians, and how it compares."""
+    for case in rounds[0][0]:
+        ours, *others = (median(each[case] for each in checkout) for checkout in rounds)
+        compared = "".join(f", {other:.1f} us there: {ours / other:.2f}x" for other in others)
+        print(f"{case}: {ours:.1f} us{compared}")
+
+
+@contextmanager
+def timed_children(checkouts: list[Path], folder: Path, calls: int) -> Iterator[list[Callable[[], Spent]]]:
+    """For each checkout a process of its own that times one round of all cases when asked."""
+    started = []
+    for number, checkout in enumerate(checkouts):
+        place = folder / str(number)
+        place.mkdir()
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        words = [sys.executable, __file__]
+        told = subprocess.run([*words, PREPARE, place], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        prepared = told.stdout.split()
+        environment["LD_PRELOAD"] = prepared[1]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([*words, MEASURE, *prepared, str(calls)], env=environment, **pipes))
+    try:
+        yield [lambda child=child: asked(child) for child in started]
+    finally:
+        for child in started:
+            child.stdin.close()
+            child.wait()
+
+
+def asked(child: Any) -> Spent:
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    spent: Spent = json.loads(child.stdout.readline())
+    return spent
+
+
+# ---- in the children: the checkout on the path is the one that is timed ------------------------------------------
+
+
+def prepare(folder: Path) -> None:
+    """An engine, the simulated libcuda and the emulated CUDA half."""
     from tests.support.emulated_gpu import emulated_cuda
     from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
     from tests.support.libcuda import SIMULATED, compiled_libcuda
     from tests.support.simulated_plan import simulated_engine
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        library = compiled_libcuda(folder, SIMULATED.read_text())
-        graph = pooled_simcc_graph(folder / "small.onnx", SMALL)
-        engine = simulated_engine(wrapped_engine(graph, folder / "engine", SMALL)).folder
-        environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, __file__, str(engine), str(library), str(emulated_cuda(folder).path)]
-        return subprocess.run(words, env=environment, check=False).returncode
+    library = compiled_libcuda(folder, SIMULATED.read_text())
+    graph = pooled_simcc_graph(folder / "small.onnx", SMALL)
+    engine = simulated_engine(wrapped_engine(graph, folder / "engine", SMALL)).folder
+    print(engine, library, emulated_cuda(folder).path)
 
 
-def measure(engine_folder: str, library: str, emulated: str) -> None:
-    """In the process that has the simulated libcuda."""
-    from tests.support import bindings_on_simulated_libcuda as simulation
-    from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
+def measure(engine_folder: str, library: str, emulated: str, calls: int) -> None:
+    """In the process that has the simulated libcuda: a round of all cases for each line of the standard input."""
+    from sdk import PoseEstimator
+    from sdk.runtime import estimator
+
+    name = next(name for name in ("bindings", "pycuda") if find_spec(f"tests.support.{name}_on_simulated_libcuda"))
+    simulation = import_module(f"tests.support.{name}_on_simulated_libcuda")
 
     gpu, _, device, _ = simulation.opened(engine_folder, library, emulated)
+    estimator.open_pipeline = lambda *_, **__: gpu
+    cases = dict(cases_of(PoseEstimator(engine_folder), gpu, device))
+    device.lib.sim_busy(0.0, 0)
+    for call in cases.values():
+        call()
+    for _ in sys.stdin:
+        spent = {}
+        for busy_us, suffix in ((0, ""), (150, ", beside the device's 150 us")):
+            device.lib.sim_busy(1e-6 * busy_us, 1)
+            for name, call in cases.items():
+                spent[name + suffix] = microseconds(call, calls) - (0 if isinstance(call, UploadPart) else busy_us)
+        print(json.dumps(spent), flush=True)
+
+
+def cases_of(estimate: Any, gpu: Any, device: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    from sdk.geometry import crop_affines
+    from tests.support.cuda_frames import DeviceArray, random_frame
+
+    source = gpu.recipe.input
     frame = random_frame(0, FRAME_HW)
     on_device = DeviceArray(frame)
     on_device.__cuda_array_interface__["stream"] = None
-    frames = {"on the device": on_device, "pageable": frame}
-    for busy_us in BUSY_US:
-        for count in (1, 8):
-            affines = random_affines(count, 0, FRAME_HW)
-            for name, given in frames.items():
-                device.lib.sim_busy(0.0, 0)
-                gpu.run(given, affines)
-                device.lib.sim_busy(1e-6 * busy_us, 1)
-                spent = []
-                for _ in range(ROUNDS):
-                    start = perf_counter()
-                    gpu.run(given, affines)
-                    spent.append(1e6 * (perf_counter() - start) - busy_us)
-                p50, p99 = np.percentile(spent, (50, 99))
-                what = f"1080p frame {name}, {count} persons, device busy for {busy_us} us"
-                print(f"{what}: {p50:.1f} us a call beside that, p99 {p99:.1f} us")
+    for count in PERSONS:
+        boxes = persons(count)
+        affines = crop_affines(boxes, source.size_hw, source.box_padding)
+        for where, given in (("on the device", on_device), ("pageable", frame)):
+            yield f"whole call, 1080p {where}, N={count}", lambda f=given, b=boxes: estimate(f, b)
+            yield f"pipeline, 1080p {where}, N={count}", lambda f=given, a=affines: gpu.run(f, a)
+        yield f"upload's part, 1080p pageable, N={count}", UploadPart(gpu, frame, affines)
+
+
+class UploadPart:
+    """A pipeline's call of which only what it says of the upload counts."""
+
+    def __init__(self, gpu: Any, frame: Any, affines: Any) -> None:
+        self.run = lambda: 1e3 * float(gpu.run(frame, affines)[1]["upload"])
+
+    def __call__(self) -> float:
+        return self.run()
+
+
+def microseconds(call: Callable[[], object], calls: int) -> float:
+    spent = []
+    for _ in range(calls):
+        start = perf_counter()
+        told = call()
+        whole = 1e6 * (perf_counter() - start)
+        spent.append(told if isinstance(call, UploadPart) else whole)
+    return median(spent)
+
+
+def persons(count: int) -> Any:
+    """Boxes of 180 x 400 pixels: of one a region of 0.5 MB is uploaded."""
+    rng = np.random.default_rng(count)
+    corner = rng.uniform((0, 0), (FRAME_HW[1] - 200, FRAME_HW[0] - 420), (count, 2))
+    return np.concatenate([corner, corner + np.array([180, 400])], axis=1).astype(np.float32)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        measure(*sys.argv[1:])
+    if sys.argv[1:2] == [PREPARE]:
+        prepare(Path(sys.argv[2]))
+    elif sys.argv[1:2] == [MEASURE]:
+        measure(*sys.argv[2:5], int(sys.argv[5]))
     else:
         sys.exit(main())

@@ -3,9 +3,11 @@
 // sdk/ops.py checks arguments in words; the types and checks here are the second wall: nothing is converted silently,
 // and no shape reaches a kernel unchecked. The GIL is released around every op.
 
+#include "box_argument.h"
 #include "checks.h"
 #include "cuda/bindings_cuda.h"
 #include "ending.h"
+#include "host/packing.h"
 #include "sdk_ops.h"
 
 #include <nanobind/nanobind.h>
@@ -145,6 +147,52 @@ void decode(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, 
     sdk::cpu::decode(out.data(), logits, affines.data(), static_cast<int32_t>(affines.shape(0)), spec, thread_count.load());
 }
 
+using Numbers = nb::ndarray<nb::ro, nb::device::cpu>;
+using BoxesOut = nb::ndarray<float, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using AffinesOut = nb::ndarray<float, nb::shape<-1, 2, 3>, nb::c_contig, nb::device::cpu>;
+using Sides = std::tuple<int32_t, int32_t>;
+
+// (fault, row) of the first box of the gravest fault; (0, 0) where all are boxes.
+std::tuple<int, int64_t> check_boxes(BoxesOut out, Numbers boxes) {
+    require(out.shape(0) == boxes.shape(0), "out and boxes must hold the same number of boxes");
+    require(sdk::numbers_from(out.data(), sdk::box_numbers(boxes)), "boxes must be integers or floats of up to 64 bits");
+    const sdk::BadBox bad = sdk::first_bad_box(out.data(), static_cast<int64_t>(out.shape(0)));
+    return {static_cast<int>(bad.fault), bad.row};
+}
+
+void affines_from_boxes(AffinesOut out, Numbers boxes, Sides size_hw, double padding) {
+    require(out.shape(0) == boxes.shape(0), "out and boxes must hold the same number of boxes");
+    std::vector<double> exact(4 * boxes.shape(0));
+    require(sdk::numbers_from(exact.data(), sdk::box_numbers(boxes)), "boxes must be integers or floats of up to 64 bits");
+    const sdk::CropShape shape = {std::get<0>(size_hw), std::get<1>(size_hw), padding};
+    for (size_t i = 0; i < boxes.shape(0); i++) sdk::affine_from_box(out.data() + 6 * i, &exact[4 * i], shape);
+}
+
+using RegionTuple = std::tuple<int32_t, int32_t, int32_t, int32_t>;
+using Planned = std::tuple<int, std::vector<RegionTuple>, int64_t, int32_t, double>;
+
+// For the property tests: what one frame's crops make of it on a device of these costs: (way, regions, bytes packed by the
+// host, their bands, the bands' seconds).
+Planned plan_transfer(Affines affines, Sides size_hw, Sides frame_hw, bool nv12, bool page_locked, std::array<double, 6> costs) {
+    const sdk::CropShape shape = {std::get<0>(size_hw), std::get<1>(size_hw), 1.0};
+    const auto [height, width] = frame_hw;
+    sdk::check_frame_size(height, width);
+    const int64_t stride = static_cast<int64_t>(width) * (nv12 ? 1 : 3);
+    const sdk::Frame frame = {nullptr, nullptr, stride, nv12 ? stride : 0, height, width};
+    const uint8_t* somewhere = reinterpret_cast<const uint8_t*>(64);
+    std::vector<sdk::Source> sources = {{frame, true, page_locked ? somewhere : nullptr, sdk::Way::packed, {}, {}}};
+    const std::vector<int32_t> owners(affines.shape(0), 0);
+    const sdk::TransferCosts c = {costs[0], costs[1], costs[2], costs[3], costs[4], costs[5]};
+    sdk::Packing packing;
+    packing.gather(sources, owners.data(), affines.data(), nullptr, static_cast<int32_t>(owners.size()), shape, nv12);
+    packing.lay_out(sources, nv12, c);
+    std::vector<RegionTuple> regions;
+    for (const sdk::Region& r : sources[0].regions) regions.emplace_back(r.x0, r.y0, r.x1, r.y1);
+    const sdk::Moved time = sdk::packing_time(sources[0].regions, nv12, c);
+    const sdk::Banded cut = sdk::banded(time.host_s, time.bus_s, c);
+    return {static_cast<int>(sources[0].way), regions, packing.packed_bytes(), cut.bands, cut.seconds};
+}
+
 using PeakTuple = std::tuple<float, int32_t, float>;
 
 // The reduction operator itself, for the property tests.
@@ -178,6 +226,11 @@ NB_MODULE(_native, m) {
           "mirrored_y"_a.noconvert() = nb::none(), "mirrored_z"_a.noconvert() = nb::none(),
           "partner"_a.noconvert() = nb::none(), "flip_shift"_a = 0);
 
+    m.def("check_boxes", &check_boxes, "out"_a.noconvert(), "boxes"_a.noconvert());
+    m.def("affines_from_boxes", &affines_from_boxes, "out"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a, "padding"_a);
+
+    m.def("plan_transfer", &plan_transfer, "affines"_a.noconvert(), "size_hw"_a, "frame_hw"_a, "nv12"_a, "page_locked"_a,
+          "costs"_a);
     m.def("merge_peaks", &merge_peaks, "a"_a, "b"_a);
     m.attr("MAX_THREADS") = MAX_THREADS;
     m.def("threads", [] { return thread_count.load(); });

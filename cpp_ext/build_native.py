@@ -45,9 +45,11 @@ def _by_path(name: str) -> ModuleType:
 cuda_toolkit = _by_path("cuda_toolkit")
 SOURCES = ("bindings.cpp", "ending.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
 CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu")
-FLAGS = ("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG")
+FLAGS = (
+    *("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG"),
+    "-ffp-contract=off",  # affines, too, round alike everywhere
+)
 KERNEL_FLAGS = (
-    "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-Wno-uninitialized",

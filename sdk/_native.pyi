@@ -47,6 +47,26 @@ def decode(
     partner: NDArray[np.int32] | None = None,  # K
     flip_shift: int = 0,
 ) -> None: ...
+def check_boxes(
+    out: NDArray[np.float32],  # N x 4
+    boxes: NDArray[Any],  # N x 4, any integers or floats of up to 64 bits
+) -> tuple[int, int]: ...  # fault (0: none; see sdk.geometry) and row of the first bad box
+def affines_from_boxes(
+    out: NDArray[np.float32],  # N x 2 x 3
+    boxes: NDArray[Any],  # N x 4
+    size_hw: tuple[int, int],
+    padding: float,
+) -> None: ...
+def plan_transfer(
+    affines: NDArray[np.float32],  # N x 2 x 3
+    size_hw: tuple[int, int],
+    frame_hw: tuple[int, int],
+    nv12: bool,
+    page_locked: bool,
+    costs: tuple[float, float, float, float, float, float],  # as in cpp_ext/host/packing.h
+) -> tuple[
+    int, list[tuple[int, int, int, int]], int, int, float
+]: ...  # way, regions, bytes by the host, bands, seconds
 def merge_peaks(a: tuple[float, int, float], b: tuple[float, int, float]) -> tuple[float, int, float]: ...
 def threads() -> int: ...
 def set_threads(count: int) -> None: ...
@@ -64,12 +84,49 @@ class _Mark:
     def hold_up(self, stream: int) -> None: ...
     def destroy(self) -> None: ...
 
+class _Flight:
+    """One lane's calls, see cpp_ext/cuda/flight.h. Addresses are integers."""
+
+    def __init__(
+        self,
+        records: int,
+        affines: int,
+        joints: int,
+        max_batch: int,
+        person_floats: int,
+        height: int,
+        width: int,
+        padding: float,
+        nv12: bool,
+        shares_memory: bool,
+        stream: int,
+    ) -> None: ...
+    def run(
+        self,
+        frames: list[Any],  # arrays of the host, or (data, chroma, stride, chroma stride, height, width) on the device
+        placed: NDArray[Any],  # N x 4 boxes, or N x 2 x 3 affines
+        checked: NDArray[np.float32] | None,  # N x 4: the boxes as float32
+        frame_of: NDArray[np.int32] | None,  # N
+        bucket: int,
+        flip: bool,
+        graph: _Graph | None,
+        joints: NDArray[np.float32] | None,  # N x K x columns
+        seconds: float,
+    ) -> int: ...
+    def set_room(self, staging: int, device: int, bytes: int) -> None: ...
+    def set_costs(self, costs: tuple[float, float, float, float, float, float]) -> None: ...
+    def bad_box(self) -> tuple[int, int]: ...
+    def wanted(self) -> tuple[int, bool]: ...  # bytes, and whether the host packs some of them
+    def spent_ms(self) -> tuple[float, float, float, float]: ...
+    def ways(self) -> int: ...
+
 class _Cuda:
     """The submodule `cuda`. Addresses and streams are integers."""
 
     ARCHITECTURES: str
     COMPILER: str  # nvcc's version, as in "13.5.37"
     TOOLKIT: str  # the CUDA runtime's, as in "13.5"
+    Flight: type[_Flight]
     Graph: type[_Graph]
     Mark: type[_Mark]
 

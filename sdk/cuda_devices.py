@@ -67,13 +67,14 @@ def current_context() -> int | None:
 
 def context_of(pointer: int) -> int | None:
     """The CUDA context that an address's memory was allocated in, or `NO_CONTEXT`; None where it is no CUDA memory."""
-    driver, handle, ordinal = _driver(), ctypes.c_void_p(), ctypes.c_int()
-    address = ctypes.c_uint64(pointer)
+    driver, handle = _driver(), ctypes.c_void_p()
     if driver is None:
         return None
-    if driver.cuPointerGetAttribute(ctypes.byref(handle), ctypes.c_int(POINTER_CONTEXT), address) == 0:
+    address = ctypes.c_uint64(pointer)
+    if driver.cuPointerGetAttribute(ctypes.byref(handle), POINTER_CONTEXT, address) == 0:
         return handle.value or NO_CONTEXT
-    known = driver.cuPointerGetAttribute(ctypes.byref(ordinal), ctypes.c_int(POINTER_DEVICE), address) == 0
+    ordinal = ctypes.c_int()
+    known = driver.cuPointerGetAttribute(ctypes.byref(ordinal), POINTER_DEVICE, address) == 0
     return NO_CONTEXT if known else None
 
 

@@ -1,4 +1,5 @@
-"""From boxes to crops and back: the one place that knows centre, scale, padding and aspect. numpy only.
+"""From boxes to crops and back. What a box must be and how its crop lies is computed in cpp_ext/shared/box_math.h, for
+every caller alike; the words for what is no box are here.
 
 The convention is mmpose's top-down affine without rotation (and that of the SimCC code): the box is widened about its
 centre to the aspect of the network's input, scaled by the padding, and its centre lands on (w / 2, h / 2) of the crop.
@@ -10,15 +11,30 @@ Integer coordinates are pixel centres, as in OpenCV.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
 
-__all__ = ["apply_affines", "boxes_from_keypoints", "check_boxes", "crop_affines", "inverse_affines"]
+__all__ = [
+    "apply_affines",
+    "bad_box",
+    "box_array",
+    "boxes_from_keypoints",
+    "check_boxes",
+    "crop_affines",
+    "inverse_affines",
+]
 
 Float32Array = NDArray[np.float32]
-MAX_COORDINATE_PX = 2.0**30  # the crop op moves no farther
+NUMBERS = frozenset(np.dtype(code) for code in "?bBhHiIlLqQefd")  # what the native code reads as it is
+NOT_FINITE, TOO_FAR, NO_WIDTH = (
+    1,
+    2,
+    3,
+)  # `sdk::BoxFault` in cpp_ext/shared/box_math.h; 4 is a box without height
 
 
 def check_boxes(boxes_xyxy: object) -> Float32Array:
@@ -26,52 +42,62 @@ def check_boxes(boxes_xyxy: object) -> Float32Array:
 
     InputError names the first box that is not a box.
     """
-    try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused below
-            boxes = np.array(boxes_xyxy, dtype=np.float32, order="C")
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that requires grad
-        raise InputError(f"boxes must be an N x 4 array of numbers, xyxy in pixels ({error})") from error
-    if boxes.size == 0:
-        return np.zeros((0, 4), np.float32)
-    if boxes.shape == (4,):
-        boxes = boxes[None]
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        scored = boxes.ndim == 2 and boxes.shape[1] > 4
-        mend = "; give the first four columns, and scores as box_scores" if scored else ""
-        raise InputError(f"boxes must have the shape N x 4, xyxy in pixels (got {boxes.shape}){mend}")
-    _check_each_box(boxes)
+    from sdk import _native
+
+    given = box_array(boxes_xyxy)
+    boxes = np.empty(given.shape, np.float32)
+    fault, row = _native.check_boxes(boxes, given)
+    if fault:
+        raise bad_box(boxes, fault, row)
     return boxes
 
 
-def _check_each_box(boxes: Float32Array) -> None:  # N x 4 xyxy
-    for index in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
-        raise InputError(f"box {index} must be finite numbers (got {boxes[index].tolist()})")
-    for index in np.flatnonzero((np.abs(boxes) > MAX_COORDINATE_PX).any(axis=1)):
-        raise InputError(
-            f"box {index} must lie within 2^30 pixels of the frame's corner (got {boxes[index].tolist()}); "
+def box_array(boxes_xyxy: object) -> NDArray[Any]:
+    """The boxes as an N x 4 array of a type that the native code reads, not yet judged; an array is not copied."""
+    if type(boxes_xyxy) is np.ndarray and boxes_xyxy.dtype in NUMBERS:
+        boxes = boxes_xyxy
+    else:
+        try:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused later
+                boxes = np.array(boxes_xyxy, dtype=np.float32, order="C")
+        except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that requires grad
+            raise InputError(f"boxes must be an N x 4 array of numbers, xyxy in pixels ({error})") from error
+    if boxes.ndim == 2 and boxes.shape[1] == 4:
+        return boxes
+    if boxes.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if boxes.shape == (4,):
+        return boxes[None]
+    scored = boxes.ndim == 2 and boxes.shape[1] > 4
+    mend = "; give the first four columns, and scores as box_scores" if scored else ""
+    raise InputError(f"boxes must have the shape N x 4, xyxy in pixels (got {boxes.shape}){mend}")
+
+
+def bad_box(boxes: Float32Array, fault: int, row: int) -> InputError:  # N x 4
+    """What is wrong with the box in this row, by the native code's number for it."""
+    x1, y1, x2, y2 = boxes[row]
+    if fault == NOT_FINITE:
+        return InputError(f"box {row} must be finite numbers (got {boxes[row].tolist()})")
+    if fault == TOO_FAR:
+        return InputError(
+            f"box {row} must lie within 2^30 pixels of the frame's corner (got {boxes[row].tolist()}); "
             "give x1, y1, x2, y2 in frame pixels"
         )
-    for axis, low, high in (("x", 0, 2), ("y", 1, 3)):
-        for index in np.flatnonzero(boxes[:, high] <= boxes[:, low]):
-            raise InputError(
-                f"box {index} has no area: {axis}2 must exceed {axis}1 "
-                f"(got {axis}1={boxes[index, low]}, {axis}2={boxes[index, high]})"
-            )
+    axis, low, high = ("x", x1, x2) if fault == NO_WIDTH else ("y", y1, y2)
+    return InputError(f"box {row} has no area: {axis}2 must exceed {axis}1 (got {axis}1={low}, {axis}2={high})")
 
 
 def crop_affines(
-    boxes_xyxy: Float32Array,  # N x 4, frame pixels
+    boxes_xyxy: NDArray[Any],  # N x 4, frame pixels
     size_hw: tuple[int, int],
     padding: float,
 ) -> Float32Array:
     """N x 2 x 3 float32, crop -> frame pixels, for checked boxes (mmpose `bbox_xyxy2cs` and `get_warp_matrix`)."""
-    height, width = size_hw
-    x1, y1, x2, y2 = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T
-    scale = np.maximum(x2 - x1, (y2 - y1) * (width / height)) * (padding / width)  # frame pixels per crop pixel
-    affines = np.zeros((len(scale), 2, 3), np.float32)
-    affines[:, 0, 0] = affines[:, 1, 1] = scale
-    affines[:, 0, 2] = (x1 + x2 - scale * width) / 2
-    affines[:, 1, 2] = (y1 + y2 - scale * height) / 2
+    from sdk import _native
+
+    boxes = np.asarray(boxes_xyxy).reshape(-1, 4)
+    affines = np.empty((len(boxes), 2, 3), np.float32)
+    _native.affines_from_boxes(affines, boxes, size_hw, padding)
     return affines
 
 

@@ -9,8 +9,7 @@ Accepted: numpy arrays, `__cuda_array_interface__` (PyCUDA, CuPy, Numba, torch) 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,7 @@ DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 DLPACK_KINDS = "iuf"  # of the type codes 0, 1, 2
 
 
-@dataclass(frozen=True)
-class DeviceArray:
+class DeviceArray(NamedTuple):
     """Memory of a GPU, owned by someone else. `strides` are in bytes, as numpy's."""
 
     address: int

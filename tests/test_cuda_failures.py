@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError
+from sdk.geometry import crop_affines
 from sdk.runtime.cuda import loaded_plan
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.frame_lane import FrameLane
@@ -16,10 +17,12 @@ from sdk.runtime.cuda.tensorrt_session import TensorRTSession
 from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
-from tests.support.cuda_frames import random_affines, random_frame
+from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.threads import wait_for
 
 pytestmark = pytest.mark.native
+
+LARGER = random_frame(0, (400, 400)), crop_affines(np.float32([[0, 0, 400, 400]]), (64, 48), 1.25)
 
 
 def test_everything_is_freed_in_whatever_way_it_ends(simulate):
@@ -129,11 +132,11 @@ def test_out_of_memory_says_how_much_and_passes(simulate, opened):
     with GpuPipeline(engine, kernels=kernels) as gpu:
         gpu.run(random_frame(), random_affines(1))
         device.memory_bytes = device.used_bytes + 100
-        with pytest.raises(OutOfMemoryError, match="hold a frame"):
-            gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        with pytest.raises(OutOfMemoryError, match="hold frames"):
+            gpu.run(*LARGER)
         device.memory_bytes = 1 << 30
         gpu.run(random_frame(), random_affines(1))
-        gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        gpu.run(*LARGER)
 
 
 def test_a_frame_without_room_in_pinned_memory_is_refused_and_passes(simulate, monkeypatch):
@@ -142,8 +145,8 @@ def test_a_frame_without_room_in_pinned_memory_is_refused_and_passes(simulate, m
         gpu.run(random_frame(), random_affines(1))
         with monkeypatch.context() as patch:
             patch.setattr(gpu._device.driver, "pagelocked_empty", without_room)
-            with pytest.raises(OutOfMemoryError, match="stage a frame in pinned host memory: needed 480000 bytes"):
-                gpu.run(random_frame(0, (400, 400)), random_affines(1))
+            with pytest.raises(OutOfMemoryError, match="stage frames in pinned host memory: needed 480256 bytes"):
+                gpu.run(*LARGER)
         gpu.run(random_frame(), random_affines(1))
 
 
@@ -214,18 +217,19 @@ def test_threads_that_wait_for_a_lane_hear_of_the_loss_at_once(simulate, monkeyp
         for thread in threads:
             thread.join(timeout=30)
         assert len(heard) == 6 and len(set(heard)) == 1
-        assert len(waits) == 2  # of the first thread: for its lane, and for its frame
+        assert len(waits) == 1  # of the first thread, for its frame
 
 
-def interrupted(*_):
+def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
 def cut_off(gpu, monkeypatch):
     """A frame whose wait is interrupted: its work stays on the stream."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(FrameLane, "_downloaded", interrupted)
-        patch.setattr(gpu._device, "wait", lambda *_: None)
+        for lane in gpu._pool.every():
+            patch.setattr(lane, "_look_s", 0.0)
+        patch.setattr(FrameLane, "_landed_late", interrupted)
         gpu.run(random_frame(), random_affines(1))
 
 
@@ -253,9 +257,10 @@ def test_a_device_lost_at_a_graphs_launch_is_said_so(simulate, monkeypatch):
     device, engine, kernels = simulate()
     gpu = GpuPipeline(engine, kernels=kernels)
     gpu.run(random_frame(), random_affines(1))
-    monkeypatch.setattr(FrameLane, "_warm", lambda *_: setattr(device, "sticky", True))
+    frame, given = DeviceArray(random_frame()), FrameLane._given  # nothing is uploaded that could fail before
+    monkeypatch.setattr(FrameLane, "_given", lambda *each: (given(*each), setattr(device, "sticky", True))[0])
     with pytest.raises(DeviceLostError, match=r"the graph could not be launched.*illegal memory access"):
-        gpu.run(random_frame(), random_affines(1))
+        gpu.run(frame, random_affines(1))
 
 
 def test_a_device_found_hung_at_closing_is_left_alone(simulate, monkeypatch):
@@ -298,8 +303,8 @@ def test_closing_leaves_a_lane_whose_thread_does_not_come_back(simulate, monkeyp
     expected, _ = gpu.run(random_frame(), random_affines(1))
     gpu.warm()
     held, release, found = len(device.live), threading.Event(), []
-    downloaded = FrameLane._downloaded
-    monkeypatch.setattr(FrameLane, "_downloaded", lambda *given: release.wait(30) and downloaded(*given))
+    told = FrameLane._told_transfer
+    monkeypatch.setattr(FrameLane, "_told_transfer", lambda lane: release.wait(30) and told(lane))
     running = threading.Thread(target=lambda: found.append(gpu.run(random_frame(), random_affines(1))[0]))
     running.start()
     wait_for(gpu._pool._stuck)
@@ -385,10 +390,10 @@ def test_another_librarys_capture_is_no_loss_of_the_device(simulate):
         gpu.run(random_frame(), random_affines(1))
         device.captured_elsewhere = True
         with pytest.raises(DeviceError, match="capturing") as caught:
-            gpu.run(random_frame(0, (400, 400)), random_affines(1))
+            gpu.run(*LARGER)
         assert not isinstance(caught.value, DeviceLostError)
         device.captured_elsewhere = False
-        gpu.run(random_frame(0, (400, 400)), random_affines(1))
+        gpu.run(*LARGER)
 
 
 def test_a_forked_child_is_told_so_and_touches_nothing(simulate, monkeypatch):

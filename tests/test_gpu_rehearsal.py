@@ -39,6 +39,11 @@ main()
 
 CARD_ROWS = (
     "whole call, frame on the device / the plan alone",
+    "whole call less the device's time",
+    "p99 / p50 of 5 calls",
+    "a pageable frame adds, N=1, ms",
+    "a pageable frame adds / its bytes' time, N=8",
+    "16 frames of one person, on the device: calls / many",
     "plain enqueue / graph",
     "the best transfer",
     "N=16 / N=1",

@@ -53,11 +53,14 @@ def test_functions_and_constants_are_the_modules():
 @pytest.mark.skipif(native.cuda is None, reason="this build has no CUDA half")
 def test_the_cuda_half_is_as_stubbed():
     assert stubbed(stub_class("_Cuda")) == bound(native.cuda)
+    assert {name: words for name, words in stubbed(stub_class("_Flight")).items() if name != "__init__"} == bound(
+        native.cuda.Flight
+    )
     assert stubbed(stub_class("_Graph")) == bound(native.cuda.Graph)
     assert stubbed(stub_class("_Mark")) == bound(native.cuda.Mark)
     assert (
         constants(stub_class("_Cuda"))
-        == {"ARCHITECTURES", "COMPILER", "TOOLKIT", "Graph", "Mark"}
+        == {"ARCHITECTURES", "COMPILER", "TOOLKIT", "Flight", "Graph", "Mark"}
         <= set(dir(native.cuda))
     )
 

@@ -1,6 +1,4 @@
-"""The GPU run time's arithmetic: buckets, regions, transfers and layouts. Pure code: tables and properties."""
-
-from functools import partial
+"""The GPU run time's arithmetic: buckets, regions and how they are moved, layouts. Tables and properties."""
 
 import numpy as np
 import pytest
@@ -8,22 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdk.geometry import crop_affines
-from sdk.runtime.cuda.planner import (
-    ALIGNMENT,
-    FrameLayout,
-    Rect,
-    TransferCosts,
-    bucket_of,
-    buckets,
-    buffer_layout,
-    choose_transfer,
-    mirrored_affines,
-    off_frame_affines,
-    sampled_regions,
-    transfers,
-)
+from sdk.runtime.cuda.planner import ALIGNMENT, bucket_of, buckets, buffer_layout
+from tests.support.cuda_frames import OFF_FRAME
 
-bgr_layout, nv12_layout = partial(FrameLayout, nv12=False), partial(FrameLayout, nv12=True)
+pytestmark = pytest.mark.native
+
+_native = pytest.importorskip("sdk._native", exc_type=ImportError)
 
 BUCKETS = {
     "one": ((1, 1), (1,)),
@@ -50,7 +38,19 @@ def test_more_persons_than_the_largest_bucket_is_a_fault_of_the_caller():
         bucket_of(13, buckets(1, 12))
 
 
-# ---- regions ---------------------------------------------------------------------------------------------------
+# ---- regions: cpp_ext/host/packing.h ----------------------------------------------------------------------------
+
+CARD = (6e-6, 24e9, 4e-8, 1e-6, 9e9, 1e-7)  # s a copy, bytes/s, s a row; of the host: s a copy, bytes/s, s a row
+SLOW_COPIES = (2e-3, 24e9, 0.0, 0.0, 9e9, 0.0)
+SLOW_ROWS = (6e-6, 24e9, 1e-5, 1e-6, 9e9, 1e-7)
+WAYS = ("packed", "rows", "whole")
+
+
+def planned(affines, size_hw=(256, 192), frame_hw=(1080, 1920), *, nv12=False, page_locked=False, costs=CARD):
+    """(way, regions, bytes packed by the host, bands, seconds) of one frame's crops."""
+    affines = np.ascontiguousarray(affines, np.float32).reshape(-1, 2, 3)
+    way, *rest = _native.plan_transfer(affines, size_hw, frame_hw, nv12, page_locked, costs)
+    return (WAYS[way], *rest)
 
 
 def taps_read(affine, size_hw, frame_hw):
@@ -77,214 +77,110 @@ AFFINES = {
 }
 
 
+@pytest.mark.parametrize("width", [32, 29], ids=["whole-groups", "unfinished-group"])
 @pytest.mark.parametrize("case", AFFINES, ids=str)
-def test_a_region_holds_every_pixel_the_crop_reads(case):
-    size_hw, frame_hw, affine = (24, 32), (90, 120), np.float32(AFFINES[case])
-    (x0, y0, x1, y1) = sampled_regions(affine[None], size_hw, frame_hw)[0]
-    taps = taps_read(affine, size_hw, frame_hw)
-    assert min(x0, y0) >= 0 and x1 <= 120 and y1 <= 90
-    if len(taps):
-        assert (taps >= (x0, y0)).all() and (taps < (x1, y1)).all()
-        slack = 4 + np.abs(affine[:, :2]).sum()  # the margin, and one step of the crop's grid
-        assert (taps.min(axis=0) - (x0, y0)).max() <= slack and ((x1, y1) - taps.max(axis=0)).max() <= slack
+def test_a_region_is_what_the_crop_reads(case, width):
+    """And no more than a step of the crop beside it. Columns are read in groups of four."""
+    frame_hw, affine = (90, 120), np.float32(AFFINES[case])
+    taps = taps_read(affine, (24, 32), frame_hw)
+    regions = planned(affine, (24, width), frame_hw)[1]
+    if not len(taps):
+        assert regions == []
+        return
+    ((x0, y0, x1, y1),) = regions
+    beside = np.concatenate([taps.min(axis=0) - (x0, y0), (x1, y1) - taps.max(axis=0) - 1])
+    step = np.tile(np.abs(affine[:, :2]).sum(axis=1), 2)  # from the frame's edge to the first tap inside
+    assert (beside >= 0).all() and (beside < np.maximum(step, 1)).all()
 
 
-def test_a_region_of_an_affine_that_is_not_finite_is_empty():
-    affines = np.full((2, 2, 3), np.nan, np.float32)
-    affines[1] = np.inf
-    with np.errstate(invalid="raise"):
-        for x0, y0, x1, y1 in sampled_regions(affines, (8, 8), (90, 120)):
-            assert x1 <= x0 or y1 <= y0
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38], ids=str)
+def test_an_affine_that_the_crop_refuses_has_no_region(value):
+    assert planned(np.full((2, 2, 3), value), (8, 8), (90, 120))[1] == []
 
 
 def test_filling_up_a_bucket_reads_nothing():
-    for x0, y0, x1, y1 in sampled_regions(off_frame_affines(3), (256, 192), (1080, 1920)):
-        assert x1 <= x0 or y1 <= y0
-
-
-def test_no_persons_have_no_regions():
-    assert sampled_regions(np.zeros((0, 2, 3), np.float32), (8, 8), (90, 120)).shape == (0, 4)
+    assert planned(np.tile(OFF_FRAME, (3, 1, 1)))[1] == [] and planned(np.zeros((0, 2, 3)))[1] == []
 
 
 finite = st.floats(-200, 200, width=32)
 
 
 @settings(max_examples=60, deadline=None)
-@given(values=st.lists(finite, min_size=6, max_size=6), scale=st.sampled_from([0.01, 0.3, 1.0]))
-def test_regions_hold_all_taps_of_any_affine(values, scale):
-    affine = np.float32(values).reshape(2, 3) * np.float32([scale, scale, 1])
-    (x0, y0, x1, y1) = sampled_regions(affine[None], (9, 7), (90, 120))[0]
-    taps = taps_read(affine, (9, 7), (90, 120))
-    assert not len(taps) or ((taps >= (x0, y0)).all() and (taps < (x1, y1)).all())
+@given(
+    values=st.lists(st.lists(finite, min_size=6, max_size=6), min_size=1, max_size=6),
+    scale=st.sampled_from([0.01, 0.3, 1.0]),
+    nv12=st.booleans(),
+)
+def test_regions_hold_all_taps_of_any_affines_and_cost_no_more_than_each(values, scale, nv12):
+    affines = np.float32(values).reshape(-1, 2, 3) * np.float32([scale, scale, 1])
+    frame_hw = (90, 120)
+    _, regions, packed_bytes, _, _ = planned(affines, (9, 7), frame_hw, nv12=nv12)
+    for affine in affines:
+        taps = taps_read(affine, (9, 7), frame_hw)
+        held = [(taps >= (x0, y0)).all() and (taps < (x1, y1)).all() for x0, y0, x1, y1 in regions]
+        assert not len(taps) or any(held), "a crop's pixels lie in one region"
+    alone = [region for affine in affines for region in planned(affine, (9, 7), frame_hw, nv12=nv12)[1]]
+    together = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in regions)
+    assert together <= min(sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in alone), 90 * 120)
+    assert packed_bytes == (together * 3 // 2 if nv12 else together * 3)
+    if nv12:
+        assert all(edge % 2 == 0 for region in regions for edge in region)
+    assert all(0 <= x0 < x1 <= 120 and 0 <= y0 < y1 <= 90 for x0, y0, x1, y1 in regions)
 
 
-def test_mirrored_affines_sample_the_same_points_from_the_other_side():
-    affines = np.float32([[[1.5, 0.2, 7], [-0.3, 2, 9]], [[0.4, 0, 100], [0, 0.4, 50]]])
-    mirrored = mirrored_affines(affines, 48)
-    for x in (0, 17, 47):
-        here, there = np.array([x, 5, 1]), np.array([47 - x, 5, 1])
-        np.testing.assert_allclose(mirrored @ there, affines @ here, atol=1e-4)
+def affines_of(boxes):
+    return crop_affines(np.float32(boxes), (256, 192), 1.25)
 
 
-# ---- rectangles ------------------------------------------------------------------------------------------------
-
-RECTS = {
-    "bgr": (bgr_layout(90, 120), (10, 20, 30, 40), (Rect(20, 40, 30, 90),)),
-    "bgr-whole": (bgr_layout(90, 120), (0, 0, 120, 90), (Rect(0, 90, 0, 360),)),
-    "nv12": (nv12_layout(90, 120), (10, 20, 30, 40), (Rect(20, 40, 10, 30), Rect(100, 110, 10, 30))),
-    "nv12-odd-edges": (nv12_layout(90, 120), (11, 21, 29, 39), (Rect(21, 39, 10, 30), Rect(100, 110, 10, 30))),
-    "nv12-one-pixel": (nv12_layout(90, 120), (119, 89, 120, 90), (Rect(89, 90, 118, 120), Rect(134, 135, 118, 120))),
-    "empty": (bgr_layout(90, 120), (30, 20, 30, 40), ()),
-    "inside-out": (nv12_layout(90, 120), (30, 50, 40, 40), ()),
+UNITED = {  # boxes of a 1080p frame -> how many regions go to the device
+    "one-person": ([[900, 300, 1000, 600]], 1),
+    "two-far-apart": ([[0, 0, 80, 160], [1800, 900, 1900, 1070]], 2),
+    "one-behind-the-other": ([[400, 300, 500, 600], [450, 300, 550, 600]], 1),
+    "a-third-joins-two": ([[400, 300, 500, 600], [700, 300, 800, 600], [450, 250, 750, 650]], 1),
+    "the-whole-frame": ([[0, 0, 1920, 1080]], 1),
+    "nobody-in-sight": ([[5000, 5000, 5100, 5100]], 0),
 }
 
 
-@pytest.mark.parametrize("case", RECTS, ids=str)
-def test_rects_of_a_region(case):
-    layout, region, expected = RECTS[case]
-    assert layout.rects(region) == expected
+@pytest.mark.parametrize("case", UNITED, ids=str)
+def test_regions_are_one_where_that_costs_nothing(case):
+    boxes, count = UNITED[case]
+    assert len(planned(affines_of(boxes))[1]) == count
 
 
-def test_a_layout_counts_bytes():
-    assert bgr_layout(90, 120).size_bytes == 90 * 120 * 3
-    assert nv12_layout(90, 120).size_bytes == 90 * 120 * 3 // 2
-    assert nv12_layout(90, 120).rows == 135
-
-
-# ---- transfers -------------------------------------------------------------------------------------------------
-
-CARD = TransferCosts(6e-6, 24e9, 4e-8, 1e-6, 9e9, 1e-7)
-SLOW_COPIES = TransferCosts(2e-3, 24e9, 0, 0, 9e9, 0)
-QUICK_COPIES = TransferCosts(1e-9, 1e7, 0, 1e-9, 1e7, 0)
-JETSON = TransferCosts(0, float("inf"), 0, 1e-6, 12e9, 5e-8)
-
-CHOICES = {  # boxes of a 1080p frame, costs, pinned -> the way that must win
-    "one-person": ([[900, 300, 1000, 600]], CARD, False, ("union", "boxes")),
-    "two-far-apart": ([[0, 0, 80, 160], [1800, 900, 1900, 1070]], CARD, True, ("boxes",)),
-    "two-side-by-side": ([[400, 300, 500, 600], [450, 300, 550, 600]], CARD, False, ("union",)),
-    "the-whole-frame": ([[0, 0, 1920, 1080]], CARD, False, ("whole",)),
-    "copies-that-cost-much": ([[0, 0, 80, 160], [1800, 900, 1900, 1070]], SLOW_COPIES, False, ("whole",)),
-    "jetson-far-apart": ([[0, 0, 80, 160], [1800, 900, 1900, 1070]], JETSON, False, ("boxes",)),
-    "nobody-in-sight": ([[5000, 5000, 5100, 5100]], CARD, False, ("union", "boxes")),
+CHOICES = {  # boxes, costs -> how a page-locked frame goes
+    "one-person": ([[900, 300, 1000, 600]], CARD, "rows"),
+    "copies-that-cost-much": ([[0, 0, 80, 160], [1800, 900, 1900, 1070]], SLOW_COPIES, "whole"),
+    "rows-that-cost-much": ([[900, 100, 1300, 900]], SLOW_ROWS, "whole"),
+    "the-whole-frame": ([[0, 0, 1920, 1080]], CARD, "whole"),
+    "nobody-in-sight": ([[5000, 5000, 5100, 5100]], CARD, "rows"),
 }
 
 
 @pytest.mark.parametrize("case", CHOICES, ids=str)
-def test_the_choice(case):
-    boxes, costs, pinned, expected = CHOICES[case]
-    affines = crop_affines(np.float32(boxes), (256, 192), 1.25)
-    regions = sampled_regions(affines, (256, 192), (1080, 1920))
-    assert choose_transfer(regions, bgr_layout(1080, 1920), costs, pinned=pinned).kind in expected
-
-
-def seconds(costs, boxes, layout, *, pinned):
-    """The model's time for these boxes, each by itself."""
-    return transfers(np.array(boxes), layout, costs, pinned=pinned)[2].seconds
-
-
-def test_what_is_cheaper_by_the_row_only_pays_for_rows_that_are_cut():
-    layout, costs = bgr_layout(100, 100), TransferCosts(0, float("inf"), row_s=1.0)
-    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=True) == 0
-    assert seconds(costs, [(0, 0, 100, 10)], layout, pinned=True) == 0
-    assert seconds(costs, [(0, 0, 99, 10)], layout, pinned=True) == 10
-
-
-def test_a_pageable_frame_costs_the_hosts_copy_too():
-    layout, costs = bgr_layout(100, 100), TransferCosts(20, 1e3, 0, 30, 1e3, 0)
-    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=True) == pytest.approx(20 + 30)
-    assert seconds(costs, [(0, 0, 100, 100)], layout, pinned=False) == pytest.approx(20 + 30 + 30 + 30)
-
-
-def test_the_host_copies_one_piece_while_the_bus_moves_the_one_before():
-    layout, costs = bgr_layout(100, 100), TransferCosts(0, 1e3, 0, 0, 2e3, 0)
-    halves = [(0, 0, 100, 50), (0, 50, 100, 100)]
-    assert seconds(costs, halves, layout, pinned=False) == pytest.approx(7.5 + 15 + 15)
-    slow_host = TransferCosts(0, 2e3, 0, 0, 1e3, 0)
-    assert seconds(slow_host, halves, layout, pinned=False) == pytest.approx(15 + 15 + 7.5)
-
-
-@pytest.mark.parametrize(
-    "costs", [CARD, SLOW_COPIES, QUICK_COPIES, JETSON], ids=["card", "slow-copies", "quick-copies", "jetson"]
-)
-@pytest.mark.parametrize("box", [(0, 0, 1920, 1080), (3, 3, 14, 7), (0, 5, 1, 6)], ids=["whole", "small", "row"])
-def test_bands_cover_a_rectangle_once_and_never_cost_more(costs, box):
-    layout = bgr_layout(1080, 1920)
-    (rect,) = layout.rects(box)
-    way = transfers(np.array([box]), layout, costs)[2]
-    assert [band.top for band in way.pieces[1:]] == [band.bottom for band in way.pieces[:-1]]
-    assert (way.pieces[0].top, way.pieces[-1].bottom) == (rect.top, rect.bottom)
-    assert {(band.left, band.right) for band in way.pieces} == {(rect.left, rect.right)}
-    assert all(band.rows > 0 for band in way.pieces)
-    assert way.seconds <= 1.001 * sum(costs.of(rect.rows, rect.row_bytes, layout, pinned=False))
-
-
-def test_each_band_costs_a_copy_of_the_host_and_of_the_bus():
-    layout, costs = bgr_layout(100, 100), TransferCosts(0.5, 1e3, 0, 0.5, 1e3, 0)
-    whole = transfers(np.zeros((0, 4), np.int64), layout, costs)[0]
-    assert len(whole.pieces) == 6  # of 30 s on either side, and half a second a piece
-    assert whole.seconds == pytest.approx((5 + 0.5) + 6 * (5 + 0.5))
-
-
-def test_what_costs_nothing_is_not_done():
-    free = TransferCosts(0, float("inf"))
-    assert choose_transfer(np.zeros((0, 4), np.int64), bgr_layout(100, 100), free, pinned=True).pieces == ()
+def test_a_page_locked_frame_goes_the_cheaper_way_and_no_host_touches_it(case):
+    boxes, costs, expected = CHOICES[case]
+    way, _, packed_bytes, _, _ = planned(affines_of(boxes), page_locked=True, costs=costs)
+    assert (way, packed_bytes) == (expected, 0)
+    assert planned(affines_of(boxes), costs=costs)[0] == "packed"
 
 
 def test_bands_hide_most_of_the_faster_side():
-    layout = bgr_layout(1080, 1920)
-    host, bus = layout.size_bytes / CARD.host_bytes_per_s, layout.size_bytes / CARD.bytes_per_s
-    whole = transfers(np.zeros((0, 4), np.int64), layout, CARD)[0]
-    assert len(whole.pieces) > 3
-    assert max(host, bus) < whole.seconds < max(host, bus) + 0.35 * min(host, bus)
-    assert choose_transfer(np.zeros((0, 4), np.int64), layout, CARD, pinned=True).pieces == ()
+    _, (region,), size, bands, seconds = planned(affines_of([[0, 0, 1920, 1080]]))
+    assert region == (0, 0, 1920, 1080) and size == 1920 * 1080 * 3
+    host, bus = size / CARD[4] + 1080 * CARD[5], size / CARD[1]
+    assert bands > 3
+    assert max(host, bus) < seconds < max(host, bus) + 0.35 * min(host, bus)
 
 
-positive = st.floats(1e-7, 1e-2)
-region = st.tuples(st.integers(0, 1900), st.integers(0, 1060), st.integers(0, 1920), st.integers(0, 1080))
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    regions=st.lists(region, max_size=12),
-    costs=st.builds(
-        TransferCosts,
-        positive,
-        st.floats(1e8, 1e11),
-        st.floats(0, 1e-5),
-        positive,
-        st.floats(1e8, 1e11),
-        st.floats(0, 1e-5),
-    ),
-    pinned=st.booleans(),
-    nv12=st.booleans(),
+@pytest.mark.parametrize(
+    ("boxes", "costs"),
+    [([[900, 300, 910, 320]], CARD), ([[0, 0, 1920, 1080]], SLOW_COPIES), ([[0, 0, 1920, 1080]], (0.0,) * 6)],
+    ids=["small", "copies-that-cost-much", "all-at-once"],
 )
-def test_the_choice_is_never_above_the_best(regions, costs, pinned, nv12):
-    layout = nv12_layout(1080, 1920) if nv12 else bgr_layout(1080, 1920)
-    table = np.array(regions, np.int64).reshape(-1, 4)
-    chosen = choose_transfer(table, layout, costs, pinned=pinned)
-    assert chosen.seconds <= 1.05 * min(way.seconds for way in transfers(table, layout, costs, pinned=pinned))
-    whole = layout.whole
-    for way in transfers(table, layout, costs, pinned=pinned):
-        assert way.size_bytes == sum(rect.rows * rect.row_bytes for rect in way.pieces)
-        assert layout.sizes([tuple(row) for row in regions if row[2] > row[0] and row[3] > row[1]]) == [
-            (rect.rows, rect.row_bytes) for rect in transfers(table, layout, costs)[2].rects
-        ]
-        for rect in way.pieces:
-            assert 0 <= rect.top < rect.bottom <= whole.bottom and 0 <= rect.left < rect.right <= whole.right
-
-
-@settings(max_examples=80, deadline=None)
-@given(regions=st.lists(region, min_size=1, max_size=8), nv12=st.booleans())
-def test_each_way_uploads_every_pixel_of_every_region(regions, nv12):
-    layout = nv12_layout(1080, 1920) if nv12 else bgr_layout(1080, 1920)
-    table = np.array(regions, np.int64)
-    for way in transfers(table, layout, CARD):
-        uploaded = np.zeros((layout.rows, layout.row_bytes), bool)
-        for rect in way.pieces:
-            uploaded[rect.top : rect.bottom, rect.left : rect.right] = True
-        for each in regions:
-            for rect in layout.rects(each):
-                assert uploaded[rect.top : rect.bottom, rect.left : rect.right].all()
+def test_what_gains_nothing_by_bands_goes_in_one(boxes, costs):
+    costs = tuple(1e12 if at in (1, 4) and not cost else cost for at, cost in enumerate(costs))
+    assert planned(affines_of(boxes), costs=costs)[3] == 1
 
 
 # ---- buffers ---------------------------------------------------------------------------------------------------

@@ -7,29 +7,31 @@
 #include "bindings_cuda.h"
 
 #include <cuda_runtime.h>
-#include <sys/prctl.h>
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
-#include <algorithm>
 #include <array>
-#include <chrono>
+#include <optional>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <utility>
 
+#include "../box_argument.h"
 #include "../checks.h"
 #include "../sdk_ops.h"
+#include "flight.h"
+#include "waiting.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 using sdk::crop_spec;
 using sdk::require;
+using sdk::cuda::check;
 
 namespace {
 
@@ -38,12 +40,6 @@ using Triple = std::array<float, 3>;
 
 template <class T> T* pointer(Address address) { return reinterpret_cast<T*>(static_cast<uintptr_t>(address)); }
 cudaStream_t stream_of(Address stream) { return pointer<CUstream_st>(stream); }
-
-void check(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    cudaGetLastError();  // an error that was reported is not to be found again by the next launch
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(error) + ": " + cudaGetErrorString(error));
-}
 
 void check_launch(const char* problem, const char* op) {
     if (!problem) return;
@@ -113,10 +109,14 @@ class Graph {
     Graph& operator=(Graph&&) = delete;
     ~Graph() { destroy(); }
 
-    void launch(Address stream) const {
+    cudaGraphExec_t executable() const {
         require(executable_, "this graph has been destroyed");
+        return executable_;
+    }
+    void launch(Address stream) const {
+        const cudaGraphExec_t graph = executable();
         nb::gil_scoped_release released;
-        check(cudaGraphLaunch(executable_, stream_of(stream)), "the graph could not be launched");
+        check(cudaGraphLaunch(graph, stream_of(stream)), "the graph could not be launched");
     }
     void destroy() {
         if (executable_) cudaGraphExecDestroy(std::exchange(executable_, nullptr));
@@ -181,62 +181,113 @@ class Mark {
 
 // ---- waiting ---------------------------------------------------------------------------------------------------
 
-using Clock = std::chrono::steady_clock;
-
-// A frame is polled for without sleeping, then with naps of a 64th of the time waited so far: never later than 2 % of it.
-constexpr std::chrono::microseconds SPIN(500);
-constexpr int NAPS_OF_THE_TIME_WAITED = 64;
-
-// Linux ends a sleep up to 50 us late, the timer slack of the thread, so that others' timers can share the wake-up.
-struct PunctualNaps {
-    const int slack_ns = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
-    PunctualNaps() { prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); }
-    ~PunctualNaps() { prctl(PR_SET_TIMERSLACK, slack_ns, 0, 0, 0); }
-};
-
-// Another library's capture in the global mode (torch's default) forbids the other threads to ask after streams, unless
-// they are in the relaxed mode.
-struct RelaxedCapture {
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode); }
-    ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode); }
-};
-
-// Whether the stream's work ends within `seconds`. CUDA's own synchronisation has no limit and would hang with the GPU.
 bool finished(Address stream, double seconds) {
     nb::gil_scoped_release released;
-    const RelaxedCapture relaxed;
-    const Clock::time_point begin = Clock::now();
-    const auto limit = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-    Clock::duration waited{};
-    const auto pending = [&] {
-        const cudaError_t state = cudaStreamQuery(stream_of(stream));
-        waited = Clock::now() - begin;
-        if (state == cudaErrorNotReady) cudaGetLastError();  // kept like an error, and not to be found by the next launch
-        else check(state, "the stream's work failed");
-        return state == cudaErrorNotReady;
-    };
-    bool busy = pending();
-    while (busy && waited < SPIN && waited < limit) busy = pending();
-    if (!busy) return true;
-    const PunctualNaps naps;
-    while (busy && waited < limit) {
-        std::this_thread::sleep_for(std::min(waited / NAPS_OF_THE_TIME_WAITED, limit - waited));
-        busy = pending();
-    }
-    return !busy;
+    return sdk::cuda::work_ends(stream_of(stream), seconds);
 }
 
-// The device's address of `size` bytes of page-locked host memory, whoever locked them; 0 for pageable memory.
 Address mapped(Address host, size_t size) {
-    cudaPointerAttributes first = {}, last = {};
-    const bool known = cudaPointerGetAttributes(&first, pointer<void>(host)) == cudaSuccess &&
-                       cudaPointerGetAttributes(&last, pointer<void>(host + (size ? size - 1 : 0))) == cudaSuccess;
-    cudaGetLastError();
-    if (!known || first.type != cudaMemoryTypeHost || last.type != cudaMemoryTypeHost || !first.devicePointer) return 0;
-    const uintptr_t begin = reinterpret_cast<uintptr_t>(first.devicePointer), end = reinterpret_cast<uintptr_t>(last.devicePointer);
-    return size <= 1 || end - begin == size - 1 ? begin : 0;
+    return reinterpret_cast<uintptr_t>(sdk::cuda::mapped_memory(pointer<const uint8_t>(host), size));
 }
+
+// ---- a call on its way -----------------------------------------------------------------------------------------
+
+using sdk::cuda::FlightStatus;
+using Numbers = nb::ndarray<nb::ro, nb::device::cpu>;
+using FrameNumbers = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Boxes = nb::ndarray<float, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using Joints = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using HostFrame = nb::ndarray<const uint8_t, nb::ro, nb::device::cpu>;
+
+sdk::Source device_source(nb::handle frame, bool nv12) {
+    const auto [data, chroma, stride, chroma_stride, height, width] = nb::cast<FrameValues>(frame);
+    sdk::check_frame_size(height, width);
+    const sdk::Frame value = {pointer<const uint8_t>(data), nv12 ? pointer<const uint8_t>(chroma) : nullptr, stride, chroma_stride, height, width};
+    return {value, false, nullptr, sdk::Way::in_place, {}, {}};
+}
+
+// H x W x 3 with contiguous pixels, or NV12's H * 3/2 rows.
+sdk::Source host_source(nb::handle frame, bool nv12) {
+    const HostFrame rows = nb::cast<HostFrame>(frame);
+    require(rows.ndim() == (nv12 ? 2 : 3), "a frame must be H x W x 3, or rows of NV12");
+    const int64_t height = nv12 ? rows.shape(0) * 2 / 3 : rows.shape(0), width = rows.shape(1), stride = rows.stride(0);
+    sdk::check_frame_size(height, width);
+    if (nv12) require(rows.stride(1) == 1 && rows.shape(0) % 3 == 0 && width % 2 == 0, "an NV12 frame must be whole rows of even sides");
+    else require(rows.shape(2) == 3 && rows.stride(1) == 3 && rows.stride(2) == 1, "a frame's rows must be contiguous pixels");
+    const uint8_t* chroma = nv12 ? rows.data() + height * stride : nullptr;
+    const sdk::Frame value = {rows.data(), chroma, stride, nv12 ? stride : 0, static_cast<int32_t>(height), static_cast<int32_t>(width)};
+    return {value, true, nullptr, sdk::Way::packed, {}, {}};
+}
+
+// One lane's calls. What it was made with must live as long as it does.
+class Flight {
+  public:
+    Flight(Address records, Address affines, Address joints, int32_t max_batch, int32_t person_floats, int32_t height, int32_t width,
+           double padding, bool nv12, bool shares_memory, Address stream)
+        : nv12_(nv12), person_floats_(person_floats), flight_({pointer<sdk::Frame>(records), pointer<float>(affines),
+          pointer<const float>(joints), max_batch, person_floats}, {height, width, padding}, nv12, shares_memory, stream_of(stream)) {
+        require(records && affines && records % 8 == 0 && affines % 4 == 0, "records and affines must be aligned addresses");
+    }
+
+    int run(nb::list frames, const Numbers& placed, std::optional<Boxes> checked, std::optional<FrameNumbers> frame_of, int32_t bucket,
+            bool flip, const Graph* graph, std::optional<Joints> joints, double seconds) {
+        sdk::cuda::FlightCall call = call_of(placed, checked);
+        call.bucket = bucket;
+        call.flip = flip;
+        call.seconds = seconds;
+        call.graph = graph ? graph->executable() : nullptr;
+        if (frame_of) {
+            require(frame_of->shape(0) == static_cast<size_t>(call.count), "frame_of must hold a number a crop");
+            call.frame_of = frame_of->data();
+        }
+        if (joints) {
+            require(joints->shape(0) == static_cast<size_t>(call.count) && joints->size() == joints->shape(0) * person_floats_,
+                    "joints must be N x K x columns");
+            call.joints = joints->data();
+        }
+        flight_.sources.resize(frames.size());
+        for (size_t i = 0; i < frames.size(); i++) {
+            const nb::handle frame = frames[i];
+            sdk::Source& source = flight_.sources[i];
+            source = nb::isinstance<nb::tuple>(frame) ? device_source(frame, nv12_) : host_source(frame, nv12_);
+        }
+        nb::gil_scoped_release released;
+        return static_cast<int>(flight_.run(call));
+    }
+
+    void set_room(Address staging, Address device, int64_t bytes) { flight_.room = {pointer<uint8_t>(staging), pointer<uint8_t>(device), bytes}; }
+    void set_costs(const std::array<double, 6>& c) { flight_.costs = sdk::TransferCosts{c[0], c[1], c[2], c[3], c[4], c[5]}; }
+    std::tuple<int, int64_t> bad_box() const { return {static_cast<int>(flight_.bad.fault), flight_.bad.row}; }
+    std::tuple<int64_t, bool> wanted() const { return {flight_.wanted_bytes, flight_.packs}; }
+    std::tuple<double, double, double, double> spent_ms() const { return std::tuple_cat(flight_.spent_ms); }
+
+    // The ways of the last call's frames, each once, as bits: 1 << Way, and the bit above for frames on the device.
+    int ways() const {
+        int bits = 0;
+        for (const sdk::Source& source : flight_.sources) bits |= source.on_host ? 1 << static_cast<int>(source.way) : 16;
+        return bits;
+    }
+
+  private:
+    sdk::cuda::FlightCall call_of(const Numbers& placed, const std::optional<Boxes>& checked) const {
+        sdk::cuda::FlightCall call = {};
+        call.count = static_cast<int32_t>(placed.shape(0));
+        if (placed.ndim() == 3) {
+            require(placed.dtype() == nb::dtype<float>() && placed.shape(1) == 2 && placed.shape(2) == 3 &&
+                    placed.stride(2) == 1 && placed.stride(1) == 3 && placed.stride(0) == 6, "affines must be N x 2 x 3 float32, contiguous");
+            call.affines = static_cast<const float*>(placed.data());
+            return call;
+        }
+        require(checked && checked->shape(0) == placed.shape(0), "checked boxes must be N x 4");
+        call.boxes = sdk::box_numbers(placed);
+        call.checked_boxes = checked->data();
+        return call;
+    }
+
+    bool nv12_;
+    int32_t person_floats_;
+    sdk::cuda::Flight flight_;
+};
 
 }  // namespace
 
@@ -267,4 +318,17 @@ void bind_cuda(nb::module_& parent) {
     m.def("mark", [](Address stream) { return Mark(stream); }, "stream"_a);
     m.def("finished", &finished, "stream"_a, "seconds"_a);
     m.def("mapped", &mapped, "host"_a, "size"_a);
+
+    nb::class_<Flight>(m, "Flight")
+        .def(nb::init<Address, Address, Address, int32_t, int32_t, int32_t, int32_t, double, bool, bool, Address>(), "records"_a,
+             "affines"_a, "joints"_a, "max_batch"_a, "person_floats"_a, "height"_a, "width"_a, "padding"_a, "nv12"_a,
+             "shares_memory"_a, "stream"_a)
+        .def("run", &Flight::run, "frames"_a, "placed"_a.noconvert(), "checked"_a.noconvert().none(), "frame_of"_a.noconvert().none(),
+             "bucket"_a, "flip"_a, "graph"_a.none(), "joints"_a.noconvert().none(), "seconds"_a)
+        .def("set_room", &Flight::set_room, "staging"_a, "device"_a, "bytes"_a)
+        .def("set_costs", &Flight::set_costs, "costs"_a)
+        .def("bad_box", &Flight::bad_box)
+        .def("wanted", &Flight::wanted)
+        .def("spent_ms", &Flight::spent_ms)
+        .def("ways", &Flight::ways);
 }

@@ -9,7 +9,7 @@ One estimator serves one video when it tracks. Without a tracker, several thread
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +95,21 @@ class PoseEstimator(BoxEstimator):
         """As of `BoxEstimator`; not for the estimator's own detector, which would wait for itself."""
         self._check_not_finding()
         return super().submit(frame, boxes, box_scores=box_scores)
+
+    def many(
+        self,
+        frames: Iterable[object],
+        boxes: Iterable[object] | None = None,
+        *,
+        box_scores: Iterable[object] | None = None,
+    ) -> list[Poses]:
+        """As `BoxEstimator.many`; a frame without boxes is given to the detector, if there is one."""
+        if self._tracker is not None:
+            raise InputError(
+                "many takes frames of several cameras or pictures, and a tracker follows one video; make an estimator "
+                "without a tracker for it, and a Tracker a camera"
+            )
+        return super().many(frames, boxes, box_scores=box_scores)
 
     def reset_tracks(self) -> None:
         """Forget the persons of the frames so far, as before another video. Nothing happens without a tracker."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sdk.box_units import SHARES
 from sdk.errors import ClosedError, InputError
-from sdk.geometry import check_boxes, crop_affines
+from sdk.geometry import box_array, check_boxes
 from sdk.in_flight import in_flight
 from sdk.manifest import Engine
 from sdk.poses import Poses
@@ -96,6 +96,44 @@ class BoxEstimator(Closing):
         """
         self._check_open()
         return self._call(frame, boxes, box_scores)
+
+    def many(
+        self,
+        frames: Iterable[object],
+        boxes: Iterable[object] | None = None,
+        *,
+        box_scores: Iterable[object] | None = None,
+    ) -> list[Poses]:
+        """The poses in each of `frames`, of the persons in its `boxes`: for several cameras, or many pictures.
+
+        Persons of all frames share batches. Frames may differ in size, and lie on the host or the device. Each is what
+        a call takes, and gives what a call gives; `timings_ms` are those of all together. `boxes` and `box_scores` hold
+        an entry a frame, None for one without.
+        """
+        self._check_open()
+        with in_flight:
+            return self._estimate_many(_entries(frames, boxes, box_scores))
+
+    def _estimate_many(self, given: list[tuple[object, object, object]]) -> list[Poses]:
+        start, timings = perf_counter(), Timings()
+        pixels, found = [], []
+        for index, (frame, frame_boxes, scores) in enumerate(given):
+            try:
+                pixels.append(self._checked(frame))
+                found.append(self._found(pixels[-1], frame_boxes, scores, timings))
+            except InputError as error:
+                raise InputError(f"frame {index}: {error}") from error
+        counts = [len(each) for each, _ in found]
+        frame_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        together = np.concatenate([each for each, _ in found]) if found else np.zeros((0, 4), np.float32)
+        persons, checked, spent = self._pipeline.estimate(pixels, together, frame_of, flip=self._flip_test)
+        timings.update(spent)
+        timings["total"] = 1e3 * (perf_counter() - start)
+        ends = np.cumsum([0, *counts]).tolist()
+        return [
+            self._poses(persons[first:end], checked[first:end], scores, dict(timings))
+            for first, end, (_, scores) in zip(ends, ends[1:], found, strict=False)
+        ]
 
     def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
         """The call in the background. The frame must not change until the future is done; boxes may.
@@ -192,18 +230,23 @@ class BoxEstimator(Closing):
         start = perf_counter()
         timings: Timings = {}
         if boxes is not None:
-            found, found_scores = check_found(boxes, box_scores)
-        elif box_scores is None:
-            found, found_scores = self._find(frame, timings)
+            given = box_array(boxes)  # the pipeline says which of them is no box
+            if len(given) and not given.item(2) > 1:  # shares of the frame, perhaps: judged here, as all are
+                given, _ = check_found(given, None)
+            scores = check_box_scores(box_scores, len(given))
         else:
-            raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
-        persons = self._run(frame, found, timings)
+            given, scores = self._found(frame, boxes, box_scores, timings)
+        persons, checked, spent = self._pipeline.estimate([frame], given, flip=self._flip_test)
+        timings.update(spent)
         timings["total"] = 1e3 * (perf_counter() - start)
+        return self._poses(persons, checked, scores, timings)
+
+    def _poses(self, persons: Float32Array, boxes: Float32Array, scores: Float32Array, timings: Timings) -> Poses:
         return Poses(
             keypoints=np.ascontiguousarray(persons[..., :2]),
             scores=np.ascontiguousarray(persons[..., 2]),
-            boxes=found,
-            box_scores=found_scores,
+            boxes=boxes,
+            box_scores=scores,
             skeleton=self.recipe.skeleton,
             timings_ms=timings,
             score_scale=self._scale,
@@ -223,23 +266,18 @@ class BoxEstimator(Closing):
         told = {name: np.ascontiguousarray(each) for name, each in found.items() if each is not None}
         return told if self._depth_unit is None else {**told, "depth_unit": self._depth_unit}
 
+    def _found(self, frame: Any, boxes: object, box_scores: object, timings: Timings) -> Found:
+        """The boxes of a frame, checked, and their scores: those given, or found where none are."""
+        if boxes is not None:
+            return check_found(boxes, box_scores)
+        if box_scores is not None:
+            raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
+        return self._find(frame, timings)
+
     def _find(self, frame: Any, timings: Timings) -> Found:
         """The boxes of a frame that came without: the whole of it."""
         height, width = size_hw_of(frame, self._pixel_format)
         return np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32)
-
-    def _run(self, frame: Any, boxes: Float32Array, timings: Timings) -> Float32Array:
-        """N x K x C of N boxes, in chunks of the engine's largest batch."""
-        source, limit = self.recipe.input, self._pipeline.max_batch
-        affines = crop_affines(boxes, source.size_hw, source.box_padding)
-        chunks = []
-        for first in range(0, len(boxes), limit):
-            persons, spent = self._pipeline.run(frame, affines[first : first + limit], flip=self._flip_test)
-            _add_timings(timings, spent)
-            chunks.append(persons)
-        if len(chunks) == 1:
-            return chunks[0]
-        return np.concatenate(chunks) if chunks else np.zeros((0, self.recipe.joints, self._columns.count), np.float32)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -266,6 +304,20 @@ def _frame_and_boxes(item: object) -> tuple[object, object, object]:
     return frame, boxes, scores
 
 
+def _entries(
+    frames: Iterable[object], boxes: Iterable[object] | None, box_scores: Iterable[object] | None
+) -> list[tuple[object, object, object]]:
+    """(frame, boxes, scores) of each frame; None for what is not given."""
+    listed = list(frames)
+    columns = []
+    for name, values in (("boxes", boxes), ("box_scores", box_scores)):
+        column = [None] * len(listed) if values is None else list(values)
+        if len(column) != len(listed):
+            raise InputError(f"{name} must hold an entry for each of the {len(listed)} frames (got {len(column)})")
+        columns.append(column)
+    return list(zip(listed, *columns, strict=True))
+
+
 def _on_device(frame: object) -> bool:
     return not isinstance(frame, np.ndarray) and is_device_array(frame)
 
@@ -277,12 +329,14 @@ def check_found(boxes: object, scores: object) -> Found:
         raise InputError(
             f"boxes must be in pixels of the frame (got {checked[0].tolist()}, and none beyond 1); {SHARES}"
         )
-    return checked, _check_box_scores(scores, len(checked))
+    return checked, check_box_scores(scores, len(checked))
 
 
-def _check_box_scores(scores: object, count: int) -> Float32Array:
+def check_box_scores(scores: object, count: int) -> Float32Array:
     if scores is None:
-        return np.ones(count, np.float32)
+        ones = np.empty(count, np.float32)
+        ones.fill(1)  # a third of np.ones
+        return ones
     try:
         checked = np.asarray(scores, np.float32).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that requires grad
@@ -290,9 +344,3 @@ def _check_box_scores(scores: object, count: int) -> Float32Array:
     if len(checked) != count or not np.isfinite(checked).all():
         raise InputError(f"box_scores must be {count} finite numbers, one a box (got {checked.tolist()[:8]})")
     return checked
-
-
-def _add_timings(total: Timings, spent: Timings) -> None:
-    for stage, value in spent.items():
-        before = total.get(stage, 0.0)
-        total[stage] = value if isinstance(value, str) or isinstance(before, str) else before + value

@@ -1,4 +1,4 @@
-"""From a checked frame and affines to joints: crop, network, decode, for one chunk of persons. It knows no boxes.
+"""From checked frames and boxes, or affines, to joints: crop, network, decode, in batches of persons of any frames.
 
 with CpuPipeline(session) as pipeline:                        # sdk.runtime.opening chooses the device
     persons, timings_ms = pipeline.run(frame, affines)        # N x K x 3: x, y in frame pixels, score
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sdk.cores import allowed_cores
 from sdk.errors import InputError
+from sdk.geometry import check_boxes, crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
@@ -23,11 +24,12 @@ from sdk.runtime.frames import crop_options
 from sdk.runtime.lending import Turns
 from sdk.runtime.session import Session
 
-__all__ = ["CpuPipeline", "Pipeline", "Refine", "Timings"]
+__all__ = ["CpuPipeline", "Estimated", "Pipeline", "Refine", "Timings", "in_chunks"]
 
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
 Refine = Literal["none", "parabola", "dark", "expectation"]
+Estimated = tuple[Float32Array, Float32Array, Timings]  # persons N x K x C, boxes N x 4, milliseconds by stage
 
 
 class Pipeline(Closing, Protocol):
@@ -49,12 +51,24 @@ class Pipeline(Closing, Protocol):
 
     def run(
         self,
-        frame: NDArray[np.uint8],  # as check_frame gives it
+        frame: Any,  # as check_frame gives it; or a list of such
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels, N <= max_batch
         *,
         flip: bool = False,
+        frame_of: NDArray[np.int32] | None = None,  # N: which frame of the list each crop is of
     ) -> tuple[Float32Array, Timings]:
         """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
+        ...
+
+    def estimate(
+        self,
+        frames: list[Any],
+        boxes: NDArray[Any],  # N x 4 of any numbers, not yet judged
+        frame_of: NDArray[np.int32] | None = None,  # N, ascending; None: all in the first frame
+        *,
+        flip: bool = False,
+    ) -> Estimated:
+        """The persons in these boxes, in as few batches as hold them. InputError names the first that is no box."""
         ...
 
     def arrived(self, frame: Any) -> Any:
@@ -64,6 +78,42 @@ class Pipeline(Closing, Protocol):
     def warm(self, *, flip: bool = False) -> None:
         """Do now what would make the first calls slower than later ones."""
         ...
+
+
+def in_chunks(
+    pipeline: Pipeline,
+    frames: list[Any],
+    boxes: Float32Array,  # N x 4, checked
+    frame_of: NDArray[np.int32] | None,
+    *,
+    flip: bool,
+) -> Estimated:
+    """The persons in these boxes, in chunks of the pipeline's largest batch, each with the frames it needs."""
+    recipe, limit, timings = pipeline.engine.manifest.recipe, pipeline.max_batch, Timings()
+    affines = crop_affines(boxes, recipe.input.size_hw, recipe.input.box_padding)
+    chunks = []
+    for first in range(0, len(boxes), limit):
+        rows = slice(first, first + limit)
+        if frame_of is None:
+            persons, spent = pipeline.run(frames[0], affines[rows], flip=flip)
+        else:
+            owners = frame_of[rows]
+            used = frames[owners[0] : owners[-1] + 1]
+            persons, spent = pipeline.run(used, affines[rows], flip=flip, frame_of=owners - owners[0])
+        _add_timings(timings, spent)
+        chunks.append(persons)
+    if len(chunks) == 1:
+        return chunks[0], boxes, timings
+    together = (
+        np.concatenate(chunks) if chunks else np.zeros((0, recipe.joints, pipeline.decoding.columns.count), np.float32)
+    )
+    return together, boxes, timings
+
+
+def _add_timings(total: Timings, spent: Timings) -> None:
+    for stage, value in spent.items():
+        before = total.get(stage, 0.0)
+        total[stage] = value if isinstance(value, str) or isinstance(before, str) else before + value
 
 
 class CpuPipeline(Closing):
@@ -108,15 +158,16 @@ class CpuPipeline(Closing):
 
     def run(
         self,
-        frame: NDArray[np.uint8],  # as check_frame gives it
+        frame: Any,  # as check_frame gives it; or a list of such
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
         *,
         flip: bool = False,
+        frame_of: NDArray[np.int32] | None = None,  # N: which frame of the list each crop is of
     ) -> tuple[Float32Array, Timings]:
         """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         with self._turns:
             start = perf_counter()
-            crops = self.crop(frame, affines)
+            crops = self.crop(frame, affines, frame_of)
             cropped = perf_counter()
             outputs = self.session.run(crops)
             mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
@@ -126,10 +177,22 @@ class CpuPipeline(Closing):
         timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
         return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
 
+    def estimate(
+        self,
+        frames: list[Any],
+        boxes: NDArray[Any],  # N x 4 of any numbers, not yet judged
+        frame_of: NDArray[np.int32] | None = None,  # N, ascending; None: all in the first frame
+        *,
+        flip: bool = False,
+    ) -> Estimated:
+        """The persons in these boxes, in as few batches as hold them."""
+        return in_chunks(self, frames, check_boxes(boxes), frame_of, flip=flip)
+
     def crop(
         self,
-        frame: NDArray[np.uint8],  # as check_frame gives it
+        frame: Any,  # as check_frame gives it; or a list of such
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
+        frame_of: NDArray[np.int32] | None = None,
     ) -> Float32Array:  # N x 3 x h x w
         """What the network takes; verification puts the crops of many frames into one batch."""
         source = self.recipe.input
@@ -140,6 +203,7 @@ class CpuPipeline(Closing):
             mean=source.mean,
             std=source.std,
             channel_order=source.colour,
+            frame_of=frame_of,
             **crop_options(self.pixel_format),
         )
         return crops

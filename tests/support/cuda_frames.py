@@ -9,6 +9,7 @@ import numpy as np
 from sdk.geometry import crop_affines
 
 FRAME_HW = (90, 120)
+OFF_FRAME = np.float32([[0, 0, -64], [0, 0, -64]])  # what fills up a bucket: a crop that reads nothing
 
 
 def random_frame(seed=0, hw=FRAME_HW):

@@ -83,7 +83,7 @@ def loaded(library):
     return cuda
 
 
-CODE, POINTER = ctypes.c_int, ctypes.c_void_p
+CODE, POINTER, SIZE = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
 RUN = ctypes.CFUNCTYPE(None, POINTER)
 
 
@@ -101,6 +101,7 @@ class Hooks(ctypes.Structure):
         ("destroy", ctypes.CFUNCTYPE(None, POINTER)),
         ("wait", ctypes.CFUNCTYPE(CODE, POINTER, POINTER)),
         ("mapped", ctypes.CFUNCTYPE(POINTER, POINTER)),
+        ("copy", ctypes.CFUNCTYPE(CODE, POINTER, POINTER, POINTER, SIZE, SIZE, SIZE, SIZE)),
     )
 
 

@@ -382,6 +382,18 @@ def hooks_of(device):
         device.waits.append((stream, producer))
         return 0
 
+    def copy(stream, to, source, row_bytes, rows, to_pitch, pitch):
+        if not device.is_pinned(source, (rows - 1) * pitch + row_bytes):
+            device.faults.append("an asynchronous copy needs pinned host memory")
+        given = as_strided(device.bytes_at(source, (rows - 1) * pitch + row_bytes), (rows, row_bytes), (pitch, 1))
+
+        def work():
+            target = device.bytes_at(to, (rows - 1) * to_pitch + row_bytes)
+            as_strided(target, (rows, row_bytes), (to_pitch, 1))[...] = given
+            device.uploaded_bytes += rows * row_bytes
+
+        return code(lambda: device.stream(stream).put(work))
+
     def capturing(stream):
         return bool(stream) and device.stream(stream).capture is not None
 
@@ -396,6 +408,7 @@ def hooks_of(device):
         "destroy": lambda graph: device.graphs.pop(graph).destroy(),
         "wait": wait,
         "mapped": lambda host: host if device.is_pinned(host, 1) else None,
+        "copy": copy,
     }
     return Hooks(**{name: dict(Hooks._fields_)[name](function) for name, function in functions.items()})
 

@@ -162,6 +162,9 @@ const void *sim_mapped(const char *host) {
     pthread_mutex_unlock(&lock);
     return found;
 }
+int sim_copy(Stream *s, void *to, const void *from, size_t row_bytes, size_t rows, size_t to_pitch, size_t pitch) {
+    return put(s, (Work){1, to, from, row_bytes, to_pitch, pitch, rows, 0, 0});
+}
 /* A launch keeps its stream busy for so long; with `idle_` it does nothing else. */
 void sim_busy(double seconds, int idle_) { busy_seconds = seconds; idle = idle_; }
 /* Memory at this address was allocated in another context. */

@@ -1,4 +1,4 @@
-"""What moving bytes costs on a device, measured once a process: the figures behind the choice of a transfer.
+"""What moving bytes costs on a device with memory of its own, measured once a process: the figures behind a transfer.
 
 with device.entered("measure transfers"):
     costs = transfer_costs(device)
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -18,15 +19,27 @@ from numpy.typing import NDArray
 
 from sdk.runtime.cuda.context import DeviceContext
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray, borrowed
-from sdk.runtime.cuda.planner import TransferCosts
 
-__all__ = ["costs_from_seconds", "rows_copy", "transfer_costs"]
+__all__ = ["TransferCosts", "costs_from_seconds", "transfer_costs"]
 
 log = logging.getLogger(__name__)
 
 ROWS, ROW_BYTES, PITCH = 1536, 2048, 4096  # half the width of a frame as large as 1080p: beyond the caches of one core
 COPIES = 8  # in a row: what one more costs is asked, not how long a single one takes to answer
 REPEATS = 5
+
+
+@dataclass(frozen=True)
+class TransferCosts:
+    """What moving bytes costs on one device, as `sdk::TransferCosts` in cpp_ext/host/packing.h has it."""
+
+    copy_s: float  # of one asynchronous copy among several, whatever its size
+    bytes_per_s: float  # host to device
+    row_s: float  # of each row of a copy that is not whole rows
+    host_copy_s: float  # of one piece copied by the host and handed to the device
+    host_bytes_per_s: float
+    host_row_s: float
+
 
 _measuring = threading.Lock()
 _known: dict[int, TransferCosts] = {}
@@ -56,7 +69,7 @@ def costs_from_seconds(small: float, whole: float, rows: float) -> tuple[float, 
     return small, bytes_per_s, row
 
 
-def rows_copy(
+def _rows_copy(
     driver: Any, source: NDArray[np.uint8], source_pitch: int, target: int, target_pitch: int, rows: int, row_bytes: int
 ) -> Any:
     """A PyCUDA copy of `rows` rows from pinned memory to the device; call it with a stream."""
@@ -71,8 +84,6 @@ def rows_copy(
 def _measured(device: DeviceContext) -> TransferCosts:
     with borrowed(device, PinnedArray(device, (ROWS, PITCH), np.uint8, "measure transfers")) as host:
         copy_s, bytes_per_s, row_s = _host_costs(host.array)
-        if device.integrated:  # the device reads the host's memory: nothing is uploaded
-            return TransferCosts(0.0, float("inf"), 0.0, copy_s, bytes_per_s, row_s)
         with borrowed(device, DeviceMemory(device, ROWS * PITCH, "measure transfers")) as memory:
             bus_costs, issue_s = _bus_costs(device, host.array, memory.pointer)
     return TransferCosts(*bus_costs, copy_s + issue_s, bytes_per_s, row_s)
@@ -95,7 +106,7 @@ def _bus_costs(
 ) -> tuple[tuple[float, float, float], float]:
     """(seconds a copy, bytes a second, seconds a row) of uploads, and the host's seconds to ask for one."""
     driver, stream = device.driver, device.driver.Stream(1)
-    in_rows = rows_copy(driver, pixels[:, :ROW_BYTES], PITCH, target, PITCH, ROWS, ROW_BYTES)
+    in_rows = _rows_copy(driver, pixels[:, :ROW_BYTES], PITCH, target, PITCH, ROWS, ROW_BYTES)
     small, issue_s = _copy_seconds(device, stream, lambda: driver.memcpy_htod_async(target, pixels[0, :1024], stream))
     whole, _ = _copy_seconds(device, stream, lambda: driver.memcpy_htod_async(target, pixels, stream))
     rows, _ = _copy_seconds(device, stream, lambda: in_rows(stream))

@@ -24,7 +24,7 @@ UINT8 = np.dtype(np.uint8)
 LEGACY_STREAM = 1  # in __cuda_array_interface__ version 3
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DeviceFrame:
     """Where a frame lies in device memory. `owner` keeps the memory alive.
 

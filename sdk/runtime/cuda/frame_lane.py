@@ -1,45 +1,42 @@
-"""A lane from a frame to joints: upload, crop, plan, decode, download; the last four as one CUDA graph a batch bucket.
+"""A lane from frames to joints: upload, crop, plan, decode, download; the last four as one CUDA graph a batch bucket.
 
-A frame's address, size and affines travel in a small parameter block, the graph's first copy, so one graph serves every
-frame. Host frames are uploaded before it, in place, by the transfer the planner chose.
+A frame record and an affine a crop travel in a small parameter block, the graph's first copy, so one graph serves every
+frame, and persons of several. A call is one native call (`cpp_ext/cuda/flight.h`): boxes, parameters, the packing and
+sending of host frames, launch, waiting and the joints; what it needs and lacks, it says, and it is made again.
 
     lane = frame_lane(device, loaded, program)
     with device.entered("run a frame"):
-        persons, timings = lane.run(frame, affines, flip=False)      # N x K x C
+        landed = lane.run([frame], boxes, flip=False)      # landed.joints: N x K x C
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from math import prod
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk import trt
 from sdk.errors import DeviceError
+from sdk.geometry import bad_box
 from sdk.recipe import Recipe
+from sdk.runtime.cuda.bandwidth import transfer_costs
 from sdk.runtime.cuda.context import DeviceContext, never_freed
-from sdk.runtime.cuda.kernels import FRAME_BYTES, CropWork, DecodeWork, Graph, Kernels
-from sdk.runtime.cuda.lanes import Lane, prepared
+from sdk.runtime.cuda.device_frames import is_device_array
+from sdk.runtime.cuda.kernels import FRAME_BYTES, CropWork, DecodeWork, Flight, FlightStatus, Graph, Kernels
+from sdk.runtime.cuda.lanes import LOOK_S, Lane, prepared
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import PinnedArray
-from sdk.runtime.cuda.planner import (
-    ALIGNMENT,
-    BufferLayout,
-    bucket_of,
-    buffer_layout,
-    mirrored_affines,
-    off_frame_affines,
-)
-from sdk.runtime.cuda.upload import FrameUpload
+from sdk.runtime.cuda.planner import ALIGNMENT, BufferLayout, bucket_of, buffer_layout
+from sdk.runtime.cuda.upload import FrameRoom, device_record, taken_over
 
-__all__ = ["FrameLane", "NetworkMode", "Program", "Timings", "frame_lane", "lane_layout"]
+__all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane", "lane_layout"]
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +45,15 @@ Timings = dict[str, float | str]
 NetworkMode = Literal["graph", "plain", "own graph"]
 RUNS_AHEAD = 2
 AFFINE_BYTES = 24
+DONE, PENDING = int(FlightStatus.DONE), int(FlightStatus.PENDING)
+WAYS = (
+    "packed",
+    "rows",
+    "whole",
+    "none: shared memory",
+    "none: on the device",
+)  # bits of Flight.ways()
+TRANSFERS = tuple(", ".join(name for bit, name in enumerate(WAYS) if bits >> bit & 1) for bits in range(1 << len(WAYS)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,15 @@ class Program:
         crop = replace(self.crop, half=half[self.recipe.input.name])
         decode = None if self.decode is None else replace(self.decode, half=half[self.recipe.output.x_name])
         return replace(self, crop=crop, decode=decode)
+
+
+class Landed(NamedTuple):
+    """What a call brought back."""
+
+    results: tuple[NDArray[Any], ...]  # joints N x K x C; or heatmaps, and mirrored ones
+    boxes: Float32Array | None  # N x 4, where boxes were given
+    affines: Float32Array | None  # N x 2 x 3, for heatmaps, which the host decodes
+    timings: Timings
 
 
 def affines_at(batch: int) -> int:
@@ -113,11 +128,9 @@ class FrameLane(Lane):
         self.program = program
         self._graphs: dict[tuple[int, bool], Graph] = {}
         self._warmed: set[tuple[int, bool]] = set()
-        self._filler = off_frame_affines(program.max_batch)
-        self._upload = FrameUpload(
-            self.device, self.kernels, self.stream, program.recipe.input.size_hw, nv12=program.crop.nv12
-        )
-        self.resources.append(self._upload)
+        self._transfer = ""  # of the latest call; a new one is logged
+        self._room = FrameRoom(self.device)
+        self.resources.append(self._room)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
         batch = program.max_batch
         self._records = self._params.array[: batch * FRAME_BYTES].reshape(batch, FRAME_BYTES)
@@ -126,48 +139,52 @@ class FrameLane(Lane):
         partner = self.pinned(program.partner.shape, "int32", "hold the joints' partners")
         partner.array[:] = program.partner
         self.device.driver.memcpy_htod_async(self.address("partner"), partner.array, self.stream)
+        self._look_s = min(LOOK_S, self.time_out_s)
+        self._flight = self._new_flight()
 
     def run(
         self,
-        frame: Any,  # H x W x 3 uint8 or NV12 rows, on the host or the device
-        affines: Float32Array,  # N x 2 x 3, crop -> frame pixels, 1 <= N <= max_batch
+        frames: Sequence[Any],  # H x W x 3 uint8 or NV12 rows, on the host or the device
+        placed: NDArray[Any],  # N x 4 boxes of any numbers, or N x 2 x 3 affines; 1 <= N <= max_batch
         *,
         flip: bool,
-    ) -> tuple[tuple[NDArray[Any], ...], Timings]:
-        """The downloaded arrays (joints N x K x C; or heatmaps, and mirrored ones), and milliseconds by stage."""
-        start = perf_counter()
-        bucket = bucket_of(len(affines), self.program.buckets)
-        brought = self._upload.bring(frame, affines)
-        self._set_params(brought.record, affines, bucket, flip=flip)
-        self._warm(bucket, flip)
-        uploaded = perf_counter()
+        frame_of: NDArray[np.int32] | None = None,  # N: which frame each is in; None: all in the first
+    ) -> Landed:
+        """Everything from boxes to joints. InputError for the first box that is none."""
+        count, program = len(placed), self.program
+        bucket = bucket_of(count, program.buckets)
+        given, owners = self._given(frames)
+        boxes = np.empty((count, 4), np.float32) if placed.ndim == 2 else None
+        joints = (
+            None if program.decode is None else np.empty((count, program.recipe.joints, program.columns), np.float32)
+        )
+        if (bucket, flip) not in self._warmed:
+            self._fly(given, placed, boxes, frame_of, bucket, flip, None, None)
+            self._warm(bucket, flip)
         graph = self._graphs.get((bucket, flip))
-        if graph is None:
-            self._enqueue(bucket, flip)
+        if self._fly(given, placed, boxes, frame_of, bucket, flip, graph, joints) == DONE:
+            upload, launch, device, download = self._flight.spent_ms()
+            timings: Timings = {"upload": upload, "launch": launch, "device": device, "download": download}
         else:
-            self._launch(graph)
-        launched = perf_counter()
-        self.settle()
-        done = perf_counter()
-        results = tuple(result.array[: len(affines)].copy() for result in self._downloaded(flip))
-        timings: Timings = {
-            "upload": 1e3 * (uploaded - start),
-            "launch": 1e3 * (launched - uploaded),
-            "device": 1e3 * (done - launched),
-            "download": 1e3 * (perf_counter() - done),
-            "transfer": brought.transfer,
-        }
-        return results, timings
+            timings = self._landed_late(bucket, flip, enqueue=graph is None)
+            if joints is not None:
+                joints[...] = self._results[0].array[:count]
+        timings["transfer"] = self._told_transfer()
+        del owners  # what the frames' owners handed over was read
+        if joints is not None:
+            return Landed((joints,), boxes, None, timings)
+        heatmaps = tuple(result.array[:count].copy() for result in self._downloaded(flip))
+        return Landed(heatmaps, boxes, self._affines[0, :count].copy(), timings)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Milliseconds of each stage on the device, run apart and timed by events; a graph costs less as a whole."""
         marks = [self.device.driver.Event() for _ in range(5)]
         bucket = bucket_of(len(affines), self.program.buckets)
-        self.run(frame, affines, flip=flip)
+        self.run([frame], affines, flip=flip)
+        given, owners = self._given([frame])
         self._run_ahead(partial(self._enqueue, bucket, flip))
         marks[0].record(self.stream)
-        brought = self._upload.bring(frame, affines)
-        self._set_params(brought.record, affines, bucket, flip=flip)
+        self._fly(given, affines, None, None, bucket, flip, None, None)
         marks[1].record(self.stream)
         self._send_params()
         self._crop(bucket, mirrored=False)
@@ -177,6 +194,7 @@ class FrameLane(Lane):
         self._finish(bucket, flip=False)
         marks[4].record(self.stream)
         self.settle()
+        del owners
         names = ("upload", "crop", "network", "decode")
         return {name: float(marks[i + 1].time_since(marks[i])) for i, name in enumerate(names)}
 
@@ -214,17 +232,81 @@ class FrameLane(Lane):
         never_freed(self._graphs)
         super().abandon()
 
-    # ---- parameters and results -------------------------------------------------------------------------------
+    # ---- a call -----------------------------------------------------------------------------------------------
 
-    def _set_params(self, record: bytes, affines: Float32Array, bucket: int, *, flip: bool) -> None:
-        """Write the parameter block. Rows that fill up the bucket look outside the frame and read nothing."""
-        count = len(affines)
-        self._records[:bucket] = np.frombuffer(record, np.uint8)
-        self._affines[0, :count] = affines
-        if flip:
-            self._affines[1, :count] = mirrored_affines(affines, self.program.crop.width)
-        if count < bucket:
-            self._affines[:, count:bucket] = self._filler[: bucket - count]
+    def _new_flight(self) -> Flight:
+        source, batch = self.program.recipe.input, self.program.max_batch
+        joints = None if self.program.decode is None else self._results[0].array
+        person = 0 if joints is None else joints[0].size
+        return self.kernels.flight(
+            self._records.ctypes.data, self._affines.ctypes.data, 0 if joints is None else joints.ctypes.data,
+            (batch, person, source.height, source.width), source.box_padding, self.program.crop.nv12,
+            self.device.integrated, self.stream_handle,
+        )  # fmt: skip
+
+    def _given(self, frames: Sequence[Any]) -> tuple[list[Any], list[object]]:
+        """Frames as the extension takes them, and what must live until they were read."""
+        given: list[Any] = []
+        owners: list[object] = []
+        for frame in frames:
+            if type(frame) is np.ndarray or not is_device_array(frame):
+                given.append(frame)
+                continue
+            nv12 = self.program.crop.nv12
+            found = taken_over(self.device, self.kernels, frame, self.stream_handle, nv12=nv12)
+            if found.ready is not None:
+                found.ready.hold_up(self.stream_handle)
+            given.append(device_record(found, nv12=nv12))
+            owners.append(found)
+        return given, owners
+
+    def _fly(
+        self,
+        frames: list[Any],
+        placed: NDArray[Any],
+        boxes: Float32Array | None,
+        frame_of: NDArray[np.int32] | None,
+        bucket: int,
+        flip: bool,
+        graph: Graph | None,
+        joints: Float32Array | None,
+    ) -> int:
+        """One call's way as far as it goes; without a graph, until frames and parameters are on theirs."""
+        while True:
+            try:
+                status = self._flight.run(frames, placed, boxes, frame_of, bucket, flip, graph, joints, self._look_s)
+            except RuntimeError as error:  # how the extension tells what CUDA answered
+                raise DeviceError(str(error)) from error
+            if status <= PENDING:
+                return status
+            if status == FlightStatus.NEEDS_COSTS:
+                self._flight.set_costs(astuple(transfer_costs(self.device)))
+            elif status == FlightStatus.NEEDS_ROOM:
+                on_host = [frame.nbytes for frame in frames if isinstance(frame, np.ndarray)]
+                self._room.grow(self._flight, max(on_host))
+            else:
+                assert boxes is not None, "affines are not judged"
+                raise bad_box(boxes, *self._flight.bad_box())
+
+    def _landed_late(self, bucket: int, flip: bool, *, enqueue: bool) -> Timings:
+        """The rest of a call that was not waited for to its end, or, with `enqueue`, that has no graph."""
+        upload, launch, _, _ = self._flight.spent_ms()
+        start = perf_counter()
+        if enqueue:
+            self._enqueue(bucket, flip)
+        launched = perf_counter()
+        self.settle()
+        device_ms = 1e3 * (perf_counter() - launched)
+        return {"upload": upload, "launch": launch + 1e3 * (launched - start), "device": device_ms, "download": 0.0}
+
+    def _told_transfer(self) -> str:
+        transfer = TRANSFERS[self._flight.ways()]
+        if transfer != self._transfer:
+            self._transfer = transfer
+            log.debug("frames go to cuda:%d as '%s'", self.device.index, transfer)
+        return transfer
+
+    # ---- parameters and results -------------------------------------------------------------------------------
 
     def _params_address(self) -> int:
         return self._params.device_pointer if self.device.integrated else self.address("params")

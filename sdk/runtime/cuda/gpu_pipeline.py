@@ -1,4 +1,4 @@
-"""The pipeline on a GPU: frame and affines in, joints out; one CUDA graph launch a call.
+"""The pipeline on a GPU: frames and boxes in, joints out; one CUDA graph launch a batch.
 
 Several threads may call `run` at once: each takes a lane (`sdk.runtime.cuda.lanes`), so that one frame uploads while
 another computes. Opening loads the plan and allocates the first lane; a batch bucket's graph is made at its first use.
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
+from sdk.geometry import check_boxes
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
@@ -24,15 +25,16 @@ from sdk.runtime.closing import Closing
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.device_frames import DeviceFrame
-from sdk.runtime.cuda.frame_lane import NetworkMode, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import Landed, NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
-from sdk.runtime.cuda.planner import buckets, off_frame_affines
+from sdk.runtime.cuda.planner import buckets
 from sdk.runtime.cuda.upload import taken_over
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
 from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.frames import crop_options
+from sdk.runtime.pipeline import Estimated, in_chunks
 
 __all__ = ["GpuPipeline", "program_of"]
 
@@ -101,19 +103,33 @@ class GpuPipeline(Closing):
 
     def run(
         self,
-        frame: Any,  # H x W x 3 uint8 or NV12: numpy, pinned numpy, or a device array
+        frame: Any,  # H x W x 3 uint8 or NV12: numpy, pinned numpy, or a device array; or a list of such
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels, N <= max_batch
         *,
         flip: bool = False,
+        frame_of: NDArray[np.int32] | None = None,  # N: which frame of the list each crop is of
     ) -> tuple[Float32Array, Timings]:
         """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         if len(affines) == 0:
             return np.zeros((0, self.recipe.joints, self.decoding.columns.count), np.float32), {}
-        with self._device.entered("run a frame"), self._pool.lent() as lane:
-            results, timings = lane.run(frame, affines, flip=flip)
-        if self._program.decode is None:
-            return self._decoded(results, affines), timings
-        return results[0], timings
+        frames = frame if isinstance(frame, list) else [frame]
+        persons, landed = self._flown(frames, affines, frame_of, flip=flip)
+        return persons, landed.timings
+
+    def estimate(
+        self,
+        frames: list[Any],
+        boxes: NDArray[Any],  # N x 4 of any numbers, not yet judged
+        frame_of: NDArray[np.int32] | None = None,  # N, ascending; None: all in the first frame
+        *,
+        flip: bool = False,
+    ) -> Estimated:
+        """The persons in these boxes, in as few batches as hold them."""
+        if 0 < len(boxes) <= self.max_batch:
+            persons, landed = self._flown(frames, boxes, frame_of, flip=flip)
+            assert landed.boxes is not None, "boxes give checked boxes"
+            return persons, landed.boxes, landed.timings
+        return in_chunks(self, frames, check_boxes(boxes), frame_of, flip=flip)
 
     def arrived(self, frame: Any) -> DeviceFrame:
         """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
@@ -129,10 +145,11 @@ class GpuPipeline(Closing):
     def warm(self, *, flip: bool = False) -> None:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
         black = np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
+        as_it_is = np.eye(2, 3, dtype=np.float32)  # crops that read the frame, so that there is room for frames too
         with self._device.entered("warm up"):
             for lane in self._pool.all():
                 for bucket in self._program.buckets:
-                    lane.run(black, off_frame_affines(bucket), flip=flip)
+                    lane.run([black], np.tile(as_it_is, (bucket, 1, 1)), flip=flip)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Device milliseconds of upload, crop, network and decode (with the download), each run apart."""
@@ -147,6 +164,17 @@ class GpuPipeline(Closing):
     def close(self) -> None:
         """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""
         self._closer()
+
+    def _flown(
+        self, frames: list[Any], placed: NDArray[Any], frame_of: NDArray[np.int32] | None, *, flip: bool
+    ) -> tuple[Float32Array, Landed]:
+        """N x K x C of one batch, and what else came back."""
+        with self._device.entered("run a frame"), self._pool.lent() as lane:
+            landed = lane.run(frames, placed, flip=flip, frame_of=frame_of)
+            lane.idle = True
+        if landed.affines is not None:
+            return self._decoded(landed.results, landed.affines), landed
+        return landed.results[0], landed
 
     def _decoded(self, results: tuple[NDArray[Any], ...], affines: Float32Array) -> Float32Array:
         heatmaps = results[0].astype(np.float32)

@@ -11,11 +11,26 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sdk.errors import DeviceError
 
-__all__ = ["FRAME_BYTES", "CropWork", "DecodeWork", "Graph", "Kernels", "Mark", "NativeKernels", "frame_record"]
+__all__ = [
+    "FRAME_BYTES",
+    "CropWork",
+    "DecodeWork",
+    "Flight",
+    "FlightStatus",
+    "Graph",
+    "Kernels",
+    "Mark",
+    "NativeKernels",
+    "frame_record",
+]
 
 FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
 _FRAME = struct.Struct("<QQqqii")
@@ -80,6 +95,56 @@ class Mark(Protocol):
         ...
 
 
+class FlightStatus(IntEnum):
+    """How far a call came: `sdk::cuda::FlightStatus` in cpp_ext/cuda/flight.h."""
+
+    DONE = 0
+    BROUGHT = 1  # without a graph: frames and parameters are on their way, the work is not
+    PENDING = 2
+    NEEDS_ROOM = 3
+    NEEDS_COSTS = 4
+    BAD_BOX = 5
+
+
+class Flight(Protocol):
+    """One lane's calls, from boxes and frames to joints in one native call each, without the GIL."""
+
+    def run(
+        self,
+        frames: list[Any],
+        placed: NDArray[Any],
+        checked: NDArray[np.float32] | None,
+        frame_of: NDArray[np.int32] | None,
+        bucket: int,
+        flip: bool,
+        graph: Graph | None,
+        joints: NDArray[np.float32] | None,
+        seconds: float,
+    ) -> int:
+        """A `FlightStatus`. Frames are arrays of the host, or records of the device."""
+        ...
+
+    def set_room(self, staging: int, device: int, size_bytes: int) -> None: ...
+
+    def set_costs(self, costs: tuple[float, float, float, float, float, float]) -> None: ...
+
+    def bad_box(self) -> tuple[int, int]:
+        """Fault and row of the box that ended the last call."""
+        ...
+
+    def wanted(self) -> tuple[int, bool]:
+        """Bytes that the last call needs, and whether the host packs some of them."""
+        ...
+
+    def spent_ms(self) -> tuple[float, float, float, float]:
+        """Bringing, launching, waiting, collecting."""
+        ...
+
+    def ways(self) -> int:
+        """How the last call's frames were moved, as bits."""
+        ...
+
+
 class Kernels(Protocol):
     """The device's side of a frame besides the plan."""
 
@@ -99,6 +164,13 @@ class Kernels(Protocol):
         stream: int,
     ) -> None:
         """Joints in frame pixels."""
+        ...
+
+    def flight(
+        self, records: int, affines: int, joints: int, sizes: tuple[int, ...], padding: float, nv12: bool,
+        shares_memory: bool, stream: int,
+    ) -> Flight:  # fmt: skip
+        """For a lane whose parameters and results lie here. `sizes`: largest batch, numbers a person, h, w."""
         ...
 
     def mark(self, stream: int) -> Mark:
@@ -158,6 +230,15 @@ class NativeKernels:
         if work.spread is not None:
             more = {**more, "spread": work.spread, "second": work.second}
         self._call(self._cuda.decode, out, *logits[:2], affines, *sizes, *rules, stream, *flip, **more)
+
+    def flight(
+        self, records: int, affines: int, joints: int, sizes: tuple[int, ...], padding: float, nv12: bool,
+        shares_memory: bool, stream: int,
+    ) -> Flight:  # fmt: skip
+        made: Flight = self._call(
+            self._cuda.Flight, records, affines, joints, *sizes, padding, nv12, shares_memory, stream
+        )
+        return made
 
     def mark(self, stream: int) -> Mark:
         mark: Mark = self._call(self._cuda.mark, stream)

@@ -12,10 +12,10 @@ buffers are used again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar
 
 from sdk import trt
 from sdk.errors import OutOfMemoryError
@@ -50,6 +50,7 @@ class Lane:
         self.time_out_s = time_out_s
         self.resources: list[Resource] = []
         self._contexts: dict[int, trt.Context] = {}
+        self.idle = False  # whether its stream is known to be empty: said by whoever waited for it last
         self.memory = DeviceMemory(device, layout.total_bytes, "hold the buffers of one frame in flight")
         self.resources.append(self.memory)
         self.stream = device.driver.Stream(1)  # non-blocking: it does not wait for the legacy default stream
@@ -116,6 +117,32 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
     return lane
 
 
+class _Loan(Generic[L]):
+    """What `LanePool.lent` gives. A class, not a generator: it is entered on every frame."""
+
+    __slots__ = ("_lane", "_pool")
+
+    def __init__(self, pool: LanePool[L]) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> L:
+        lane = self._lane = self._pool.take()
+        try:
+            lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
+            if not lane.idle:
+                lane.settle()
+            lane.idle = False
+        except BaseException:
+            self._pool.give_back(lane)
+            raise
+        return lane
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.give_back(self._lane)
+
+
 class LanePool(Pool[L]):
     """Lends lanes, made when first needed, up to `limit`; callers get them in the order of their coming.
 
@@ -127,16 +154,9 @@ class LanePool(Pool[L]):
         self.time_out_s = time_out_s
         super().__init__(self._made, limit)
 
-    @contextmanager
-    def lent(self) -> Iterator[L]:
-        """A lane whose stream is empty."""
-        lane = self.take()
-        try:
-            lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
-            lane.settle()
-            yield lane
-        finally:
-            self.give_back(lane)
+    def lent(self) -> _Loan[L]:
+        """A `with` block that holds a lane whose stream is empty."""
+        return _Loan(self)
 
     def _made(self) -> L | None:
         there = len(self.every())

@@ -52,6 +52,7 @@ constexpr int CUDART_VERSION = 13000;
 constexpr unsigned cudaEventDisableTiming = 2;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1, cudaStreamCaptureModeRelaxed = 2 };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1 };
 enum cudaMemoryType { cudaMemoryTypeUnregistered = 0, cudaMemoryTypeHost = 1 };
 struct cudaPointerAttributes {
     cudaMemoryType type;
@@ -74,6 +75,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned);
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
 cudaError_t cudaEventDestroy(cudaEvent_t);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t);
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t row_bytes, size_t rows,
+                              cudaMemcpyKind, cudaStream_t);
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes*, const void*);
 
 // ---- kernels ---------------------------------------------------------------------------------------------------

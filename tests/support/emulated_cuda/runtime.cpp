@@ -21,6 +21,7 @@ struct Hooks {
     void (*destroy)(cudaGraphExec_t);
     cudaError_t (*wait)(cudaStream_t, cudaStream_t producer);
     void* (*mapped)(const void* host);  // null: not page-locked
+    cudaError_t (*copy)(cudaStream_t, void* to, const void* from, size_t row_bytes, size_t rows, size_t to_pitch, size_t from_pitch);
 };
 }
 
@@ -98,6 +99,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     delete event;
     live_events--;
     return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+    return kept(hooks->copy(stream, to, from, bytes, 1, bytes, bytes));
+}
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t row_bytes, size_t rows,
+                              cudaMemcpyKind, cudaStream_t stream) {
+    return kept(hooks->copy(stream, to, from, row_bytes, rows, to_pitch, from_pitch));
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* host) {
     void* address = hooks ? hooks->mapped(host) : nullptr;
