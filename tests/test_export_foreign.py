@@ -170,6 +170,15 @@ def test_colours_that_the_graph_turns_round_are_known_by_its_mean(path, change):
     assert recipe.input.mean == pytest.approx(SMALL.input.mean[::-1], rel=1e-5)
 
 
+def test_a_batch_normalisation_of_plain_pixels_stays_when_it_is_told(path):
+    expected = outputs_of(onnx.load(path))
+    found = taken(changed(path, batch_normalised), pixels="0..255")
+    assert (found.recipe.input.mean, found.recipe.input.std) == ((0, 0, 0), (1, 1, 1))
+    pixels = crops(3) * np.float32(forms.STD).reshape(3, 1, 1) + np.float32(forms.MEAN).reshape(3, 1, 1)
+    for ours, theirs in zip(graph_session(found.model).run(None, {"input": pixels}), expected, strict=True):
+        assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
+
+
 def test_scores_of_probabilities_are_those_that_the_graph_gave(path):
     """min_logit on probabilities is min_softmax on the logits behind them; their mean is no rule of ours."""
     changed(path, behind(forms.softmax))
@@ -371,6 +380,12 @@ def branch(op):
     return change
 
 
+def batch_normalised(model):
+    """Normalisation of plain pixels as an operator with weights."""
+    constants = [np.ones(3, np.float32), np.zeros(3, np.float32), forms.MEAN, forms.STD**2]
+    before(("BatchNormalization", constants, {"epsilon": 0.0}))(model)
+
+
 def one_axis_of_probabilities(model):
     model.graph.node.append(helper.make_node("Softmax", ["simcc_x"], ["p"], axis=-1))
     model.graph.output[0].name = "p"
@@ -421,6 +436,10 @@ REFUSED = {
     "an unknown mean inside": (
         lambda p: changed(p, before(("Sub", (np.float32(7),), {}))),
         r"subtracts 7 7 7 and divides by 1 1 1 inside, not as the recipe .* --pixels 0\.\.255, 0\.\.1 or normalised",
+    ),
+    "a batch normalisation first": (
+        lambda p: changed(p, batch_normalised),
+        r"begins with a batch normalisation of its input, .* --pixels 0\.\.255, 0\.\.1 or normalised",
     ),
     "the mean of the other order": (
         lambda p: changed(

@@ -84,7 +84,7 @@ def test_the_page_ends_in_the_command_that_builds(path, tmp_path, capsys):
     assert main(["inspect", str(folder)]) == 0
     page = capsys.readouterr().out
     assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in page
-    assert "beside    size hw 64 48, mean 123.675 116.28 103.53" in page
+    assert "beside    size 64x48, mean 123.675 116.28 103.53" in page
     assert "no graph says: the joints' names\n" in page
     command = page.splitlines()[-1].split()
     assert command[-2:] == ["--skeleton", "crowdpose14"]

@@ -41,6 +41,8 @@ class DeployFacts:
     def told(self) -> str:
         """Everything found, in one line."""
         values = {f.name.replace("_", " "): getattr(self, f.name) for f in fields(self)}
+        size = values.pop("size hw")
+        values = {"size": size and "x".join(map(str, size)), **values}
         return ", ".join(f"{name} {_shown(value)}" for name, value in values.items() if value)
 
 

@@ -51,6 +51,7 @@ class Front:
     turns: bool  # the channels are turned round on the way
     scale: Array | None
     bias: Array | None
+    batch_norm: bool  # the network proper begins with a batch normalisation, which may be one of plain pixels
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -107,6 +108,11 @@ def settle(front: Front, recipe: Recipe, *, pixels: Pixels | None, colour: str |
     if front.dtype == "uint8" and pixels in ("normalised", "0..1"):
         raise GraphError(f"{subject} takes uint8, which can hold grey levels only; leave --pixels {pixels} out")
     inside = front.mean is not None and pixels != "normalised"
+    if front.batch_norm and front.mean is None and front.dtype != "uint8" and pixels is None:
+        raise GraphError(
+            f"{subject} begins with a batch normalisation of its input, which may be one of plain pixels; say what it "
+            "is fed with, --pixels 0..255, 0..1 or normalised"
+        )
     if front.dtype != "uint8" and not inside and pixels in (None, "normalised"):
         return Settled("normalised", recipe, _turned(front))
     unit = {"0..255": 1.0, "0..1": 255.0}[pixels] if pixels and pixels != "normalised" else None
@@ -175,11 +181,12 @@ class _Walk:
         while self._step():
             pass
 
-    def result(self) -> tuple[str, tuple[int, ...], Layout, bool, Array | None, Array | None]:
+    def result(self) -> tuple[str, tuple[int, ...], Layout, bool, Array | None, Array | None, bool]:
         layout: Layout = "N x 3 x h x w" if self._axis == 1 else "N x h x w x 3"
         order = [2, 1, 0] if self._turned else [0, 1, 2]
         scale, bias = (self._scale[order], self._bias[order]) if self._counted else (None, None)
-        return self._tensor, tuple(self._nodes), layout, self._turned, scale, bias
+        batch_norm = {node.op_type for node in self._takers.get(self._tensor, [])} == {"BatchNormalization"}
+        return self._tensor, tuple(self._nodes), layout, self._turned, scale, bias, batch_norm
 
     def _step(self) -> bool:
         takers = self._takers.get(self._tensor, [])

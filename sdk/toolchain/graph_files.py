@@ -28,7 +28,7 @@ LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of
 FREE_BYTES, PACKED = 64 << 20, 20  # weights pack to nine tenths; an entry may unpack to 64 MiB and 20 times its size
 LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published ones have 3 KiB
 ONNX_DOMAINS = {"", "ai.onnx"}
-BESIDE = ("deploy.json", "detail.json", "pipeline.json")
+BESIDE = ("detail.json", "pipeline.json")
 # RuntimeError: encrypted
 ZIP_DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}

@@ -112,9 +112,10 @@ def _rest(path: Path, joints: int | None, front: Front, deploy: DeployFacts) -> 
         return {"batch": None, "batch_note": None, "asks": ["recipe"], "skeletons": fitting}
     asks = ["skeleton"]
     asks += [] if deploy.padding is not None else ["convention"]
-    asks += ["pixels"] if front.mean is not None and front.dtype != "uint8" else []
+    unsure = front.mean is not None or front.batch_norm
+    asks += ["pixels"] if unsure and front.dtype != "uint8" else []
     trial = Skeleton("trial", tuple(f"joint{i}" for i in range(joints)), (), (), (0.1,) * joints)
-    pixels: Pixels | None = "0..255" if front.mean is not None else None
+    pixels: Pixels | None = "0..255" if unsure else None
     told = Told("mmpose", trial, size_hw=front.size_hw, colour="rgb", pixels=pixels)
     try:
         taken = take_file(replace(graph_file(path), beside={}), None, told)
