@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sdk.cli import main
-from sdk.media.figures import Wardrobe, draw_figure, drawn_pose, joints_from_pose, rendered_clip, rendered_figure
+from sdk.media.figures import drawn_pose, joints_from_pose, rendered_clip, rendered_figure
+from sdk.media.mannequin import Wardrobe, draw_figure
 from sdk.skeletons import skeleton_by_name
 
 cv2 = pytest.importorskip("cv2")
@@ -61,6 +62,24 @@ def test_a_clip_stays_in_the_frame_and_moves():
     assert len(clip) == 40
     assert (joints >= 0).all() and (joints[..., 0] < 220).all() and (joints[..., 1] < 200).all()
     assert np.abs(np.diff(joints, axis=0)).max() < 0.08 * 200
+
+
+def test_who_walks_stands_on_the_ground():
+    ankles = np.stack([joints[10:12, 1] for _, joints in rendered_clip(seed=2, frames=30, size_hw=(200, 220))])
+    np.testing.assert_allclose(ankles.max(axis=1), 0.90 * 200, atol=1e-3)
+    assert np.ptp(ankles.min(axis=1)) > 5  # the other foot is lifted in between
+
+
+@pytest.mark.parametrize("facing", [1, -1])
+def test_a_figure_is_drawn_where_it_is_and_nowhere_else(facing):
+    rng = np.random.default_rng(3)
+    frame = rng.integers(0, 256, (160, 150, 3)).astype(np.uint8)
+    joints = joints_from_pose(drawn_pose(rng), (75.0, 80.0), 100.0)
+    drawn = frame.copy()
+    draw_figure(drawn, joints, 100.0, Wardrobe.matched(rng), facing)
+    changed = np.argwhere((drawn != frame).any(axis=2))[:, ::-1]
+    low, high = joints.min(axis=0) - 10, joints.max(axis=0) + 10
+    assert len(changed) > 800 and (changed >= low).all() and (changed <= high).all()
 
 
 @pytest.fixture(scope="module")

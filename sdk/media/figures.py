@@ -1,7 +1,7 @@
-"""Rendered figures: a person of capsules with known joints, for the demo and as a small part of training batches.
+"""Rendered figures: a person with known joints, for the demo and as a small part of training batches.
 
-Not a model of a human body: limb lengths, clothes, light and backgrounds vary enough for a network trained on
-photographs to find the joints. Joints are in CrowdPose order (`sdk.skeletons`, "crowdpose14"). Seeded; cv2 draws.
+Not a model of a human body: poses, clothes and backgrounds vary enough for a network trained on photographs to find the
+joints. They are in CrowdPose order (`sdk.skeletons`, "crowdpose14"). Seeded; `sdk.media.mannequin` draws.
 
     frame, keypoints = rendered_figure(np.random.default_rng(1), (240, 320))       # H x W x 3 BGR, 14 x 2 pixels
     for frame, keypoints in rendered_clip(seed=0, frames=48): ...
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.media.mannequin import Wardrobe, draw_figure
 
 __all__ = [
     "Pose",
-    "Wardrobe",
     "drawn_pose",
     "joints_from_pose",
     "random_background",
@@ -30,7 +30,12 @@ __all__ = [
 
 Frame = NDArray[np.uint8]
 Joints = NDArray[np.float32]
-SUBPIXEL_BITS = 4
+GROUND = 0.90  # of a clip's height: where the feet stand
+STRIDE_FRAMES = 48  # two steps
+# The scene of a clip, BGR: skies (above, below), what stands before them, and where it begins, in parts of the height.
+SKIES = (((232, 190, 140), (206, 220, 248)), ((214, 178, 150), (190, 214, 250)), ((240, 214, 176), (232, 240, 250)))
+SUN, HILLS = (214, 238, 255), ((196, 176, 150), (160, 150, 116), (118, 128, 88))
+MEADOW, MEADOW_FROM, PATH, PATH_FROM, PATH_TO = (98, 138, 104), 0.80, (166, 188, 206), 0.86, 0.985
 
 # Lengths in parts of the body's height (Drillis and Contini's proportions, rounded).
 HEAD, NECK, TORSO, UPPER_ARM, FOREARM, THIGH, SHIN = 0.15, 0.045, 0.29, 0.165, 0.16, 0.235, 0.235
@@ -49,37 +54,6 @@ class Pose:
     knees: tuple[float, float]
     turn: float = 0.0  # about the upright axis: 0 = frontal, 90 = profile
     facing: int = 1
-
-
-@dataclass(frozen=True)
-class Wardrobe:
-    """BGR colours and thickness of a figure."""
-
-    skin: tuple[int, int, int]
-    shirt: tuple[int, int, int]
-    trousers: tuple[int, int, int]
-    shoes: tuple[int, int, int]
-    hair: tuple[int, int, int]
-    stout: float
-    long_sleeves: bool
-    long_trousers: bool
-
-    @classmethod
-    def drawn(cls, rng: np.random.Generator) -> Wardrobe:
-        """Random clothes."""
-
-        def colour() -> tuple[int, int, int]:
-            b, g, r = rng.integers(20, 236, 3)
-            return int(b), int(g), int(r)
-
-        light = rng.uniform(0.35, 1.0)
-        skin = (int(140 * light), int(175 * light), int(225 * light))
-        dark = int(rng.integers(10, 90))
-        hair = (dark // 3, dark // 2, dark)
-        return cls(
-            skin, colour(), colour(), colour(), hair, float(rng.uniform(0.85, 1.25)), rng.random() < 0.5,
-            rng.random() < 0.6,
-        )  # fmt: skip
 
 
 def drawn_pose(rng: np.random.Generator) -> Pose:
@@ -133,18 +107,6 @@ def joints_from_pose(
     return np.stack(order).astype(np.float32)
 
 
-def draw_figure(frame: Frame, joints: Joints, height_px: float, wardrobe: Wardrobe, facing: int) -> None:
-    """Draw the figure of 14 x 2 `joints` into `frame`, far limbs first."""
-    unit = height_px * wardrobe.stout
-    left_first = (0, 1) if facing < 0 else (1, 0)
-    for i in left_first:
-        _leg(frame, joints, i, unit, wardrobe)
-    _arm(frame, joints, left_first[0], unit, wardrobe)
-    _trunk(frame, joints, unit, wardrobe)
-    _head(frame, joints, height_px, wardrobe, facing)
-    _arm(frame, joints, left_first[1], unit, wardrobe)
-
-
 def random_background(rng: np.random.Generator, size_hw: tuple[int, int]) -> Frame:
     """Smooth colour noise, a horizon and some blocks."""
     import cv2
@@ -176,94 +138,71 @@ def rendered_figure(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple
 
 
 def rendered_clip(seed: int, frames: int, size_hw: tuple[int, int] = (360, 480)) -> Iterator[tuple[Frame, Joints]]:
-    """A figure that walks across and waves: `frames` pictures with their joints."""
+    """A person who walks across and waves: `frames` pictures with their joints."""
     if seed < 0:
         raise InputError(f"the seed of a rendered figure must not be negative (got {seed})")
     rng = np.random.default_rng(seed)
-    background, wardrobe = random_background(rng, size_hw), Wardrobe.drawn(rng)
-    height_px = 0.72 * size_hw[0]
+    scene, wardrobe = _scene(rng, size_hw), Wardrobe.matched(rng)
+    height_px, ground = 0.72 * size_hw[0], GROUND * size_hw[0]
     for index in range(frames):
-        phase = 2 * math.pi * index / 48
-        swing, wave = 24 * math.sin(phase), math.sin(2 * phase)
-        pose = Pose(
-            trunk=3 * math.sin(phase),
-            head=5 * math.sin(phase / 2),
-            arms=(70 + 50 * wave, -25 + swing),
-            elbows=(40 + 40 * wave, -20 - 10 * math.sin(phase)),
-            legs=(12 + swing * 0.6, -12 + swing * 0.6),
-            knees=(-14 * max(0.0, math.sin(phase)), 14 * max(0.0, -math.sin(phase))),
-            turn=25 + 15 * math.sin(phase / 2),
-        )
+        pose = _stride(math.tau * index / STRIDE_FRAMES)
+        joints = joints_from_pose(pose, (0.0, 0.0), height_px)
         part = index / max(1, frames - 1)
-        hips = size_hw[1] * (0.38 + 0.24 * part), size_hw[0] * (0.53 + 0.01 * math.sin(2 * phase))
-        joints = joints_from_pose(pose, hips, height_px)
-        frame = background.copy()
+        joints += np.array([size_hw[1] * (0.68 - 0.36 * part), ground - joints[10:12, 1].max()], np.float32)
+        frame = scene.copy()
+        _shadow(frame, joints, height_px)
         draw_figure(frame, joints, height_px, wardrobe, pose.facing)
         yield frame, joints
 
 
-def _capsule(
-    frame: Frame, start: NDArray[np.float32], end: NDArray[np.float32], radius_px: float, colour: tuple[int, ...]
-) -> None:
-    import cv2
-
-    scale = 1 << SUBPIXEL_BITS
-    a, b = (tuple(round(float(v) * scale) for v in point) for point in (start, end))
-    thickness = max(1, round(2 * radius_px))
-    cv2.line(frame, a, b, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _limb(
-    frame: Frame,
-    points: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    radii_px: tuple[float, float],
-    colours: tuple[tuple[int, ...], tuple[int, ...]],
-) -> None:
-    _capsule(frame, points[1], points[2], radii_px[1], colours[1])
-    _capsule(frame, points[0], points[1], radii_px[0], colours[0])
-
-
-def _arm(frame: Frame, joints: Joints, i: int, unit: float, wardrobe: Wardrobe) -> None:
-    lower = wardrobe.shirt if wardrobe.long_sleeves else wardrobe.skin
-    _limb(frame, (joints[i], joints[2 + i], joints[4 + i]), (0.03 * unit, 0.022 * unit), (wardrobe.shirt, lower))
-    hand = joints[4 + i] + 0.25 * (joints[4 + i] - joints[2 + i])
-    _capsule(frame, joints[4 + i], hand, 0.02 * unit, wardrobe.skin)
-
-
-def _leg(frame: Frame, joints: Joints, i: int, unit: float, wardrobe: Wardrobe) -> None:
-    lower = wardrobe.trousers if wardrobe.long_trousers else wardrobe.skin
-    _limb(
-        frame, (joints[6 + i], joints[8 + i], joints[10 + i]), (0.042 * unit, 0.031 * unit), (wardrobe.trousers, lower)
+def _stride(phase: float) -> Pose:
+    """A moment of a walk to the left: a leg that swings forward bends its knee, the arm follows the other leg."""
+    swing, wave = 23 * math.sin(phase), math.sin(3 * phase)
+    left, right = max(0.0, -math.cos(phase)), max(0.0, math.cos(phase))
+    return Pose(
+        trunk=-2.0 - 1.5 * math.sin(2 * phase),
+        head=2 * math.sin(phase),
+        arms=(20 - 1.1 * swing, -118 - 6 * wave),
+        elbows=(-30 - 0.5 * swing, -38 - 26 * wave),
+        legs=(swing, -swing),
+        knees=(6 + 44 * left**1.5, 6 + 44 * right**1.5),
+        turn=46 + 6 * math.sin(phase),
     )
-    toes = joints[10 + i] + np.array([0.03 * unit * (1 if i == 0 else -1), 0.03 * unit], np.float32)
-    _capsule(frame, joints[10 + i], toes, 0.024 * unit, wardrobe.shoes)
 
 
-def _trunk(frame: Frame, joints: Joints, unit: float, wardrobe: Wardrobe) -> None:
+def _scene(rng: np.random.Generator, size_hw: tuple[int, int]) -> Frame:
+    """An evening: sky, a low sun, hills one behind another, and a path to walk on."""
     import cv2
 
-    scale = 1 << SUBPIXEL_BITS
-    corners = np.stack([joints[0], joints[1], joints[7], joints[6]])
-    cv2.fillPoly(frame, [np.round(corners * scale).astype(np.int32)], wardrobe.shirt, cv2.LINE_AA, SUBPIXEL_BITS)
-    for a, b in ((0, 1), (0, 6), (1, 7)):
-        _capsule(frame, joints[a], joints[b], 0.034 * unit, wardrobe.shirt)
-    _capsule(frame, joints[6], joints[7], 0.045 * unit, wardrobe.trousers)
+    height, width = size_hw
+    top, low = (np.array(colour, np.float64) for colour in SKIES[rng.integers(len(SKIES))])
+    part = np.linspace(0, 1, height)[:, None, None]
+    frame = np.broadcast_to((1 - part) * top + part * low, (height, width, 3)).astype(np.uint8).copy()
+    sun = round(width * rng.uniform(0.15, 0.85)), round(height * 0.30)
+    cv2.circle(frame, sun, round(0.08 * height), SUN, -1, cv2.LINE_AA)
+    for place, colour in enumerate(HILLS):
+        hill = _ridge(rng, width, place) * np.array([1, height])
+        cv2.fillPoly(frame, [np.round(hill).astype(np.int32)], colour, cv2.LINE_AA)
+    frame[round(height * MEADOW_FROM) :] = MEADOW
+    frame[round(height * PATH_FROM) : round(height * PATH_TO)] = PATH
+    return np.clip(frame + rng.normal(0, 2.0, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
-def _head(frame: Frame, joints: Joints, height_px: float, wardrobe: Wardrobe, facing: int) -> None:
+def _ridge(rng: np.random.Generator, width: int, place: int) -> NDArray[np.float64]:
+    """The outline of a hill, x in pixels and y in parts of the height: three waves, closed below."""
+    x = np.arange(width, dtype=np.float64)
+    turns = x / width * math.tau * (0.6 + 0.3 * place)
+    waves = sum((np.sin(turns * k + rng.uniform(0, math.tau)) / k for k in (1, 2, 3)), np.zeros(width))
+    crest = np.stack([x, 0.52 + 0.10 * place + 0.05 * waves], axis=1)
+    return np.concatenate([[[0.0, 1.0]], crest, [[float(width), 1.0]]])
+
+
+def _shadow(frame: Frame, joints: Joints, height_px: float) -> None:
+    """Where the feet meet the ground, a darker oval."""
     import cv2
 
-    chest, top, neck = (joints[0] + joints[1]) / 2, joints[12], joints[13]
-    _capsule(frame, chest, neck, 0.025 * height_px, wardrobe.skin)
-    axis = top - neck
-    angle = math.degrees(math.atan2(float(axis[1]), float(axis[0])))
-    long, short = float(np.hypot(*axis)) / 2, 0.052 * height_px
-
-    def oval(centre: NDArray[np.float32], axes: tuple[float, float], colour: tuple[int, ...]) -> None:
-        box = (float(centre[0]), float(centre[1])), (2 * axes[0], 2 * axes[1]), angle
-        cv2.ellipse(frame, box, colour, -1, cv2.LINE_AA)
-
-    centre = (top + neck) / 2
-    oval(centre, (long, short), wardrobe.hair)
-    if facing > 0:
-        oval(centre - 0.12 * axis, (long * 0.76, short * 0.82), wardrobe.skin)
+    feet, dark = joints[10:12], frame.copy()
+    middle = round(float(feet[:, 0].mean())), round(float(feet[:, 1].max() + 0.035 * height_px))
+    wide = round(0.10 * height_px + float(np.ptp(feet[:, 0])) / 2)
+    cv2.ellipse(dark, middle, (wide, round(0.025 * height_px)), 0, 0, 360, (60, 70, 70), -1, cv2.LINE_AA)
+    frame[:] = cv2.addWeighted(frame, 0.65, dark, 0.35, 0)
