@@ -1,0 +1,42 @@
+"""A video with a tracker: each person keeps an id, and the drawn video is written beside it.
+
+python examples/video.py clip.mp4 rtmdet-nano-person.onnx     # a person detector's ONNX file; none: one person
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from sdk import PoseEstimator
+from sdk.media.figures import rendered_clip
+from sdk.media.sinks import VideoFile
+from sdk.media.sources import SourceFrame, frames_of, sources_from
+
+
+def frames_from(path: str | None) -> Iterator:
+    if path is None:
+        yield from (frame for frame, _ in rendered_clip(seed=1, frames=48))
+        return
+    for source in sources_from([path]):
+        for item in frames_of(source):
+            if isinstance(item, SourceFrame):
+                yield item.picture
+            else:
+                print(f"{path}: {item}", file=sys.stderr)
+
+
+def main(arguments: list[str]) -> None:
+    path, detector, *_ = [*arguments, None, None]
+    with (
+        PoseEstimator(detector=detector, tracker=True, detect_every=5) as estimate,
+        VideoFile(Path("tracked.mp4"), 24.0) as video,
+    ):
+        for number, frame in enumerate(islice(frames_from(path), 10_000)):
+            poses = estimate(frame)
+            video.write(poses.draw(frame))
+            print(number, dict(zip(poses.track_ids.tolist(), poses.boxes.round().tolist(), strict=True)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
