@@ -156,13 +156,18 @@ class Poses:
         boxes: bool = False,
         pixel_format: str = "bgr",
         style: str = "overlay",
+        spread: bool = False,
     ) -> NDArray[np.uint8]:
         """A copy of `frame` with limbs coloured by side, hands by finger, faces as dots, joints sized by confidence.
 
-        With `boxes`, the boxes too. `style` 'openpose': black, and the poses as ControlNet takes them. `pixel_format`
-        says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a BGR one.
+        With `boxes`, the boxes too; with `spread`, an ellipse about each joint that holds it in 68 of 100 cases along
+        each axis; with depths, what is farther first. `style` 'openpose': black, and the poses as ControlNet takes
+        them. `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a
+        BGR one.
         """
-        return type(self).artist(frame, self, threshold, boxes=boxes, pixel_format=pixel_format, style=style)
+        return type(self).artist(
+            frame, self, threshold, boxes=boxes, pixel_format=pixel_format, style=style, spread=spread
+        )
 
     def _of_joints(self, index: Any) -> dict[str, Any]:
         """What is told joint by joint, at an index of persons or of persons and joints."""

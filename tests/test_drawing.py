@@ -45,6 +45,29 @@ def test_joints_have_the_colour_of_their_side(name):
         assert tuple(picture[y, x].tolist()) == SIDE_COLOURS[skeleton.side(joint)], skeleton.joints[joint]
 
 
+def test_an_ellipse_of_one_spread_is_drawn_about_each_joint_on_request():
+    keypoints = np.full((1, 17, 2), np.nan)
+    keypoints[0, 0] = 160, 120
+    poses = poses_of(keypoints, spread=np.full((1, 17, 2), (60, 30), np.float32))
+    plain, with_spread = draw_poses(grey(), poses), poses.draw(grey(), spread=True)
+    assert (plain[90, 160] == 120).all() and (plain[120, 100] == 120).all()
+    for y, x in ((90, 160), (150, 160), (120, 100), (120, 220)):
+        assert with_spread[y, x].min() > 170  # the ground is 120, the rim dark
+    with pytest.raises(InputError, match="spread cannot be drawn: these poses tell none; make the estimator with"):
+        draw_poses(grey(), poses_of(spread()), spread=True)
+
+
+@pytest.mark.parametrize("nearer", ["left", "right"])
+def test_what_is_nearer_is_drawn_over_what_is_farther(nearer):
+    joints = skeleton_by_name("coco17").joints
+    wrists = {side: joints.index(f"{side}_wrist") for side in ("left", "right")}
+    keypoints, depths = np.full((1, 17, 2), np.nan), np.zeros((1, 17), np.float32)
+    for side, joint in wrists.items():
+        keypoints[0, joint], depths[0, joint] = (160, 120), -0.3 if side == nearer else 0.3
+    picture = draw_poses(grey(), poses_of(keypoints, depths=depths))
+    assert tuple(picture[120, 160].tolist()) == SIDE_COLOURS[nearer]
+
+
 def test_the_frame_is_left_as_it_was():
     frame = grey()
     picture = draw_poses(frame, poses_of(spread()))

@@ -67,6 +67,18 @@ def test_joints_are_drawn_from_the_threshold_on(small_engine, photos, tmp_path):
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.png")), noise(0))
 
 
+def test_spreads_are_told_and_drawn_on_request(small_engine, photos, tmp_path):
+    told = []
+    for name, more in (("plain", []), ("sure", ["--spread"])):
+        where = ["--save", tmp_path / name, "--jsonl", tmp_path / f"{name}.jsonl", "--threshold", "-99"]
+        assert predict(small_engine, photos / "0.png", *where, *more) == 0
+        told += lines_of(tmp_path / f"{name}.jsonl")
+    plain, sure = told
+    assert "spread" not in plain and plain["keypoints"] == sure["keypoints"]
+    assert np.array(sure["spread"]).shape == np.array(sure["second"]).shape == (1, 14, 2)
+    assert (tmp_path / "plain/0.png").read_bytes() != (tmp_path / "sure/0.png").read_bytes()
+
+
 def test_style_openpose_is_drawn_on_black(small_engine, photos, tmp_path):
     options = ("--save", tmp_path / "out", "--style", "openpose", "--threshold", "-99")
     assert predict(small_engine, photos / "0.png", *options) == 0

@@ -1,6 +1,7 @@
 """`sdk verify`: the loop across pictures, what is left out, comparing two engines, and the verb."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,15 +12,18 @@ from sdk.cli import main
 from sdk.errors import DatasetError, InputError
 from sdk.evaluate.datasets.dataset import DatasetOptions
 from sdk.evaluate.datasets.loading import load_dataset
-from sdk.evaluate.pages.report import report_table
+from sdk.evaluate.pages.report import markdown, report_table
+from sdk.evaluate.pages.verify_page import html_page
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import BatchRunner, PictureRunner, _check_same_crops, open_runners, predict
+from sdk.evaluate.scores import reliability
 from sdk.evaluate.scores.comparison import bins_moved, bootstrap_drop
 from sdk.evaluate.verify import VerifyOptions, verify
-from sdk.manifest import open_engine
+from sdk.manifest import SpreadNote, open_engine
 from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import open_pipeline
 from sdk.skeletons import skeleton_by_name
+from sdk.toolchain.engine import keep_spread
 from tests.support.engines import BODY14, SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.pictures import vast_png
 from tests.support.verify import PERSONS_IN, options, write_annotated
@@ -370,3 +374,17 @@ def test_engines_on_the_cpu_run_in_batches_and_a_mixed_pair_by_pictures(small_en
     assert found.devices == ("elsewhere", "cpu")
     np.testing.assert_allclose(found.persons[:, 0], whole[:, 0], atol=1e-3)
     np.testing.assert_array_equal(found.persons[:, 0], found.persons[:, 1])
+
+
+def test_a_calibrated_spread_is_held_against_the_labels(small_engine, photographs, perfect, tmp_path, monkeypatch):
+    """Of perfect predictions one spread holds all; the report and its page tell it. Others have no such part."""
+    monkeypatch.setattr(reliability, "FEWEST", 20)
+    note = SpreadNote(0.5, 1.0, 0.0, 1.0, "train.json", 100, 0.68)
+    folder = shutil.copytree(small_engine, tmp_path / "calibrated")
+    keep_spread(open_engine(folder), note)
+    plain, found = (verify(options(engine, photographs, perfect)) for engine in (small_engine, folder))
+    assert plain.reliability is None and "spread" not in report_table(plain)
+    assert found.reliability.covered == 1 and found.reliability.count == 2 * 14 * len(found.dataset)
+    table = report_table(found)
+    assert table["spread"]["covered"] == 1
+    assert "One spread holds 100.0 % of" in markdown(table) and "Whether the spread holds" in html_page(found, table)

@@ -70,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--flip-test", action="store_true", help="also run the mirrored crop")
     how.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
+    how.add_argument(
+        "--spread", action="store_true", help="also how sure each joint is, in pixels, and where it may be instead"
+    )
     out = parser.add_argument_group("results")
     out.add_argument("--save", type=Path, metavar="DIR", help="write annotated images and videos here")
     out.add_argument(
@@ -189,6 +192,7 @@ def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator
         refine=arguments.refine,
         flip_test=arguments.flip_test,
         threads=arguments.threads,
+        spread=arguments.spread,
     )
 
 
@@ -200,7 +204,7 @@ def _parts(
 
     if not arguments.parts:
         return nullcontext()
-    how = {name: getattr(arguments, name) for name in ("device", "refine", "flip_test", "threads")}
+    how = {name: getattr(arguments, name) for name in ("device", "refine", "flip_test", "threads", "spread")}
     parts = PartEstimator(arguments.parts, **how)
     try:
         parts.check(body)
@@ -326,7 +330,9 @@ class _Job:
         target = self._pictures.get(source)
         if target is None:
             return
-        picture = poses.draw(frame.picture, self._arguments.threshold, style=self._arguments.style)
+        picture = poses.draw(
+            frame.picture, self._arguments.threshold, style=self._arguments.style, spread=self._arguments.spread
+        )
         if source.kind == "image":
             write_picture(target, picture)
             return

@@ -99,7 +99,7 @@ def _drawn(dataset: Dataset, run: SpreadRun) -> Dataset:
 def _decoded(
     session: Session, dataset: Dataset, rules: Sequence[Spread], *, progress: bool
 ) -> Iterator[tuple[list[Float32Array], Floats, Floats]]:
-    """Picture by picture: joints N x K x 5 by each rule, the truth N x K x 3, and each joint's scale N x K."""
+    """Batch by batch: joints N x K x 5 by each rule, the truth N x K x 3, and each joint's scale N x K."""
     from tqdm import tqdm
 
     from sdk import ops
@@ -109,12 +109,15 @@ def _decoded(
     assert output.split_ratio is not None and output.score is not None, "heatmaps have no spread"
     colours: dict[str, Any] = {"mean": source.mean, "std": source.std, "channel_order": source.colour}
     for position, picture in enumerate(tqdm(dataset.pictures, unit="picture", disable=not progress)):
-        rows = np.flatnonzero((dataset.picture == position) & (dataset.row >= 0))[: session.max_batch]
-        frame = read_picture(picture) if len(rows) else "no labelled person"
-        if isinstance(frame, str):
-            continue
-        affines = crop_affines(dataset.boxes_xyxy[rows].astype(np.float32), source.size_hw, source.box_padding)
-        x, y = session.run(ops.crop(frame, affines, source.size_hw, **colours))[:2]
-        joints = [ops.decode(x, y, affines, output.split_ratio, score=output.score, spread=rule) for rule in rules]
-        truth = dataset.truth.keypoints[dataset.row[rows]].astype(np.float64)
-        yield joints, truth, np.repeat(affines[:, 0, :1].astype(np.float64), recipe.joints, axis=1)
+        persons = np.flatnonzero((dataset.picture == position) & (dataset.row >= 0))
+        frame = read_picture(picture) if len(persons) else "no labelled person"
+        for first in range(0, len(persons), session.max_batch):
+            if isinstance(frame, str):
+                break
+            rows = persons[first : first + session.max_batch]
+            affines = crop_affines(dataset.boxes_xyxy[rows].astype(np.float32), source.size_hw, source.box_padding)
+            x, y = session.run(ops.crop(frame, affines, source.size_hw, **colours))[:2]
+            options: dict[str, Any] = {"score": output.score}
+            joints = [ops.decode(x, y, affines, output.split_ratio, spread=rule, **options) for rule in rules]
+            truth = dataset.truth.keypoints[dataset.row[rows]].astype(np.float64)
+            yield joints, truth, np.repeat(affines[:, 0, :1].astype(np.float64), recipe.joints, axis=1)

@@ -26,8 +26,10 @@ from sdk.evaluate.datasets.loading import load_dataset
 from sdk.evaluate.predictions.journal import Journal
 from sdk.evaluate.predictions.predict import Runner, Timing, open_runners, predict
 from sdk.evaluate.scores.comparison import SAMPLES, Comparison, compare
+from sdk.evaluate.scores.reliability import Reliability
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
 from sdk.evaluate.speed.machine import machine_facts, tell_if_busy
+from sdk.evaluate.spread import SpreadRun, held
 from sdk.locks import held_folder
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
@@ -39,6 +41,7 @@ __all__ = ["Verification", "VerifyOptions", "verify"]
 log = logging.getLogger(__name__)
 
 JOURNAL_NAME = "predictions.journal"
+SPREAD_PERSONS = 256  # on whom a calibrated spread is judged: 3 s of the bundled network
 UNSCORED_SHARE = 5.0  # per cent of the persons, above which a report says that AP ranks them blindly
 
 
@@ -86,6 +89,7 @@ class Verification:
     resumed: int = 0
     notes: tuple[str, ...] = field(default=())
     machine: Mapping[str, Any] = field(default_factory=machine_facts)  # as the run began
+    reliability: Reliability | None = None  # of the engine's spread, where it is calibrated
 
     @property
     def recipe(self) -> Recipe:
@@ -134,7 +138,20 @@ def verify(options: VerifyOptions) -> Verification:
         resumed,
         _notes(options, engines, persons),
         machine,
+        _reliability(options, engines[0], dataset),
     )
+
+
+def _reliability(options: VerifyOptions, engine: Engine, dataset: Dataset) -> Reliability | None:
+    """How the engine's calibrated spread holds on some of the persons; None without one, or with too few labels."""
+    if engine.manifest.spread is None:
+        return None
+    run = SpreadRun(options.device, SPREAD_PERSONS, threads=options.threads)
+    try:
+        return held(engine, dataset, run)
+    except DatasetError as error:
+        log.info("the spread is not held against labels: %s", error)
+        return None
 
 
 def _predicted(

@@ -8,7 +8,7 @@ in one. What a score means comes with the poses. Style `openpose` is another pic
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +40,16 @@ def draw_poses(
     boxes: bool = False,
     pixel_format: str = "bgr",
     style: str = "overlay",
+    spread: bool = False,
 ) -> Frame:
     """A copy of `frame` with the poses on it; joints scoring below `threshold` are left out, `boxes` drawn if asked.
 
     The copy is RGB if the frame is, else BGR. Style `openpose`: a black picture of the frame's size with the poses as
-    ControlNet takes them, without boxes.
+    ControlNet takes them, without boxes. `spread`: an ellipse of one spread about each joint of which it is told. With
+    depths, what is farther is drawn first.
     """
+    if spread and poses.spread is None:
+        raise InputError("spread cannot be drawn: these poses tell none; make the estimator with spread=True")
     crop_options(pixel_format)  # refuses an unknown format
     if style not in STYLES:
         raise InputError(f"style must be one of {', '.join(STYLES)} (got {style!r})")
@@ -55,17 +59,27 @@ def draw_poses(
     if style == "openpose":
         picture = openpose_picture(picture.shape[:2], poses.keypoints, certain > 0, poses.skeleton)
     else:
-        _draw_all(picture, poses, certain, boxes=boxes)
+        _draw_all(picture, poses, certain, boxes=boxes, spread=spread)
     return np.ascontiguousarray(picture[:, :, ::-1]) if pixel_format == "rgb" else picture
 
 
-def _draw_all(picture: Frame, poses: Poses, certain: Float32Array, *, boxes: bool) -> None:  # certain N x K
+def _draw_all(
+    picture: Frame,
+    poses: Poses,
+    certain: Float32Array,  # N x K
+    *,
+    boxes: bool,
+    spread: bool,
+) -> None:
     order = np.argsort(poses.keypoints[..., 1].max(axis=1, initial=-np.inf), kind="stable")  # nearer persons last
     for row in order.tolist():
         unit = _unit_px(picture, poses.boxes[row], poses.keypoints[row][certain[row] > 0])
         if boxes and np.isfinite(poses.boxes[row]).all():
             _draw_box(picture, poses.boxes[row], unit)
-        _draw_person(picture, poses.keypoints[row], certain[row], poses.skeleton, unit)
+        if spread and poses.spread is not None:
+            _draw_spreads(picture, poses.keypoints[row], poses.spread[row], certain[row], unit)
+        depths = np.zeros(len(certain[row])) if poses.depths is None else np.nan_to_num(poses.depths[row])
+        _draw_person(picture, poses.keypoints[row], certain[row], depths, poses.skeleton, unit)
         if poses.track_ids is not None:
             _draw_label(picture, f"{int(poses.track_ids[row])}", poses.keypoints[row], certain[row], unit)
 
@@ -106,6 +120,7 @@ def _draw_person(
     frame: Frame,
     keypoints: Float32Array,  # K x 2
     certain: Float32Array,  # K
+    depths: NDArray[np.floating[Any]],  # K, zeros where none are known
     skeleton: Skeleton,
     unit: float,
 ) -> None:
@@ -114,24 +129,50 @@ def _draw_person(
         seen = keypoints[members[certain[members] > 0]]
         if len(seen):
             extent = float(np.hypot(*(seen.max(axis=0) - seen.min(axis=0))))
-            _draw_part(frame, keypoints, certain, part, part.thickness(unit, extent))
+            _draw_part(frame, keypoints, certain, depths, part, part.thickness(unit, extent))
 
 
 def _draw_part(
     frame: Frame,
     keypoints: Float32Array,  # K x 2
     certain: Float32Array,  # K
+    depths: NDArray[np.floating[Any]],  # K
     part: Part,
     unit: float,
 ) -> None:
-    for a, b, colour in sorted(part.limbs, key=lambda limb: min(certain[limb[0]], certain[limb[1]])):
+    """Limbs, then joints: what is farther first, and of equals the less certain."""
+
+    def limb_order(limb: tuple[int, int, Colour]) -> tuple[float, float]:
+        return -float(depths[limb[0]] + depths[limb[1]]), float(min(certain[limb[0]], certain[limb[1]]))
+
+    for a, b, colour in sorted(part.limbs, key=limb_order):
         strength = float(min(certain[a], certain[b]))
         if strength > 0:
             _draw_limb(frame, keypoints[[a, b]], colour, strength, unit)
     size = 0.55 if part.small_joints else 1.0
-    for joint, colour in sorted(zip(part.joints, part.colours, strict=True), key=lambda pair: certain[pair[0]]):
+    for joint, colour in sorted(
+        zip(part.joints, part.colours, strict=True), key=lambda pair: (-depths[pair[0]], certain[pair[0]])
+    ):
         if certain[joint] > 0:
             _draw_joint(frame, keypoints[joint], colour, float(certain[joint]), unit * size)
+
+
+def _draw_spreads(
+    frame: Frame,
+    keypoints: Float32Array,  # K x 2
+    spreads: Float32Array,  # K x 2
+    certain: Float32Array,  # K
+    unit: float,
+) -> None:
+    """A thin ellipse of one spread about each drawn joint."""
+    import cv2
+
+    thickness = max(1, round(0.3 * unit))
+    for joint in np.flatnonzero((certain > 0) & np.isfinite(spreads).all(axis=1)).tolist():
+        axes = _fixed_point(frame, spreads[joint])
+        for colour, width in ((RIM, thickness + 2), (SIDE_COLOURS["middle"], thickness)):
+            at = _fixed_point(frame, keypoints[joint])
+            cv2.ellipse(frame, at, axes, 0, 0, 360, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _draw_limb(frame: Frame, ends: Float32Array, colour: Colour, strength: float, unit: float) -> None:

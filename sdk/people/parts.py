@@ -65,6 +65,7 @@ class PartEstimator(Closing):
         flip_test: bool = False,
         threads: int | None = None,
         pixel_format: str = "bgr",
+        spread: bool = False,
     ) -> None:
         self._estimators: dict[Kind, BoxEstimator] = {}
         try:
@@ -76,6 +77,7 @@ class PartEstimator(Closing):
                     flip_test=flip_test,
                     threads=threads,
                     pixel_format=pixel_format,
+                    spread=spread,
                 )
                 self._take(estimator)
         except SdkError:

@@ -102,6 +102,8 @@ def report_table(verification: Verification) -> dict[str, Any]:
         "notes": list(verification.notes),
         "machine": dict(verification.machine),
     }
+    if verification.reliability is not None:
+        table["spread"] = {**asdict(verification.reliability), "covered": verification.reliability.covered}
     if verification.comparison is not None:
         table["comparison"] = _comparison_table(verification)
     return table
@@ -146,6 +148,12 @@ def markdown(table: Mapping[str, Any]) -> str:
     ]
     if "comparison" in table:
         lines += _markdown_comparison(table["comparison"])
+    if "spread" in table:
+        spread = table["spread"]
+        lines += [
+            "",
+            f"One spread holds {100 * spread['covered']:.1f} % of {spread['count']} labelled coordinates (68.3 %).",
+        ]
     if table["published"]:
         lines += ["", *_markdown_rows(PUBLISHED_HEAD, published_rows(table))]
     remarks = [f"{reason}: {count}" for reason, count in dataset["left_out"].items()]

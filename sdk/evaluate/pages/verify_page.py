@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sdk.evaluate.pages.charts import Chart, dot_chart, histogram, line_chart, size_chart, stacked_bars
 from sdk.evaluate.pages.html import filled
 from sdk.evaluate.pages.pictures import data_uri, person_picture
+from sdk.evaluate.scores.reliability import ONE_SPREAD, Reliability
 from sdk.evaluate.scores.scoring import truth_rows
 from sdk.evaluate.speed.machine import machine_rows
 from sdk.evaluate.verify import Verification
@@ -180,6 +181,28 @@ def _accuracy(verification: Verification, table: Mapping[str, Any]) -> list[Plac
             "How the figure comes about",
             line_chart(scores.curves, *scores.curve_axes, y_top=100.0),
             "The further to the right a line stays high, the better.",
+        ),
+        *([] if verification.reliability is None else _reliability(verification.reliability)),
+    ]
+
+
+def _reliability(found: Reliability) -> list[Placed]:
+    """Whether the stated spread holds: at every width, and at every size of it."""
+    levels, held = 100 * np.array(found.levels), 100 * np.array(found.held)
+    sizes, covered = np.array(found.spreads_px), 100 * np.array(found.covered_by_spread)
+    whole = {"held": (levels, held), "as stated": (levels, levels)}
+    by_size = {"held": (sizes, covered), "as stated": (sizes, np.full(len(sizes), 100 * ONE_SPREAD))}
+    return [
+        Placed(
+            "Whether the spread holds",
+            line_chart(whole, "stated, %", "held, %", y_top=100.0, markers=True),
+            f"Share of {found.count} labelled coordinates within a multiple of their spread, and what a Gaussian's "
+            f"would hold; one spread holds {100 * found.covered:.1f} %.",
+        ),
+        Placed(
+            "By the size of the spread",
+            line_chart(by_size, "spread, px", "held by one, %", y_top=100.0, markers=True),
+            "Within one spread, in groups of equal count from the surest to the least sure.",
         ),
     ]
 
