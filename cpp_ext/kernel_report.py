@@ -57,7 +57,8 @@ def readable(symbol: str) -> str:
     half = "half" if "alf" in variant else "float"
     if op == "crop":
         return f"crop {'NV12' if 'Nv12' in variant else 'packed'} {half}"
-    return f"decode {half}{' softmax' if 'Lb1' in variant else ''}"
+    softmax, sure = (flag == "1" for flag in re.findall(r"Lb([01])", variant))
+    return f"decode {half}{' softmax' if softmax else ''}{' spread' if sure else ''}"
 
 
 def kernels() -> list[Kernel]:

@@ -57,10 +57,15 @@ template <bool whole, class T> SDK_FN void take_block(LanePeaks& peaks, const Ro
     peaks.value = larger(value, peaks.value);
 }
 
-// The first bin from `block` on that has this value; one of the block does.
-template <class T> SDK_FN int32_t first_bin(const Row<T>& row, int32_t block, float value) {
-    for (int32_t i = block;; i += LANES)
-        if (const uint32_t lanes = lanes_where(logits_at(row, i) == splat(value))) return i + __builtin_ctz(lanes);
+// The first bin with this value in the block at i, which has one: a mask of all its bins, as a branch would be guessed wrong.
+template <bool whole, class T> SDK_FN int32_t first_bin(const Row<T>& row, int32_t i, float value) {
+    uint64_t bins = 0;
+    for (int32_t at = 0; at < BLOCK_BINS; at += LANES) {
+        if (!whole && i + at >= row.n) break;
+        const Floats values = whole ? load_logits(row.own + i + at) : logits_at(row, i + at);
+        bins |= static_cast<uint64_t>(lanes_where(values == splat(value))) << at;
+    }
+    return i + __builtin_ctzll(bins);
 }
 
 template <class T> Peak largest_finite(const Row<T>& row) {
@@ -83,7 +88,7 @@ template <class T> SDK_FN Peak largest(const Row<T>& row) {
         const int32_t other = peaks.block[__builtin_ctz(lanes)];
         block = other < block ? other : block;
     }
-    const int32_t bin = first_bin(row, block, value);
+    const int32_t bin = block < whole ? first_bin<true>(row, block, value) : first_bin<false>(row, block, value);
     return {row.at(bin), bin, 1.0f};  // the row's own zero, of equal ones with either sign
 }
 
