@@ -141,8 +141,8 @@ def size_hw(text: str) -> tuple[int, int]:
 
 def _triple(text: str) -> tuple[float, float, float]:
     try:
-        first, second, third = map(float, text.split(","))
-    except ValueError:
+        first, second, third = map(finite, text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"must be three numbers, as 123.675,116.28,103.53 (got '{text}')") from None
     return first, second, third
 
