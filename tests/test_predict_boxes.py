@@ -293,3 +293,34 @@ def test_ids_of_the_file_stay_although_a_picture_is_not_in_it(small_engine, phot
     boxes = write(tmp_path / "b.json", {"images": images, "annotations": annotations})
     assert predict(small_engine, photos, "--boxes", boxes, "--coco", tmp_path / "r.json") == 0
     assert {r["file_name"]: r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == names
+
+
+@pytest.mark.parametrize("refusing", [False, True], ids=["together", "one by one where one is refused"])
+def test_pictures_whose_boxes_are_known_share_batches_and_keep_their_order(
+    small_engine, photos, tmp_path, monkeypatch, refusing
+):
+    """An unreadable one between them too; the poses are those of a call a picture."""
+    import cv2
+
+    from sdk import PoseEstimator
+
+    rows = ("file,x1,y1,x2,y2", "0.png,1,2,31,42", "1.png,7,8,16,18", "1.png,0,0,60,60", "2.png,5,5,50,80")
+    boxes = write(tmp_path / "b.csv", "\n".join(rows))
+    (photos / "1a.png").write_text("no picture")
+    together, called = [], PoseEstimator.many
+
+    def many(self, frames, *given, **scores):
+        together.append(len(frames))
+        if refusing:
+            raise InputError("frame 0: refused")
+        return called(self, frames, *given, **scores)
+
+    monkeypatch.setattr(PoseEstimator, "many", many)
+    assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p", "--save", tmp_path / "s") == 1
+    found = lines_of(tmp_path / "p")
+    assert [Path(line["source"]).name for line in found] == ["0.png", "1.png", "2.png"] and together == [2, 1]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0.png", "1.png", "2.png"]
+    with PoseEstimator(small_engine, device="cpu", threads=1) as estimate:
+        for line in found:
+            poses = estimate(cv2.imread(line["source"]), line["boxes"])
+            assert line["keypoints"] == poses.keypoints.tolist() and line["scores"] == poses.scores.tolist()

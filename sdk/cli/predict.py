@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 log = logging.getLogger("sdk.predict")
+PICTURES_TOGETHER = 16  # of a person each, they fill a batch; as many are in memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +112,11 @@ def run(arguments: argparse.Namespace) -> int:
             ):
                 _check_style(arguments.style, estimate)
                 job.parts = parts
-                for source in sources:
-                    job.predict(estimate, source)
+                if boxes is not None and not tracked and parts is None:
+                    job.predict_pictures(estimate, sources)
+                else:
+                    for source in sources:
+                        job.predict(estimate, source)
         except KeyboardInterrupt:
             job.report_interrupted()
             return 1
@@ -271,6 +275,45 @@ class _Job:
             self._pass_over(source, str(error))
         self._video = None
 
+    def predict_pictures(self, estimate: PoseEstimator, sources: list[Source]) -> None:
+        """Sources whose boxes are known: pictures share batches, clips and what cannot be read goes one by one."""
+        from sdk.media.sources import Damaged, Unreadable, frames_of
+
+        waiting: list[tuple[Source, SourceFrame]] = []
+        for source in sources:
+            item = next(iter(frames_of(source)), None) if source.kind == "image" else None
+            if item is None or isinstance(item, (Damaged, Unreadable)):
+                self._predict_together(estimate, waiting)
+                self.predict(estimate, source)
+                continue
+            waiting.append((source, item))
+            if len(waiting) == PICTURES_TOGETHER:
+                self._predict_together(estimate, waiting)
+        self._predict_together(estimate, waiting)
+
+    def _predict_together(self, estimate: PoseEstimator, waiting: list[tuple[Source, SourceFrame]]) -> None:
+        """What waits, in as few batches as hold it; one by one where something is wrong with a picture."""
+        assert self._boxes is not None, "pictures wait for each other where boxes are known"
+        given = [self._boxes.of(source, frame) for source, frame in waiting]
+        try:
+            found = estimate.many(
+                [frame.picture for _, frame in waiting],
+                [boxes for boxes, _ in given],
+                box_scores=[scores for _, scores in given],
+            )
+        except InputError:
+            found = None
+        for index, (source, frame) in enumerate(waiting):
+            try:
+                with ExitStack() as stack:
+                    poses = self._by_itself(estimate, frame, *given[index]) if found is None else found[index]
+                    self._record(source, frame, _share_of(poses, 1 if found is None else len(waiting)))
+                    self._save(source, frame, poses, stack)
+                    self._bar.update()
+            except InputError as error:
+                self._pass_over(source, str(error))
+        waiting.clear()
+
     def _predict(self, estimate: PoseEstimator, source: Source, frame: SourceFrame, stack: ExitStack) -> None:
         """One frame, into all results."""
         poses = self._poses(estimate, source, frame)
@@ -302,13 +345,16 @@ class _Job:
 
     def _poses(self, estimate: PoseEstimator, source: Source, frame: SourceFrame) -> Poses:
         boxes, scores = (None, None) if self._boxes is None else self._boxes.of(source, frame)
+        poses = self._by_itself(estimate, frame, boxes, scores)
+        return poses if source.kind == "video" else replace(poses, track_ids=None)
+
+    def _by_itself(self, estimate: PoseEstimator, frame: SourceFrame, boxes: Any, scores: Any) -> Poses:
+        """One frame by a call of its own."""
         try:
             poses = estimate(frame.picture, boxes, box_scores=scores)
-            if self.parts is not None:
-                poses = self.parts(frame.picture, poses)
+            return poses if self.parts is None else self.parts(frame.picture, poses)
         except InputError as error:
             raise InputError(f"frame {frame.number}: {error}") from error
-        return poses if source.kind == "video" else replace(poses, track_ids=None)
 
     def _record(self, source: Source, frame: SourceFrame, poses: Poses) -> None:
         self._frames += 1
@@ -362,6 +408,14 @@ def _no_more_than(
         yield item
         if limit is not None and getattr(item, "number", -1) + 1 >= limit:
             return
+
+
+def _share_of(poses: Poses, frames: int) -> Poses:
+    """Poses with their part of the time that so many frames took together."""
+    if frames == 1:
+        return poses
+    spent = {stage: each if isinstance(each, str) else each / frames for stage, each in poses.timings_ms.items()}
+    return replace(poses, timings_ms=spent)
 
 
 def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Path]:

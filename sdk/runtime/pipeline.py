@@ -139,6 +139,7 @@ class CpuPipeline(Closing):
             ops.set_threads(threads)
         self._ops = ops
         self._turns = Turns(allowed_cores())  # more at once gain nothing, and the OS would choose who waits
+        self._buffers: list[Float32Array] = []  # of crops, one for each call that ran at once
         self.session = session
         self.refine = refine
         self.pixel_format = pixel_format
@@ -167,15 +168,26 @@ class CpuPipeline(Closing):
         """N x K x C float32 (x, y in frame pixels, score, then `decoding.columns`), and milliseconds of each stage."""
         with self._turns:
             start = perf_counter()
-            crops = self.crop(frame, affines, frame_of)
+            buffer = self._buffer_for(len(affines))
+            crops = self.crop(frame, affines, frame_of, out=buffer[: len(affines)])
             cropped = perf_counter()
             outputs = self.session.run(crops)
             mirrored = self.session.run(np.ascontiguousarray(crops[..., ::-1])) if flip else None
             ran = perf_counter()
             persons = self.decode(outputs, mirrored, affines)
+            self._buffers.append(buffer)
             decoded = perf_counter()
-        timings: Timings = {"crop": cropped - start, "network": ran - cropped, "decode": decoded - ran}
-        return persons, {stage: 1e3 * float(seconds) for stage, seconds in timings.items()}
+        timings: Timings = {"crop": 1e3 * (cropped - start), "network": 1e3 * (ran - cropped)}
+        timings["decode"] = 1e3 * (decoded - ran)
+        return persons, timings
+
+    def _buffer_for(self, count: int) -> Float32Array:  # at least N x 3 x h x w
+        """Memory for crops, of a call that is over where there is one: new memory costs its first touch each time."""
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = np.empty((0, 3, *self.recipe.input.size_hw), np.float32)
+        return buffer if len(buffer) >= count else np.empty((count, *buffer.shape[1:]), np.float32)
 
     def estimate(
         self,
@@ -193,6 +205,8 @@ class CpuPipeline(Closing):
         frame: Any,  # as check_frame gives it; or a list of such
         affines: Float32Array,  # N x 2 x 3, crop -> frame pixels
         frame_of: NDArray[np.int32] | None = None,
+        *,
+        out: Float32Array | None = None,
     ) -> Float32Array:  # N x 3 x h x w
         """What the network takes; verification puts the crops of many frames into one batch."""
         source = self.recipe.input
@@ -204,6 +218,7 @@ class CpuPipeline(Closing):
             std=source.std,
             channel_order=source.colour,
             frame_of=frame_of,
+            out=out,
             **crop_options(self.pixel_format),
         )
         return crops

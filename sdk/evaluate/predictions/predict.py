@@ -1,8 +1,8 @@
 """The verification loop: pictures are read and cropped by worker threads, and persons of many pictures fill one batch.
 
 The crop and the decode are the run-time ops, so that the figure is of the engine as deployed. On the CPU the network
-gets full batches across pictures; on a GPU each picture goes through the engine's own pipeline, whose crop and decode
-are part of its CUDA graph. At most a few pictures are in memory. No metric is known here.
+gets crops that worker threads made; on a GPU the pictures go through the engine's own pipeline, several to a batch: its
+CUDA graph crops and decodes. At most a few pictures are in memory. No metric is known here.
 
     runners = open_runners([engine], ["cpu"], flip=False)
     predictions, timing, unusable = predict(dataset, runners, journal, workers=2)
@@ -69,8 +69,8 @@ class Runner(Protocol):
     def device(self) -> str: ...
 
     @property
-    def batch(self) -> int | None:
-        """Persons a run; None where a picture is run as a whole."""
+    def batch(self) -> int:
+        """Persons a run."""
         ...
 
     def prepare(self, frame: Frame, affines: Float32Array) -> Any:
@@ -114,28 +114,35 @@ class BatchRunner:
 
 
 class PictureRunner:
-    """One picture at a time through the whole pipeline, as the estimator does: a GPU crops and decodes itself."""
-
-    batch = None
+    """Persons of any pictures in one batch, through the whole pipeline as `estimate.many` does: a GPU crops and decodes
+    itself."""
 
     def __init__(self, pipeline: Pipeline, *, flip: bool) -> None:
         self._pipeline = pipeline
         self._flip = flip
         self.recipe = pipeline.engine.manifest.recipe
         self.device = pipeline.device
+        self.batch = min(pipeline.max_batch, PREFERRED_BATCH)
 
-    def prepare(self, frame: Frame, affines: Float32Array) -> Frame:
-        """The frame itself."""
-        return frame
+    def prepare(self, frame: Frame, affines: Float32Array) -> NDArray[np.object_]:
+        """The frame itself, once for each person."""
+        frames = np.empty(len(affines), object)
+        for row in range(len(affines)):
+            frames[row] = frame
+        return frames
 
-    def infer(self, prepared: Frame, affines: Float32Array, timing: Timing) -> Float32Array:
+    def infer(self, prepared: NDArray[np.object_], affines: Float32Array, timing: Timing) -> Float32Array:
         """N x K x 3 float32."""
-        start, chunks = perf_counter(), []
-        for first in range(0, len(affines), self._pipeline.max_batch):
-            chunk = affines[first : first + self._pipeline.max_batch]
-            chunks.append(self._pipeline.run(prepared, chunk, flip=self._flip)[0])
+        start = perf_counter()
+        frames: list[Frame] = []
+        frame_of = np.zeros(len(affines), np.int32)
+        for row, frame in enumerate(prepared):
+            if not frames or frames[-1] is not frame:
+                frames.append(frame)
+            frame_of[row] = len(frames) - 1
+        persons = self._pipeline.run(frames, affines, flip=self._flip, frame_of=frame_of)[0]
         timing.network_ms.append((1e3 * (timing.add("network", start) - start), len(affines)))
-        return np.concatenate(chunks)[..., :3]
+        return persons[..., :3]
 
     def close(self) -> None:
         self._pipeline.close()
@@ -149,7 +156,7 @@ def open_runners(
     refine: Refine = "none",
     threads: int | None = None,
 ) -> list[Runner]:
-    """A runner for each engine on its device: batches across pictures if all run on the CPU, else whole pictures."""
+    """A runner for each engine on its device: crops are made by worker threads if all run on the CPU."""
     pipelines: list[Pipeline] = []
     try:
         for engine, device in zip(engines, devices, strict=True):
@@ -210,9 +217,8 @@ class _Prepared:
 def _batches(
     dataset: Dataset, runners: Sequence[Runner], skip: int, timing: Timing, unusable: dict[int, str]
 ) -> Iterator[Float32Array]:
-    """Records of consecutive persons: full batches across pictures, or a picture at a time where a runner wants it."""
-    sizes = [runner.batch for runner in runners if runner.batch is not None]
-    step = min(sizes) if len(sizes) == len(runners) else None
+    """Records of consecutive persons, in full batches across pictures."""
+    step = min(runner.batch for runner in runners)
     waiting = _Waiting()
     for item in _prepared(dataset, runners[0], skip, timing):
         timing.seconds["read"] += item.read_seconds
@@ -222,8 +228,6 @@ def _batches(
             if waiting.count:
                 yield _run(*waiting.take(waiting.count), runners, timing)
             yield np.full((len(item.affines), len(runners), len(dataset.skeleton.joints), 3), np.nan, np.float32)
-        elif step is None:
-            yield _run(item.crops, item.affines, runners, timing)
         else:
             waiting.add(item)
             while waiting.count >= step:
