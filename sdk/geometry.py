@@ -96,6 +96,8 @@ def crop_affines(
     from sdk import _native
 
     boxes = np.asarray(boxes_xyxy).reshape(-1, 4)
+    if boxes.dtype not in NUMBERS:
+        boxes = boxes.astype(np.float64)
     affines = np.empty((len(boxes), 2, 3), np.float32)
     _native.affines_from_boxes(affines, boxes, size_hw, padding)
     return affines

@@ -240,3 +240,36 @@ def test_a_session_opens_by_the_same_names(engine):
     with open_session(engine, "cuda") as gpu, open_session(engine, "cpu") as cpu:
         for a, b in zip(gpu.run(crops), cpu.run(crops), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float64", "strided", "list"])
+def test_raw_boxes_of_every_number_type_give_the_same_poses(engine, dtype):
+    frame, plain = random_frame(), np.array([[10, 20, 50, 80], [0, 0, 119, 90], [70, 5, 110, 60]])
+    given = {"strided": np.asfortranarray(plain.astype(np.float32)), "list": plain.tolist()}
+    boxes = given[dtype] if dtype in given else plain.astype(dtype)
+    with sdk.PoseEstimator(engine, device="cuda") as gpu, sdk.PoseEstimator(engine, device="cpu") as cpu:
+        found, expected = gpu(frame, boxes), cpu(frame, plain.astype(np.float32))
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    assert found.boxes.dtype == np.float32 and found.boxes.tolist() == plain.tolist()
+
+
+BAD_BOXES = {
+    "NaN": ([[0, float("nan"), 5, 5]], "box 0 must be finite numbers (got [0.0, nan, 5.0, 5.0])"),
+    "far": ([[0, 0, 5, 5], [0, 0, 2.0**31, 5]], "box 1 must lie within 2^30 pixels"),
+    "no area": ([[0, 0, 10, 10], [40, 5, 40, 25]], "box 1 has no area: x2 must exceed x1 (got x1=40.0, x2=40.0)"),
+    "the last of many": ([[0, 0, 10, 10]] * 20 + [[0, 9, 9, 9]], "box 20 has no area: y2 must exceed y1"),
+    "shares": ([[0.1, 0.2, 0.5, 0.9]], "boxes must be in pixels of the frame"),
+    "five columns": ([[1, 2, 3, 4, 5]], "boxes must have the shape N x 4"),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("case", BAD_BOXES)
+def test_what_is_no_box_is_refused_in_the_same_words_and_the_next_call_goes_well(engine, case, device):
+    boxes, message = BAD_BOXES[case]
+    with sdk.PoseEstimator(engine, device=device) as estimate:
+        expected = estimate(random_frame(), boxes_of(2)).keypoints
+        with pytest.raises(InputError) as caught:
+            estimate(random_frame(), np.array(boxes))
+        assert message in str(caught.value)
+        np.testing.assert_array_equal(estimate(random_frame(), boxes_of(2)).keypoints, expected)

@@ -6,6 +6,8 @@ import pytest
 from sdk.errors import InputError
 from sdk.geometry import apply_affines, boxes_from_keypoints, check_boxes, crop_affines, inverse_affines
 
+pytestmark = pytest.mark.native
+
 SIZES = {"256x192": (256, 192), "64x64": (64, 64), "128x128": (128, 128), "384x288": (384, 288), "odd": (65, 33)}
 
 
@@ -51,6 +53,55 @@ def test_the_way_there_and_back(size):
     points = np.random.default_rng(1).uniform(0, 200, (7, 9, 2)).astype(np.float32)
     back = apply_affines(inverse_affines(affines), apply_affines(affines, points))
     assert np.abs(back - points).max() < 2e-2
+
+
+def affines_by_numpy(boxes_xyxy, size_hw, padding):
+    """The definition, in float64, as the extension has to round it."""
+    height, width = size_hw
+    x1, y1, x2, y2 = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4).T
+    scale = np.maximum(x2 - x1, (y2 - y1) * (width / height)) * (padding / width)
+    affines = np.zeros((len(scale), 2, 3), np.float32)
+    affines[:, 0, 0] = affines[:, 1, 1] = scale
+    affines[:, 0, 2] = (x1 + x2 - scale * width) / 2
+    affines[:, 1, 2] = (y1 + y2 - scale * height) / 2
+    return affines
+
+
+LAYOUTS = {
+    "contiguous": lambda table: table,
+    "strided": lambda table: np.repeat(np.repeat(table, 2, 0), 2, 1)[::2, ::2],
+    "backwards": lambda table: table[::-1][::-1],
+    "Fortran": np.asfortranarray,
+    "read-only": lambda table: np.frombuffer(table.tobytes(), table.dtype).reshape(table.shape),
+    "big-endian": lambda table: table.astype(table.dtype.newbyteorder(">")),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", [np.dtype(code).name for code in "bBhHiIqQefd"])
+def test_boxes_and_crops_of_every_number_type_are_numpys_to_the_bit(dtype, layout):
+    table = boxes(40, seed=3).clip(0, 120).round(3)
+    table[:, 2:] = np.maximum(table[:, 2:], table[:, :2] + 1)
+    given = layout(table.astype(dtype))
+    checked = check_boxes(given)
+    np.testing.assert_array_equal(checked, np.array(given, np.float32))
+    for size_hw, padding in (((256, 192), 1.25), ((65, 33), 2.0)):
+        expected = affines_by_numpy(checked, size_hw, padding)
+        np.testing.assert_array_equal(crop_affines(checked, size_hw, padding), expected)
+        np.testing.assert_array_equal(crop_affines(given, size_hw, padding), affines_by_numpy(given, size_hw, padding))
+
+
+def test_boxes_of_torch_are_boxes():
+    torch = pytest.importorskip("torch")
+    given = torch.tensor([[1, 2, 3, 4], [5, 6, 9, 9]])
+    assert check_boxes(given).tolist() == given.tolist() and check_boxes(given.double()).tolist() == given.tolist()
+
+
+def test_the_gravest_fault_is_named_before_the_first_box():
+    with pytest.raises(InputError, match="box 2 must be finite"):
+        check_boxes([[0, 7, 5, 7], [40, 0, 30, 5], [0, NAN, 5, 5]])
+    with pytest.raises(InputError, match="box 1 has no area: x2"):
+        check_boxes([[0, 7, 5, 7], [40, 0, 30, 5]])
 
 
 def test_no_boxes_no_crops():
