@@ -119,10 +119,12 @@ def test_headers_that_are_cut_or_damaged_say_nothing_or_something(ending):
     tracemalloc.start()
     for length in range(0, min(len(data), 200), 3):
         size_wh_of(data[:length])
+        problem_of(data[:length])
     for _ in range(200):
         damaged = bytearray(data)
         for place in rng.integers(0, min(200, len(data)), 3):
             damaged[place] = rng.integers(256)
+        problem_of(bytes(damaged))
         found = size_wh_of(bytes(damaged))
         assert found is None or (len(found) == 2 and all(type(side) is int for side in found))
     assert tracemalloc.get_traced_memory()[1] < 10e6

@@ -78,7 +78,7 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
             return
         place += 1
         if not (marker == 0x01 or 0xD0 <= marker <= 0xD8):  # those stand alone
-            place += max(2, struct.unpack_from(">H", data, place)[0])
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
 
 
 def _bmp(data: bytes) -> Size:

@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from tests.stress import ends, loads, mutants, places, verbs
@@ -53,6 +54,7 @@ def main():
     unknown = sorted(set(arguments.attacks) - set(ATTACKS))
     if unknown:
         parser.error(f"no attack is named {unknown[0]}; they are {', '.join(ATTACKS)}")
+    cv2.setNumThreads(0)  # children are forked, and OpenCV's threads do not come along
     logging.disable(logging.CRITICAL)  # what the SDK says of what is wrong is wanted here
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     started, found = time.monotonic(), 0
