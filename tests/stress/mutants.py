@@ -158,10 +158,10 @@ def _kinds(folder):
 
 class _Annotations:
     def __init__(self, pictures):
-        self.pictures = pictures
+        self.pictures, self.recipe = pictures, recipe_by_name(RECIPE)
 
     def __call__(self, path):
-        return PersonDataset(path, self.pictures, recipe_by_name(RECIPE))
+        return PersonDataset(path, self.pictures, self.recipe)
 
 
 def _checkpoint(path):
