@@ -47,7 +47,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "engine.json"
 GRAPH_NAME = "network.onnx"
-OPENINGS = 5  # a build takes seconds and a reading milliseconds: a second one meets no second build
+OPENINGS = 20  # a build takes seconds and a reading milliseconds: a second one meets no second build
 KERNEL_CACHE_GLOB = "kernels-*.cache"
 Precision = Literal["fp32", "fp16", "int8"]
 

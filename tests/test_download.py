@@ -45,6 +45,7 @@ def part_of(cache):
 
 HOSTILE = {
     "a length that is none": (answer(200, DATA, Content_Length="many"), "Content-Length is no number .*'many'"),
+    "a length and a control": (answer(200, DATA, Content_Length="50000\x1d"), "Content-Length is no number"),
     "a length below zero": (answer(200, DATA, Content_Length="-5"), "Content-Length is no number .*'-5'"),
     "a length of a thousand digits": (answer(200, DATA, Content_Length="9" * 1000), "Content-Length is no number"),
     "a length beyond the bound": (answer(200, DATA, Content_Length=1 << 50), "it is larger than 4096 MiB"),

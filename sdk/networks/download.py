@@ -206,9 +206,10 @@ def _length_of(answer: Answer) -> int | None:
     told = answer.headers.get("Content-Length")
     if told is None:
         return None
-    if re.fullmatch(r"\d{1,18}", str(told).strip(), re.ASCII) is None:
+    found = re.fullmatch(r"\s*(\d{1,18})\s*", str(told), re.ASCII)
+    if found is None:
         raise _BrokenError(f"the answer's Content-Length is no number ({str(told)[:80]!r})")
-    return int(told)
+    return int(found.group(1))
 
 
 def _piece(answer: Answer) -> bytes:

@@ -19,7 +19,7 @@ from tests.stress.findings import judged
 
 ROOT = Path(__file__).resolve().parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
-PAUSE_S = 0.1  # between rebuilds, each of which takes some hundredths: a real one takes seconds
+PAUSE_S = 0.3  # between rebuilds, each of which takes some hundredths: a real one takes seconds
 DAEMONS = """
 import threading, time, numpy as np
 from sdk import PoseEstimator, ops
