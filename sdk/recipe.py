@@ -21,7 +21,7 @@ from sdk.errors import RecipeError
 from sdk.reading import toml_from_file
 from sdk.resources import catalogue_folder
 from sdk.skeletons import Skeleton, skeleton_by_name
-from sdk.strict import Count, NotNegative, Positive, Share, Within, strict_from_table, table_from
+from sdk.strict import Count, Positive, Share, Within, strict_from_table, table_from
 
 __all__ = [
     "Backbone",
@@ -64,6 +64,9 @@ ScoreRule = Literal["min_logit", "min_softmax", "mean_logit"]
 ColourOrder = Literal["rgb", "bgr"]
 Side = Annotated[int, Within(1, 8192)]  # of a crop, pixels
 Depth = Annotated[int, Within(0, 1024)]  # layers; none is allowed
+Blur = Annotated[float, Within(0, 64)]  # pixels of the crop; 3 ships
+Factor = Annotated[float, Within(0, 16, above=True)]  # of depths and widths; published networks: 0.167 to 1.33
+Threshold = Annotated[float, Within(-1e3, 1e3)]  # of scores, which may be logits
 GreyLevel = Annotated[float, Within(-1e6, 1e6)]
 Spread = Annotated[float, Within(1e-3, 1e6)]  # of grey levels: its inverse is a factor in float32
 Padding = Annotated[float, Within(0.1, 10)]  # published networks: 1 to 1.5
@@ -91,7 +94,7 @@ class MobileNetV2:
     """Sandler et al., CVPR 2018, as in mmpose."""
 
     kind: Literal["mobilenetv2"]
-    widen: Positive
+    widen: Factor
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ class CSPNeXt:
     """The backbone of RTMPose (Jiang et al., 2023; Lyu et al., RTMDet, 2022), P5."""
 
     kind: Literal["cspnext"]
-    deepen: Positive
-    widen: Positive
+    deepen: Factor
+    widen: Factor
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class MarginalHead:
 
     kind: Literal["marginal"]
     depth: Depth  # 3x3 convolutions before the maps
-    blur_px: NotNegative = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
+    blur_px: Blur = 3.0  # Gaussian over the bins' logits, a standard deviation in crop pixels
 
 
 Head = HeatmapHead | LinearSimccHead | GauHead | RtmwHead | TokenHeatmapHead | TokenSimccHead | MarginalHead
@@ -269,7 +272,7 @@ class Protocol:
 
     flip_test: bool
     flip_shift: bool
-    joint_threshold: float | None = None  # joints below it do not enter a person's score; None: by the score rule
+    joint_threshold: Threshold | None = None  # joints below it do not enter a person's score; None: by the score rule
     oks_threshold: Share = 0.9  # OKS-NMS
 
 

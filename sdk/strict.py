@@ -4,7 +4,7 @@
 
 Understands bool, int, float (an int is a float), str, Literal, tuple[X, ...], tuple[X, X], Optional, dataclasses,
 Mapping[str, X], and unions of dataclasses told apart by their `kind` field (a Literal of one string). Numbers are
-finite; a field says what else they must be: `height: Annotated[int, Within(1, 8192)]`.
+finite, and such as float32 and int64 hold; a field says what else: `height: Annotated[int, Within(1, 8192)]`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Within:
 
 WIDEST = 1 << 20  # of what is counted in a network: channels, layers, heads
 LARGEST = 2**63 - 1  # what the libraries beneath take for a whole number
+LARGEST_FLOAT = 3.4e38  # what becomes of a larger number on its way to a kernel is infinite
 Count = Annotated[int, Within(1, WIDEST)]
 Positive = Annotated[float, Within(0, above=True)]
 NotNegative = Annotated[float, Within(0)]
@@ -150,12 +151,13 @@ def _read_scalar(hint: Any, value: object, where: str, error: Errors) -> Any:
         return value
     if type(value) is int and hint in (int, float) and abs(value) > LARGEST:
         raise error(f"{where} must be at most 2^63 - 1 (got a number of {value.bit_length()} bits)")
-    if hint is float and type(value) is int:
-        return float(value)
+    value = float(value) if hint is float and type(value) is int else value
     if type(value) is not hint:
         raise error(f"{where} must be {_NAMES.get(hint, str(hint))} (got {_shown(value)})")
     if type(value) is float and not isfinite(value):
         raise error(f"{where} must be finite (got {value})")
+    if type(value) is float and abs(value) > LARGEST_FLOAT:
+        raise error(f"{where} must be a number that float32 holds (got {value})")
     return value
 
 

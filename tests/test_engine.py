@@ -164,7 +164,7 @@ DAMAGE = {
         "'compiler.plan' must be another file than",
     ),
     "a recipe out of range": (edit(recipe__input={}), "key 'input': key 'height' is missing"),
-    "padding beyond every picture": (edit(recipe__input__box_padding=1e308), r"from 0\.1 to 10 \(got 1e\+308\)"),
+    "padding beyond every picture": (edit(recipe__input__box_padding=1e30), r"from 0\.1 to 10 \(got 1e\+30\)"),
     "a sigma that is no number": (edit(recipe__skeleton__sigmas=[float("nan")]), "sigmas'.*must be finite"),
     "one name for both axes": (edit(recipe__output__y_name="simcc_x"), "names that differ .*rebuild|names that differ"),
     "a recipe with a wrong key": (edit(recipe__sise=1), "unknown key 'sise'"),

@@ -216,10 +216,10 @@ REFUSED = {
         "box_padding = nan",
         "key 'box_padding' must be finite (got nan)",
     ),
-    "padding beyond every picture": ("box_padding = 1.25", "box_padding = 1e308", "from 0.1 to 10 (got 1e+308)"),
+    "padding beyond every picture": ("box_padding = 1.25", "box_padding = 1e30", "from 0.1 to 10 (got 1e+30)"),
     "ratio of a million": ("split_ratio = 2.0", "split_ratio = 1e6", "above 0 and at most 64 (got 1000000.0)"),
     "std next to nothing": ("std = [58.395", "std = [1e-30", "key 'std'[0] must be from 0.001 to 1e+06 (got 1e-30)"),
-    "width of nothing": ("widen = 0.5", "widen = -0.5", "key 'widen' must be above 0 (got -0.5)"),
+    "width of nothing": ("widen = 0.5", "widen = -0.5", "'widen' must be above 0 and at most 16 (got -0.5)"),
     "height beyond whole numbers": (
         "height = 256",
         f"height = {1 << 64}",

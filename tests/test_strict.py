@@ -75,6 +75,7 @@ BAD = {
     "list for table": ({**GOOD, "marks": [1]}, "key 'marks' must be a table"),
     "not a number": ({**GOOD, "weight": float("nan")}, r"key 'weight' must be finite \(got nan\)"),
     "without end": ({**GOOD, "weight": float("-inf")}, r"key 'weight' must be finite \(got -inf\)"),
+    "beyond float32": ({**GOOD, "weight": -1e39}, r"key 'weight' must be a number that float32 holds \(got -1e\+39\)"),
     "below the range": ({**GOOD, "count": 0}, r"key 'count' must be from 1 to 8 \(got 0\)"),
     "beyond the range": ({**GOOD, "count": 9}, r"key 'count' must be from 1 to 8 \(got 9\)"),
     "beyond an optional range": ({**GOOD, "share": 1.5}, r"key 'share' must be from 0 to 1 \(got 1.5\)"),
