@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from sdk.media import videos
+from sdk.media import sinks, videos
 from sdk.media.containers import frames_all_shown, missing_bytes
+from sdk.media.mp4_times import set_times
 from sdk.media.sinks import VideoFile
 from sdk.media.sources import Damaged, SourceFrame, Unreadable, frames_of, sources_from
 from tests.support.predict import lines_of, noise, predict
@@ -249,3 +250,29 @@ OTHERS = {
 def test_a_container_that_tells_nothing_misses_nothing(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     assert missing_bytes(tmp_path / "a") == 0 and not frames_all_shown(tmp_path / "a")
+
+
+LAYOUTS = {
+    "nothing": lambda data: b"",
+    "text": lambda data: b"not a video at all, but long enough to look into",
+    "tables first": tables_first,
+    "cut off": lambda data: data[:-10],
+    "something behind": lambda data: data + struct.pack(">I4s", 8, b"free"),
+    "no scale": lambda data: data.replace(b"mdhd", b"mdhx"),
+    "frames in another order": lambda data: data.replace(b"stsz", b"ctts"),
+}
+
+
+@pytest.mark.parametrize("change", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_file_laid_out_otherwise_keeps_its_times(tmp_path, whole, change):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(change(whole))
+    assert not set_times(path, [0.0, 40.0], 40.0) and path.read_bytes() == change(whole)
+
+
+def test_a_video_whose_times_cannot_be_set_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sinks, "set_times", lambda *_, **__: False)
+    with VideoFile(tmp_path / "a.mp4", 25) as video:
+        for number, time_ms in enumerate((0.0, 40.0, 500.0)):
+            video.write(noise(number), time_ms)
+    assert "a.mp4' shows its frames in even steps" in caplog.text and len(items_of(tmp_path / "a.mp4")) == 3

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["frames_all_shown", "missing_bytes", "mp4_box", "mp4_boxes"]
+__all__ = ["frames_all_shown", "missing_bytes", "mp4_box", "mp4_boxes", "top_boxes"]
 
 MP4_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"})
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
@@ -27,7 +27,7 @@ def missing_bytes(path: Path) -> int:
         size = os.fstat(file.fileno()).st_size
         head = file.read(12)
         if head[4:8] in MP4_FIRST:
-            return max((end - size for *_, end in _top_boxes(file, size)), default=0)
+            return max((end - size for *_, end in top_boxes(file, size)), default=0)
         if head[:4] == b"RIFF":
             return _missing_of_riff(head, size)
         return _missing_of_matroska(file, size) if head[:4] == EBML else 0
@@ -37,7 +37,7 @@ def frames_all_shown(path: Path) -> bool:
     """Whether an MP4 has one edit that begins with its first frame, so that each frame it counts is to be seen."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        found = [box for box in _top_boxes(file, size) if box[0] == b"moov"] if file.read(8)[4:] in MP4_FIRST else []
+        found = [box for box in top_boxes(file, size) if box[0] == b"moov"] if file.read(8)[4:] in MP4_FIRST else []
         if not found or found[0][3] > size or found[0][3] - found[0][1] > MOST_HEADER:
             return False
         file.seek(found[0][1])
@@ -83,7 +83,8 @@ def _is_plain(data: bytes, begin: int, end: int) -> bool:
     return content[4:8] == b"\0\0\0\1" and not any(content[8 + width : 8 + 2 * width])
 
 
-def _top_boxes(file: IO[bytes], size: int) -> Iterator[Box]:
+def top_boxes(file: IO[bytes], size: int) -> Iterator[Box]:
+    """The outermost boxes of an MP4 of `size` bytes; the last may reach beyond them."""
     begin = 0
     while begin + 8 <= size:
         file.seek(begin)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdk.media.containers import mp4_box, mp4_boxes
+from sdk.media.containers import mp4_box, mp4_boxes, top_boxes
 
 __all__ = ["set_times"]
 
@@ -25,27 +25,30 @@ CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts"})
 LENGTHS = {b"mvhd": (16, False), b"tkhd": (20, False), b"mdhd": (16, True), b"elst": (8, False)}
 
 
-def set_times(path: Path, times_ms: Sequence[float], last_ms: float) -> None:
-    """Show frame i from `times_ms[i] - times_ms[0]` on, the last one for `last_ms`."""
+def set_times(path: Path, times_ms: Sequence[float], last_ms: float) -> bool:
+    """Show frame i from `times_ms[i] - times_ms[0]` on, the last one for `last_ms`; False, and nothing done, where the
+    file is not laid out so (another writer than FFmpeg's behind OpenCV)."""
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
-        begin = 0
-        while (head := file.read(8))[4:] != b"moov":
-            length = int.from_bytes(head[:4], "big")
-            begin += int.from_bytes(file.read(8), "big") if length == 1 else length
-            file.seek(begin)
-        moov = head + file.read(size)
-        assert begin + int.from_bytes(moov[:4], "big") == size, "OpenCV writes the tables last"
+        last = max(top_boxes(file, size), key=lambda box: box[3], default=None)
+        if last is None or last[0] != b"moov" or last[3] != size:
+            return False
+        file.seek(last[1])
+        moov = file.read(size - last[1])
         scales = _scale(moov, b"mvhd"), _scale(moov, b"trak", b"mdia", b"mdhd")
+        if not all(scales) or moov.count(b"trak") != 1 or b"ctts" in moov:
+            return False
         durations = _durations(times_ms, last_ms, scales[1])
-        file.seek(begin)
+        file.seek(last[1])
         file.write(_rewritten(moov, 0, len(moov), durations, scales))
+    return True
 
 
 def _scale(moov: bytes, *path: bytes) -> int:
-    """Ticks a second."""
+    """Ticks a second; 0 where a box of version 0 does not tell them."""
     place = mp4_box(moov, 8, len(moov), *path)
-    assert place is not None and moov[place[0]] == 0, "OpenCV writes version 0"
+    if place is None or moov[place[0]] != 0:
+        return 0
     return int.from_bytes(moov[place[0] + 12 : place[0] + 16], "big")
 
 

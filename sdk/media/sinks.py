@@ -118,8 +118,11 @@ class VideoFile:
         """Give the frames their own times, where all have one and they are not what was written already."""
         times = self._times_ms
         steps = np.diff(times) if len(times) == self._count else np.zeros(0)
-        if steps.size and not np.allclose(steps, 1e3 / self._fps, rtol=0, atol=0.5):
-            set_times(self._temporary, times, last_ms=float(steps[-1]))
+        even = not steps.size or np.allclose(steps, 1e3 / self._fps, rtol=0, atol=0.5)
+        if not even and not set_times(self._temporary, times, last_ms=float(steps[-1])):
+            log.warning(
+                "'%s' shows its frames in even steps: no times can be set in what this OpenCV writes", self.path
+            )
 
     def _lost(self) -> OutputError | None:
         """What is wrong with the finished file: OpenCV's writer tells no one of a full disk."""
