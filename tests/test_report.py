@@ -119,10 +119,10 @@ def test_persons_are_grouped_by_the_longer_side_of_their_box():
 
 
 CHANGES = {  # drop and its interval -> what is told
-    "not known": (None, (None, None), "How far the figure fell is not known"),
-    "fell": (0.42, (-0.1, 0.9), "The figure fell by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
-    "rose": (-0.42, (-0.9, 0.1), "The figure rose by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
-    "same": (-0.001, (-0.9, 0.1), "The figure is the same (fell by -0.90 to 0.10 in 95 % of 9 bootstrap samples"),
+    "not known": (None, (None, None), "How much worse the figure is, is not known"),
+    "fell": (0.42, (-0.1, 0.9), "The figure is worse by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
+    "rose": (-0.42, (-0.9, 0.1), "The figure is better by 0.42 points (-0.10 to 0.90 in 95 % of 9 bootstrap samples"),
+    "same": (-0.001, (-0.9, 0.1), "The figure is the same (worse by -0.90 to 0.10 in 95 % of 9 bootstrap samples"),
 }
 
 
@@ -214,7 +214,9 @@ def test_a_drop_that_does_not_exist_is_said(verification, tmp_path):
     undefined = replace(verification, comparison=comparison)
     text = markdown(report_table(undefined))
     assert "| drop | n/a (95 %: n/a to n/a) |" in text and "EXCEEDED" in text
-    assert "How far the figure fell is not known" in (write_report(undefined, tmp_path) / "report.html").read_text()
+    assert (
+        "How much worse the figure is, is not known" in (write_report(undefined, tmp_path) / "report.html").read_text()
+    )
 
 
 BESIDE = {  # a published figure's dataset and metric, the verified kind -> whether it is held against the measured
@@ -285,8 +287,15 @@ def test_very_many_joints_are_cut_to_the_lowest(verification, tmp_path):
     engine = replace(verification.engines[0], manifest=replace(verification.engines[0].manifest, recipe=recipe))
     series = {"PCK": np.linspace(0, 100, 133)}
     placed = _joint_chart("By joint", replace(verification, engines=(engine,)), series, "%", 100.0)
-    assert "The 40 lowest of 133" in placed.caption
+    assert "The 40 worst of 133" in placed.caption
     assert {"joint 0", "joint 39"} <= set(texts(placed.chart)) and "joint 40" not in texts(placed.chart)
+    errors = texts(_joint_chart("By joint", replace(verification, engines=(engine,)), series, "NME", None).chart)
+    assert {"joint 93", "joint 132"} <= set(errors) and "joint 92" not in errors
+
+
+def test_an_error_says_that_lower_is_better(verification, tmp_path):
+    scores = replace(verification.scores[0], lower_is_better=True)
+    assert "lower is better" in page_of(replace(verification, scores=(scores,), comparison=None), tmp_path)
 
 
 def test_a_page_needs_its_packages_before_the_work(monkeypatch):

@@ -82,6 +82,7 @@ def report_table(verification: Verification) -> dict[str, Any]:
             "joint_threshold": recipe.joint_threshold,
         },
         "headline": verification.scores[0].headline,
+        "lower_is_better": verification.scores[0].lower_is_better,
         "figures": figures,
         "random_weights": any(engine.manifest.weights.kind == "random" for engine in verification.engines),
         "joints": _joint_table(verification.scores[0], recipe.skeleton.joints),

@@ -27,7 +27,7 @@ from sdk.wording import counted
 __all__ = ["PUBLISHED_HEAD", "Picture", "Placed", "Tile", "change_words", "html_page", "published_rows", "shown"]
 
 SHOWN = 6  # persons a row of pictures
-ROWS = 40  # joints that a chart shows, the lowest ones of more
+ROWS = 40  # joints that a chart shows, the worst ones of more
 PUBLISHED_HEAD = ("published", "value", "measured here", "pictures here", "boxes", "source")
 MAIN_THREAD = {"wait": "waiting for crops", "network": "network", "decode": "decode", "journal": "journal"}
 
@@ -103,16 +103,16 @@ def shown(value: float | None) -> str:
 
 
 def change_words(drop: float | None, interval: Sequence[float | None], samples: int) -> str:
-    """How far a figure fell or rose against its reference, and how far in most bootstrap samples, the same way."""
+    """How much worse or better a figure is than its reference, and how much in most bootstrap samples, the same way."""
     low, high = interval
     if drop is None or low is None or high is None:
-        return "How far the figure fell is not known"
+        return "How much worse the figure is, is not known"
     within = f"in 95 % of {samples} bootstrap samples over pictures"
     if f"{abs(drop):.2f}" == "0.00":
-        return f"The figure is the same (fell by {low:.2f} to {high:.2f} {within})"
+        return f"The figure is the same (worse by {low:.2f} to {high:.2f} {within})"
     if drop > 0:
-        return f"The figure fell by {drop:.2f} points ({low:.2f} to {high:.2f} {within})"
-    return f"The figure rose by {-drop:.2f} points ({-high:.2f} to {-low:.2f} {within})"
+        return f"The figure is worse by {drop:.2f} points ({low:.2f} to {high:.2f} {within})"
+    return f"The figure is better by {-drop:.2f} points ({-high:.2f} to {-low:.2f} {within})"
 
 
 def _notices(table: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -131,7 +131,7 @@ def _tiles(table: Mapping[str, Any]) -> list[Tile]:
     if table["random_weights"]:
         return []
     headline, dataset = table["headline"], table["dataset"]
-    about = f"on {counted(dataset['persons'], 'person')}"
+    about = f"on {counted(dataset['persons'], 'person')}{', lower is better' if table['lower_is_better'] else ''}"
     main = Tile(headline, shown(table["figures"][headline]), about, large=True)
     return [main, *[Tile(name, shown(value)) for name, value in table["figures"].items() if name != headline]]
 
@@ -171,7 +171,7 @@ def _accuracy(verification: Verification, table: Mapping[str, Any]) -> list[Plac
         for group in (table["sizes"][some[0] : some[-1] + 1] if some else ())
     }
     return [
-        _joint_chart("By joint", verification, scores.joints, "per cent", 100.0),
+        _joint_chart("By joint", verification, scores.joints, "per cent", None if scores.lower_is_better else 100.0),
         Placed(
             "By size",
             size_chart(sizes, "mean OKS with the annotation", top=1.0),
@@ -180,7 +180,9 @@ def _accuracy(verification: Verification, table: Mapping[str, Any]) -> list[Plac
         Placed(
             "How the figure comes about",
             line_chart(scores.curves, *scores.curve_axes, y_top=100.0),
-            "The further to the right a line stays high, the better.",
+            "The further to the right a line stays high, the better."
+            if scores.curve_axes[0].startswith("recall")
+            else "The sooner the line rises, the better.",
         ),
         *([] if verification.reliability is None else _reliability(verification.reliability)),
     ]
@@ -210,14 +212,14 @@ def _reliability(found: Reliability) -> list[Placed]:
 def _joint_chart(
     title: str, verification: Verification, series: Mapping[str, NDArray[np.float64]], label: str, top: float | None
 ) -> Placed:
-    """A row a joint; of very many joints the lowest ones by the first series."""
+    """A row a joint; of very many joints the worst ones by the first series: the highest where there is no `top`."""
     names, caption = np.array(verification.recipe.skeleton.joints), "Over all persons in whom the joint is annotated."
     if len(names) <= ROWS:
         return Placed(title, dot_chart(names.tolist(), series, label, top=top), caption)
-    first = next(iter(series.values()))
+    first = next(iter(series.values())) * (1 if top else -1)
     chosen = np.sort(np.argsort(np.where(np.isfinite(first), first, np.inf), kind="stable")[:ROWS])
     kept = {name: values[chosen] for name, values in series.items()}
-    caption += f" The {ROWS} lowest of {len(names)}; all stand in report.json."
+    caption += f" The {ROWS} worst of {len(names)}; all stand in report.json."
     return Placed(title, dot_chart(names[chosen].tolist(), kept, label, top=top), caption)
 
 
