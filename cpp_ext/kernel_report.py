@@ -1,20 +1,25 @@
-"""Prints what the compiler made of the CUDA kernels: registers, spills, shared memory and occupancy, as a table.
+"""Prints what the compiler made of the CUDA kernels, for every architecture: registers, spills, shared memory and
+occupancy, and what the machine code holds. Exit status 1 where the machine code is not what the source means.
 
-    python cpp_ext/kernel_report.py          # needs nvcc; no GPU
+    python cpp_ext/kernel_report.py          # needs nvcc and nvdisasm (pip install nvidia-cuda-nvdisasm); no GPU
 
-Occupancy is computed from the published limits of each architecture, for the block sizes the launchers use.
+For another compiler name its toolkit in CUDA_HOME. Occupancy is computed from the published limits of each
+architecture, for the block sizes the launchers use.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_native import CUDA_SOURCES, find_toolkit, nvcc_flags
+from build_native import CUDA_SOURCES, NVCC_FLAGS, Toolkit, find_toolkit, nvcc_flags
+from machine_code import Machine, Tools, faults_of, find_tools, kernels_from_ptx, readable
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK_THREADS = {"crop": 256, "decode": 128}
@@ -50,22 +55,8 @@ class Kernel:
         return resident * block / threads
 
 
-def readable(symbol: str) -> str:
-    """'crop NV12 half' and the like, from a mangled kernel name."""
-    op = "crop" if "crop_kernel" in symbol else "decode"
-    variant = symbol.split(f"{op}_kernel")[1]
-    half = "half" if "alf" in variant else "float"
-    if op == "crop":
-        return f"crop {'NV12' if 'Nv12' in variant else 'packed'} {half}"
-    softmax, sure = (flag == "1" for flag in re.findall(r"Lb([01])", variant))
-    return f"decode {half}{' softmax' if softmax else ''}{' spread' if sure else ''}"
-
-
-def kernels() -> list[Kernel]:
+def kernels(toolkit: Toolkit) -> list[Kernel]:
     """Compile, and read what ptxas says."""
-    toolkit = find_toolkit()
-    if toolkit is None:
-        raise SystemExit("nvcc was not found; set CUDA_HOME")
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for source in CUDA_SOURCES:
@@ -87,9 +78,40 @@ def kernels() -> list[Kernel]:
     return found
 
 
-def main() -> None:
-    """One row a kernel, one column an architecture: registers and occupancy; then spills and shared memory."""
-    found = kernels()
+def machine_code(toolkit: Toolkit, tools: Tools) -> list[Machine]:
+    """Disassemble what ptxas makes of every kernel for every architecture."""
+
+    def of(architecture: int) -> list[Machine]:
+        found = []
+        for source in CUDA_SOURCES:
+            with tempfile.TemporaryDirectory() as folder:
+                target = Path(folder) / "kernels.ptx"
+                words = [toolkit.nvcc, *NVCC_FLAGS, f"-arch=compute_{architecture}", "-ptx", ROOT / "cpp_ext" / source]
+                subprocess.run([*words, "-o", target], check=True, capture_output=True)
+                found += kernels_from_ptx(target.read_text(), architecture, tools)
+        return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [kernel for several in pool.map(of, toolkit.architectures) for kernel in several]
+
+
+def main() -> int:
+    """Registers and occupancy, then the machine code; 1 where it is not what the source means."""
+    toolkit = find_toolkit()
+    if toolkit is None:
+        raise SystemExit("nvcc was not found; set CUDA_HOME")
+    tools = find_tools(toolkit.nvcc)
+    if tools is None:
+        raise SystemExit("nvdisasm was not found; pip install nvidia-cuda-nvdisasm")
+    sys.stdout.write(f"nvcc {toolkit.version}\n\n")
+    _show_registers(kernels(toolkit))
+    read = machine_code(toolkit, tools)
+    _show_machine_code(read)
+    return 1 if any(map(faults_of, read)) else 0
+
+
+def _show_registers(found: list[Kernel]) -> None:
+    """One row a kernel, one column an architecture; then spills and shared memory."""
     architectures = sorted({each.architecture for each in found})
     table = {(each.name, each.architecture): each for each in found}
     lines = [
@@ -107,5 +129,27 @@ def main() -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def _show_machine_code(found: list[Machine]) -> None:
+    """One row a kernel, its architectures together where they agree; then what is not meant."""
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for each in found:
+        cells = (each.name, _bits(each.loads), _bits(each.stores), str(each.fused), str(each.own_fused))
+        rows.setdefault(cells, []).append(each.architecture)
+    lines = [
+        "",
+        "| kernel | sm | loads, bits | stores, bits | multiply-adds of divisions and roots | other multiply-adds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (name, loads, stores, fused, own), architectures in sorted(rows.items()):
+        lines.append(f"| {name} | {' '.join(map(str, architectures))} | {loads} | {stores} | {fused} | {own} |")
+    faults = [f"{each.name}, sm_{each.architecture}: {fault}" for each in found for fault in faults_of(each)]
+    lines.append("\nNot meant by the source: " + ("\n".join(faults) or "nothing") + ".")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _bits(widths: frozenset[int]) -> str:
+    return " ".join(map(str, sorted(widths)))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
