@@ -20,6 +20,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "../box_argument.h"
 #include "../checks.h"
@@ -101,11 +102,30 @@ void decode(Address out, Address x, Address y, Address affines, int32_t count, i
 
 // ---- graphs ----------------------------------------------------------------------------------------------------
 
+// How many kernels one launch of a graph starts, those of the graphs inside it included.
+int64_t kernels_in(cudaGraph_t graph) {
+    size_t count = 0;
+    check(cudaGraphGetNodes(graph, nullptr, &count), "the captured graph's nodes could not be counted");
+    std::vector<cudaGraphNode_t> nodes(count);
+    check(cudaGraphGetNodes(graph, nodes.data(), &count), "the captured graph's nodes could not be listed");
+    int64_t kernels = 0;
+    for (const cudaGraphNode_t node : nodes) {
+        cudaGraphNodeType type;
+        check(cudaGraphNodeGetType(node, &type), "a node's type could not be asked");
+        if (type == cudaGraphNodeTypeKernel) kernels++;
+        if (type != cudaGraphNodeTypeGraph) continue;
+        cudaGraph_t inner = nullptr;
+        check(cudaGraphChildGraphNodeGetGraph(node, &inner), "a graph inside the captured one could not be asked");
+        kernels += kernels_in(inner);
+    }
+    return kernels;
+}
+
 // An executable graph. destroy() may be called early and more than once; a destroyed graph cannot be launched.
 class Graph {
   public:
-    explicit Graph(cudaGraphExec_t executable) : executable_(executable) {}
-    Graph(Graph&& other) noexcept : executable_(std::exchange(other.executable_, nullptr)) {}
+    Graph(cudaGraphExec_t executable, int64_t kernels) : kernels(kernels), executable_(executable) {}
+    Graph(Graph&& other) noexcept : kernels(other.kernels), executable_(std::exchange(other.executable_, nullptr)) {}
     Graph& operator=(Graph&&) = delete;
     ~Graph() { destroy(); }
 
@@ -122,8 +142,17 @@ class Graph {
         if (executable_) cudaGraphExecDestroy(std::exchange(executable_, nullptr));
     }
 
+    const int64_t kernels;  // that one launch starts
+
   private:
     cudaGraphExec_t executable_;
+};
+
+struct GraphHold {
+    cudaGraph_t graph = nullptr;
+    ~GraphHold() {
+        if (graph) cudaGraphDestroy(graph);
+    }
 };
 
 void graph_begin(Address stream) {
@@ -132,14 +161,13 @@ void graph_begin(Address stream) {
 
 Graph graph_end(Address stream) {
     nb::gil_scoped_release released;
-    cudaGraph_t graph = nullptr;
-    check(cudaStreamEndCapture(stream_of(stream), &graph), "the capture broke");
-    require(graph, "the capture broke: it holds no graph");
+    GraphHold held;
+    check(cudaStreamEndCapture(stream_of(stream), &held.graph), "the capture broke");
+    require(held.graph, "the capture broke: it holds no graph");
+    const int64_t kernels = kernels_in(held.graph);
     cudaGraphExec_t executable = nullptr;
-    const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
-    cudaGraphDestroy(graph);
-    check(error, "the captured graph could not be made executable");
-    return Graph(executable);
+    check(cudaGraphInstantiate(&executable, held.graph, 0), "the captured graph could not be made executable");
+    return Graph(executable, kernels);
 }
 
 // For the way out of an error: ends a capture whatever its state, and keeps nothing.
@@ -310,7 +338,8 @@ void bind_cuda(nb::module_& parent) {
 
     nb::class_<Graph>(m, "Graph")
         .def("launch", &Graph::launch, "stream"_a)
-        .def("destroy", &Graph::destroy);
+        .def("destroy", &Graph::destroy)
+        .def_ro("kernels", &Graph::kernels);
     m.def("graph_begin", &graph_begin, "stream"_a);
     m.def("graph_end", &graph_end, "stream"_a);
     m.def("graph_abort", &graph_abort, "stream"_a);

@@ -126,8 +126,16 @@ def _page(facts: dict[str, Any]) -> str:
         lines.append("  " + f"{kind:22}" + "".join(f"{counts.get(name, ''):>7}" for name in precisions))
     totals = facts["layers_by_precision"].values()
     lines.append("  " + f"{'all':22}" + "".join(f"{count:>7}" for count in totals))
+    if "launches" in facts:
+        lines += ["", f"launches: {_launches(facts['launches'])}"]
     lines += ["", *_notes(facts)] if _notes(facts) else []
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _launches(launches: dict[str, Any] | None) -> str:
+    if launches is None:
+        return "not counted yet; a build or `sdk build-engine --rebuild` on the GPU that runs the plan counts them"
+    return f"{launches['kernels']} kernels a call for {launches['persons']} persons, counted with {launches['by']}"
 
 
 def _header(manifest: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from sdk import __version__
 from sdk.errors import GraphError, InputError
+from sdk.launches import kept_launches, tell_if_more
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
@@ -34,6 +35,7 @@ from sdk.manifest import (
     sha256_of_file,
 )
 from sdk.recipe import Recipe
+from sdk.runtime.counting import counted_launches
 from sdk.strict import table_from
 from sdk.toolchain.compile import CompileOptions, choose_compiler, compiler_note, plan_from_graph
 from sdk.toolchain.engine import check_output, content_key, engine_lock, recover_engine, reusable_engine, write_engine
@@ -53,6 +55,11 @@ __all__ = [
     "source_engine",
     "with_graph",
 ]
+
+WEIGHT_ONLY = (
+    "TensorRT-RTX documents INT8 as weight-only: weights are kept in 8 bits and multiplied in floating point; there is "
+    "no speed to expect, and many plans are no smaller than fp16's. compiler 'tensorrt' computes in INT8 (docs/int8.md)"
+)
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +130,7 @@ def build_engine(options: BuildOptions) -> Engine:
     compiler = choose_compiler(options.compile)
     engine = _engine_from_typed(_typed_graph(options), compiler, options.compile, options.folder, options.force)
     _report(engine, time.perf_counter() - started)
+    counted_launches(engine)
     return engine
 
 
@@ -153,8 +161,12 @@ def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = 
         manifest.calibration,
         manifest.notes,
     )
+    before = kept_launches(source)
     engine = _engine_from_typed(typed, compiler, options, output or folder, force)
     _report(engine, time.perf_counter() - started)
+    now = counted_launches(engine)
+    if now is not None:
+        tell_if_more(before, now)
     return engine
 
 
@@ -188,6 +200,8 @@ def _engine_from_typed(
         files = {GRAPH_NAME: typed.graph}
         if note is not None:
             log.info("compiling with %s %s for target %s", note.name, note.version, note.target)
+            if note.name == "tensorrt-rtx" and typed.precision == "int8":
+                log.info("%s", WEIGHT_ONLY)
             files[note.plan] = plan_from_graph(typed.graph, note.name, options)
         return write_engine(folder, files, lambda hashes: _manifest(typed, note, options, key, hashes))
 

@@ -6,11 +6,13 @@ facts = facts_of_engine(open_engine(folder))          # a plain table, ready for
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import onnx
 
+from sdk.launches import kept_launches
 from sdk.manifest import Engine
 from sdk.toolchain.graphs import GraphTensor, graph_inputs, graph_outputs
 from sdk.toolchain.precision import layer_precisions, with_constants_named
@@ -27,9 +29,16 @@ def facts_of_engine(engine: Engine) -> dict[str, Any]:
     return {
         "folder": str(engine.folder),
         "manifest": engine.manifest.to_table(),
+        **_launches(engine),
         "files": {name: {"bytes": size, "sha256": "verified"} for name, size in sizes.items()},
         **_facts_of_graph(model),
     }
+
+
+def _launches(engine: Engine) -> dict[str, Any]:
+    """What was counted on a device for the plan; nothing where there is no plan."""
+    kept = kept_launches(engine)
+    return {} if engine.manifest.compiler is None else {"launches": None if kept is None else asdict(kept)}
 
 
 def _facts_of_graph(model: onnx.ModelProto) -> dict[str, Any]:

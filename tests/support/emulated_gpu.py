@@ -102,6 +102,7 @@ class Hooks(ctypes.Structure):
         ("wait", ctypes.CFUNCTYPE(CODE, POINTER, POINTER)),
         ("mapped", ctypes.CFUNCTYPE(POINTER, POINTER)),
         ("copy", ctypes.CFUNCTYPE(CODE, POINTER, POINTER, POINTER, SIZE, SIZE, SIZE, SIZE)),
+        ("kernels", ctypes.CFUNCTYPE(SIZE, POINTER)),
     )
 
 

@@ -328,6 +328,7 @@ def _must_be_pinned(device, array):
 class _Graph:
     def __init__(self, device, works):
         self.device, self.works, self.in_flight, self.destroyed = device, works, 0, False
+        self.kernels = sum(isinstance(work, partial) + getattr(work, "kernels", 0) for work in works)
 
     def launch(self, handle):
         assert not self.destroyed
@@ -407,6 +408,7 @@ def hooks_of(device):
         "launch": lambda graph, stream: code(lambda: device.graphs[graph].launch(stream)),
         "destroy": lambda graph: device.graphs.pop(graph).destroy(),
         "wait": wait,
+        "kernels": lambda graph: device.graphs[graph].kernels,
         "mapped": lambda host: host if device.is_pinned(host, 1) else None,
         "copy": copy,
     }

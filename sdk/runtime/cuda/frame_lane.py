@@ -221,6 +221,11 @@ class FrameLane(Lane):
             spent.append(float(after.time_since(before)))
         return spent
 
+    def launches(self, count: int, *, flip: bool) -> int | None:
+        """Kernels that a call for `count` persons starts, by the nodes of its graph; None where it has none yet."""
+        graph = self._graphs.get((bucket_of(count, self.program.buckets), flip))
+        return None if graph is None else graph.kernels
+
     def free(self) -> None:
         """Free graphs before the buffers they name."""
         for graph in self._graphs.values():

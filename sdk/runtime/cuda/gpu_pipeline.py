@@ -40,6 +40,7 @@ __all__ = ["GpuPipeline", "program_of"]
 
 Float32Array = NDArray[np.float32]
 LANES = 3  # one uploads, one computes, one downloads
+AS_IT_IS = np.eye(2, 3, dtype=np.float32)  # a crop that reads the frame, so that there is room for frames too
 
 
 class GpuPipeline(Closing):
@@ -144,12 +145,10 @@ class GpuPipeline(Closing):
 
     def warm(self, *, flip: bool = False) -> None:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
-        black = np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
-        as_it_is = np.eye(2, 3, dtype=np.float32)  # crops that read the frame, so that there is room for frames too
         with self._device.entered("warm up"):
             for lane in self._pool.all():
                 for bucket in self._program.buckets:
-                    lane.run([black], np.tile(as_it_is, (bucket, 1, 1)), flip=flip)
+                    lane.run([self._black()], np.tile(AS_IT_IS, (bucket, 1, 1)), flip=flip)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Device milliseconds of upload, crop, network and decode (with the download), each run apart."""
@@ -160,6 +159,16 @@ class GpuPipeline(Closing):
         """Device milliseconds of the plan alone for `count` persons: in our graph, plain, in TensorRT-RTX's."""
         with self._device.entered("time the network"), self._pool.lent() as lane:
             return lane.network_ms(count, repeats, mode)
+
+    def launches(self, count: int, *, flip: bool = False) -> int | None:
+        """Kernels that a call for `count` persons starts, counted in its captured graph; None without one."""
+        with self._device.entered("count launches"), self._pool.lent() as lane:
+            lane.run([self._black()], np.tile(AS_IT_IS, (count, 1, 1)), flip=flip)
+            return lane.launches(count, flip=flip)
+
+    def _black(self) -> NDArray[np.uint8]:
+        """A small frame of the pixel format."""
+        return np.zeros((3, 2) if self._program.crop.nv12 else (2, 2, 3), np.uint8)
 
     def close(self) -> None:
         """Wait for the calls under way, then free everything. Twice is allowed; a later run is a ClosedError."""

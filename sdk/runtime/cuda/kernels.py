@@ -74,7 +74,10 @@ class DecodeWork:
 
 
 class Graph(Protocol):
-    """An executable CUDA graph."""
+    """An executable CUDA graph. `kernels`: how many one launch starts."""
+
+    @property
+    def kernels(self) -> int: ...
 
     def launch(self, stream: int) -> None: ...
 

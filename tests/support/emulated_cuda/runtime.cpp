@@ -22,6 +22,7 @@ struct Hooks {
     cudaError_t (*wait)(cudaStream_t, cudaStream_t producer);
     void* (*mapped)(const void* host);  // null: not page-locked
     cudaError_t (*copy)(cudaStream_t, void* to, const void* from, size_t row_bytes, size_t rows, size_t to_pitch, size_t from_pitch);
+    size_t (*kernels)(cudaGraph_t);
 };
 }
 
@@ -80,6 +81,19 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
     *executable = graph;
     return kept(hooks->instantiate(graph));
 }
+// A simulated graph's nodes: its kernels, and one that is no kernel.
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
+    static CUgraphNode_st kernel{cudaGraphNodeTypeKernel}, copy{cudaGraphNodeTypeMemcpy};
+    const size_t kernels = hooks->kernels(graph);
+    for (size_t i = 0; nodes && i <= kernels; i++) nodes[i] = i < kernels ? &kernel : &copy;
+    *count = kernels + 1;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType* type) {
+    *type = node->type;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphChildGraphNodeGetGraph(cudaGraphNode_t, cudaGraph_t*) { return kept(cudaErrorInvalidValue); }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) { return kept(hooks->launch(graph, stream)); }
 cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
