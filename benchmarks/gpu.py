@@ -163,6 +163,20 @@ def whole_call(report: Report, engine: Any, rounds: int) -> None:
     report.figures.append((f"{name}: plan alone, N=1, ms", f"{median(alone):.3f}"))
 
 
+def comparable_row(report: Report, engine: Any, rounds: int) -> None:
+    """What `sdk benchmark` compares between boards and versions: plan, launches, one person at each pace."""
+    from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark
+
+    seconds = min(5.0, 0.02 * rounds)
+    options = BenchmarkOptions(engine.folder, device="cuda", batches=(), persons=(1,), seconds=seconds)
+    name, row = engine.manifest.recipe.name, benchmark(options)["row"]
+    report.figures.append((f"{name}: plan; kernels a call", f"{row['plan']}; {row['launches']}"))
+    for each in row["paces"]:
+        latency, joules = each["latency_ms"], each["net_joules_a_person"]
+        told = f"{latency['p50']:.3f}, {latency['p99']:.3f}, {joules}; {each['clock_mhz']}"
+        report.figures.append((f"{name}: {each['pace']}: p50, p99 ms, J a person beyond idle; clocks", told))
+
+
 def graph_against_plain(report: Report, engine: Any, rounds: int) -> None:
     """The goal holds for small inputs, where launches are what costs."""
     from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
@@ -379,6 +393,7 @@ def rtmlib_on_the_gpu(report: Report, engine: Any, rounds: int) -> None:
 
 
 MEASURES = (
+    comparable_row,
     whole_call, host_time, pageable_frames, many_frames, graph_against_plain, many_against_one, ops_against_cpu,
     transfers, shared_memory, built_in_graph, rtmlib_on_the_gpu,
 )  # fmt: skip

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +16,17 @@ from sdk.cuda_devices import CudaDevice
 from sdk.errors import InputError
 from sdk.evaluate.pages.benchmark_page import benchmark_page, benchmark_text, comparison_text, read_benchmark
 from sdk.evaluate.speed import latency
-from sdk.evaluate.speed.benchmark import BenchmarkOptions, benchmark, boxes_in_frame, noise_frame
+from sdk.evaluate.speed.benchmark import BenchmarkOptions, _pace_table, benchmark, boxes_in_frame, noise_frame
 from sdk.evaluate.speed.device_times import DeviceClock, device_times
 from sdk.evaluate.speed.latency import Case, measure, warm_up
 from sdk.evaluate.speed.machine import _busy_percent, _core_ticks, machine_facts, tell_if_busy
+from sdk.evaluate.speed.paces import Pace
 from sdk.evaluate.speed.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
+from sdk.evaluate.verify import verify
+from sdk.manifest import open_engine
 from sdk.recipe import Output
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
+from tests.support.verify import options, write_annotated
 
 
 class Clock:
@@ -111,6 +116,9 @@ class Clocked:
 
     def network_ms(self, count, repeats=100):
         return [float(count)] * repeats
+
+    def launches(self, count, *, flip=False):
+        return 9
 
 
 def test_the_devices_own_clock():
@@ -269,7 +277,8 @@ def test_a_gpu_that_tells_no_power_is_refused(two_gpus, tmp_path, monkeypatch):
     assert find_power_meter("cuda:7", tmp_path)[1].startswith("unavailable (no INA3221")
 
 
-def test_energy_is_mean_power_within_the_spans_times_their_length():
+def test_energy_is_mean_power_within_the_spans_times_their_length(monkeypatch):
+    monkeypatch.setattr("sdk.evaluate.speed.power.PERIOD_SECONDS", 0.1)
     readings = iter([2.0, 4.0, *[100.0] * 10_000])
     with PowerLog(Meter("test", lambda: next(readings))) as log:
         deadline = time.perf_counter() + 30
@@ -348,6 +357,31 @@ def test_the_devices_figures_are_in_the_text(table):
     clock = {"network_ms": {"4": spread}, "stages_ms": {"8": {"upload": spread}}}
     text = benchmark_text({**table, "device_clock": clock})
     assert "plan alone, batch 4" in text and "upload apart, 8 persons" in text and "0.250" in text
+
+
+@pytest.mark.native
+def test_the_row_to_compare_by_names_the_plan_and_tells_each_pace(table, small_engine):
+    row = table["row"]
+    assert row["plan"] == f"network.onnx {open_engine(small_engine).manifest.files['network.onnx'][:12]}"
+    assert (row["launches"], row["case"]) == ("no GPU", "estimate, 1 person")
+    assert [each["pace"] for each in row["paces"]] == ["back to back", "spaced by 200 ms", "at 30 Hz"]
+    text = benchmark_text({**table, "row": {**row, "launches": 31}})
+    assert "31 kernels a call; AP: no dataset given; power mode" in text
+    for each in row["paces"]:
+        assert each["calls"] >= 1 and each["latency_ms"]["p50"] > 0
+        assert re.search(rf"{each['pace']} +{each['calls']} +{each['latency_ms']['p50']:.3f}", text)
+    told = {**row, "accuracy": {"name": "AP", "value": 71.234, "dataset": "coco, val.json"}}
+    assert "AP 71.23 on coco, val.json" in benchmark_text({**table, "row": told})
+
+
+@pytest.mark.native
+def test_energy_is_what_goes_beyond_the_idle_board():
+    calls = []
+    case = Case("estimate, 2 persons", "estimate", 2, lambda: calls.append(0) or {})
+    log = SimpleNamespace(joules=lambda spans: 12.0 * (spans[0][1] - spans[0][0]))
+    found = _pace_table(case, Pace("at 50 Hz", period_s=0.02), 0.2, log, 5.0)
+    assert found["net_joules_a_person"] == pytest.approx(7.0 * 0.02 / 2, rel=0.3)
+    assert _pace_table(case, Pace("x"), 0.01, log, None)["net_joules_a_person"] == "unavailable"
 
 
 @pytest.mark.native
@@ -498,3 +532,33 @@ def test_usage_errors(words):
     with pytest.raises(SystemExit) as usage:
         main(["benchmark", *words])
     assert usage.value.code == 2
+
+
+@pytest.mark.native
+def test_the_verb_gives_the_accuracy_on_a_dataset(small_engine, tmp_path, capsys):
+    pytest.importorskip("cv2")
+    folder = write_annotated(tmp_path)
+    given = ["--dataset", "lsp", "--annotations", str(folder / "annotations.json"), "--images", str(folder)]
+    words = [
+        "benchmark",
+        str(small_engine),
+        "--persons",
+        "1",
+        "--batch",
+        "",
+        "--seconds",
+        "0.05",
+        "--device",
+        "cpu",
+        "-q",
+    ]
+    assert main([*words, *given, "--json"]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["row"]["accuracy"]
+    scores = verify(options(small_engine, folder)).scores[0]
+    assert accuracy["dataset"] == "lsp, annotations.json"
+    assert (accuracy["name"], accuracy["value"]) == (scores.headline, pytest.approx(scores.figures[scores.headline]))
+
+
+def test_the_parts_of_a_dataset_come_together(small_engine, capsys):
+    assert main(["benchmark", str(small_engine), "--dataset", "lsp", "--images", "photos"]) == 2
+    assert "come together (got only --dataset and --images)" in capsys.readouterr().err

@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--flip-test", action="store_true", help="with the mirrored crop")
     parser.add_argument("--peer", choices=("rtmlib",), help="time this library on the same graph, frame and boxes")
+    parser.add_argument("--dataset", metavar="KIND", help="also the accuracy on it, as `sdk verify --dataset` does")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="of --dataset")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="of --dataset")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, to FILE or stdout")
     parser.add_argument("--html", type=Path, metavar="FILE", help="charts on one self-contained page")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="table two results of --json")
@@ -56,7 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.html is not None:
         check_page_packages()
-    _report(_timed(_options(arguments), show=sys.stderr.isatty() and not arguments.quiet), arguments)
+    show = sys.stderr.isatty() and not arguments.quiet
+    accuracy = _accuracy(arguments, show=show)  # first: what fails after the timing costs the timing
+    table = _timed(_options(arguments), show=show)
+    if accuracy is not None:
+        table["row"]["accuracy"] = accuracy
+    _report(table, arguments)
     return 0
 
 
@@ -73,8 +81,27 @@ def _check_words(arguments: argparse.Namespace) -> None:
             if taken
             else "name an engine to time, or two results to --compare"
         )
+    given = [name for name in ("dataset", "annotations", "images") if getattr(arguments, name) is not None]
+    if given and len(given) < 3:
+        raise UsageError(f"--dataset, --annotations and --images come together (got only --{' and --'.join(given)})")
     json_file = None if arguments.json in (None, "-") else Path(arguments.json)
     refuse_overwriting({"--json": json_file, "--html": arguments.html}, engine_files(arguments.engine))
+
+
+def _accuracy(arguments: argparse.Namespace, *, show: bool) -> dict[str, Any] | None:
+    """The headline figure of the dataset that was given, by `sdk verify`'s own rules; None where none was."""
+    if arguments.dataset is None:
+        return None
+    from sdk.evaluate.datasets.dataset import DatasetOptions
+    from sdk.evaluate.verify import VerifyOptions, verify
+
+    dataset = DatasetOptions(arguments.dataset, arguments.annotations, arguments.images)
+    options = VerifyOptions(
+        engine=arguments.engine, dataset=dataset, device=arguments.device, flip_test=arguments.flip_test, progress=show
+    )
+    scores = verify(options).scores[0]
+    told = f"{arguments.dataset}, {arguments.annotations.name}"
+    return {"name": scores.headline, "value": scores.figures[scores.headline], "dataset": told}
 
 
 def _timed(options: BenchmarkOptions, *, show: bool) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def benchmark_text(table: Table) -> str:
         names = list(dict.fromkeys(name for case in staged for name in case["stages_ms"]))
         rows = [(case["name"], *(_stage(case["stages_ms"].get(name)) for name in names)) for case in staged]
         lines += ["", *_aligned([("stages, p50 ms", *names), *rows])]
+    if table.get("row"):
+        lines += ["", *_row_lines(table["row"], machine)]
     if table.get("device_clock"):
         lines += ["", *_aligned(_device_rows(table["device_clock"]))]
     if "peer" in table:
@@ -63,6 +65,26 @@ def benchmark_text(table: Table) -> str:
     if unsteady:
         lines += ["", f"never steady while warming up, so judge with care: {'; '.join(unsteady)}"]
     return "\n".join(lines) + "\n"
+
+
+def _row_lines(row: Table, machine: Table) -> list[str]:
+    """What is compared between boards and versions: one line of facts, one row a pace."""
+    launches = row["launches"]
+    accuracy = row.get("accuracy")
+    facts = [
+        str(row["plan"]),
+        f"{launches} kernels a call" if isinstance(launches, int) else f"kernels a call: {launches}",
+        f"{accuracy['name']} {accuracy['value']:.2f} on {accuracy['dataset']}" if accuracy else "AP: no dataset given",
+        f"power mode {machine['power_mode']}",
+    ]
+    rows = [(row["case"], "calls", "p50 ms", "p99 ms", "missed", "J/person beyond idle", "clocks, MHz")]
+    for each in row["paces"]:
+        latency, clocks = each["latency_ms"], each["clock_mhz"]
+        told = " ".join(f"{name} {mhz:.0f}" for name, mhz in clocks.items()) or "unavailable"
+        joules = each["net_joules_a_person"]
+        cells = (f"{latency['p50']:.3f}", f"{latency['p99']:.3f}", str(each["missed"]), str(joules), told)
+        rows.append((each["pace"], str(each["calls"]), *cells))
+    return ["; ".join(facts), *_aligned(rows)]
 
 
 def comparison_text(a: Table, b: Table) -> str:

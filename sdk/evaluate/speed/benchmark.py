@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.evaluate.speed.device_times import DeviceClock, device_times
-from sdk.evaluate.speed.latency import Case, measure
-from sdk.evaluate.speed.machine import machine_facts, tell_if_busy
+from sdk.evaluate.speed.latency import Case, measure, spread
+from sdk.evaluate.speed.machine import machine_clocks, machine_facts, tell_if_busy
+from sdk.evaluate.speed.paces import PACES, Pace, paced
 from sdk.evaluate.speed.peer import Peer, rtmlib_peer
 from sdk.evaluate.speed.power import PowerLog, find_power_meter
-from sdk.manifest import Engine
+from sdk.manifest import GRAPH_NAME, Engine
 from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import engine_from, open_pipeline, open_session
 from sdk.runtime.session import Session
@@ -34,6 +36,7 @@ __all__ = ["FORMAT", "BenchmarkOptions", "benchmark", "boxes_in_frame", "noise_f
 
 FORMAT = 1
 SEED = 20260101
+IDLE_SECONDS = 2.0  # what the board takes before the first call, for the energy beyond it
 Progress = Callable[[float], object]
 
 
@@ -71,7 +74,11 @@ def benchmark(options: BenchmarkOptions, on_progress: Progress = lambda share: N
         bench = _bench(options, engine, stack)
         meter, power_source = find_power_meter(bench.device)
         with PowerLog(meter) as log:
-            measure(bench.cases, options.seconds, on_turn=on_progress)
+            idle_watts = _idle_watts(log) if meter else None
+            share = len(bench.cases) / (len(bench.cases) + len(PACES))
+            measure(bench.cases, options.seconds, on_turn=lambda done: on_progress(share * done))
+            row = _row(options, engine, bench, log, idle_watts)
+            on_progress(1.0)
         summaries = [case.summary(log) for case in bench.cases]
         table = {
             "format": FORMAT,
@@ -85,6 +92,7 @@ def benchmark(options: BenchmarkOptions, on_progress: Progress = lambda share: N
             },
             "power": power_source,
             "machine": {**before, "clock_mhz_after": machine_facts()["clock_mhz"]},
+            "row": row,
             "cases": summaries,
         }
         if bench.device.startswith("cuda"):
@@ -92,6 +100,60 @@ def benchmark(options: BenchmarkOptions, on_progress: Progress = lambda share: N
         if bench.peer is not None:
             table["peer"] = _peer_table(options, bench, bench.peer, summaries)
     return table
+
+
+def _idle_watts(log: PowerLog) -> float | None:
+    """Mean power before the first call."""
+    start = perf_counter()
+    sleep(IDLE_SECONDS)
+    return log.watts([(start, perf_counter())])
+
+
+def _row(
+    options: BenchmarkOptions, engine: Engine, bench: _Bench, log: PowerLog, idle_watts: float | None
+) -> dict[str, Any]:
+    """What is compared between boards and versions: which plan, its launches, and the first case at each pace."""
+    case = next((each for each in bench.cases if each.kind == "estimate"), bench.cases[0])
+    return {
+        "plan": _plan_hash(engine),
+        "launches": _launches(options, engine, bench),
+        "case": case.name,
+        "idle_watts": "unavailable" if idle_watts is None else round(idle_watts, 3),
+        "paces": [_pace_table(case, pace, options.seconds, log, idle_watts) for pace in PACES],
+    }
+
+
+def _pace_table(case: Case, pace: Pace, seconds: float, log: PowerLog, idle_watts: float | None) -> dict[str, Any]:
+    kept = paced(case.call, pace, seconds)
+    joules = log.joules([kept.span])
+    persons = case.size * len(kept.samples_ms)
+    net = None if joules is None or idle_watts is None else joules - idle_watts * (kept.span[1] - kept.span[0])
+    return {
+        "pace": pace.name,
+        "calls": len(kept.samples_ms),
+        "missed": kept.missed,
+        "latency_ms": spread(np.array(kept.samples_ms)),
+        "net_joules_a_person": "unavailable" if net is None else round(net / persons, 6),
+        "clock_mhz": machine_clocks(),
+    }
+
+
+def _plan_hash(engine: Engine) -> str:
+    """Of the plan, or of the graph where there is none; its first 12 digits name it."""
+    compiler = engine.manifest.compiler
+    name = GRAPH_NAME if compiler is None else compiler.plan
+    return f"{name} {engine.manifest.files[name][:12]}"
+
+
+def _launches(options: BenchmarkOptions, engine: Engine, bench: _Bench) -> int | str:
+    """Kernels a call of the first case starts, by its captured graph; a CPU has none to count."""
+    if not bench.device.startswith("cuda"):
+        return "no GPU"
+    with open_pipeline(engine, bench.device, threads=options.threads) as pipeline:
+        if not isinstance(pipeline, DeviceClock):
+            return "not counted"
+        found = pipeline.launches((options.persons or options.batches)[0], flip=options.flip_test)
+    return "no graph" if found is None else found
 
 
 def noise_frame(frame_wh: tuple[int, int]) -> NDArray[np.uint8]:  # H x W x 3

@@ -38,6 +38,10 @@ class DeviceClock(Protocol):
         """Device milliseconds of upload, crop, network and decode with the download."""
         ...
 
+    def launches(self, count: int, *, flip: bool = False) -> int | None:
+        """Kernels that a call for `count` persons starts; None where it is no graph."""
+        ...
+
     def network_ms(self, count: int, repeats: int = 100) -> list[float]:
         """Device milliseconds of the plan alone, `repeats` times."""
         ...

@@ -22,7 +22,7 @@ from sdk import __version__
 from sdk.cores import allowed_cores
 from sdk.cuda_devices import cuda_devices, driver_version
 
-__all__ = ["machine_facts", "machine_rows", "tell_if_busy"]
+__all__ = ["machine_clocks", "machine_facts", "machine_rows", "tell_if_busy"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ WATCH_SECONDS = 0.2
 BUSY_PERCENT = 25.0  # of the cores' time; an idle desktop takes 1 to 5
 PACKAGES = ("numpy", "onnxruntime", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "torch", "rtmlib")
 SYS = Path("/sys/devices/system/cpu")
+DEVFREQ = Path("/sys/class/devfreq")  # of a Jetson's GPU: 17000000.gpu, 17000000.ga10b
 
 
 def machine_facts() -> dict[str, Any]:
@@ -132,6 +133,16 @@ def _clock_mhz() -> dict[str, float] | str:
         if line.startswith("cpu MHz"):
             return {"now": float(line.partition(":")[2])}
     return UNAVAILABLE
+
+
+def machine_clocks() -> dict[str, float]:
+    """MHz at this moment: the first core's, and a Jetson's GPU's; what cannot be read is left out."""
+    clocks = _clock_mhz()
+    found = {} if isinstance(clocks, str) else {"cpu": clocks["now"]}
+    for path in sorted(DEVFREQ.glob("*gpu*/cur_freq")) + sorted(DEVFREQ.glob("*gp[01]*b/cur_freq")):
+        if _text(path).isdigit():
+            found["gpu"] = int(_text(path)) / 1e6
+    return found
 
 
 def _power_mode() -> str:
