@@ -13,13 +13,15 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 
-from sdk.errors import OutputError
+from sdk.errors import InputError, OutputError
 from sdk.files import write_text
 from sdk.manifest import Engine
+from sdk.reading import json_from_file
 
 __all__ = ["FILE", "Launches", "keep_launches", "kept_launches", "tell_if_more"]
 
 FILE = "launches.json"
+FILE_BYTES = 10_000
 MANY = 1.5  # times as many are told; TensorRT 10.7 took six times 10.3's for one published network
 
 log = logging.getLogger(__name__)
@@ -37,11 +39,11 @@ class Launches:
 def kept_launches(engine: Engine) -> Launches | None:
     """What was counted for the plan that the engine has now."""
     try:
-        table = json.loads((engine.folder / FILE).read_text(encoding="utf-8"))
+        table = json_from_file(engine.folder / FILE, "count", InputError, "it is counted again", largest=FILE_BYTES)
         if table["plan_sha256"] != _plan_sha256(engine):
             return None
         return Launches(int(table["kernels"]), int(table["persons"]), str(table["by"]))
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or not ours: it is counted again
+    except (InputError, ValueError, KeyError, TypeError):  # absent, or not ours: it is counted again
         return None
 
 
