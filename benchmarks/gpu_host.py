@@ -1,13 +1,13 @@
 """What a call costs on the host's side of the GPU run time, measured without a GPU.
 
-    python benchmarks/gpu_host.py [--against CHECKOUT] [--rounds 12] [--calls 400]
+    python benchmarks/gpu_host.py [--against CHECKOUT | --bindings] [--rounds 12] [--calls 400]
 
 The whole call of a `PoseEstimator`, and its pipeline alone. The real PyCUDA and the extension's own bindings call a
 libcuda that does nothing for real (`tests/support/simulated_libcuda.c`): a graph's launch only keeps its stream busy
 for a while. So this counts Python, PyCUDA, checks, the copies of pageable frames and how late the end of the device's
 work is noticed; not the driver, not the device. It is what has to fit beside the plan. `--against` names another
-checkout with its extension built in place: both are timed in turns, in processes of their own, and compared. Needs
-PyCUDA and a C++ compiler.
+checkout with its extension built in place: both are timed in turns, in processes of their own, and compared; with
+`--bindings` PyCUDA and cuda-bindings are. Needs PyCUDA and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -38,17 +38,23 @@ Spent = dict[str, float]  # what -> microseconds
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--against", type=Path, metavar="CHECKOUT")
+    other.add_argument("--bindings", action="store_true", help="compare PyCUDA with cuda-bindings")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--calls", type=int, default=400, help="of each case in a round")
     arguments = parser.parse_args()
-    if find_spec("pycuda") is None:
-        print("benchmarks/gpu_host.py needs PyCUDA (pip install '.[cuda]')", file=sys.stderr)
+    if find_spec("pycuda") is None or (arguments.bindings and find_spec("cuda") is None):
+        print("benchmarks/gpu_host.py needs PyCUDA, and --bindings cuda-bindings too", file=sys.stderr)
         return 1
-    checkouts = [ROOT, *([arguments.against.resolve()] if arguments.against else [])]
-    with tempfile.TemporaryDirectory() as name, timed_children(checkouts, Path(name), arguments.calls) as children:
+    sides = [(ROOT, "pycuda")]
+    if arguments.bindings:
+        sides.append((ROOT, "cuda-bindings"))
+    if arguments.against:
+        sides.append((arguments.against.resolve(), "pycuda"))
+    with tempfile.TemporaryDirectory() as name, timed_children(sides, Path(name), arguments.calls) as children:
         rounds = [[child() for child in children] for _ in range(1 + arguments.rounds)][1:]
-    print_table([[each[i] for each in rounds] for i in range(len(checkouts))])
+    print_table([[each[i] for each in rounds] for i in range(len(sides))])
     return 0
 
 
@@ -61,10 +67,10 @@ def print_table(rounds: list[list[Spent]]) -> None:
 
 
 @contextmanager
-def timed_children(checkouts: list[Path], folder: Path, calls: int) -> Iterator[list[Callable[[], Spent]]]:
-    """For each checkout a process of its own that times one round of all cases when asked."""
+def timed_children(sides: list[tuple[Path, str]], folder: Path, calls: int) -> Iterator[list[Callable[[], Spent]]]:
+    """For each checkout and binding a process of its own that times one round of all cases when asked."""
     started = []
-    for number, checkout in enumerate(checkouts):
+    for number, (checkout, binding) in enumerate(sides):
         place = folder / str(number)
         place.mkdir()
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
@@ -73,7 +79,7 @@ def timed_children(checkouts: list[Path], folder: Path, calls: int) -> Iterator[
         prepared = told.stdout.split()
         environment["LD_PRELOAD"] = prepared[1]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([*words, MEASURE, *prepared, str(calls)], env=environment, **pipes))
+        started.append(subprocess.Popen([*words, MEASURE, *prepared, str(calls), binding], env=environment, **pipes))
     try:
         yield [lambda child=child: asked(child) for child in started]
     finally:
@@ -105,8 +111,12 @@ def prepare(folder: Path) -> None:
     print(engine, library, emulated_cuda(folder).path)
 
 
-def measure(engine_folder: str, library: str, emulated: str, calls: int) -> None:
+def measure(engine_folder: str, library: str, emulated: str, calls: int, binding: str) -> None:
     """In the process that has the simulated libcuda: a round of all cases for each line of the standard input."""
+    if binding != "pycuda":  # which is taken where it is installed
+        from tests.support.libcuda import use_only
+
+        use_only(binding)
     from sdk import PoseEstimator
     from sdk.runtime import estimator
 
@@ -176,6 +186,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [PREPARE]:
         prepare(Path(sys.argv[2]))
     elif sys.argv[1:2] == [MEASURE]:
-        measure(*sys.argv[2:5], int(sys.argv[5]))
+        measure(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
     else:
         sys.exit(main())

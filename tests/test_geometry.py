@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.geometry import apply_affines, boxes_from_keypoints, check_boxes, crop_affines, inverse_affines
+from sdk.geometry import apply_affines, boxes_from_keypoints, check_boxes, crop_affines, inverse_affines, placed_boxes
 
 pytestmark = pytest.mark.native
 
@@ -184,3 +184,22 @@ def test_boxes_around_joints_in_a_line_are_none():
 
 def test_boxes_around_nobody():
     assert boxes_from_keypoints(np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.float32), 0.3).shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_boxes_placed_in_one_call_are_those_checked_and_their_affines(dtype, count):
+    corner = np.random.default_rng(count).uniform(0, 90, (count, 2))
+    boxes = np.concatenate([corner, corner + 40.7], axis=1).astype(dtype)
+    checked, affines = placed_boxes(boxes, (256, 192), 1.25)
+    assert np.array_equal(checked, check_boxes(boxes)) and checked.dtype == np.float32
+    assert np.array_equal(affines, crop_affines(checked, (256, 192), 1.25))
+
+
+def test_placing_names_the_bad_box_as_checking_does():
+    boxes = np.array([[0, 0, 9, 9], [0, 7, 5, 7], [40, 0, 30, 5]], np.float32)
+    with pytest.raises(InputError) as checking:
+        check_boxes(boxes)
+    with pytest.raises(InputError) as placing:
+        placed_boxes(boxes, (256, 192), 1.25)
+    assert str(placing.value) == str(checking.value)

@@ -1,12 +1,14 @@
 """`Poses`: rows by index, identity, representation, and what other programs read of them."""
 
 import json
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
 
 from sdk.errors import InputError, RowError
-from sdk.poses import Poses
+from sdk.poses import DEFAULTS, Poses
 from sdk.skeletons import Skeleton, skeleton_by_name
 
 
@@ -50,6 +52,21 @@ def test_an_index_gives_poses_of_those_rows(index, rows, ids):
         assert found.shape == (len(rows), *expected.shape[1:]) and found.dtype == np.float32
     assert (some.track_ids is None) if not ids else some.track_ids.tolist() == whole.track_ids[rows].tolist()
     assert some.skeleton is whole.skeleton and some.timings_ms == whole.timings_ms
+
+
+def test_poses_of_a_call_are_those_that_the_constructor_makes():
+    made = poses_of(3)
+    told = {field.name: getattr(made, field.name) for field in fields(made)}
+    required = {name: value for name, value in told.items() if name not in DEFAULTS}
+    plain = Poses(**required)
+    for quick, slow in ((Poses.of_call(**told), made), (Poses.of_call(**required), plain)):
+        assert all(vars(quick)[name] is value for name, value in vars(slow).items())
+        assert vars(quick).keys() == vars(slow).keys() and repr(quick) == repr(slow) and quick != slow
+        again = pickle.loads(pickle.dumps(quick))
+        assert repr(again) == repr(slow) and again.to_dict() == slow.to_dict()
+        assert replace(quick, track_ids=None).track_ids is None and replace(quick).scores is quick.scores
+        with pytest.raises(FrozenInstanceError):
+            quick.scores = None
 
 
 NO_ROWS = {

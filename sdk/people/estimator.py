@@ -87,9 +87,8 @@ class PoseEstimator(BoxEstimator):
 
         Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame.
         """
-        if self._tracker is not None:
-            self._check_not_finding()
-        return super().__call__(frame, boxes, box_scores=box_scores)
+        self._check_open()
+        return self._call(frame, boxes, box_scores)
 
     def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
         """As of `BoxEstimator`; not for the estimator's own detector, which would wait for itself."""
@@ -126,6 +125,7 @@ class PoseEstimator(BoxEstimator):
     def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
         if self._tracker is None:
             return super()._call(frame, boxes, box_scores)
+        self._check_not_finding()
         with self._tracking:
             return self._identified(self._tracker, super()._call(frame, boxes, box_scores))
 

@@ -242,9 +242,9 @@ class BoxEstimator(Closing):
         return self._poses(persons, checked, scores, timings)
 
     def _poses(self, persons: Float32Array, boxes: Float32Array, scores: Float32Array, timings: Timings) -> Poses:
-        return Poses(
-            keypoints=np.ascontiguousarray(persons[..., :2]),
-            scores=np.ascontiguousarray(persons[..., 2]),
+        return Poses.of_call(
+            keypoints=persons[..., :2].copy(),
+            scores=persons[..., 2].copy(),
             boxes=boxes,
             box_scores=scores,
             skeleton=self.recipe.skeleton,

@@ -78,8 +78,10 @@ class Pool(Generic[T]):
         """Lend it to whoever has waited longest."""
         with self._lock:
             self._holders[thing] = None
-            self._serve()
-            self._given_back.notify_all()
+            if self._row:
+                self._serve()
+            if self._closed:  # nobody else waits for it
+                self._given_back.notify_all()
 
     def give_back_mine(self) -> None:
         """Give back what this thread holds."""

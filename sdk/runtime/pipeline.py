@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdk.cores import allowed_cores
 from sdk.errors import InputError
-from sdk.geometry import check_boxes, crop_affines
+from sdk.geometry import placed_boxes
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
@@ -83,15 +83,18 @@ class Pipeline(Closing, Protocol):
 def in_chunks(
     pipeline: Pipeline,
     frames: list[Any],
-    boxes: Float32Array,  # N x 4, checked
+    given: NDArray[Any],  # N x 4 boxes of any numbers, not yet judged
     frame_of: NDArray[np.int32] | None,
     *,
     flip: bool,
 ) -> Estimated:
     """The persons in these boxes, in chunks of the pipeline's largest batch, each with the frames it needs."""
-    recipe, limit, timings = pipeline.engine.manifest.recipe, pipeline.max_batch, Timings()
-    affines = crop_affines(boxes, recipe.input.size_hw, recipe.input.box_padding)
-    chunks = []
+    recipe, limit = pipeline.engine.manifest.recipe, pipeline.max_batch
+    boxes, affines = placed_boxes(given, recipe.input.size_hw, recipe.input.box_padding)
+    if frame_of is None and 0 < len(boxes) <= limit:
+        persons, timings = pipeline.run(frames[0], affines, flip=flip)
+        return persons, boxes, timings
+    timings, chunks = Timings(), []
     for first in range(0, len(boxes), limit):
         rows = slice(first, first + limit)
         if frame_of is None:
@@ -198,7 +201,7 @@ class CpuPipeline(Closing):
         flip: bool = False,
     ) -> Estimated:
         """The persons in these boxes, in as few batches as hold them."""
-        return in_chunks(self, frames, check_boxes(boxes), frame_of, flip=flip)
+        return in_chunks(self, frames, boxes, frame_of, flip=flip)
 
     def crop(
         self,

@@ -64,6 +64,13 @@ class Resource(Protocol):
     def abandon(self) -> None: ...
 
 
+class _OfThread(threading.local):
+    """What a thread has pushed, and whether it captures a graph."""
+
+    pushed = 0
+    capturing = False
+
+
 class DeviceContext:
     """A device and its primary context. `lost` is None, or why nothing may be asked of the device any more."""
 
@@ -72,7 +79,7 @@ class DeviceContext:
         self.index = index
         self.lost: str | None = None
         self._pid = os.getpid()
-        self._local = threading.local()
+        self._local = _OfThread()
         self._deferred: list[Callable[[], None]] = []
         handle = driver.Device(index)
         attributes = driver.device_attribute
@@ -158,7 +165,7 @@ class DeviceContext:
         """
         if self.lost is not None or self.forked:
             raise AssertionError("nothing is freed on a lost device or in a forked child")
-        if getattr(self._local, "capturing", False):
+        if self._local.capturing:
             self._deferred.append(partial(self._dropped, free, free))
             return
         with self.entered("free memory"):
@@ -205,7 +212,7 @@ class DeviceContext:
 
     def _push(self) -> None:
         # At every entry, also a nested one: a count of levels could be put out of step by an interrupt, a push cannot.
-        self._local.pushed = getattr(self._local, "pushed", 0) + 1
+        self._local.pushed += 1
         self._context.push()
 
     def _pop(self) -> None:
@@ -217,7 +224,7 @@ class DeviceContext:
 
         Only an interrupt between a push and the line after it leaves one.
         """
-        while getattr(self._local, "pushed", 0) > 0 and not self.forked:
+        while self._local.pushed > 0 and not self.forked:
             self._local.pushed -= 1
             try:
                 self._context.pop()

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
-from sdk.geometry import check_boxes
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import Engine
 from sdk.recipe import Recipe
@@ -130,7 +129,7 @@ class GpuPipeline(Closing):
             persons, landed = self._flown(frames, boxes, frame_of, flip=flip)
             assert landed.boxes is not None, "boxes give checked boxes"
             return persons, landed.boxes, landed.timings
-        return in_chunks(self, frames, check_boxes(boxes), frame_of, flip=flip)
+        return in_chunks(self, frames, boxes, frame_of, flip=flip)
 
     def arrived(self, frame: Any) -> DeviceFrame:
         """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
