@@ -147,6 +147,11 @@ int sim_capturing(Stream *s) { return s && s->capturing; }
 int sim_begin(Stream *s) { s->capturing = 1; s->count = 0; return OK; }
 Stream *sim_end(Stream *s) { Stream *graph = malloc(sizeof(Stream)); *graph = *s; s->capturing = 0; s->count = 0; return graph; }
 int sim_instantiate(Stream *graph) { return OK; }
+size_t sim_kernels(const Stream *graph) {  /* our own, and the plan's run as one */
+    size_t found = 0;
+    for (size_t i = 0; i < graph->count; i++) found += graph->works[i].kind == 2;
+    return found;
+}
 int sim_launch(Stream *graph, Stream *s) {
     for (size_t i = 0; i < graph->count && !idle; i++) do_work(&graph->works[i]);
     s->busy_until = now() + busy_seconds;
