@@ -19,13 +19,23 @@ from pathlib import Path
 
 from sdk.errors import OutputError
 
-__all__ = ["check_place", "finished_name", "refusal", "some_name", "whole_file", "write_bytes", "write_text"]
+__all__ = [
+    "check_place", "finished_name", "real_path", "refusal", "some_name", "whole_file", "write_bytes", "write_text",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 PART = ".part."
 LETTERS = 8  # random ones, before it
 # What a write to an open file fails with; it names no file. None: a library's own OSError, which says nothing more.
 WRITE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None)
+
+
+def real_path(path: Path) -> Path:
+    """Where `path` leads, links followed. Links in a loop lead nowhere: they stay, and whoever opens them is told.
+
+    `Path.resolve` raises a RuntimeError for them before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
 
 
 @contextmanager

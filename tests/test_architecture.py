@@ -181,3 +181,11 @@ def test_the_library_neither_prints_nor_catches_everything(path):
 
 def _re_raises(handler):
     return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_users_paths_are_resolved_in_one_place(path):
+    """`Path.resolve` raises a RuntimeError for links in a loop before Python 3.13; `sdk.files.real_path` does not."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "resolve":
+            assert ast.unparse(node.func.value) == "Path(__file__)"

@@ -8,7 +8,7 @@ import pytest
 
 from sdk import files as files_module
 from sdk.errors import OutputError
-from sdk.files import finished_name, whole_file, write_text
+from sdk.files import finished_name, real_path, whole_file, write_text
 from tests.support.full_disk import full_disk
 from tests.support.threads import in_threads
 
@@ -160,3 +160,11 @@ def test_a_link_or_a_pipe_of_such_a_name_is_left_alone(tmp_path):
 def test_names_that_are_no_text_are_written_all_the_same(tmp_path):
     write_text(tmp_path / "report", os.fsdecode(b"photo \xff"))
     assert (tmp_path / "report").read_text() == "photo \\udcff"
+
+
+def test_links_are_followed_and_a_loop_of_them_leads_nowhere(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "loop").symlink_to("loop")
+    assert real_path(tmp_path / "link") == tmp_path / "file"
+    assert real_path(tmp_path / "loop" / "x") == tmp_path / "loop" / "x"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sdk.errors import UsageError
-from sdk.files import check_place
+from sdk.files import check_place, real_path
 
 __all__ = ["engine_files", "refuse_overwriting"]
 
@@ -58,5 +58,5 @@ def _file(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:
-        return path.resolve()
+        return real_path(path)
     return found.st_dev, found.st_ino

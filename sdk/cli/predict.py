@@ -20,7 +20,7 @@ from sdk.cli._numbers import finite
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
-from sdk.files import write_text
+from sdk.files import real_path, write_text
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -423,8 +423,8 @@ def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Pat
     if folder is None:
         return {}
     sources_of: dict[Path, Source] = {}
-    originals = {source.path.resolve() for source in sources}
-    whole_folder = folder.resolve()
+    originals = {real_path(source.path) for source in sources}
+    whole_folder = real_path(folder)
     for source in sources:
         name = source.relative if source.kind == "image" else source.relative.with_suffix(".mp4")
         target = folder / name

@@ -30,6 +30,7 @@ from sdk.evaluate.scores.reliability import Reliability
 from sdk.evaluate.scores.scoring import Nms, Rules, Scores, scores_of
 from sdk.evaluate.speed.machine import machine_facts, tell_if_busy
 from sdk.evaluate.spread import SpreadRun, held
+from sdk.files import real_path
 from sdk.locks import held_folder
 from sdk.manifest import Engine, sha256_of_file
 from sdk.recipe import Recipe
@@ -187,7 +188,7 @@ def _run_key(
     chosen = options.dataset
     return {
         "annotations": sha256_of_file(chosen.annotations),
-        "images": str(chosen.images.resolve()),
+        "images": str(real_path(chosen.images)),
         "detections": None if chosen.detections is None else sha256_of_file(chosen.detections),
         "dataset": chosen.kind,
         "limit": chosen.limit,

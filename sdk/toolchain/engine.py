@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from sdk.errors import EngineError
-from sdk.files import check_place, finished_name, write_text
+from sdk.files import check_place, finished_name, real_path, write_text
 from sdk.interrupts import held_back
 from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, SpreadNote, open_engine
 from sdk.reading import TABLE_BYTES, json_from_file, kind_of
@@ -81,7 +81,7 @@ def check_output(folder: Path) -> None:
 def _real(folder: Path) -> Path:
     """Where `folder` is, links followed; EngineError where the system does not say."""
     kind_of(folder, "engine", EngineError)
-    return folder.resolve()
+    return real_path(folder)
 
 
 def reusable_engine(folder: Path, key: str) -> Engine | None:

@@ -21,6 +21,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from sdk.errors import GraphError
+from sdk.files import real_path
 
 __all__ = ["BESIDE", "GraphFile", "graph_file"]
 
@@ -162,7 +163,7 @@ def _load_external(path: Path, model: onnx.ModelProto, folder: Path | None) -> N
 def _location(path: Path, tensor: onnx.TensorProto, folder: Path | None) -> Path:
     """Where a tensor's data lies; GraphError unless that is in the file's own folder."""
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    inside = folder is not None and (folder / location).resolve().is_relative_to(folder.resolve())
+    inside = folder is not None and real_path(folder / location).is_relative_to(real_path(folder))
     if folder is None or not inside or Path(location).is_absolute():
         raise GraphError(
             f"'{path}': tensor '{tensor.name}' has its data in '{location}', outside the file's own folder; "
