@@ -254,9 +254,10 @@ def files(tmp_path):
     tables = []
     for number, record in enumerate(truth):
         table = {**in_parts(record), "id": number + 1}
+        x, y, width, height = record["bbox"]
         for part in ("foot", "face", "lefthand", "righthand"):
             table[f"{part}_valid"] = True
-            table[f"{part}_box"] = [number, 1.0, 20.0, 40.0]
+            table[f"{part}_box"] = [x - 1, y - 1, width + 2, height + 3]  # holds its joints, and is not the person's
         tables.append(table)
     images = sorted({record["image_id"] for record in truth})
     for image_id in images:
@@ -306,7 +307,10 @@ def test_hands_and_faces_are_taken_one_by_one(files):
     seen = np.array([np.reshape(record["keypoints"], (133, 3))[:, 2] for record in truth])
     hands, _, _, scores = scored(files(), SKELETONS["hand21"], "hand")
     assert len(hands) == int((seen[:, 91:112] > 0).any(1).sum() + (seen[:, 112:] > 0).any(1).sum())
-    assert set(np.ptp(hands.truth.boxes_xyxy.reshape(-1, 2, 2), axis=1).ravel()) == {20.0, 40.0}
+    corners = hands.truth.boxes_xyxy.reshape(-1, 2, 2)
+    own = [(w + 2, h + 3) for _, _, w, h in (record["bbox"] for record in truth)]
+    for width, height in corners[:, 1] - corners[:, 0]:
+        assert any(np.allclose((width, height), each, atol=0.01) for each in own)  # the hand's box, not the person's
     assert scores.headline == "PCK@0.2"
     assert (scores.figures["PCK@0.2"], scores.figures["AUC"], scores.figures["EPE, px"]) == pytest.approx((100, 95, 0))
     assert scores.resampled(np.ones(len(hands.pictures), int)) == pytest.approx(100)

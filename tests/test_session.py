@@ -214,7 +214,9 @@ def test_what_onnx_runtime_cannot_run_is_told_with_the_file(tmp_path):
     onnx.save(model, path)
     with open_session(wrapped_engine(path, tmp_path / "one", SMALL), "cpu") as session:
         session.run(crops_of(1))
-        with pytest.raises(EngineError, match=r"network\.onnx': cannot run it on 'input' \[3, 3, .*Reshape"):
+        with pytest.raises(
+            EngineError, match=r"network\.onnx': ONNX Runtime cannot run it on 'input' \[3, 3, .*Reshape"
+        ):
             session.run(crops_of(3))
 
 

@@ -255,10 +255,10 @@ def test_random_weights_and_a_missing_flip_test_are_said(small_graphs, photograp
 
 
 def test_persons_that_ap_cannot_rank_are_said(small_engine, small_graphs, photographs, tmp_path):
-    recipe = replace(SMALL, protocol=replace(SMALL.protocol, joint_threshold=1e6))
+    recipe = replace(SMALL, protocol=replace(SMALL.protocol, joint_threshold=1000.0))
     folder = wrapped_engine(small_graphs["simcc"][0], tmp_path / "deaf", recipe)
     [note] = verify(options(folder, photographs)).notes
-    assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1e+06")
+    assert note.startswith("100 % of the persons of 'deaf' have no joint above its recipe's joint_threshold 1000:")
     assert verify(options(small_engine, photographs)).notes == ()
 
 
