@@ -8,7 +8,9 @@ import pytest
 from sdk.columns import Spread
 from sdk.errors import DatasetError, EngineError, InputError
 from sdk.evaluate.scores.reliability import FEWEST, ONE_SPREAD, fitted, reliability
-from sdk.manifest import SpreadNote, open_engine
+from sdk.manifest import BatchRange, SpreadNote, open_engine
+from sdk.toolchain.build import rebuild_engine
+from sdk.toolchain.compile import CompileOptions
 from sdk.toolchain.engine import keep_spread
 from tests.support.engines import wrapped_engine
 
@@ -159,6 +161,18 @@ def test_an_engine_rebuilt_meanwhile_keeps_no_foreign_calibration(small_graphs, 
     (engine.folder / "engine.json").write_text(json.dumps(table))
     with pytest.raises(EngineError, match="was rebuilt meanwhile; calibrate its spread again"):
         keep_spread(engine, NOTE)
+
+
+@pytest.mark.parametrize("place", ["in place", "elsewhere", "over one without"])
+def test_a_rebuild_keeps_the_calibration_of_its_graph(small_graphs, tmp_path, place):
+    graph, recipe = small_graphs["simcc"]
+    none = CompileOptions("none", batch=BatchRange(1, 1, 8))
+    folder = wrapped_engine(graph, tmp_path / "small", recipe)
+    output = folder if place == "in place" else tmp_path / "again"
+    if place == "over one without":
+        assert rebuild_engine(folder, none, output).manifest.spread is None
+    keep_spread(open_engine(folder), NOTE)
+    assert rebuild_engine(folder, none, output).manifest.spread == NOTE
 
 
 @pytest.mark.native

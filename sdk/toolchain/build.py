@@ -30,6 +30,7 @@ from sdk.manifest import (
     Engine,
     Manifest,
     Precision,
+    SpreadNote,
     WeightsNote,
     open_engine,
     sha256_of_file,
@@ -118,6 +119,7 @@ class _Typed:
     weights: WeightsNote
     calibration: CalibrationNote | None = None
     notes: tuple[str, ...] = ()
+    spread: SpreadNote | None = None
 
 
 def build_engine(options: BuildOptions) -> Engine:
@@ -160,6 +162,7 @@ def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = 
         manifest.weights,
         manifest.calibration,
         manifest.notes,
+        manifest.spread,
     )
     before = kept_launches(source)
     engine = _engine_from_typed(typed, compiler, options, output or folder, force)
@@ -194,7 +197,7 @@ def _engine_from_typed(
     key = content_key(_facts(typed, note, options))
     with engine_lock(folder):
         engine = None if force else reusable_engine(folder, key)
-        if engine is not None:
+        if engine is not None and typed.spread in (None, engine.manifest.spread):
             log.info("engine '%s' is there already, built of the same content; --force rebuilds it", folder)
             return engine
         files = {GRAPH_NAME: typed.graph}
@@ -295,6 +298,7 @@ def _manifest(
         compiler=note,
         calibration=typed.calibration,
         notes=typed.notes,
+        spread=typed.spread,
     )
 
 
