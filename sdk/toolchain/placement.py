@@ -124,16 +124,6 @@ class GraphView:
             if node.op_type in _WEIGHTED and node.input[1] in self.constants and node.input[0] not in self.constants:
                 yield self._weighted(node)
 
-    def ancestors(self, tensor: str) -> Iterator[onnx.NodeProto]:
-        """Every node `tensor` depends on."""
-        waiting, seen = [tensor], set()
-        while waiting:
-            node = self.producer.get(waiting.pop())
-            if node is not None and id(node) not in seen:
-                seen.add(id(node))
-                waiting.extend(node.input)
-                yield node
-
     def _weighted(self, node: onnx.NodeProto) -> WeightedNode:
         weight = self.constants[node.input[1]]
         dims, groups = list(weight.dims), _attribute(node, "group", 1)
