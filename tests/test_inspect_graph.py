@@ -22,7 +22,14 @@ from sdk.toolchain.compile import CompileOptions
 from sdk.toolchain.conventions import Told
 from sdk.toolchain.seen import look_in_child
 from tests.support import foreign_forms as forms
-from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph, wrapped_engine
+from tests.support.engines import (
+    SMALL,
+    SMALL_3D,
+    SMALL_HEATMAP,
+    pooled_heatmap_graph,
+    pooled_simcc_graph,
+    wrapped_engine,
+)
 from tests.support.foreign_forms import before, behind, changed, in_turn
 
 NONE = CompileOptions(compiler="none")
@@ -89,6 +96,13 @@ def test_the_page_ends_in_the_command_that_builds(path, tmp_path, capsys):
     command = page.splitlines()[-1].split()
     assert command[-2:] == ["--skeleton", "crowdpose14"]
     assert command[:4] == ["sdk", "build-engine", "--onnx", str(folder)]
+
+
+def test_the_page_says_which_outputs_are_dropped(tmp_path, capsys):
+    depth = replace(SMALL_3D.output.depth, bins=SMALL_3D.bins[0])  # as many as along x, as RTMW3D has
+    pooled_simcc_graph(tmp_path / "deep.onnx", replace(SMALL_3D, output=replace(SMALL_3D.output, depth=depth)))
+    assert main(["inspect", str(tmp_path / "deep.onnx")]) == 0
+    assert "dropped   simcc_z\n" in capsys.readouterr().out
 
 
 def test_inspect_refuses_what_is_no_graph_in_words(tmp_path, capsys):

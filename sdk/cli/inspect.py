@@ -64,6 +64,7 @@ def _graph_page(seen: dict[str, Any]) -> list[str]:
         "input": _input_line(seen["input"]),
         "outputs": ", ".join(f"{n} {' x '.join(map(str, shape))}" for n, shape in seen["outputs"].items()),
         "axes": seen.get("axes_problem") or (seen["axes"] and _axes_line(seen)),
+        "dropped": seen["axes"] and ", ".join(n for n in seen["outputs"] if n not in seen["axes"].values()),
         "batch": seen["batch"] and f"{seen['batch']}" + (f": {seen['batch_note']}" if seen["batch_note"] else ""),
         "beside": seen["beside"],
         "changes": "; ".join(seen["changes"]),
