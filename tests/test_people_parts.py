@@ -198,16 +198,33 @@ def test_engines_that_are_no_parts_are_refused(case, engines):
     assert message in str(caught.value)
 
 
-def test_a_body_without_wrists_and_another_score_rule_are_refused(engines, tmp_path):
+def test_a_body_without_wrists_and_another_score_rule_are_refused(engines, small_graphs, tmp_path):
     logits = engine_of(tmp_path, "hand21", score="min_logit")
+    graph, recipe = small_graphs["heatmap"]
+    maps = wrapped_engine(graph, tmp_path / "maps", recipe)
     for part, body, message in (
         (engines["hand21"], engines["ap10k17"], "skeleton 'ap10k17' has no group 'left_hand', nor left_elbow, left_sh"),
         (logits, engines["coco17"], "scores joints by min_logit and the body's by min_softmax"),
+        (logits, maps, "scores joints by min_logit and the body's by a heatmap's peak; scores of one pose must be"),
     ):
         with PartEstimator([part], device="cpu") as parts, BoxEstimator(body, device="cpu") as estimate:
             with pytest.raises(InputError) as caught:
                 parts.check(estimate)
             assert message in str(caught.value)
+
+
+def test_one_name_is_no_list_of_engines(engines):
+    with pytest.raises(InputError, match="engines must be a list, of a hand's engine and a face's at most"):
+        PartEstimator(str(engines["hand21"]), device="cpu")
+
+
+@pytest.mark.parametrize(("part", "joint"), [("hand21", "left_wrist"), ("face68", "left_eye")])
+def test_poses_without_the_joints_are_refused_too(part, joint, engines):
+    frame = np.zeros((60, 80, 3), np.uint8)
+    with PartEstimator([engines[part]], device="cpu") as parts, BoxEstimator(engines["hand21"], device="cpu") as hand:
+        poses = hand(frame)
+        with pytest.raises(InputError, match=f"skeleton 'hand21' has no joint '{joint}' to find a hand or a face by"):
+            parts(frame, poses)
 
 
 # ---- sdk predict --parts

@@ -67,6 +67,8 @@ class PartEstimator(Closing):
         pixel_format: str = "bgr",
         spread: bool = False,
     ) -> None:
+        if isinstance(engines, (str, Path, Engine)):
+            raise InputError(f"engines must be a list, of a hand's engine and a face's at most (got {engines!r})")
         self._estimators: dict[Kind, BoxEstimator] = {}
         try:
             for engine in engines:
@@ -88,10 +90,11 @@ class PartEstimator(Closing):
         """InputError where a part cannot be found by the joints of `body`, or scores joints by another rule."""
         skeleton = body.recipe.skeleton
         for kind, estimator in self._estimators.items():
-            if estimator.recipe.output.score != body.recipe.output.score:
+            ours, theirs = (each.recipe.output.score or "a heatmap's peak" for each in (estimator, body))
+            if ours != theirs:
                 raise InputError(
-                    f"engine '{estimator.engine.folder.name}' scores joints by {estimator.recipe.output.score} and the "
-                    f"body's by {body.recipe.output.score}; scores of one pose must be of one rule"
+                    f"engine '{estimator.engine.folder.name}' scores joints by {ours} and the body's by {theirs}; "
+                    "scores of one pose must be of one rule"
                 )
             for group in GROUPS[kind]:
                 names = _names_for(group)
@@ -150,6 +153,8 @@ def face_boxes(poses: Poses) -> Float32Array:
 
 def _joint(poses: Poses, name: str) -> Float32Array:  # N x 2
     """A joint of every person; NaN where it is not fair."""
+    if name not in poses.skeleton.joints:
+        raise InputError(f"skeleton '{poses.skeleton.name}' has no joint '{name}' to find a hand or a face by")
     index = poses.skeleton.joints.index(name)
     seen = poses.scores[:, index] >= poses.score_scale.fair
     return np.where(seen[:, None], poses.keypoints[:, index], np.nan).astype(np.float32)
