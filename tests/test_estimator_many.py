@@ -132,6 +132,9 @@ def test_a_detector_finds_the_persons_of_frames_without_boxes(engine):
 
 FRAME, BOX = random_frame(), [[10, 20, 50, 80]]
 BAD = {
+    "frames that are no list": (5, None, None, "frames must be a list or another iterable, an entry a frame (got 5)"),
+    "no frames": (None, None, None, "frames must be a list or another iterable, an entry a frame (got None)"),
+    "boxes that are no list": ([FRAME], 5, None, "boxes must be a list or another iterable, an entry a frame (got 5)"),
     "too few boxes": ([FRAME, FRAME], [BOX], None, "boxes must hold an entry for each of the 2 frames (got 1)"),
     "too many scores": ([FRAME], [BOX], [[1], [1]], "box_scores must hold an entry for each of the 1 frames (got 2)"),
     "no frame": ([FRAME, None], [BOX, BOX], None, "frame 1: frame is None"),

@@ -199,6 +199,11 @@ def test_what_was_taken_before_a_fault_comes_out_first_and_in_order(engine, sour
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_stream_of_what_is_no_list_is_refused_in_words(engine):
+    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match=r"or another .* \(got 5\)"):
+        next(estimate.stream(5))
+
+
 def test_threads_share_an_estimator(engine):
     frames = [noise(i) for i in range(6)]
     boxes = random_boxes(9)

@@ -164,7 +164,7 @@ class BoxEstimator(Closing):
             depth = self._in_flight() + 1
         if type(depth) is not int or depth < 1:
             raise InputError(f"depth must be a whole number of at least 1, or None (got {depth!r})")
-        calls, pending = self._submitted(frames), deque[Future[Poses]]()
+        calls, pending = self._submitted(_iterable("frames", frames)), deque[Future[Poses]]()
         try:
             while True:
                 try:
@@ -308,14 +308,20 @@ def _entries(
     frames: Iterable[object], boxes: Iterable[object] | None, box_scores: Iterable[object] | None
 ) -> list[tuple[object, object, object]]:
     """(frame, boxes, scores) of each frame; None for what is not given."""
-    listed = list(frames)
+    listed = list(_iterable("frames", frames))
     columns = []
     for name, values in (("boxes", boxes), ("box_scores", box_scores)):
-        column = [None] * len(listed) if values is None else list(values)
+        column = [None] * len(listed) if values is None else list(_iterable(name, values))
         if len(column) != len(listed):
             raise InputError(f"{name} must hold an entry for each of the {len(listed)} frames (got {len(column)})")
         columns.append(column)
     return list(zip(listed, *columns, strict=True))
+
+
+def _iterable(name: str, values: Iterable[object]) -> Iterable[object]:
+    if not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list or another iterable, an entry a frame (got {values!r})")
+    return values
 
 
 def _on_device(frame: object) -> bool:
