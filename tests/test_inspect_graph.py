@@ -163,10 +163,11 @@ def test_the_convention_of_rtmlib_gives_rtmlibs_poses(shared, tmp_path):
     graph = shared / "models" / "body14-lspet-128x128.onnx"
     told = Told("rtmlib", skeleton_by_name("crowdpose14"))
     engine = build_engine(BuildOptions(None, onnx=graph, told=told, compile=NONE, output=tmp_path / "e"))
-    frame = next(iter(rendered_clip(seed=0, frames=1)))[0]
     network = rtmlib.RTMPose(str(graph), model_input_size=(128, 128), backend="onnxruntime", device="cpu")
-    keypoints, scores = network(frame, BOXES)
-    poses = poses_of(engine.folder, frame, BOXES)
-    distances = np.linalg.norm(poses.keypoints - keypoints, axis=-1)
-    assert np.mean(distances < 1e-3) > 0.95  # crops differ by a grey level, and a joint of 42 lies between two peaks
-    np.testing.assert_allclose(poses.scores, scores, rtol=0.02)
+    equal = []
+    for frame, _ in rendered_clip(seed=0, frames=8):
+        keypoints, scores = network(frame, BOXES)
+        poses = poses_of(engine.folder, frame, BOXES)
+        equal.append(np.linalg.norm(poses.keypoints - keypoints, axis=-1) < 1e-3)
+        np.testing.assert_allclose(poses.scores, scores, rtol=0.02)
+    assert np.mean(equal) > 0.95  # 97.3 %: crops differ by a grey level, and some joints lie between two bins or peaks
