@@ -19,6 +19,10 @@ REFUSED = {  # outputs -> message, among a.jpg and its links
     "twice": ({"--jsonl": "new", "--coco": "new"}, r"--coco and --jsonl would both be written to '.*new'"),
     "a folder": ({"--coco": "sub"}, r"--coco would be written to '.*sub', which is no plain file; choose another path"),
     "a device": ({"--coco": "/dev/null"}, "--coco would be written to '/dev/null', which is no plain file"),
+    "a folder to be": (
+        {"--jsonl": "out", "--save of 'a.jpg'": "out/a.jpg"},
+        r"--jsonl would be written to '.*out', which is to be a folder \(--save of 'a.jpg' goes into it\)",
+    ),
     "twice, by a detour": ({"--jsonl": "new", "--coco": "sub/../new"}, "--coco and --jsonl would both be written"),
     "twice, of old": ({"--jsonl": "old", "--coco": "sub/../old"}, "--coco and --jsonl would both be written"),
 }

@@ -35,8 +35,21 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[Path
         if file in taken:
             raise UsageError(f"{option} and {taken[file]} would both be written to '{path}'; choose another path")
         taken[file] = option
+    _refuse_files_as_folders(outputs)
     for path in filter(None, outputs.values()):
         check_place(path)
+
+
+def _refuse_files_as_folders(outputs: Mapping[str, Path | None]) -> None:
+    """UsageError for a file where another output has its folder."""
+    places = {option: real_path(path) for option, path in outputs.items() if path is not None}
+    folder_of = {folder: option for option, place in places.items() for folder in place.parents}
+    for option, place in places.items():
+        if place in folder_of:
+            raise UsageError(
+                f"{option} would be written to '{outputs[option]}', which is to be a folder ({folder_of[place]} goes "
+                "into it); choose another path"
+            )
 
 
 def engine_files(engine: Path | str) -> list[Path]:
