@@ -192,6 +192,8 @@ def open_engine(folder: Path) -> Engine:
 def _read_engine(folder: Path, state: object) -> Engine:
     path = folder / MANIFEST_NAME
     if kind_of(path, "engine manifest", EngineError) != "file":
+        if folder.name == MANIFEST_NAME and folder.is_file():
+            raise EngineError(f"'{folder}' is not an engine folder but the manifest in one; name '{folder.parent}'")
         source = f" RECIPE --onnx {folder}" if folder.suffix == ".onnx" else ""
         raise EngineError(
             f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"

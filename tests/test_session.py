@@ -228,6 +228,10 @@ NO_ENGINE = {
         r"is a recipe: an engine of it is bundled, 'body14-nano-128x128\.fp32'; or build one with `sdk build-engine ",
     ),
     "a file": (__file__, "not an engine folder"),
+    "the manifest": (
+        str(bundled_engines()["body14-nano-128x128.fp32"] / "engine.json"),
+        r"not an engine folder but the manifest in one; name '.*body14-nano-128x128\.fp32'",
+    ),
 }
 
 
