@@ -309,6 +309,21 @@ def test_without_detector_followed_persons_keep_the_score_of_the_boxes_they_came
         assert [estimate(noise()).box_scores.tolist() for _ in range(2)] == [pytest.approx([0.4])] * 2
 
 
+def test_at_most_so_many_of_the_detectors_persons_are_taken(engine):
+    boxes, scores = [[0, 0, 20, 40], [40, 0, 60, 40], [80, 0, 100, 40]], [0.5, 0.9, 0.7]
+    with PoseEstimator(engine, device="cpu", detector=lambda frame: (boxes, scores), max_persons=2) as estimate:
+        assert estimate(noise()).box_scores.tolist() == pytest.approx([0.9, 0.7])
+        assert len(estimate(noise(), boxes)) == 3  # those given are the caller's to say
+
+
+def test_who_is_followed_is_not_given_up_for_a_surer_newcomer(engine):
+    found = [([[0, 0, 40, 80]], [0.5]), ([[80, 0, 120, 80], [2, 0, 42, 80]], [0.9, 0.5])]
+    with PoseEstimator(
+        engine, device="cpu", detector=lambda frame: found.pop(0), tracker=True, max_persons=1
+    ) as estimate:
+        assert [estimate(noise()).track_ids.tolist() for _ in range(2)] == [[1], [1]]
+
+
 # --- heatmaps --------------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +401,7 @@ OPTIONS = {
     "seldom without tracker": ({"detect_every": 2}, "detect_every .* needs a tracker above 1"),
     "half a turn": ({"detect_every": 1.5, "tracker": True}, "detect_every must be a whole number of at least 1"),
     "never": ({"detect_every": 0, "tracker": True}, "detect_every must be a whole number of at least 1"),
+    "nobody": ({"max_persons": 0}, r"max_persons must be a whole number of at least 1, or None for all \(got 0\)"),
 }
 
 

@@ -10,6 +10,7 @@ from sdk.errors import ClosedError
 from sdk.geometry import crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.people import estimator as pose_estimator
+from sdk.people import following
 from sdk.runtime import estimator as box_estimator
 from sdk.runtime.opening import engine_from
 from sdk.runtime.ort_session import OrtSession
@@ -76,7 +77,7 @@ def test_times_of_chunks_add_up(estimate, monkeypatch):
 def test_the_total_includes_tracking(engines, monkeypatch):
     ticks = iter(range(9))  # seconds
     with PoseEstimator(engines["simcc"], device="cpu", tracker=True) as estimate:
-        for module in (box_estimator, pose_estimator):
+        for module in (box_estimator, following):
             monkeypatch.setattr(module, "perf_counter", lambda: next(ticks))
         assert estimate(noise(), []).timings_ms == {"total": 2000.0, "track": 1000.0}
 

@@ -115,6 +115,11 @@ class Tracker:
         rows = np.flatnonzero(inside)[_without_doubles(boxes[inside])]
         return boxes[rows], np.array([track.box_score for track in seen], np.float32)[rows]
 
+    def last_boxes(self) -> Float32Array:  # M x 4 xyxy
+        """Where the persons of the last frame were."""
+        seen = [track.box for track in self._tracks if track.missed == 0]
+        return np.stack(seen) if seen else np.zeros((0, 4), np.float32)
+
     def reset(self) -> None:
         """Forget all tracks, as at the start of another video; ids count from 1 again."""
         self._tracks = []
