@@ -21,10 +21,10 @@ from sdk.evaluate.speed.device_times import DeviceClock, device_times
 from sdk.evaluate.speed.latency import Case, measure, warm_up
 from sdk.evaluate.speed.machine import _busy_percent, _core_ticks, machine_facts, tell_if_busy
 from sdk.evaluate.speed.paces import Pace
-from sdk.evaluate.speed.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
 from sdk.evaluate.verify import verify
 from sdk.manifest import open_engine
 from sdk.recipe import Output
+from sdk.runtime.power import Meter, PowerLog, find_power_meter, sysfs_meter, watts_from_tegrastats
 from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
 from tests.support.verify import options, write_annotated
 
@@ -223,7 +223,7 @@ def tegrastats_that(monkeypatch, folder, script):
 
 @pytest.mark.parametrize("script", ["exec sleep 600", "echo RAM 1/2MB; exec sleep 600", "exit 1"])
 def test_a_tegrastats_that_gives_no_number_is_refused(tmp_path, monkeypatch, script):
-    monkeypatch.setattr("sdk.evaluate.speed.power.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("sdk.runtime.power.PATIENCE_SECONDS", 0.3)
     tegrastats_that(monkeypatch, tmp_path, script)
     meter, reason = find_power_meter("cpu", tmp_path)
     assert meter is None and reason == "unavailable: no number came from tegrastats"
@@ -259,10 +259,10 @@ class Nvml:
 @pytest.fixture
 def two_gpus(monkeypatch):
     devices = [CudaDevice(n, "GPU", "8.6", 1, bus) for n, bus in enumerate(("0000:17:00.0", "0000:65:00.0"))]
-    monkeypatch.setattr("sdk.evaluate.speed.power.cuda_devices", lambda: tuple(devices))
+    monkeypatch.setattr("sdk.runtime.nvml.cuda_devices", lambda: tuple(devices))
     monkeypatch.setattr("ctypes.CDLL", lambda name: Nvml())
     monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("sdk.evaluate.speed.power.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("sdk.runtime.power.PATIENCE_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("device", "watts"), [("cuda", 300), ("cuda:0", 300), ("cuda:1", 50)])
@@ -278,7 +278,7 @@ def test_a_gpu_that_tells_no_power_is_refused(two_gpus, tmp_path, monkeypatch):
 
 
 def test_energy_is_mean_power_within_the_spans_times_their_length(monkeypatch):
-    monkeypatch.setattr("sdk.evaluate.speed.power.PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr("sdk.runtime.power.PERIOD_SECONDS", 0.1)
     readings = iter([2.0, 4.0, *[100.0] * 10_000])
     with PowerLog(Meter("test", lambda: next(readings))) as log:
         deadline = time.perf_counter() + 30

@@ -25,10 +25,10 @@ from sdk.evaluate.speed.latency import Case, measure, spread
 from sdk.evaluate.speed.machine import machine_clocks, machine_facts, tell_if_busy
 from sdk.evaluate.speed.paces import PACES, Pace, paced
 from sdk.evaluate.speed.peer import Peer, rtmlib_peer
-from sdk.evaluate.speed.power import PowerLog, find_power_meter
 from sdk.manifest import GRAPH_NAME, Engine
 from sdk.people.estimator import PoseEstimator
 from sdk.runtime.opening import engine_from, open_pipeline, open_session
+from sdk.runtime.power import PowerLog, find_power_meter
 from sdk.runtime.session import Session
 from sdk.wording import counted
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.evaluate.speed.power import PowerLog
+from sdk.runtime.power import PowerLog
 
 __all__ = ["Case", "measure", "spread", "warm_up"]
 

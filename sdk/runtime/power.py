@@ -10,7 +10,6 @@ never one process: nothing else should run beside it. A meter that gives no numb
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from threading import Event, Thread
 from time import perf_counter, sleep
 from types import TracebackType
 
-from sdk.cuda_devices import cuda_devices
+from sdk.runtime.nvml import nvml_device
 
 __all__ = ["Meter", "PowerLog", "find_power_meter", "sysfs_meter", "watts_from_tegrastats"]
 
@@ -126,7 +125,7 @@ def _meters(device: str, hwmon: Path) -> Iterator[Meter]:
     """Meters that are there, the best first; each is opened when the one before was not taken."""
     candidates: list[Callable[[], Meter | None]] = [partial(sysfs_meter, hwmon), _tegrastats_meter]
     if device.startswith("cuda"):
-        candidates.append(partial(_nvml_meter, int(device.partition(":")[2] or 0)))
+        candidates.append(partial(_nvml_meter, device))
     for opened in candidates:
         meter = opened()
         if meter is not None:
@@ -186,24 +185,9 @@ def _tegrastats_meter() -> Meter | None:
     return Meter("tegrastats", running.watts, running.close)
 
 
-def _nvml_meter(index: int) -> Meter | None:
-    """NVML's meter of CUDA device `index`. NVML counts all GPUs in its own order: the PCI bus tells which is meant."""
-    buses = [device.pci_bus_id for device in cuda_devices() if device.index == index]
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    handle, milliwatts = ctypes.c_void_p(), ctypes.c_uint()
-    if not buses or nvml.nvmlInit_v2() != 0:
-        return None
-    if nvml.nvmlDeviceGetHandleByPciBusId_v2(buses[0].encode(), ctypes.byref(handle)) != 0:
-        return None
-
-    def watts() -> float:
-        failed = nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(milliwatts))
-        return nan if failed else milliwatts.value * 1e-3
-
-    return Meter(f"NVML, GPU {buses[0]}", watts)
+def _nvml_meter(device: str) -> Meter | None:
+    gpu = nvml_device(device)
+    return None if gpu is None else Meter(f"NVML, GPU {gpu.bus}", gpu.watts)
 
 
 def _number(path: Path) -> float:
