@@ -52,10 +52,11 @@ bool is_half(nb::dlpack::dtype type) {
 }
 
 sdk::CropSpec crop_spec(CropOut& out, size_t count, const std::array<float, 3>& scale, const std::array<float, 3>& bias,
-                        bool swap, const std::array<float, 6>& yuv = {}) {
+                        bool swap, int border, const std::optional<std::array<float, 6>>& yuv = {}) {
     require(out.shape(0) == count, "out and affines must hold the same number of crops");
     require(count <= INT32_MAX, "too many crops");
-    return sdk::crop_spec(out.shape(2), out.shape(3), scale, bias, swap, is_half(out.dtype()), yuv);
+    return sdk::crop_spec(out.shape(2), out.shape(3), scale, bias, swap, is_half(out.dtype()), yuv.has_value(),
+                          yuv.value_or(std::array<float, 6>{}), border);
 }
 
 sdk::Frame packed_view(const Frame3& frame) {
@@ -89,17 +90,17 @@ void run_crop(CropOut& out, const std::vector<sdk::Frame>& views, const FrameOf&
 
 // Crop i is of frames[frame_of[i]].
 void crop(CropOut out, const std::vector<Frame3>& frames, FrameOf frame_of, Affines affines, std::array<float, 3> scale,
-          std::array<float, 3> bias, bool swap) {
+          std::array<float, 3> bias, bool swap, int border) {
     std::vector<sdk::Frame> views;
     for (const Frame3& frame : frames) views.push_back(packed_view(frame));
-    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap));
+    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap, border));
 }
 
 void crop_nv12(CropOut out, const std::vector<std::tuple<Plane, Plane>>& frames, FrameOf frame_of, Affines affines,
-               std::array<float, 3> scale, std::array<float, 3> bias, bool swap, std::array<float, 6> yuv) {
+               std::array<float, 3> scale, std::array<float, 3> bias, bool swap, std::array<float, 6> yuv, int border) {
     std::vector<sdk::Frame> views;
     for (const auto& [luma, chroma] : frames) views.push_back(nv12_view(luma, chroma));
-    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap, yuv));
+    run_crop(out, views, frame_of, affines, crop_spec(out, affines.shape(0), scale, bias, swap, border, yuv));
 }
 
 const void* data_of(const MaybeRows& rows) { return rows ? rows->data() : nullptr; }
@@ -145,6 +146,37 @@ void decode(JointsOut out, Rows x, Rows y, Affines affines, double split_ratio, 
                                 flipped ? partner->data() : nullptr};
     nb::gil_scoped_release released;
     sdk::cpu::decode(out.data(), logits, affines.data(), static_cast<int32_t>(affines.shape(0)), spec, thread_count.load());
+}
+
+using Output = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using OutputPart = std::tuple<Output, int32_t, bool>;  // numbers, first column, rows first
+using ScoresOut = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+int number_type(nb::dlpack::dtype type) {
+    if (type == nb::dtype<int32_t>()) return static_cast<int>(sdk::NumberType::int32);
+    if (type == nb::dtype<int64_t>()) return static_cast<int>(sdk::NumberType::int64);
+    return static_cast<int>(is_half(type) ? sdk::NumberType::float16 : sdk::NumberType::float32);
+}
+
+sdk::TableTuple told(const OutputPart& part) {
+    const auto& [numbers, first, rows_first] = part;
+    const int64_t rows = numbers.shape(rows_first ? 0 : 1), columns = numbers.shape(rows_first ? 1 : 0);
+    return {reinterpret_cast<uintptr_t>(numbers.data()), rows, columns, first, rows_first, number_type(numbers.dtype())};
+}
+
+// How many boxes were found; out holds them.
+int32_t detections(nb::ndarray<float, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu> boxes_out, ScoresOut scores_out, const OutputPart& boxes,
+                   const OutputPart& scores, const std::optional<OutputPart>& labels, const sdk::DetectionRules& rules,
+                   std::array<int32_t, 2> size_hw, std::array<float, 6> place, float threshold, float iou) {
+    require(boxes_out.shape(0) == scores_out.shape(0) && boxes_out.shape(0) <= INT32_MAX, "boxes and scores must have as many rows");
+    const sdk::TableTuple box_table = told(boxes);
+    const sdk::DetectionSpec spec = sdk::detection_spec(rules, std::get<1>(box_table), size_hw[0], size_hw[1], threshold, iou,
+                                                        static_cast<int32_t>(boxes_out.shape(0)));
+    const sdk::DetectionOutputs outputs = sdk::detection_outputs(
+        box_table, told(scores), labels ? std::optional(told(*labels)) : std::nullopt, spec);
+    const auto [scale_x, shift_x, scale_y, shift_y, width, height] = place;
+    nb::gil_scoped_release released;
+    return sdk::cpu::detections(boxes_out.data(), scores_out.data(), outputs, spec, {scale_x, shift_x, scale_y, shift_y, width, height});
 }
 
 using Numbers = nb::ndarray<nb::ro, nb::device::cpu>;
@@ -228,17 +260,20 @@ void set_instruction_set(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_native, m) {
-    m.doc() = "The fused ops, crop and decode. Call them through sdk.ops, which checks arguments in words.";
+    m.doc() = "The fused ops: crop, decode and detections. Call them through sdk.ops, which checks arguments in words.";
 
     m.def("crop", &crop, "out"_a.noconvert(), "frames"_a.noconvert(), "frame_of"_a.noconvert(), "affines"_a.noconvert(),
-          "scale"_a, "bias"_a, "swap"_a);
+          "scale"_a, "bias"_a, "swap"_a, "border"_a = 0);
     m.def("crop_nv12", &crop_nv12, "out"_a.noconvert(), "frames"_a.noconvert(), "frame_of"_a.noconvert(),
-          "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a, "yuv"_a);
+          "affines"_a.noconvert(), "scale"_a, "bias"_a, "swap"_a, "yuv"_a, "border"_a = 0);
     m.def("decode", &decode, "out"_a.noconvert(), "x"_a.noconvert(), "y"_a.noconvert(), "affines"_a.noconvert(),
           "split_ratio"_a, "score"_a, "refine"_a, "z"_a.noconvert() = nb::none(), "depth"_a = sdk::DepthTuple{},
           "spread"_a = nb::none(), "second"_a = false, "mirrored_x"_a.noconvert() = nb::none(),
           "mirrored_y"_a.noconvert() = nb::none(), "mirrored_z"_a.noconvert() = nb::none(),
           "partner"_a.noconvert() = nb::none(), "flip_shift"_a = 0);
+
+    m.def("detections", &detections, "boxes_out"_a.noconvert(), "scores_out"_a.noconvert(), "boxes"_a, "scores"_a, "labels"_a.none(),
+          "rules"_a, "size_hw"_a, "place"_a, "threshold"_a, "iou"_a);
 
     m.def("check_boxes", &check_boxes, "out"_a.noconvert(), "boxes"_a.noconvert());
     m.def("place_boxes", &place_boxes, "out"_a.noconvert(), "affines"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a,

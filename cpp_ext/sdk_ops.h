@@ -11,12 +11,15 @@
 //   decode out  N x K x C float32           x, y in frame pixels, score; then what is asked for, in this order:
 //                                           depth (with z); spread of x, y in frame pixels; x, y of a second peak
 //
-// The mathematics is in shared/crop_math.h, shared/decode_math.h and shared/spread_math.h.
+// The third op is a person detector's: `detections` makes boxes and scores of its outputs. Its letterbox is a crop.
+//
+// The mathematics is in shared/crop_math.h, shared/decode_math.h, shared/spread_math.h and shared/detection_math.h.
 
 #pragma once
 
 #include "shared/crop_math.h"
 #include "shared/decode_math.h"
+#include "shared/detection_math.h"
 #include "shared/spread_math.h"
 
 namespace sdk {
@@ -35,14 +38,32 @@ struct Frame {
 static_assert(sizeof(Frame) == 40, "Frame is read from device memory: its layout is fixed");
 
 // Per channel of the source (B, G, R as they lie in the frame; R, G, B from NV12): out = scale * grey + bias, written
-// to plane `plane[channel]` of the output.
+// to plane `plane[channel]` of the output. `border` is what lies outside the frame, as bytes of a pixel of the source (B, G,
+// R, or Y, U, V), `border_grey` the same as grey levels of its channels.
 struct CropSpec {
     int32_t height, width;
     float scale[3], bias[3];
     int32_t plane[3];
     bool half;
     YuvToRgb yuv;  // read for NV12 only
+    uint32_t border;
+    float border_grey[3];
 };
+
+// The grey level `grey` outside the frame: of NV12 the nearest luma to it, without colour.
+SDK_FN void set_border(CropSpec& spec, int32_t grey, bool nv12) {
+    if (!nv12) {
+        spec.border = static_cast<uint32_t>(grey) * 0x010101u;
+        spec.border_grey[0] = spec.border_grey[1] = spec.border_grey[2] = float_from_int(grey);
+        return;
+    }
+    const uint32_t luma = static_cast<uint32_t>(int_from_float(float_from_int(grey) / spec.yuv.gain + spec.yuv.black + 0.5f));
+    const Colour<float> seen = rgb_from_yuv<float>({float_from_int(static_cast<int32_t>(luma)), 128.0f, 128.0f}, spec.yuv);
+    spec.border = luma | 0x808000u;
+    spec.border_grey[0] = seen.c0;
+    spec.border_grey[1] = seen.c1;
+    spec.border_grey[2] = seen.c2;
+}
 
 // From scale and bias in the order of the output's planes; `swap` when the source's channels lie the other way round.
 SDK_FN void set_channels(CropSpec& spec, const float* scale, const float* bias, bool swap) {
@@ -81,6 +102,8 @@ struct Logits {
 namespace cpu {
 void crop(void* out, const Frame* frames, const float* affines, int32_t count, const CropSpec& spec, int threads);
 void decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec, int threads);
+// boxes most x 4 and scores most, best first; how many were found. On the caller's thread.
+int32_t detections(float* boxes, float* scores, const DetectionOutputs& outputs, const DetectionSpec& spec, const FramePlace& place);
 
 const char* instruction_set();                // "avx512", "avx2" or "baseline"
 bool use_instruction_set(const char* name);   // false when this machine lacks it

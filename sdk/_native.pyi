@@ -9,6 +9,7 @@ _Triple = tuple[float, float, float]
 _Depth = tuple[float, bool]  # span, in pixels
 _Spread = tuple[float, float, float, float]  # sharpness, gain, curve, floor
 _Yuv = tuple[float, float, float, float, float, float]
+_Part = tuple[NDArray[Any], int, bool]  # M x C or C x M, first column, rows first
 
 def crop(
     out: NDArray[Any],  # N x 3 x h x w, float32 or float16
@@ -18,6 +19,7 @@ def crop(
     scale: _Triple,
     bias: _Triple,
     swap: bool,
+    border: int = 0,
 ) -> None: ...
 def crop_nv12(
     out: NDArray[Any],  # N x 3 x h x w, float32 or float16
@@ -28,6 +30,7 @@ def crop_nv12(
     bias: _Triple,
     swap: bool,
     yuv: _Yuv,
+    border: int = 0,
 ) -> None: ...
 def decode(
     out: NDArray[np.float32],  # N x K x C
@@ -47,6 +50,18 @@ def decode(
     partner: NDArray[np.int32] | None = None,  # K
     flip_shift: int = 0,
 ) -> None: ...
+def detections(
+    boxes_out: NDArray[np.float32],  # most x 4
+    scores_out: NDArray[np.float32],  # most
+    boxes: _Part,
+    scores: _Part,
+    labels: _Part | None,
+    rules: tuple[Any, ...],  # `sdk::DetectionRules` in cpp_ext/checks.h
+    size_hw: tuple[int, int],
+    place: tuple[float, float, float, float, float, float],  # scale and shift of x, of y, frame's width and height
+    threshold: float,
+    iou: float,
+) -> int: ...  # how many were found
 def check_boxes(
     out: NDArray[np.float32],  # N x 4
     boxes: NDArray[Any],  # N x 4, any integers or floats of up to 64 bits
@@ -153,6 +168,7 @@ class _Cuda:
         nv12: bool,
         yuv: _Yuv,
         stream: int,
+        border: int = 0,
     ) -> None: ...
     def crop_frame(
         self,
@@ -169,6 +185,7 @@ class _Cuda:
         nv12: bool,
         yuv: _Yuv,
         stream: int,
+        border: int = 0,
     ) -> None: ...
     def decode(
         self,

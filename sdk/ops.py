@@ -1,11 +1,12 @@
-"""The fused ops on either side of the network: `crop` before it, `decode` after it. Their code is in `cpp_ext/`.
+"""The fused ops on either side of a network: `crop` before it, `decode` or `detections` after it; see `cpp_ext/`.
 
-What the ops compute is defined in `cpp_ext/shared/crop_math.h` and `decode_math.h`; `docs/kernels.md` explains it.
+What they compute is defined in `cpp_ext/shared/*_math.h`; `docs/kernels.md` explains it.
 This module checks arguments, in words, and passes addresses on. It neither reads images nor knows recipes or networks.
 
     from sdk import ops
     inputs = ops.crop(frame_bgr, affines, (256, 192), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     joints = ops.decode(simcc_x, simcc_y, affines, split_ratio=2.0)      # N x K x 3: x, y in frame pixels, score
+    boxes, scores = ops.detections(outputs, form, ...)                   # of a person detector; `sdk.detection`
 
 Arrays are numpy's, or anything with DLPack or `__cuda_array_interface__` (PyCUDA, CuPy, torch). All arrays of a call
 lie in one place: the CPU's memory, or one GPU's. On a GPU `out` is required, and the call returns at once: the result
@@ -14,16 +15,16 @@ is there when `stream` has come to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
+from collections.abc import Sequence
+from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sdk.columns import Columns, Depth, Spread
-from sdk.errors import DeviceError, InputError, MissingDependencyError, SdkError
+from sdk.errors import DeviceError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import (
     MAX_SIDE,
@@ -32,9 +33,11 @@ from sdk.ops_arrays import (
     array_from,
     cuda_half,
     described,
+    in_words,
     is_contiguous,
     stream_address,
 )
+from sdk.ops_detections import detection_rules, detections
 
 __all__ = [
     "MAX_THREADS",
@@ -44,6 +47,8 @@ __all__ = [
     "crop",
     "cuda_half",
     "decode",
+    "detection_rules",
+    "detections",
     "instruction_set",
     "normalisation",
     "partners",
@@ -67,8 +72,6 @@ YuvRange = Literal["limited", "full"]
 Score = Literal["min_logit", "mean_logit", "min_softmax"]
 Refine = Literal["none", "parabola", "dark", "expectation"]
 Triple = tuple[float, float, float]
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
@@ -82,22 +85,6 @@ FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 def threads() -> int:
     """How many threads the CPU half may use for one call."""
     return _native.threads()
-
-
-def in_words(op: Callable[P, R]) -> Callable[P, R]:
-    """What Python, numpy or the binding says of an argument of another kind, as an InputError too."""
-
-    @wraps(op)
-    def call(*arguments: P.args, **named: P.kwargs) -> R:
-        try:
-            return op(*arguments, **named)
-        except SdkError:
-            raise
-        except (TypeError, ValueError, OverflowError, IndexError) as error:
-            told = str(error).partition("\n")[0]
-            raise InputError(f"{op.__name__}: an argument is not of the kind that it takes ({told})") from error
-
-    return call
 
 
 @in_words
@@ -127,10 +114,11 @@ def crop(
     yuv_matrix: YuvMatrix = "bt601",
     yuv_range: YuvRange = "limited",
     frame_of: Any = None,  # N int32: which frame of the list each crop is of
+    border: int = 0,  # grey level outside the frame
     out: Any = None,  # N x 3 x h x w
     stream: Any = None,
 ) -> Any:
-    """N x 3 x h x w of `dtype`: each person's crop, bilinear, normalised; black outside the frame.
+    """N x 3 x h x w of `dtype`: each person's crop, bilinear, normalised; outside the frame all is `border`.
 
     `channel_order` is the order of the network's input, `pixel_format` that of the frame. On the CPU `frame` may be a
     list of frames, of any sizes and of one format; `frame_of` then says which of them each crop is of.
@@ -145,6 +133,8 @@ def crop(
         raise InputError(f"pixel_format must be bgr, rgb or nv12 (got '{pixel_format}')")
     if channel_order not in ("rgb", "bgr"):
         raise InputError(f"channel_order must be rgb or bgr (got '{channel_order}')")
+    if type(border) is not int or not 0 <= border <= 255:
+        raise InputError(f"border must be a grey level, 0 to 255 (got {border!r})")
     nv12 = pixel_format == "nv12"
     several = type(frame) is list
     given = frame if several else (frame,)
@@ -157,11 +147,11 @@ def crop(
     swap = channel_order != ("rgb" if nv12 else pixel_format)
     with in_flight:
         if on_device:
-            _crop_on_device(target, frames[0] if nv12 else frames, placed, (scale, bias, swap), yuv, stream)
+            _crop_on_device(target, frames[0] if nv12 else frames, placed, (scale, bias, swap), yuv, stream, border)
         elif nv12:
-            _native.crop_nv12(target, frames, owners, placed, scale, bias, swap, yuv)
+            _native.crop_nv12(target, frames, owners, placed, scale, bias, swap, yuv, border)
         else:
-            _native.crop(target, frames, owners, placed, scale, bias, swap)
+            _native.crop(target, frames, owners, placed, scale, bias, swap, border)
     return target if out is None else out
 
 
@@ -438,7 +428,7 @@ def _checked_mirror(flipped: tuple[Any, ...], flip_pairs: Any, axes: tuple[Array
 
 
 def _crop_on_device(
-    out: Any, planes: Any, affines: Any, colours: tuple[Triple, Triple, bool], yuv: Any, stream: Any
+    out: Any, planes: Any, affines: Any, colours: tuple[Triple, Triple, bool], yuv: Any, stream: Any, border: int
 ) -> None:
     luma, chroma = planes[0], planes[1] if len(planes) == 2 else DeviceArray(0, (), (0,), UINT8)
     frame = (luma.address, chroma.address, luma.strides[0], chroma.strides[0], *luma.shape[:2])
@@ -447,7 +437,7 @@ def _crop_on_device(
     try:
         cuda_half().crop_frame(
             out.address, frame, affines.address, count, height, width, scale, bias, swap, out.dtype == FLOAT16,
-            len(planes) == 2, yuv, stream_address(stream),
+            len(planes) == 2, yuv, stream_address(stream), border,
         )  # fmt: skip
     except RuntimeError as error:
         raise DeviceError(str(error)) from error

@@ -9,12 +9,14 @@ Accepted: numpy arrays, `__cuda_array_interface__` (PyCUDA, CuPy, Numba, torch) 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import InputError, MissingDependencyError
+from sdk.errors import InputError, MissingDependencyError, SdkError
 
 __all__ = [
     "DLPACK_CUDA",
@@ -26,6 +28,7 @@ __all__ = [
     "array_from_interface",
     "cuda_half",
     "described",
+    "in_words",
     "is_contiguous",
     "stream_address",
 ]
@@ -34,6 +37,8 @@ MAX_SIDE = 16384  # of a frame and of a crop: the crop op counts pixels in this 
 DLPACK_HOST = (1, 3)  # kDLCPU, kDLCUDAHost
 DLPACK_CUDA = (2, 13)  # kDLCUDA, kDLCUDAManaged
 DLPACK_KINDS = "iuf"  # of the type codes 0, 1, 2
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DeviceArray(NamedTuple):
@@ -50,6 +55,22 @@ class DeviceArray(NamedTuple):
 
 
 Array = NDArray[Any] | DeviceArray
+
+
+def in_words(op: Callable[P, R]) -> Callable[P, R]:
+    """What Python, numpy or the binding says of an argument of another kind, as an InputError too."""
+
+    @wraps(op)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return op(*arguments, **named)
+        except SdkError:
+            raise
+        except (TypeError, ValueError, OverflowError, IndexError) as error:
+            told = str(error).partition("\n")[0]
+            raise InputError(f"{op.__name__}: an argument is not of the kind that it takes ({told})") from error
+
+    return call
 
 
 def cuda_half() -> Any:

@@ -22,6 +22,6 @@ SDK_CUDA_ARCHITECTURES=none CFLAGS="$flags" LDFLAGS="-fsanitize=address,undefine
 export LD_PRELOAD="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so):$(g++ -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export PYTHONPATH="$copy" PYTHONMALLOC=malloc OMP_NUM_THREADS=1
-"$python" -m pytest -q -p no:cacheprovider tests/test_ops_crop.py tests/test_ops_decode.py tests/test_ops_reduction.py \
+"$python" -m pytest -q -p no:cacheprovider tests/test_ops_crop.py tests/test_ops_decode.py tests/test_ops_detections.py tests/test_ops_reduction.py \
     tests/test_ops_robust.py -k "not opencv and not million and not kibibyte and not forked"
 "$python" tests/fuzz/fuzz_ops.py --seconds "$seconds"

@@ -129,7 +129,7 @@ def asked(monkeypatch):
 def test_the_ops_work_on_the_stream_they_are_given(asked):
     crop(out=GPU_OUT, stream=77)
     decode(stream=78)
-    assert [(op, given[-1 if op == "crop" else 12]) for op, given in asked] == [("crop", 77), ("decode", 78)]
+    assert [(op, given[-2 if op == "crop" else 12]) for op, given in asked] == [("crop", 77), ("decode", 78)]
 
 
 def test_nv12_in_one_piece_is_split_by_its_stride(asked):

@@ -6,7 +6,7 @@
 //   blend   unpack LANES words at a time, interpolate, normalise, store three planes.
 // For axis-aligned affines the column positions are computed once per block for all rows, and a frame row that was
 // staged for the output row above is not fetched again. Words near the frame's border are put together byte by byte,
-// with black in place of what is outside.
+// with the border's value in place of what is outside.
 
 #pragma once
 
@@ -47,7 +47,6 @@ SDK_FN bool inside(int32_t x, int32_t y, const Frame& frame) {
 struct Packed {
     static constexpr bool yuv = false;
     static constexpr int pixel_bytes = 3;
-    static constexpr uint32_t black(const CropSpec&) { return 0; }
     static int32_t safe_columns(const Frame& frame) { return frame.width > 2 ? frame.width - 2 : 0; }  // word is 8 bytes
     SDK_FN uint64_t word(const Frame& frame, int32_t x, int32_t y) {
         return load_word(frame.data + y * frame.stride + 3 * static_cast<int64_t>(x));
@@ -66,7 +65,6 @@ struct Packed {
 struct Nv12 {
     static constexpr bool yuv = true;
     static constexpr int pixel_bytes = 1;
-    static uint32_t black(const CropSpec& spec) { return static_cast<uint32_t>(spec.yuv.black) | 0x808000u; }
     static int32_t safe_columns(const Frame& frame) { return frame.width - 1; }
     SDK_FN uint32_t tap(const Frame& frame, int32_t x, int32_t y) {
         const uint8_t* c = frame.chroma + (y >> 1) * frame.chroma_stride + (x & ~1);
@@ -86,9 +84,9 @@ struct Nv12 {
     }
 };
 
-template <class Source> SDK_FN uint64_t checked_word(const Frame& frame, int32_t x, int32_t y, uint32_t black) {
-    const uint64_t left = inside(x, y, frame) ? Source::tap(frame, x, y) : black;
-    const uint64_t right = inside(x + 1, y, frame) ? Source::tap(frame, x + 1, y) : black;
+template <class Source> SDK_FN uint64_t checked_word(const Frame& frame, int32_t x, int32_t y, uint32_t border) {
+    const uint64_t left = inside(x, y, frame) ? Source::tap(frame, x, y) : border;
+    const uint64_t right = inside(x + 1, y, frame) ? Source::tap(frame, x + 1, y) : border;
     return left | right << 24;
 }
 
@@ -96,7 +94,7 @@ template <class Source> SDK_FN uint64_t checked_word(const Frame& frame, int32_t
 
 template <class Source>
 void stage_rotated(Taps& taps, const Frame& frame, int64_t x, int64_t y, const FixedAffine& affine, int32_t n,
-                   uint32_t black) {
+                   uint32_t border) {
     const uint32_t columns = static_cast<uint32_t>(Source::safe_columns(frame));
     const uint32_t rows = static_cast<uint32_t>(frame.height - 1);
     for (int32_t i = 0; i < n; i++, x += affine.xx, y += affine.yx) {
@@ -107,8 +105,8 @@ void stage_rotated(Taps& taps, const Frame& frame, int64_t x, int64_t y, const F
             taps.words[0][i] = Source::word(frame, x0, y0);
             taps.words[1][i] = Source::word(frame, x0, y0 + 1);
         } else {
-            taps.words[0][i] = checked_word<Source>(frame, x0, y0, black);
-            taps.words[1][i] = checked_word<Source>(frame, x0, y0 + 1, black);
+            taps.words[0][i] = checked_word<Source>(frame, x0, y0, border);
+            taps.words[1][i] = checked_word<Source>(frame, x0, y0 + 1, border);
         }
     }
 }
@@ -128,14 +126,14 @@ Span stage_columns(Taps& taps, int64_t x, int64_t step, int32_t n, int32_t safe_
 }
 
 template <class Source>
-void stage_row(Taps& taps, int32_t slot, const Frame& frame, int32_t row, int32_t n, Span span, uint32_t black) {
+void stage_row(Taps& taps, int32_t slot, const Frame& frame, int32_t row, int32_t n, Span span, uint32_t border) {
     if (taps.staged_row[slot] == row) return;
     taps.staged_row[slot] = row;
     uint64_t* words = taps.words[slot];
     if (row < 0 || row >= frame.height) span = {n, n};
-    for (int32_t i = 0; i < span.begin; i++) words[i] = checked_word<Source>(frame, taps.column[i], row, black);
+    for (int32_t i = 0; i < span.begin; i++) words[i] = checked_word<Source>(frame, taps.column[i], row, border);
     if (span.begin < span.end) Source::words(words, frame, taps.column, row, span);
-    for (int32_t i = span.end; i < n; i++) words[i] = checked_word<Source>(frame, taps.column[i], row, black);
+    for (int32_t i = span.end; i < n; i++) words[i] = checked_word<Source>(frame, taps.column[i], row, border);
 }
 
 // The two frame rows of the next output row are asked for while this one is blended: neighbouring rows of a frame lie a
@@ -197,14 +195,15 @@ void blend(Out* out, const Taps& taps, int32_t upper, int32_t v_row, int32_t n, 
 
 template <class Out> void fill_outside(Out* out, int32_t n, const CropSpec& spec) {
     const int64_t plane = static_cast<int64_t>(spec.height) * spec.width;
-    for (int channel = 0; channel < 3; channel++)
-        for (int32_t i = 0; i < n; i += LANES) put(out + plane * spec.plane[channel] + i, splat(spec.bias[channel]), n - i);
+    for (int channel = 0; channel < 3; channel++) {
+        const Floats value = splat(spec.border_grey[channel]) * spec.scale[channel] + spec.bias[channel];
+        for (int32_t i = 0; i < n; i += LANES) put(out + plane * spec.plane[channel] + i, value, n - i);
+    }
 }
 
 template <class Source, class Out>
 void crop_block_axis_aligned(Out* out, Taps& taps, const Frame& frame, const FixedAffine& affine, const CropSpec& spec,
                              int32_t column, int32_t n, int32_t row_begin, int32_t row_end) {
-    const uint32_t black = Source::black(spec);
     const Span span = stage_columns(taps, affine.x0 + column * affine.xx, affine.xx, n, Source::safe_columns(frame));
     for (int32_t row = row_begin; row < row_end; row++) {
         Out* to = out + static_cast<int64_t>(row) * spec.width + column;
@@ -216,8 +215,8 @@ void crop_block_axis_aligned(Out* out, Taps& taps, const Frame& frame, const Fix
         }
         prefetch_rows<Source>(taps, frame, whole_part(y + affine.yy), span);
         const int32_t upper = taps.staged_row[1] == y0 ? 1 : 0;
-        stage_row<Source>(taps, upper, frame, y0, n, span, black);
-        stage_row<Source>(taps, 1 - upper, frame, y0 + 1, n, span, black);
+        stage_row<Source>(taps, upper, frame, y0, n, span, spec.border);
+        stage_row<Source>(taps, 1 - upper, frame, y0 + 1, n, span, spec.border);
         blend<Source, Out, true>(to, taps, upper, fraction24(y), n, spec);
     }
 }
@@ -225,11 +224,10 @@ void crop_block_axis_aligned(Out* out, Taps& taps, const Frame& frame, const Fix
 template <class Source, class Out>
 void crop_block_rotated(Out* out, Taps& taps, const Frame& frame, const FixedAffine& affine, const CropSpec& spec,
                         int32_t column, int32_t n, int32_t row_begin, int32_t row_end) {
-    const uint32_t black = Source::black(spec);
     for (int32_t row = row_begin; row < row_end; row++) {
         const int64_t x = affine.x0 + column * affine.xx + row * affine.xy;
         const int64_t y = affine.y0 + column * affine.yx + row * affine.yy;
-        stage_rotated<Source>(taps, frame, x, y, affine, n, black);
+        stage_rotated<Source>(taps, frame, x, y, affine, n, spec.border);
         blend<Source, Out, false>(out + static_cast<int64_t>(row) * spec.width + column, taps, 0, 0, n, spec);
     }
 }

@@ -61,21 +61,21 @@ void launch_crop(Address out, const sdk::Frame& frame, const sdk::Frame* records
 }
 
 void crop(Address out, Address frames, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
-          Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
+          Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream, int border) {
     require(frames && frames % 8 == 0, "frames must be the address of a frame record a crop, aligned to 8 bytes");
     launch_crop(out, {}, pointer<const sdk::Frame>(frames), nv12, affines, count,
-                crop_spec(height, width, scale, bias, swap, half, yuv), stream);
+                crop_spec(height, width, scale, bias, swap, half, nv12, yuv, border), stream);
 }
 
 using FrameValues = std::tuple<Address, Address, int64_t, int64_t, int32_t, int32_t>;
 
 void crop_frame(Address out, FrameValues frame, Address affines, int32_t count, int32_t height, int32_t width, Triple scale,
-                Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream) {
+                Triple bias, bool swap, bool half, bool nv12, std::array<float, 6> yuv, Address stream, int border) {
     const auto [data, chroma, stride, chroma_stride, frame_height, frame_width] = frame;
     sdk::check_frame_size(frame_height, frame_width);
     require(!nv12 || (chroma && frame_height % 2 == 0 && frame_width % 2 == 0), "an NV12 frame must have a chroma plane and even sides");
     const sdk::Frame value = {pointer<const uint8_t>(data), pointer<const uint8_t>(chroma), stride, chroma_stride, frame_height, frame_width};
-    launch_crop(out, value, nullptr, nv12, affines, count, crop_spec(height, width, scale, bias, swap, half, yuv), stream);
+    launch_crop(out, value, nullptr, nv12, affines, count, crop_spec(height, width, scale, bias, swap, half, nv12, yuv, border), stream);
 }
 
 void decode(Address out, Address x, Address y, Address affines, int32_t count, int32_t joints, int32_t x_bins, int32_t y_bins,
@@ -328,9 +328,9 @@ void bind_cuda(nb::module_& parent) {
     m.attr("TOOLKIT") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 
     m.def("crop", &crop, "out"_a, "frames"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a, "swap"_a,
-          "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
+          "half"_a, "nv12"_a, "yuv"_a, "stream"_a, "border"_a = 0);
     m.def("crop_frame", &crop_frame, "out"_a, "frame"_a, "affines"_a, "count"_a, "height"_a, "width"_a, "scale"_a, "bias"_a,
-          "swap"_a, "half"_a, "nv12"_a, "yuv"_a, "stream"_a);
+          "swap"_a, "half"_a, "nv12"_a, "yuv"_a, "stream"_a, "border"_a = 0);
     m.def("decode", &decode, "out"_a, "x"_a, "y"_a, "affines"_a, "count"_a, "joints"_a, "x_bins"_a, "y_bins"_a,
           "split_ratio"_a, "score"_a, "refine"_a, "half"_a, "stream"_a, "mirrored_x"_a = 0, "mirrored_y"_a = 0,
           "partner"_a = 0, "flip_shift"_a = 0, "z"_a = 0, "mirrored_z"_a = 0, "z_bins"_a = 0, "depth"_a = sdk::DepthTuple{},

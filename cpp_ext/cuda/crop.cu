@@ -32,6 +32,10 @@ __device__ __forceinline__ bool inside(int32_t x, int32_t y, const Frame& frame)
     return x >= 0 && x < frame.width && y >= 0 && y < frame.height;
 }
 
+__device__ __forceinline__ Colour<float> outside(const CropSpec& spec) {
+    return {spec.border_grey[0], spec.border_grey[1], spec.border_grey[2]};
+}
+
 struct Packed {
     // Six bytes from p on. Reads aligned words within [p - 3, p + 9).
     static __device__ __forceinline__ TapPair pair(const uint8_t* p) {
@@ -41,8 +45,8 @@ struct Packed {
         const uint32_t low = __funnelshift_r(w0, w1, 8 * offset), high = __funnelshift_r(w1, w2, 8 * offset);
         return {{byte_of(low, 0), byte_of(low, 8), byte_of(low, 16)}, {byte_of(low, 24), byte_of(high, 0), byte_of(high, 8)}};
     }
-    static __device__ __forceinline__ Colour<float> tap(const Frame& frame, const CropSpec&, int32_t x, int32_t y) {
-        if (!inside(x, y, frame)) return {0.0f, 0.0f, 0.0f};
+    static __device__ __forceinline__ Colour<float> tap(const Frame& frame, const CropSpec& spec, int32_t x, int32_t y) {
+        if (!inside(x, y, frame)) return outside(spec);
         const uint8_t* p = frame.data + y * frame.stride + 3 * static_cast<int64_t>(x);
         return {static_cast<float>(__ldg(p)), static_cast<float>(__ldg(p + 1)), static_cast<float>(__ldg(p + 2))};
     }
@@ -55,7 +59,7 @@ struct Packed {
 
 struct Nv12 {
     static __device__ __forceinline__ Colour<float> tap(const Frame& frame, const CropSpec& spec, int32_t x, int32_t y) {
-        if (!inside(x, y, frame)) return {0.0f, 0.0f, 0.0f};
+        if (!inside(x, y, frame)) return outside(spec);
         const uint8_t* c = frame.chroma + (y >> 1) * frame.chroma_stride + (x & ~1);
         const float luma = static_cast<float>(__ldg(frame.data + y * frame.stride + x));
         return rgb_from_yuv<float>({luma, static_cast<float>(__ldg(c)), static_cast<float>(__ldg(c + 1))}, spec.yuv);
@@ -114,7 +118,7 @@ __global__ void __launch_bounds__(BLOCK_X * BLOCK_Y)
     float values[3][PIXELS];
 #pragma unroll
     for (int32_t i = 0; i < PIXELS; i++, x += affine.xx, y += affine.yx) {
-        Colour<float> grey = {0.0f, 0.0f, 0.0f};
+        Colour<float> grey = outside(spec);
         if (affine.usable) {
             const int32_t x0 = whole_part(x), y0 = whole_part(y);
             const float u = static_cast<float>(fraction24(x)) * FRACTION_UNIT;

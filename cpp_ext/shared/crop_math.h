@@ -4,7 +4,7 @@
 //
 //     X = a x + b y + c        x0 = floor(X)    u = X - x0        top    = P(x0, y0)     + u (P(x0 + 1, y0)     - P(x0, y0))
 //     Y = d x + e y + f        y0 = floor(Y)    v = Y - y0        bottom = P(x0, y0 + 1) + u (P(x0 + 1, y0 + 1) - P(x0, y0 + 1))
-//     out = (top + v (bottom - top)) / std - mean / std,          P = 0 outside the frame.
+//     out = (top + v (bottom - top)) / std - mean / std,          P = the border's grey level outside the frame.
 //
 // X and Y are fixed point, 31.32 bits in an int64: sums of them are exact, so a pixel does not depend on how the crop
 // was cut into tiles, and float32's rounding of a coordinate near 1000 (6e-5 pixel, 0.016 grey levels) does not occur.
@@ -15,7 +15,7 @@
 // to 2^14 a side.
 //
 // NV12: each tap is converted with the chroma of its own 2 x 2 block, as OpenCV and NPP do, clamped to 0..255, then
-// interpolated. A tap outside is black, i.e. RGB 0.
+// interpolated. A tap outside has the luma nearest to the border's grey level: of black RGB 0.
 
 #pragma once
 

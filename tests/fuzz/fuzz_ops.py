@@ -1,7 +1,8 @@
 """Fuzzes the CPU half of the fused ops: random shapes, strides, affines with any bits, logits with any bits.
 
 Each round holds that the instruction sets agree bit for bit, that every pixel lies between black and white, that every
-joint lies where its row allows, and that memory beside the outputs is left alone. Best under tests/sanitize_ops.sh.
+joint lies where its row allows, that a detector's boxes lie in the frame, and that memory beside outputs is left
+alone. Best under tests/sanitize_ops.sh.
 
     python tests/fuzz/fuzz_ops.py --seconds 600 --seed 1
 """
@@ -12,6 +13,7 @@ import time
 import numpy as np
 
 from sdk import _native, ops
+from sdk.detection import DetectionForm, Part, letterbox
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 CANARY = 64  # elements on either side of an output
@@ -133,6 +135,60 @@ def fuzz_decode(rng, sets):
     ops.decode(x, y, wild_affines, ratio, **options)
 
 
+def random_form(rng):
+    """A form, and the outputs' shapes, of one to three outputs."""
+    label = Part(2) if rng.random() < 0.3 else None
+    classes = 1 if label else int(rng.integers(1, 6))
+    grid = rng.random() < 0.4
+    return DetectionForm(
+        "grid" if grid else str(rng.choice(["xyxy", "cxcywh"])),
+        Part(0, int(rng.integers(0, 3)), bool(rng.random() < 0.5)),
+        Part(1, int(rng.integers(0, 3)), bool(rng.random() < 0.5)),
+        units="pixels" if grid or rng.random() < 0.5 else "shares",
+        classes=classes,
+        person_class=int(rng.integers(0, classes)),
+        objectness=0 if rng.random() < 0.5 else None,
+        label=label,
+        activation=str(rng.choice(["none", "sigmoid", "softmax"][: 2 + (classes > 1)])),
+        suppress=bool(rng.random() < 0.7),
+        strides=(8, 16) if grid else (),
+    )
+
+
+def fuzz_detections(rng):
+    """Boxes are finite, in the frame, with an area, ordered, as many as asked for at most; the same ones twice."""
+    form, size_hw, frame_hw = random_form(rng), (32, 48), tuple(int(n) for n in rng.integers(1, 90, 2))
+    rows = 30 if form.strides else int(rng.integers(0, 60))
+    if not form.strides and rng.random() < 0.1:
+        rows = int(rng.integers(1000, 2000))  # beyond the candidates that take part
+
+    def output(part, columns):
+        shape = (1, rows, part.column + columns) if part.rows_first else (1, part.column + columns, rows)
+        dtype = np.float16 if rng.random() < 0.5 else np.float32
+        tame = (rng.random(shape) * rng.choice([1, 50])).astype(dtype)
+        return np.where(rng.random(shape) < rng.random() ** 3, any_bits(rng, shape, dtype), tame)
+
+    outputs = [output(form.boxes, 4), output(form.scores, form.classes)]
+    if form.label is not None:
+        outputs.append(rng.integers(0, 2, (1, rows, 1)).astype(rng.choice([np.int32, np.int64, np.float32])))
+    arguments = {
+        "to_frame": letterbox(frame_hw, size_hw, str(rng.choice(["corner", "centre", "stretch"]))).to_frame,
+        "size_hw": size_hw,
+        "frame_hw": frame_hw,
+        "score_threshold": float(rng.random()),
+        "iou": float(rng.random()),
+        "most": int(rng.integers(1, 1025)),
+    }
+    boxes, scores = ops.detections(outputs, form, **arguments)
+    assert len(boxes) == len(scores) <= min(arguments["most"], rows), "more boxes than were asked for"
+    assert np.isfinite(boxes).all() and np.isfinite(scores).all(), "a box that is nowhere"
+    assert (boxes >= 0).all() and (boxes <= [frame_hw[1], frame_hw[0]] * 2).all(), "a box beyond the frame"
+    assert (boxes[:, 2:] > boxes[:, :2]).all(), "a box without area"
+    assert (scores >= np.float32(arguments["score_threshold"])).all() and (np.diff(scores) <= 0).all(), "a score"
+    again = ops.detections(outputs, form, **arguments)
+    assert np.array_equal(boxes, again[0]) and np.array_equal(scores, again[1]), "other boxes the second time"
+
+
 def fuzz(seconds, seed):
     """Rounds done in the time; an AssertionError names the seed that repeats the finding."""
     sets, rounds, until = instruction_sets(), 0, time.monotonic() + seconds
@@ -141,6 +197,7 @@ def fuzz(seconds, seed):
         try:
             fuzz_crop(rng, sets)
             fuzz_decode(rng, sets)
+            fuzz_detections(rng)
         except AssertionError as error:
             raise AssertionError(f"{error} (seed {seed}, round {rounds})") from error
         rounds += 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sdk.detection import DetectionForm, Part, letterbox
+
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -171,3 +173,127 @@ def wide_rows(case, dtype=np.float32):
         noise = 0.05 * rng.standard_normal((*shape[:2], n))
         rows.append((np.maximum(peaks[0], peaks[1] - rng.uniform(0, 1.5, shape)) + noise).astype(dtype))
     return tuple(rows)
+
+
+@dataclass(frozen=True)
+class DetectionCase:
+    name: str
+    form: DetectionForm
+    size_hw: tuple[int, int] = (96, 160)
+    frame_hw: tuple[int, int] = (270, 480)
+    rows: int = 300
+    place: str = "corner"
+    iou: float = 0.5
+    threshold: float = 0.3
+    most: int = 300
+
+    def __str__(self):
+        return self.name
+
+    def outputs(self, dtype=np.float32):
+        """Noisy boxes of a few sizes all over the input, and scores on both sides of the threshold."""
+        form, rng = self.form, np.random.default_rng([len(self.name), self.rows])
+        parts = [form.boxes, form.scores, *([form.label] if form.label else [])]
+        tables = {}
+        for output in sorted({part.output for part in parts}):
+            mine = [part for part in parts if part.output == output]
+            width = max(p.column + (4 if p is form.boxes else form.classes if p is form.scores else 1) for p in mine)
+            if form.scores.output == output and form.objectness is not None:
+                width = max(width, form.objectness + 1)
+            tables[output] = rng.random((self.rows, width))
+        box = tables[form.boxes.output][:, form.boxes.column : form.boxes.column + 4]
+        box[:] = self._boxes(rng)
+        score = tables[form.scores.output]
+        if form.activation != "none":
+            columns = [*range(form.scores.column, form.scores.column + form.classes)]
+            columns += [] if form.objectness is None else [form.objectness]
+            score[:, columns] = rng.standard_normal((self.rows, len(columns))) * 2
+        if form.label is not None:
+            labels = rng.integers(0, 3, self.rows)
+            tables[form.label.output][:, form.label.column] = labels
+        rows_first = {part.output: part.rows_first for part in parts}
+        made = [tables[i] if rows_first[i] else tables[i].T for i in tables]
+        return [np.ascontiguousarray(each[None]).astype(dtype) for each in made]
+
+    def _boxes(self, rng):
+        height, width = self.size_hw
+        if self.form.box_form == "grid":
+            return np.concatenate([rng.uniform(-1, 2, (self.rows, 2)), rng.uniform(-1, 2, (self.rows, 2))], axis=1)
+        centre = rng.uniform((-5, -5), (width + 5, height + 5), (self.rows, 2))
+        sides = rng.uniform(4, 60, (self.rows, 2))
+        if self.form.units == "shares":
+            centre, sides = centre / (width, height), sides / (width, height)
+        if self.form.box_form == "cxcywh":
+            return np.concatenate([centre, sides], axis=1)
+        return np.concatenate([centre - sides / 2, centre + sides / 2], axis=1)
+
+    def arguments(self):
+        return {
+            "to_frame": letterbox(self.frame_hw, self.size_hw, self.place).to_frame,
+            "size_hw": self.size_hw,
+            "frame_hw": self.frame_hw,
+            "score_threshold": self.threshold,
+            "iou": self.iou,
+            "most": self.most,
+        }
+
+
+BOXES = Part(0)
+GRID = {"box_form": "grid", "strides": (8, 16, 32), "boxes": BOXES}
+DETECTION_CASES = [
+    DetectionCase("rtmdet", DetectionForm("xyxy", BOXES, Part(1))),
+    DetectionCase("rtmdet-with-nms", DetectionForm("xyxy", BOXES, Part(0, 4), label=Part(1), suppress=False), rows=40),
+    DetectionCase("yolox", DetectionForm(**GRID, scores=Part(0, 5), classes=80, objectness=4), rows=315, threshold=0.2),
+    DetectionCase(
+        "yolox-logits",
+        DetectionForm(**GRID, scores=Part(0, 5), classes=3, objectness=4, activation="sigmoid"),
+        rows=315,
+    ),
+    DetectionCase(
+        "yolov8",
+        DetectionForm("cxcywh", Part(0, 0, False), Part(0, 4, False), classes=80, person_class=7),
+        place="centre",
+    ),
+    DetectionCase(
+        "rt-detr",
+        DetectionForm("cxcywh", BOXES, Part(1), units="shares", classes=80, activation="sigmoid", suppress=False),
+        place="stretch",
+    ),
+    DetectionCase(
+        "detr",
+        DetectionForm(
+            "cxcywh", BOXES, Part(1), "shares", classes=5, person_class=1, activation="softmax", suppress=False
+        ),
+        rows=100,
+    ),
+    DetectionCase(
+        "end-to-end", DetectionForm("xyxy", BOXES, Part(0, 4), label=Part(0, 5), person_class=2, suppress=False)
+    ),
+    DetectionCase("yolo-nas-like", DetectionForm("xyxy", Part(1), Part(0, 1), classes=4, objectness=0), threshold=0.1),
+    DetectionCase("most", DetectionForm("xyxy", BOXES, Part(1)), most=3),
+    DetectionCase("more-candidates-than-take-part", DetectionForm("xyxy", BOXES, Part(1)), rows=1500, threshold=0.1),
+    DetectionCase("nobody", DetectionForm("xyxy", BOXES, Part(1)), threshold=1.0),
+    DetectionCase("no-rows", DetectionForm("xyxy", BOXES, Part(1)), rows=0),
+    DetectionCase("one-row", DetectionForm("xyxy", BOXES, Part(1)), rows=1, threshold=0.0),
+    DetectionCase("enlarged", DetectionForm("xyxy", BOXES, Part(1)), frame_hw=(31, 41), place="centre"),
+    DetectionCase("everything-overlaps", DetectionForm("xyxy", BOXES, Part(1)), iou=0.0),
+]
+
+
+def unfit_rows():
+    """Name -> (box, score) of a row that is no candidate, whatever the others are."""
+    nan, inf, huge = float("nan"), float("inf"), 3e38
+    fine = (10.0, 20.0, 40.0, 60.0)
+    return {
+        "nan-score": (fine, nan),
+        "infinite-score": (fine, inf),
+        "minus-infinite-score": (fine, -inf),
+        "nan-corner": ((10.0, nan, 40.0, 60.0), 0.9),
+        "infinite-corner": ((10.0, 20.0, inf, 60.0), 0.9),
+        "no-width": ((10.0, 20.0, 10.0, 60.0), 0.9),
+        "turned-over": ((40.0, 60.0, 10.0, 20.0), 0.9),
+        "left-of-the-frame": ((-40.0, 20.0, -10.0, 60.0), 0.9),
+        "in-the-border": ((10.0, 91.0, 40.0, 95.0), 0.9),
+        "beyond-float": ((-huge, 5.0, -huge, 6.0), 0.9),
+        "below-the-threshold": (fine, 0.29999),
+    }

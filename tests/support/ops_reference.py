@@ -26,8 +26,8 @@ def rgb_from_nv12(luma, chroma, matrix, value_range):
     return np.clip(np.stack([r, g, b], axis=-1), 0, 255)
 
 
-def sample(frame, affine, size_hw):
-    """h x w x channels: bilinear at the affine's positions, 0 outside the frame."""
+def sample(frame, affine, size_hw, border):
+    """h x w x channels: bilinear at the affine's positions, `border` outside the frame."""
     height, width = size_hw
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     a = affine.astype(np.float64)
@@ -37,7 +37,7 @@ def sample(frame, affine, size_hw):
     def tap(dx, dy):
         column, row = x0 + dx, y0 + dy
         inside = (column >= 0) & (column < frame.shape[1]) & (row >= 0) & (row < frame.shape[0])
-        values = np.zeros((height, width, frame.shape[2]))
+        values = np.full((height, width, frame.shape[2]), border, np.float64)
         values[inside] = frame[row[inside].astype(int), column[inside].astype(int)]
         return values
 
@@ -57,12 +57,15 @@ def crop_reference(
     pixel_format="bgr",
     yuv_matrix="bt601",
     yuv_range="limited",
+    border=0,
 ):
     """N x 3 x h x w float64."""
     if pixel_format == "nv12":
         luma, chroma = frame if isinstance(frame, tuple) else np.split(frame, [frame.shape[0] * 2 // 3])
         frame, pixel_format = rgb_from_nv12(luma, chroma, yuv_matrix, yuv_range), "rgb"
-    crops = [sample(frame, a, size_hw) if usable(a) else np.zeros((*size_hw, 3)) for a in affines]
+        gain, black = (255 / 219, 16) if yuv_range == "limited" else (1, 0)
+        border = np.clip(gain * (np.floor(border / gain + black + 0.5) - black), 0, 255)  # the nearest luma's
+    crops = [sample(frame, a, size_hw, border) if usable(a) else np.full((*size_hw, 3), border) for a in affines]
     grey = np.stack(crops) if crops else np.zeros((0, *size_hw, 3))
     ordered = grey if channel_order == pixel_format else grey[..., ::-1]
     return ((ordered - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)
@@ -225,3 +228,76 @@ def decode_reference(
             more += [*second_columns(*rows, affine, split_ratio, spread, refine)]
         out[n, k, 3:] = more
     return out
+
+
+def activated(values, activation, axis=-1):
+    """Scores of logits; only finite logits take part in a softmax."""
+    if activation == "sigmoid":
+        return 1 / (1 + np.exp(-values))
+    if activation == "softmax":
+        finite = np.where(np.isfinite(values), values, -np.inf)
+        return np.exp(finite - finite.max(axis, keepdims=True)) / np.exp(finite - finite.max(axis, keepdims=True)).sum(
+            axis, keepdims=True
+        )
+    return values
+
+
+def table_of(outputs, part):
+    """M x columns, float64, from the part's first column on."""
+    array = outputs[part.output][0].astype(np.float64)
+    rows = array[:, None] if array.ndim == 1 else array if part.rows_first else array.T
+    return rows[:, part.column :]
+
+
+def grid_of(size_hw, strides):
+    """M x 3: column, row and stride of each cell, finest grid first."""
+    cells = []
+    for stride in strides:
+        rows, columns = np.mgrid[: size_hw[0] // stride, : size_hw[1] // stride]
+        cells.append(np.stack([columns.ravel(), rows.ravel(), np.full(rows.size, stride)], axis=1))
+    return np.concatenate(cells)
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    if (sides <= 0).any():
+        return 0.0
+    return sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
+
+
+def detections_reference(outputs, form, *, to_frame, size_hw, frame_hw, score_threshold, iou, most=300):
+    """Boxes n x 4 and scores n, float64."""
+    table = table_of(outputs, form.scores)
+    with np.errstate(all="ignore"):
+        scores = activated(table[:, : form.classes], form.activation)[:, 0 if form.label else form.person_class]
+        own = table[:, 0 if form.label else form.person_class]
+        if form.objectness is not None:
+            column = table_of(outputs, form.scores)[:, form.objectness - form.scores.column]
+            if form.objectness < form.scores.column:
+                column = table_of(
+                    outputs, type(form.scores)(form.scores.output, form.objectness, form.scores.rows_first)
+                )[:, 0]
+            scores = scores * activated(column, form.activation if form.activation == "sigmoid" else "none")
+        boxes = table_of(outputs, form.boxes)[:, :4]
+        if form.box_form == "grid":
+            cells = grid_of(size_hw, form.strides)
+            centres, sides = (boxes[:, :2] + cells[:, :2]) * cells[:, 2:], np.exp(boxes[:, 2:]) * cells[:, 2:]
+            boxes = np.concatenate([centres, sides], axis=1)
+        if form.units == "shares":
+            boxes = boxes * np.array([size_hw[1], size_hw[0]] * 2)
+        if form.box_form != "xyxy":
+            boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+        scale, shift = np.diag(to_frame[:, :2]).astype(np.float64), to_frame[:, 2].astype(np.float64)
+        seen = np.clip(boxes * np.tile(scale, 2) + np.tile(shift, 2), 0, np.array([frame_hw[1], frame_hw[0]] * 2))
+        keep = np.isfinite(own) & np.isfinite(scores) & (scores >= np.float32(score_threshold))
+        keep &= (np.abs(boxes) <= np.finfo(np.float32).max).all(axis=1) & (seen[:, 2:] > seen[:, :2]).all(axis=1)
+    if form.label is not None:
+        keep &= table_of(outputs, form.label)[:, 0] == form.person_class
+    order = [row for row in np.argsort(-scores, kind="stable") if keep[row]][:1024]
+    chosen = []
+    for row in order:
+        if not (form.suppress and any(overlap(boxes[row], boxes[better]) > iou for better in chosen)):
+            chosen.append(row)
+    chosen = chosen[:most]
+    return seen[chosen], scores[chosen]
