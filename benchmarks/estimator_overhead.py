@@ -1,4 +1,4 @@
-"""What the estimator costs beside the bare ONNX Runtime call on the same batch, and how long `import sdk` takes.
+"""What the estimator costs beside the bare ONNX Runtime call on the same batch.
 
     python benchmarks/estimator_overhead.py [ENGINE] [--persons 1 4 16] [--rounds 60]
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -33,8 +32,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     print_machine()
-    wall, cpu = import_seconds()
-    print(f"import sdk; from sdk import PoseEstimator: {1e3 * wall:.0f} ms, {1e3 * cpu:.0f} ms of them computing")
     with tempfile.TemporaryDirectory() as folder:
         engine = arguments.engine or made_engine(Path(folder))
         for persons in arguments.persons:
@@ -86,23 +83,6 @@ def interleaved(calls: list[Callable[[], object]], rounds: int) -> list[float]:
             if turn >= 5:
                 spent[index].append(1e3 * (perf_counter() - start))
     return [median(each) for each in spent]
-
-
-def import_seconds() -> tuple[float, float]:
-    """Seconds by the clock and of computing to import the package and its estimator: medians of 15 new interpreters."""
-    code = (
-        "from time import perf_counter, process_time; wall, cpu = perf_counter(), process_time()\n"
-        "import sdk; from sdk import PoseEstimator\n"
-        "print(perf_counter() - wall, process_time() - cpu)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def once() -> list[float]:
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return [float(word) for word in done.stdout.split()]
-
-    walls, cpus = zip(*(once() for _ in range(15)), strict=True)
-    return median(walls), median(cpus)
 
 
 def made_engine(folder: Path) -> Path:

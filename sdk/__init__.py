@@ -5,7 +5,7 @@
         poses = estimate(frame_bgr, boxes_xyxy)
         poses.keypoints, poses.scores               # (N, K, 2) frame pixels, (N, K)
 
-Names below are loaded when first used: importing `sdk` needs numpy alone.
+Names below are loaded when first used: importing `sdk` loads nothing, numpy neither.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sdk.errors import SdkError
-from sdk.poses import Poses
-
 if TYPE_CHECKING:
+    from sdk.errors import SdkError
+    from sdk.media.drawing import draw_poses
     from sdk.people.estimator import PoseEstimator
+    from sdk.poses import Poses
     from sdk.runtime.memory import pinned_frame
 
-__all__ = ["PoseEstimator", "Poses", "SdkError", "__version__", "pinned_frame"]
+__all__ = ["PoseEstimator", "Poses", "SdkError", "__version__", "draw_poses", "pinned_frame"]
 
 __version__ = "0.1.0"
 
-_LAZY = {"PoseEstimator": "sdk.people.estimator", "pinned_frame": "sdk.runtime.memory"}
+_HOMES = {
+    "PoseEstimator": "sdk.people.estimator",
+    "Poses": "sdk.poses",
+    "SdkError": "sdk.errors",
+    "draw_poses": "sdk.media.drawing",
+    "pinned_frame": "sdk.runtime.memory",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'sdk' has no attribute '{name}'")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sdk' has no attribute '{name}'")
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found
 
 
-def _draw(*arguments: Any, **options: Any) -> Any:
-    from sdk.media.drawing import draw_poses
-
-    return draw_poses(*arguments, **options)
-
-
-Poses.artist = staticmethod(_draw)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,12 +7,17 @@ One odd box is a person's own; what most boxes of a file do is the file's. It ju
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.floating]
 
 __all__ = ["SHARES", "beyond_picture", "unit_problem"]
 
-FloatArray = NDArray[np.floating]
 
 SHARES = "they look like shares of the picture, 0 to 1: multiply them by its width and height"
 CORNERS = "they look like x1, y1, x2, y2 where x, y, width, height is meant: take x1 and y1 off the others"

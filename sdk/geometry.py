@@ -11,12 +11,16 @@ Integer coordinates are pixel centres, as in OpenCV.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdk.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float32Array = NDArray[np.float32]
 
 __all__ = [
     "apply_affines",
@@ -29,7 +33,6 @@ __all__ = [
     "placed_boxes",
 ]
 
-Float32Array = NDArray[np.float32]
 NUMBERS = frozenset(np.dtype(code) for code in "?bBhHiIlLqQefd")  # what the native code reads as it is
 NOT_FINITE, TOO_FAR, NO_WIDTH = (
     1,

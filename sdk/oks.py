@@ -10,14 +10,18 @@ A joint's similarity is exp(-d^2 / (2 area (2 sigma)^2)), with d the distance an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.floating]
+    Float64Array = NDArray[np.float64]
 
 __all__ = ["AREA_SHARE", "areas_from_boxes", "joint_similarity"]
 
-FloatArray = NDArray[np.floating]
-Float64Array = NDArray[np.float64]
 
 AREA_SHARE = 0.53  # of a person's box, where an annotation has no area (crowdposetools)
 

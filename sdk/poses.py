@@ -10,17 +10,20 @@ cv2.imwrite("out.png", sure.draw(frame))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from sdk.camera import Camera
 from sdk.errors import InputError, RowError
-from sdk.skeletons import Skeleton
 from sdk.wording import counted
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from sdk.camera import Camera
+    from sdk.skeletons import Skeleton
 
 __all__ = ["Poses", "ScoreScale"]
 
@@ -51,7 +54,6 @@ class Poses:
     depth_unit: Literal["m", "px"] = "m"
     spread: NDArray[np.float32] | None = None  # N x K x 2, standard deviations of x and y, frame pixels
     second: NDArray[np.float32] | None = None  # N x K x 2, where a joint may be instead, frame pixels; NaN: nowhere
-    artist: ClassVar[Callable[..., NDArray[np.uint8]]]  # how poses are drawn: `sdk` names it, this module knows none
 
     @classmethod
     def of_call(cls, **told: Any) -> Poses:
@@ -173,7 +175,9 @@ class Poses:
         them. `pixel_format` says what the frame is, as for the estimator: an RGB frame gives an RGB picture, NV12 a
         BGR one.
         """
-        return type(self).artist(
+        import sdk  # its face names who draws; this module knows nobody
+
+        return sdk.draw_poses(
             frame, self, threshold, boxes=boxes, pixel_format=pixel_format, style=style, spread=spread
         )
 

@@ -54,6 +54,16 @@ def test_the_estimator_imports(bare):
     assert bare("import sdk\nfrom sdk import PoseEstimator, Poses\nprint(sdk.__version__, PoseEstimator.__name__)")
 
 
+def test_what_opens_an_engine_is_loaded_with_the_first_one(bare):
+    code = """
+import sdk
+print([name for name in ("numpy", "sdk.poses", "sdk.errors") if name in sys.modules])
+from sdk import PoseEstimator
+print([name for name in ("sdk.recipe", "sdk.runtime.opening", "concurrent.futures") if name in sys.modules])
+print(sorted({"PoseEstimator", "Poses", "SdkError", "draw_poses", "pinned_frame"} - set(dir(sdk))))"""
+    assert bare(code).split("\n")[:3] == ["[]"] * 3
+
+
 def runtime_modules():
     files = sorted((ROOT / "sdk" / "runtime").rglob("*.py")) + sorted((ROOT / "sdk").glob("*.py"))
     names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]

@@ -10,7 +10,7 @@ from sdk import PoseEstimator
 from sdk.errors import ClosedError, EngineError, InputError
 from sdk.geometry import crop_affines
 from sdk.people.tracking import Tracker
-from sdk.runtime import estimator as estimator_module
+from sdk.runtime import opening
 from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, wrapped_engine
@@ -57,7 +57,7 @@ class Recorder:
 def recorded(monkeypatch, engine, recipe, outputs):
     """An estimator of `recipe` around a Recorder."""
     session = Recorder(replace(engine, manifest=replace(engine.manifest, recipe=recipe)), outputs)
-    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: CpuPipeline(session))
+    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: CpuPipeline(session))
     return PoseEstimator("any"), session
 
 
@@ -267,7 +267,7 @@ def follower(engine, monkeypatch):
     from sdk.runtime.ort_session import OrtSession
 
     pipeline = Follower(OrtSession(engine))
-    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: pipeline)
+    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: pipeline)
     return pipeline
 
 

@@ -9,7 +9,6 @@ from sdk import PoseEstimator, ops
 from sdk.errors import ClosedError
 from sdk.geometry import crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
-from sdk.people import estimator as pose_estimator
 from sdk.people import following
 from sdk.runtime import estimator as box_estimator
 from sdk.runtime.opening import engine_from
@@ -37,7 +36,7 @@ def estimate(request, engines):
 
 def test_threads_are_the_sessions_the_ops_and_the_detectors(engines, monkeypatch):
     asked, before = [], ops.threads()
-    monkeypatch.setattr(pose_estimator, "Detector", lambda path, threads: asked.append((path, threads)))
+    monkeypatch.setattr("sdk.people.detector.Detector", lambda path, threads: asked.append((path, threads)))
     try:
         with PoseEstimator(engines["simcc"], device="cpu", detector="person.onnx", threads=2) as estimate:
             options = estimate._pipeline.session._session.get_session_options()

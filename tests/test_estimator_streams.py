@@ -8,7 +8,7 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.errors import InputError
-from sdk.runtime import estimator as estimator_module
+from sdk.runtime import opening
 from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.frames import noise, random_boxes
@@ -117,7 +117,7 @@ def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
 
     pipeline = Device(OrtSession(engine))
     pipeline.together = threading.Barrier(3)
-    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: pipeline)
+    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: pipeline)
     with PoseEstimator() as estimate:
         poses = list(estimate.stream((OnDevice() for _ in range(6)), depth=3))
     assert len(poses) == 6 and pipeline.most == 3
@@ -127,7 +127,7 @@ def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
 def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
     from sdk.runtime.ort_session import OrtSession
 
-    monkeypatch.setattr(estimator_module, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
+    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
     with (
         PoseEstimator(detector=lambda _: ([], [])) as estimate,
         pytest.raises(InputError, match="a detector needs the frame in host memory; give boxes"),

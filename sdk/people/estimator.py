@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from sdk.errors import InputError
-from sdk.manifest import Engine
-from sdk.people.detector import Detector
 from sdk.people.following import Follower, check_following, most_persons
 from sdk.people.tracking import Tracker
 from sdk.poses import Poses
-from sdk.runtime.estimator import BoxEstimator, Found, check_found
+from sdk.runtime.estimator import BoxEstimator, check_found
 from sdk.runtime.frames import bgr_from_frame, size_hw_of
 from sdk.runtime.lending import Turns
-from sdk.runtime.pipeline import Refine, Timings
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from sdk.manifest import Engine
+    from sdk.runtime.estimator import Found
+    from sdk.runtime.pipeline import Refine, Timings
+
+    DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 __all__ = ["PoseEstimator"]
-
-DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
 
 
 class PoseEstimator(BoxEstimator):
@@ -64,7 +68,7 @@ class PoseEstimator(BoxEstimator):
     ) -> None:
         _check_detector(detector)
         check_following(tracker, detect_every, max_persons)
-        self._detector = Detector(detector, threads=threads) if isinstance(detector, (str, Path)) else detector
+        self._detector = _opened(detector, threads)
         self._max_persons = max_persons
         self._tracking = Turns(1)
         self._looked = False  # whether the boxes of the frame at hand are new: of one frame at a time where followed
@@ -174,6 +178,15 @@ class PoseEstimator(BoxEstimator):
                 "a detector must not call the estimator that it finds persons for: each would wait for the other; make "
                 "a second PoseEstimator for it"
             )
+
+
+def _opened(detector: str | Path | DetectorLike | None, threads: int | None) -> DetectorLike | None:
+    """A detector that can be called, of what `PoseEstimator` takes."""
+    if not isinstance(detector, (str, Path)):
+        return detector
+    from sdk.people.detector import Detector
+
+    return Detector(detector, threads=threads)
 
 
 def _check_detector(detector: object) -> None:

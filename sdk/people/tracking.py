@@ -13,17 +13,20 @@ the frame; they are never used as an index.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.geometry import boxes_from_keypoints
 from sdk.oks import AREA_SHARE, joint_similarity
 
-__all__ = ["Tracker", "box_iou", "keypoint_oks"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Float32Array = NDArray[np.float32]
+    Float32Array = NDArray[np.float32]
+
+__all__ = ["Tracker", "box_iou", "keypoint_oks"]
 
 
 @dataclass

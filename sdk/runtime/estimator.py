@@ -12,35 +12,36 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdk.box_units import SHARES
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import box_array, check_boxes
 from sdk.in_flight import in_flight
-from sdk.manifest import Engine
 from sdk.poses import Poses
-from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
-from sdk.runtime.confidence import scale_from_recipe
-from sdk.runtime.cuda.device_frames import is_device_array
 from sdk.runtime.frames import check_frame, size_hw_of
-from sdk.runtime.opening import open_pipeline
-from sdk.runtime.pipeline import Refine, Timings
 
-__all__ = ["BoxEstimator", "Found", "check_found"]
+if TYPE_CHECKING:  # recipes, engines and pools are loaded with the first estimator: importing one stays quick
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-Float32Array = NDArray[np.float32]
-Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
+    from numpy.typing import NDArray
+
+    from sdk.manifest import Engine
+    from sdk.recipe import Recipe
+    from sdk.runtime.pipeline import Refine, Timings
+
+    Float32Array = NDArray[np.float32]
+    Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
+
+__all__ = ["BoxEstimator", "check_found"]
 
 
 class BoxEstimator(Closing):
@@ -63,6 +64,9 @@ class BoxEstimator(Closing):
         pixel_format: str = "bgr",
         spread: bool = False,
     ) -> None:
+        from sdk.runtime.confidence import scale_from_recipe
+        from sdk.runtime.opening import open_pipeline
+
         self._flip_test = flip_test
         self._pixel_format = pixel_format
         self._pipeline = open_pipeline(
@@ -115,7 +119,8 @@ class BoxEstimator(Closing):
             return self._estimate_many(_entries(frames, boxes, box_scores))
 
     def _estimate_many(self, given: list[tuple[object, object, object]]) -> list[Poses]:
-        start, timings = perf_counter(), Timings()
+        start = perf_counter()
+        timings: Timings = {}
         pixels, found = [], []
         for index, (frame, frame_boxes, scores) in enumerate(given):
             try:
@@ -141,6 +146,8 @@ class BoxEstimator(Closing):
         Calls start in the order of submission; where one runs at a time, as on the CPU, each waits for the one before.
         A frame in device memory may still be being made, on the calling thread's current stream.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         self._check_open()
         if _on_device(frame):
             frame = self._pipeline.arrived(frame)
@@ -164,7 +171,8 @@ class BoxEstimator(Closing):
             depth = self._in_flight() + 1
         if type(depth) is not int or depth < 1:
             raise InputError(f"depth must be a whole number of at least 1, or None (got {depth!r})")
-        calls, pending = self._submitted(_iterable("frames", frames)), deque[Future[Poses]]()
+        calls = self._submitted(_iterable("frames", frames))
+        pending: deque[Future[Poses]] = deque()
         try:
             while True:
                 try:
@@ -325,7 +333,11 @@ def _iterable(name: str, values: Iterable[object]) -> Iterable[object]:
 
 
 def _on_device(frame: object) -> bool:
-    return not isinstance(frame, np.ndarray) and is_device_array(frame)
+    if isinstance(frame, np.ndarray):
+        return False
+    from sdk.runtime.cuda.device_frames import is_device_array
+
+    return is_device_array(frame)
 
 
 def check_found(boxes: object, scores: object) -> Found:

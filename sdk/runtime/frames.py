@@ -6,17 +6,20 @@ frame = check_frame(cv2.imread("street.jpg"))          # uint8 H x W x 3, rows o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.ops_arrays import MAX_SIDE
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Frame = NDArray[np.uint8]
+
 __all__ = ["PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
 
-Frame = NDArray[np.uint8]
 PixelFormat = Literal["bgr", "rgb", "nv12", "nv12-full", "nv12-bt709", "nv12-bt709-full"]
 PIXEL_FORMATS: Mapping[str, Mapping[str, str]] = {  # name -> options of `sdk.ops.crop`
     "bgr": {"pixel_format": "bgr"},
