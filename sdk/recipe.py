@@ -1,8 +1,8 @@
 """The recipe: everything that decides pixels and bins of one deployable network, and where its weights come from.
 
-A recipe is a table of `engines/<file>.toml`. One file may hold a network's sizes: `[base]` is what they share and each
-`[recipes.<name>]` is laid over it, key by key. Strict: an unknown key, a missing key or a wrong type is an error that
-names file and key. Nothing here builds a network (`sdk.networks`) or touches a pixel (`sdk.ops`).
+A recipe is a table of `engines/<file>.toml` (`sdk.recipe_files`). Strict: an unknown key, a missing key or a wrong type
+is an error that names file and key. Person detectors have recipes of their own (`sdk.detector_recipe`). Nothing here
+builds a network (`sdk.networks`) or touches a pixel (`sdk.ops`).
 
     recipe = recipe_by_name("rtmpose-s-256x192")
     recipe.input.size_hw, recipe.output.split_ratio, recipe.skeleton.joints
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.errors import RecipeError
-from sdk.reading import toml_from_file
-from sdk.resources import catalogue_folder
+from sdk.recipe_files import RecipeFile, chosen_name, files_of_kind, names_of_kind, recipe_file
 from sdk.skeletons import Skeleton, skeleton_by_name
 from sdk.strict import Count, Positive, Share, Within, strict_from_table, table_from
 
@@ -50,10 +49,12 @@ __all__ = [
     "TokenSimccHead",
     "Weights",
     "catalogue",
+    "name_rule",
     "recipe_by_name",
     "recipe_from_file",
     "recipe_from_table",
     "recipes_from_file",
+    "weights_rules",
 ]
 
 JOINT_THRESHOLD = 0.2  # of logits and heatmaps: the paper's code and mmpose
@@ -359,10 +360,7 @@ class Recipe:
 
     def _rules(self) -> Iterator[tuple[str, bool]]:
         i, o = self.input, self.output
-        yield (
-            f"name must be of A-Z, a-z, 0-9, '_', '.' and '-', and begin with a letter or digit (got '{self.name}')",
-            re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII) is not None,
-        )
+        yield name_rule(self.name)
         yield (
             f"name must end in '-{i.height}x{i.width}' (got '{self.name}')",
             self.name.endswith(f"-{i.height}x{i.width}"),
@@ -391,20 +389,7 @@ class Recipe:
             all(tensors) and len(set(tensors)) == len(tensors),
         )
         if self.weights is not None:
-            yield (
-                f"weights.url must be https (got '{self.weights.url}')",
-                self.weights.url.startswith("https://"),
-            )
-            digest = self.weights.sha256
-            yield (
-                f"weights.sha256 must be 7 to 64 lower-case hex digits (got '{digest}')",
-                digest is None or re.fullmatch(r"[0-9a-f]{7,64}", digest) is not None,
-            )
-            yield (
-                f"weights.sha256 must be a digest, and '{digest}' is a date; where no digest is published, leave the "
-                "key out",
-                digest is None or re.fullmatch(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digest) is None,
-            )
+            yield from weights_rules(self.weights)
 
 
 def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
@@ -416,56 +401,22 @@ def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
 
 def recipes_from_file(path: Path) -> dict[str, Recipe]:
     """All recipes of one TOML file, by name. RecipeError names file and key."""
-    base, tables = _tables_of_file(path)
-    return {name: _recipe_of_file(path.name, name, base, table) for name, table in tables.items()}
+    return _recipes_of(recipe_file(path, "pose"))
 
 
 def recipe_from_file(path: Path, name: str | None = None) -> Recipe:
     """The recipe `name` of a TOML file, or its only one; what is wrong with the file's others does not matter."""
-    base, tables = _tables_of_file(path)
-    if name is None and len(tables) == 1:
-        name = next(iter(tables))
-    if name not in tables:
-        raise RecipeError(f"'{path}' holds {', '.join(tables)}: name one of them as RECIPE (got {name or 'none'})")
-    return _recipe_of_file(path.name, name, base, tables[name])
-
-
-def _tables_of_file(path: Path) -> tuple[Any, dict[str, Any]]:
-    """What the recipes of a file share, and the table of each."""
-    document = toml_from_file(path, "recipe file", RecipeError)
-    for key in sorted(set(document) - {"format", "base", "recipes"}):
-        raise RecipeError(f"{path.name}: unknown key '{key}'; known keys are format, base, recipes")
-    if document.get("format") != 1:
-        raise RecipeError(f"{path.name}: key 'format' must be 1 (got {document.get('format')!r})")
-    tables = document.get("recipes")
-    if not isinstance(tables, dict) or not tables:
-        raise RecipeError(f"{path.name}: key 'recipes' is missing; name at least one, as [recipes.\"net-64x64\"]")
-    return document.get("base", {}), tables
-
-
-def _recipe_of_file(file_name: str, name: str, base: Any, table: Any) -> Recipe:
-    where = f"{file_name}: recipe '{name}'"
-    if not isinstance(base, dict) or not isinstance(table, dict):
-        raise RecipeError(f"{where}: [base] and [recipes.*] must be tables")
-    return recipe_from_table({**_laid_over(base, table), "name": name}, where)
-
-
-def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in table.items():
-        below = merged.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict) and value.get("kind") in (None, below.get("kind"))
-        merged[key] = _laid_over(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+    file = recipe_file(path, "pose")
+    return recipe_from_table(*file.merged(chosen_name(file, name)))
 
 
 def catalogue() -> dict[str, Recipe]:
-    """Every recipe that ships, by name, in the order of names."""
+    """Every pose recipe that ships, by name, in the order of names."""
     recipes: dict[str, Recipe] = {}
-    for path in sorted(catalogue_folder("engines").glob("*.toml")):
-        for name, recipe in recipes_from_file(path).items():
+    for file in files_of_kind("pose"):
+        for name, recipe in _recipes_of(file).items():
             if name in recipes:
-                raise RecipeError(f"{path.name}: recipe '{name}' is in the catalogue twice; rename one")
+                raise RecipeError(f"{file.path.name}: recipe '{name}' is in the catalogue twice; rename one")
             recipes[name] = recipe
     return dict(sorted(recipes.items()))
 
@@ -474,7 +425,35 @@ def recipe_by_name(name: str) -> Recipe:
     """The catalogue's recipe `name`; RecipeError suggests near names."""
     recipes = catalogue()
     if name not in recipes:
+        if name in names_of_kind("detector"):
+            raise RecipeError(f"'{name}' is a detector, and the recipe of a pose network is asked for")
         near = get_close_matches(name, recipes, n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise RecipeError(f"recipe '{name}' is not in the catalogue{hint} `sdk models` lists all {len(recipes)}")
     return recipes[name]
+
+
+def name_rule(name: str) -> tuple[str, bool]:
+    """The rule of a recipe's name, and whether it is met: engine folders are called by it."""
+    return (
+        f"name must be of A-Z, a-z, 0-9, '_', '.' and '-', and begin with a letter or digit (got '{name}')",
+        re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None,
+    )
+
+
+def weights_rules(weights: Weights) -> Iterator[tuple[str, bool]]:
+    """The rules of where weights come from, and whether each is met."""
+    digest = weights.sha256
+    yield f"weights.url must be https (got '{weights.url}')", weights.url.startswith("https://")
+    yield (
+        f"weights.sha256 must be 7 to 64 lower-case hex digits (got '{digest}')",
+        digest is None or re.fullmatch(r"[0-9a-f]{7,64}", digest) is not None,
+    )
+    yield (
+        f"weights.sha256 must be a digest, and '{digest}' is a date; where no digest is published, leave the key out",
+        digest is None or re.fullmatch(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digest) is None,
+    )
+
+
+def _recipes_of(file: RecipeFile) -> dict[str, Recipe]:
+    return {name: recipe_from_table(*file.merged(name)) for name in file.tables}

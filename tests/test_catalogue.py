@@ -169,7 +169,7 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, monkeypatch):
     text = (catalogue_folder("engines") / "mmpose-simcc.toml").read_text()
     for name in ("a.toml", "b.toml"):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr("sdk.recipe.catalogue_folder", lambda _: tmp_path)
+    monkeypatch.setattr("sdk.recipe_files.catalogue_folder", lambda _: tmp_path)
     with pytest.raises(RecipeError, match=r"b\.toml: recipe 'mmpose-simcc-\S+' is in the catalogue twice; rename one"):
         catalogue()
 
