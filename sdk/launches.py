@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from sdk.errors import InputError, OutputError
 from sdk.files import write_text
-from sdk.manifest import Engine
+from sdk.manifest import AnyEngine
 from sdk.reading import json_from_file
 
 __all__ = ["FILE", "Launches", "keep_launches", "kept_launches", "tell_if_more"]
@@ -36,7 +36,7 @@ class Launches:
     by: str
 
 
-def kept_launches(engine: Engine) -> Launches | None:
+def kept_launches(engine: AnyEngine) -> Launches | None:
     """What was counted for the plan that the engine has now."""
     try:
         table = json_from_file(engine.folder / FILE, "count", InputError, "it is counted again", largest=FILE_BYTES)
@@ -47,7 +47,7 @@ def kept_launches(engine: Engine) -> Launches | None:
         return None
 
 
-def keep_launches(engine: Engine, launches: Launches) -> None:
+def keep_launches(engine: AnyEngine, launches: Launches) -> None:
     """Write it beside the engine; a folder that cannot be written is no fault."""
     table = {"plan_sha256": _plan_sha256(engine), **asdict(launches)}
     try:
@@ -67,6 +67,6 @@ def tell_if_more(before: Launches | None, now: Launches) -> None:
     )  # fmt: skip
 
 
-def _plan_sha256(engine: Engine) -> str | None:
+def _plan_sha256(engine: AnyEngine) -> str | None:
     compiler = engine.manifest.compiler
     return None if compiler is None else engine.manifest.files.get(compiler.plan)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from sdk.detector_recipe import DetectorRecipe, detector_from_table
 from sdk.errors import EngineError, RecipeError
 from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 from sdk.recipe import Recipe, recipe_from_table
@@ -30,9 +31,13 @@ __all__ = [
     "KERNEL_CACHE_GLOB",
     "MANIFEST_NAME",
     "OPENINGS",
+    "AnyEngine",
+    "AnyManifest",
     "BatchRange",
     "CalibrationNote",
     "CompilerNote",
+    "DetectorEngine",
+    "DetectorManifest",
     "Engine",
     "Manifest",
     "Precision",
@@ -40,6 +45,8 @@ __all__ = [
     "WeightsNote",
     "kernel_cache_name",
     "manifest_from_table",
+    "open_any_engine",
+    "open_detector_engine",
     "open_engine",
     "sha256_of_file",
 ]
@@ -125,11 +132,14 @@ class SpreadNote:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """`engine.json`. `key` is the content hash of graph, compiler version and options, by which a build is reused."""
+class AnyManifest:
+    """`engine.json`, whatever the engine is for.
+
+    `key` is the content hash of graph, compiler version and options, by which a build is reused.
+    """
 
     format: int
-    recipe: Recipe
+    recipe: Recipe | DetectorRecipe
     precision: Precision
     opset: Annotated[int, Within(1, 1000)]
     batch: BatchRange
@@ -140,7 +150,6 @@ class Manifest:
     compiler: CompilerNote | None = None
     calibration: CalibrationNote | None = None
     notes: tuple[str, ...] = ()
-    spread: SpreadNote | None = None
 
     def to_table(self) -> dict[str, Any]:
         """The plain table that `manifest_from_table` reads back."""
@@ -149,11 +158,26 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """An engine folder whose files were found and verified."""
+class Manifest(AnyManifest):
+    """Of a pose network's engine."""
+
+    recipe: Recipe
+    spread: SpreadNote | None = None
+
+
+@dataclass(frozen=True)
+class DetectorManifest(AnyManifest):
+    """Of a detector's engine."""
+
+    recipe: DetectorRecipe
+
+
+@dataclass(frozen=True)
+class AnyEngine:
+    """An engine folder whose files were found and verified, whatever it is for."""
 
     folder: Path
-    manifest: Manifest
+    manifest: AnyManifest
     state: object = field(default=None, compare=False, repr=False)  # of the manifest's file when it was read
 
     @property
@@ -171,8 +195,44 @@ class Engine:
         return None if compiler is None else self.folder / compiler.plan
 
 
+@dataclass(frozen=True)
+class Engine(AnyEngine):
+    """A pose network's engine."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class DetectorEngine(AnyEngine):
+    """A detector's engine."""
+
+    manifest: DetectorManifest
+
+
 def open_engine(folder: Path) -> Engine:
-    """The engine in `folder`, its manifest read strictly and every file's sha256 checked. EngineError otherwise.
+    """The pose engine in `folder`, its manifest read strictly, every file's sha256 checked. EngineError otherwise."""
+    engine = open_any_engine(folder)
+    if isinstance(engine, Engine):
+        return engine
+    raise EngineError(
+        f"engine '{folder}' holds the detector '{engine.manifest.recipe.name}', and a pose network's is asked for; "
+        "give this one as PoseEstimator(detector=...) or `sdk predict --detector`"
+    )
+
+
+def open_detector_engine(folder: Path) -> DetectorEngine:
+    """As `open_engine`, of a detector."""
+    engine = open_any_engine(folder)
+    if isinstance(engine, DetectorEngine):
+        return engine
+    raise EngineError(
+        f"engine '{folder}' holds the pose network '{engine.manifest.recipe.name}', and a detector's is asked for; "
+        "build one with `sdk build-engine rtmdet-nano-person-320`"
+    )
+
+
+def open_any_engine(folder: Path) -> Engine | DetectorEngine:
+    """The engine in `folder`, whatever it is for.
 
     A rebuild may put another engine in its place meanwhile: then that one is read.
     """
@@ -189,7 +249,7 @@ def open_engine(folder: Path) -> Engine:
     raise EngineError(f"engine '{folder}' is being rebuilt again and again; open it when that has ended")
 
 
-def _read_engine(folder: Path, state: object) -> Engine:
+def _read_engine(folder: Path, state: object) -> Engine | DetectorEngine:
     path = folder / MANIFEST_NAME
     if kind_of(path, "engine manifest", EngineError) != "file":
         if folder.name == MANIFEST_NAME and folder.is_file():
@@ -199,7 +259,12 @@ def _read_engine(folder: Path, state: object) -> Engine:
             f"'{folder}' is not an engine folder: it has no {MANIFEST_NAME}; build one with `sdk build-engine{source}`"
         )
     table = json_from_file(path, "manifest", EngineError, "build the engine again", largest=TABLE_BYTES)
-    engine = Engine(folder, manifest_from_table(table, str(path)), state)
+    manifest = manifest_from_table(table, str(path))
+    engine: Engine | DetectorEngine
+    if isinstance(manifest, DetectorManifest):
+        engine = DetectorEngine(folder, manifest, state)
+    else:
+        engine = Engine(folder, manifest, state)
     _verify_files(engine)
     return engine
 
@@ -213,7 +278,7 @@ def _state_of(folder: Path) -> object:
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
-def manifest_from_table(table: Any, where: str) -> Manifest:
+def manifest_from_table(table: Any, where: str) -> Manifest | DetectorManifest:
     """A manifest from its plain table; a newer format is refused before its keys are judged."""
     version = table.get("format") if isinstance(table, dict) else None
     if type(version) is not int or version != FORMAT:
@@ -224,18 +289,21 @@ def manifest_from_table(table: Any, where: str) -> Manifest:
     recipe = table.get("recipe")
     if not isinstance(recipe, dict):
         raise EngineError(f"{where}: key 'recipe' is missing; build the engine again")
+    detects = recipe.get("kind") == "detector"
     try:
-        checked = dict(table, recipe=table_from(recipe_from_table(recipe, f"{where}: recipe")))
+        read = (detector_from_table if detects else recipe_from_table)(recipe, f"{where}: recipe")
     except RecipeError as error:
         raise EngineError(f"{error}; build the engine again") from error
-    manifest = strict_from_table(Manifest, checked, where=where, error=EngineError)
+    checked = dict(table, recipe=table_from(read))
+    kind: type[Manifest] | type[DetectorManifest] = DetectorManifest if detects else Manifest
+    manifest = strict_from_table(kind, checked, where=where, error=EngineError)
     for rule, met in _rules_between_keys(manifest):
         if not met:
             raise EngineError(f"{where}: {rule}; build the engine again")
     return manifest
 
 
-def _rules_between_keys(manifest: Manifest) -> Iterator[tuple[str, bool]]:
+def _rules_between_keys(manifest: AnyManifest) -> Iterator[tuple[str, bool]]:
     """What keys say of each other."""
     batch, compiler, calibration = manifest.batch, manifest.compiler, manifest.calibration
     yield f"key 'batch' must hold {BATCH_RULE} (got {batch})", batch.holds
@@ -263,7 +331,7 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _verify_files(engine: Engine) -> None:
+def _verify_files(engine: AnyEngine) -> None:
     manifest = engine.manifest
     needed = {GRAPH_NAME} | ({manifest.compiler.plan} if manifest.compiler else set())
     for name in sorted(needed - set(manifest.files)):

@@ -24,7 +24,7 @@ from sdk.cli._recipes import (
     weights_from,
 )
 from sdk.errors import UsageError
-from sdk.manifest import DEFAULT_BATCH, BatchRange, Engine, Precision
+from sdk.manifest import DEFAULT_BATCH, BatchRange, DetectorEngine, Engine, Precision
 from sdk.resources import bundled_engines
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _check_int8_arguments(arguments: argparse.Namespace, precision: str) -> None
             raise UsageError(f"{name} is for --precision int8 or auto (got {precision})")
 
 
-def _rebuilt(arguments: argparse.Namespace) -> Engine:
+def _rebuilt(arguments: argparse.Namespace) -> Engine | DetectorEngine:
     from sdk.toolchain.build import rebuild_engine, source_engine
 
     for name in OF_ITS_OWN:

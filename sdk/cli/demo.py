@@ -86,9 +86,9 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     from sdk.toolchain.compile import CompileOptions
 
     bundled = engine_from(None)
-    return rebuild_engine(
-        bundled.folder, CompileOptions(compiler=arguments.compiler), arguments.output / bundled.folder.name
-    )
+    folder = arguments.output / bundled.folder.name
+    rebuild_engine(bundled.folder, CompileOptions(compiler=arguments.compiler), folder)
+    return engine_from(folder)
 
 
 def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:

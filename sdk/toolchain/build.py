@@ -19,20 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdk import __version__
+from sdk.detector_recipe import DetectorRecipe
 from sdk.errors import GraphError, InputError
 from sdk.launches import kept_launches, tell_if_more
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
+    AnyManifest,
     BatchRange,
     CalibrationNote,
     CompilerNote,
+    DetectorEngine,
+    DetectorManifest,
     Engine,
     Manifest,
     Precision,
     SpreadNote,
     WeightsNote,
-    open_engine,
+    open_any_engine,
     sha256_of_file,
 )
 from sdk.recipe import Recipe
@@ -49,10 +53,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildOptions",
+    "TypedGraph",
     "build_engine",
+    "engine_from_typed",
     "float_graph",
     "placed_engine",
     "rebuild_engine",
+    "report",
     "source_engine",
     "with_graph",
 ]
@@ -109,10 +116,10 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class _Typed:
+class TypedGraph:
     """A typed graph's bytes, and what the manifest says of its making."""
 
-    recipe: Recipe
+    recipe: Recipe | DetectorRecipe
     precision: Precision
     graph: bytes
     opset: int
@@ -130,8 +137,9 @@ def build_engine(options: BuildOptions) -> Engine:
     options = with_graph(options)
     check_output(options.folder)
     compiler = choose_compiler(options.compile)
-    engine = _engine_from_typed(_typed_graph(options), compiler, options.compile, options.folder, options.force)
-    _report(engine, time.perf_counter() - started)
+    engine = engine_from_typed(_typed_graph(options), compiler, options.compile, options.folder, options.force)
+    assert isinstance(engine, Engine), "the recipe of a pose network makes an engine of one"
+    report(engine, time.perf_counter() - started)
     counted_launches(engine)
     return engine
 
@@ -147,14 +155,16 @@ def with_graph(options: BuildOptions) -> BuildOptions:
     return replace(options, recipe=taken.recipe, taken=taken, notes=notes)
 
 
-def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False) -> Engine:
+def rebuild_engine(
+    folder: Path, options: CompileOptions, output: Path | None = None, *, force: bool = False
+) -> Engine | DetectorEngine:
     """The engine in `folder`, its typed graph compiled anew for this machine, in place or in `output`."""
     started = time.perf_counter()
     source = source_engine(folder)
     check_output(output or folder)
     manifest = source.manifest
     compiler = choose_compiler(options)
-    typed = _Typed(
+    typed = TypedGraph(
         manifest.recipe,
         manifest.precision,
         source.graph_path.read_bytes(),
@@ -162,21 +172,21 @@ def rebuild_engine(folder: Path, options: CompileOptions, output: Path | None = 
         manifest.weights,
         manifest.calibration,
         manifest.notes,
-        manifest.spread,
+        manifest.spread if isinstance(manifest, Manifest) else None,
     )
     before = kept_launches(source)
-    engine = _engine_from_typed(typed, compiler, options, output or folder, force)
-    _report(engine, time.perf_counter() - started)
-    now = counted_launches(engine)
+    engine = engine_from_typed(typed, compiler, options, output or folder, force)
+    report(engine, time.perf_counter() - started)
+    now = counted_launches(engine) if isinstance(engine, Engine) else None
     if now is not None:
         tell_if_more(before, now)
     return engine
 
 
-def source_engine(folder: Path) -> Engine:
+def source_engine(folder: Path) -> Engine | DetectorEngine:
     """The engine to rebuild, put back first where a killed rebuild had moved it aside."""
     recover_engine(folder)
-    return open_engine(folder)
+    return open_any_engine(folder)
 
 
 def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
@@ -184,12 +194,15 @@ def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
     files = {name: (engine.folder / name).read_bytes() for name in engine.manifest.files}
     manifest = replace(engine.manifest, notes=(*engine.manifest.notes, note))
     with engine_lock(folder):
-        return write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
+        placed = write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
+    assert isinstance(placed, Engine), "a pose network's engine stays one"
+    return placed
 
 
-def _engine_from_typed(
-    typed: _Typed, compiler: CompilerName | None, options: CompileOptions, folder: Path, force: bool
-) -> Engine:
+def engine_from_typed(
+    typed: TypedGraph, compiler: CompilerName | None, options: CompileOptions, folder: Path, force: bool
+) -> Engine | DetectorEngine:
+    """The engine of a typed graph: compiled and written, or the one of the same content that is there already."""
     batch = fixed_batch(typed.graph)
     if batch is not None:  # whatever was asked for: a note of the engine says why
         options = replace(options, batch=BatchRange(batch, batch, batch))
@@ -197,7 +210,7 @@ def _engine_from_typed(
     key = content_key(_facts(typed, note, options))
     with engine_lock(folder):
         engine = None if force else reusable_engine(folder, key)
-        if engine is not None and typed.spread in (None, engine.manifest.spread):
+        if engine is not None and typed.spread in (None, getattr(engine.manifest, "spread", None)):
             log.info("engine '%s' is there already, built of the same content; --force rebuilds it", folder)
             return engine
         files = {GRAPH_NAME: typed.graph}
@@ -209,13 +222,15 @@ def _engine_from_typed(
         return write_engine(folder, files, lambda hashes: _manifest(typed, note, options, key, hashes))
 
 
-def _typed_graph(options: BuildOptions) -> _Typed:
+def _typed_graph(options: BuildOptions) -> TypedGraph:
     from sdk.toolchain.graphs import opset_of, serialized
     from sdk.toolchain.precision import fp16_graph_from_graph, island_notes
 
     model, weights = float_graph(options)
     if options.precision == "fp32":
-        return _Typed(options.known_recipe, "fp32", serialized(model), opset_of(model), weights, notes=options.notes)
+        return TypedGraph(
+            options.known_recipe, "fp32", serialized(model), opset_of(model), weights, notes=options.notes
+        )
     calibration = None
     if options.precision == "int8":
         from sdk.toolchain.int8 import Int8Options, typed_int8
@@ -227,7 +242,7 @@ def _typed_graph(options: BuildOptions) -> _Typed:
         typed = fp16_graph_from_graph(model, keep_fp32=options.keep_float)
     _check_stored(model, typed, options)
     notes = (*island_notes(model), *options.notes)
-    return _Typed(
+    return TypedGraph(
         options.known_recipe, options.precision, serialized(typed), opset_of(typed), weights, calibration, notes
     )
 
@@ -267,7 +282,7 @@ def _check_stored(model: Any, typed: Any, options: BuildOptions) -> None:
     log.info("%s moves keypoints by %.4f px on average on %s", options.precision.upper(), distance_px, crops.source)
 
 
-def _facts(typed: _Typed, note: CompilerNote | None, options: CompileOptions) -> dict[str, Any]:
+def _facts(typed: TypedGraph, note: CompilerNote | None, options: CompileOptions) -> dict[str, Any]:
     """Everything that decides the engine's bytes."""
     return {
         "format": FORMAT,
@@ -283,26 +298,28 @@ def _facts(typed: _Typed, note: CompilerNote | None, options: CompileOptions) ->
 
 
 def _manifest(
-    typed: _Typed, note: CompilerNote | None, options: CompileOptions, key: str, hashes: Mapping[str, str]
-) -> Manifest:
-    return Manifest(
-        format=FORMAT,
-        recipe=typed.recipe,
-        precision=typed.precision,
-        opset=typed.opset,
-        batch=options.batch,
-        weights=typed.weights,
-        files=dict(hashes),
-        key=key,
-        created_by=f"simcc-edge-sdk {__version__}",
-        compiler=note,
-        calibration=typed.calibration,
-        notes=typed.notes,
-        spread=typed.spread,
-    )
+    typed: TypedGraph, note: CompilerNote | None, options: CompileOptions, key: str, hashes: Mapping[str, str]
+) -> AnyManifest:
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "precision": typed.precision,
+        "opset": typed.opset,
+        "batch": options.batch,
+        "weights": typed.weights,
+        "files": dict(hashes),
+        "key": key,
+        "created_by": f"simcc-edge-sdk {__version__}",
+        "compiler": note,
+        "calibration": typed.calibration,
+        "notes": typed.notes,
+    }
+    if isinstance(typed.recipe, DetectorRecipe):
+        return DetectorManifest(recipe=typed.recipe, **facts)
+    return Manifest(recipe=typed.recipe, spread=typed.spread, **facts)
 
 
-def _report(engine: Engine, seconds: float) -> None:
+def report(engine: Engine | DetectorEngine, seconds: float) -> None:
+    """What was built, in the log."""
     manifest = engine.manifest
     sizes = ", ".join(f"{name} {(engine.folder / name).stat().st_size / 1e6:.1f} MB" for name in manifest.files)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -29,7 +29,16 @@ from typing import Any
 from sdk.errors import EngineError
 from sdk.files import check_place, finished_name, real_path, write_text
 from sdk.interrupts import held_back
-from sdk.manifest import KERNEL_CACHE_GLOB, MANIFEST_NAME, Engine, Manifest, SpreadNote, open_engine
+from sdk.manifest import (
+    KERNEL_CACHE_GLOB,
+    MANIFEST_NAME,
+    AnyManifest,
+    DetectorEngine,
+    Engine,
+    SpreadNote,
+    open_any_engine,
+    open_engine,
+)
 from sdk.reading import TABLE_BYTES, json_from_file, kind_of
 
 __all__ = [
@@ -84,12 +93,12 @@ def _real(folder: Path) -> Path:
     return real_path(folder)
 
 
-def reusable_engine(folder: Path, key: str) -> Engine | None:
+def reusable_engine(folder: Path, key: str) -> Engine | DetectorEngine | None:
     """The engine in `folder` when it was built from the same content and its files are intact."""
     if not (folder / MANIFEST_NAME).is_file():
         return None
     try:
-        engine = open_engine(folder)
+        engine = open_any_engine(folder)
     except EngineError as error:
         log.warning("the engine that is there is rebuilt: %s", error)
         return None
@@ -99,8 +108,8 @@ def reusable_engine(folder: Path, key: str) -> Engine | None:
 def write_engine(
     folder: Path,
     files: Mapping[str, bytes],
-    manifest_from_hashes: Callable[[Mapping[str, str]], Manifest],
-) -> Engine:
+    manifest_from_hashes: Callable[[Mapping[str, str]], AnyManifest],
+) -> Engine | DetectorEngine:
     """The engine of `files` and of the manifest made with their sha256, in place of whatever engine `folder` held."""
     check_output(folder)
     real = _real(folder)  # a link stays: the engine it leads to is replaced
@@ -125,7 +134,7 @@ def write_engine(
     finally:
         with held_back():  # a second Ctrl-C too: nothing is left
             shutil.rmtree(temporary, ignore_errors=True)
-    return open_engine(folder)
+    return open_any_engine(folder)
 
 
 def keep_spread(engine: Engine, note: SpreadNote) -> Engine:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from sdk.launches import kept_launches
-from sdk.manifest import Engine
+from sdk.manifest import AnyEngine
 from sdk.toolchain.graphs import GraphTensor, graph_inputs, graph_outputs
 from sdk.toolchain.precision import layer_precisions, with_constants_named
 
@@ -22,7 +22,7 @@ __all__ = ["facts_of_engine"]
 PRECISIONS = ("int8", "fp16", "fp32", "other")
 
 
-def facts_of_engine(engine: Engine) -> dict[str, Any]:
+def facts_of_engine(engine: AnyEngine) -> dict[str, Any]:
     """Everything `sdk inspect` shows. The engine's file hashes were verified when it was opened."""
     sizes = {name: (engine.folder / name).stat().st_size for name in engine.manifest.files}
     model = onnx.load(engine.graph_path)
@@ -35,7 +35,7 @@ def facts_of_engine(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _launches(engine: Engine) -> dict[str, Any]:
+def _launches(engine: AnyEngine) -> dict[str, Any]:
     """What was counted on a device for the plan; nothing where there is no plan."""
     kept = kept_launches(engine)
     return {} if engine.manifest.compiler is None else {"launches": None if kept is None else asdict(kept)}
