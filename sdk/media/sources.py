@@ -36,6 +36,7 @@ __all__ = [
     "SourceFrame",
     "Unreadable",
     "frames_of",
+    "picture_from_bytes",
     "pictures_below",
     "read_image",
     "read_stored_image",
@@ -118,33 +119,44 @@ def read_image(path: Path) -> Frame | Unreadable:
     """H x W x 3 BGR, turned as its EXIF says: what a camera's user sees."""
     import cv2
 
-    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
 
 
 def read_stored_image(path: Path) -> Frame | Unreadable:
     """H x W x 3 BGR as stored, whatever its EXIF says: the pixels that annotations count in."""
     import cv2
 
-    return _decoded(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    return _read(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def _decoded(path: Path, flags: int) -> Frame | Unreadable:
+def picture_from_bytes(data: bytes) -> Frame | Unreadable:
+    """As `read_image`, of a picture file's bytes, wherever they come from."""
     import cv2
 
+    return _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+
+
+def _read(path: Path, flags: int) -> Frame | Unreadable:
     try:
-        data = np.fromfile(path, np.uint8)
+        return _decoded(path.read_bytes(), flags)
     except OSError as error:
         return Unreadable(error.strerror or str(error))
-    if not data.size:
+
+
+def _decoded(data: bytes, flags: int) -> Frame | Unreadable:
+    import cv2
+
+    if not data:
         return Unreadable("the file is empty")
-    problem = problem_of(data.tobytes())
+    problem = problem_of(data)
     if problem is not None:
         return Unreadable(problem)
+    coded = np.frombuffer(data, np.uint8)
     try:
         with in_flight:
-            frame = cv2.imdecode(data, flags)
-            if frame is None and data[:2].tobytes() in (b"II", b"MM"):  # OpenCV colours no grey TIFF of floats
-                grey = cv2.imdecode(data, flags & ~cv2.IMREAD_COLOR)
+            frame = cv2.imdecode(coded, flags)
+            if frame is None and data[:2] in (b"II", b"MM"):  # OpenCV colours no grey TIFF of floats
+                grey = cv2.imdecode(coded, flags & ~cv2.IMREAD_COLOR)
                 frame = None if grey is None else np.dstack([grey] * 3)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error):
