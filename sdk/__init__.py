@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdk.errors import SdkError
     from sdk.media.drawing import draw_poses
+    from sdk.people.cameras import Cameras
     from sdk.people.estimator import PoseEstimator
     from sdk.poses import Poses
     from sdk.runtime.memory import pinned_frame
 
-__all__ = ["PoseEstimator", "Poses", "SdkError", "__version__", "draw_poses", "pinned_frame"]
+__all__ = ["Cameras", "PoseEstimator", "Poses", "SdkError", "__version__", "draw_poses", "pinned_frame"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Cameras": "sdk.people.cameras",
     "PoseEstimator": "sdk.people.estimator",
     "Poses": "sdk.poses",
     "SdkError": "sdk.errors",

@@ -29,6 +29,7 @@ __all__ = [
     "RecipeError",
     "RowError",
     "SdkError",
+    "SourceError",
     "TrainingError",
     "UsageError",
 ]
@@ -72,6 +73,10 @@ class InputError(SdkError, ValueError):
 
 class RowError(InputError, IndexError):
     """`poses[...]` names a person that is not there."""
+
+
+class SourceError(SdkError):
+    """A camera, a stream or another source of frames ended by an error."""
 
 
 class UsageError(InputError):

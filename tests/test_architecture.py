@@ -15,7 +15,7 @@ MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared 
     "networks": set(),
     "runtime": set(),
     "media": {"runtime"},
-    "people": {"runtime"},
+    "people": {"runtime", "media"},
     "toolchain": {"networks", "runtime", "media"},
     "evaluate": {"networks", "runtime", "media", "people", "toolchain"},
     "training": {"networks", "runtime", "media", "toolchain", "evaluate"},

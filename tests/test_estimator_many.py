@@ -156,9 +156,36 @@ def test_what_is_wrong_is_told_with_the_frames_number(engine, case):
 def test_an_estimator_that_tracks_takes_no_frames_of_several_cameras(engine):
     with (
         sdk.PoseEstimator(engine, device="cpu", tracker=True) as estimate,
-        pytest.raises(InputError, match="a tracker follows one video"),
+        pytest.raises(InputError, match="tracker follows one video"),
     ):
         estimate.many([FRAME], [BOX])
+
+
+def test_a_follower_a_frame_gives_what_a_tracking_estimator_a_video_gives(engine):
+    videos = [[random_frame(10 * camera + number, hw) for number in range(4)] for camera, hw in enumerate(SIZES[:3])]
+    rules = {"device": "cpu", "detector": lambda frame: (boxes_in(2, frame.shape[:2]), [0.9, 0.8]), "tracker": True}
+    with sdk.PoseEstimator(engine, **rules, detect_every=3) as estimate:
+        followers = [estimate.follower() for _ in videos]
+        together = [estimate.many(frames, followers=followers) for frames in zip(*videos, strict=True)]
+    for camera, frames in enumerate(videos):
+        with sdk.PoseEstimator(engine, **rules, detect_every=3) as alone:
+            for number, frame in enumerate(frames):
+                poses, expected = together[number][camera], alone(frame)
+                np.testing.assert_array_equal(poses.track_ids, expected.track_ids)
+                np.testing.assert_array_equal(poses.keypoints, expected.keypoints)
+
+
+def test_followers_are_one_a_frame(engine):
+    with sdk.PoseEstimator(engine, device="cpu") as estimate:
+        one = estimate.follower()
+        for followers in ([one], [one, one], [one, estimate.follower(), estimate.follower()]):
+            with pytest.raises(InputError, match="followers must hold one for each of the 2 frames"):
+                estimate.many([FRAME, FRAME], followers=followers)
+
+
+def test_a_submitted_frame_in_device_memory_is_one_person_without_boxes(engine):
+    with sdk.PoseEstimator(engine, device="cuda", tracker=True) as estimate:
+        assert estimate.submit(DeviceArray(FRAME)).result().boxes.tolist() == [[0, 0, *FRAME.shape[1::-1]]]
 
 
 def test_after_close_many_says_so(engine):

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdk.errors import InputError
+from sdk.in_flight import in_flight
 from sdk.people.following import Follower, check_following, most_persons
 from sdk.people.tracking import Tracker
 from sdk.poses import Poses
-from sdk.runtime.estimator import BoxEstimator, check_found
+from sdk.runtime.estimator import BoxEstimator, check_found, entries
 from sdk.runtime.frames import bgr_from_frame, size_hw_of
 from sdk.runtime.lending import Turns
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sdk.manifest import Engine
-    from sdk.runtime.estimator import Found
+    from sdk.runtime.estimator import Entry, Found
     from sdk.runtime.pipeline import Refine, Timings
 
     DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
@@ -82,15 +83,21 @@ class PoseEstimator(BoxEstimator):
             pixel_format=pixel_format,
             spread=spread,
         )
-        self._follower = None
-        if tracker:
-            self._follower = Follower(
-                self._scale,
-                Tracker() if tracker is True else tracker,
-                detects=detector is not None,
-                detect_every=detect_every,
-                max_persons=max_persons,
-            )
+        self._detect_every = detect_every
+        self._follower = self.follower(tracker) if tracker else None
+
+    def follower(self, tracker: Tracker | bool = True) -> Follower:
+        """What follows the persons of one more video for `many`, by this estimator's rules; one a camera.
+
+        `tracker`: True, or a `Tracker` of that video's own.
+        """
+        return Follower(
+            self._scale,
+            Tracker() if isinstance(tracker, bool) else tracker,
+            detects=self._detector is not None,
+            detect_every=self._detect_every,
+            max_persons=self._max_persons,
+        )
 
     def __call__(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Poses:
         """The poses in `frame` (uint8 H x W x 3, BGR) of the persons in `boxes` (N x 4 xyxy, frame pixels).
@@ -111,12 +118,20 @@ class PoseEstimator(BoxEstimator):
         boxes: Iterable[object] | None = None,
         *,
         box_scores: Iterable[object] | None = None,
+        followers: Iterable[Follower] | None = None,
     ) -> list[Poses]:
-        """As `BoxEstimator.many`; a frame without boxes is given to the detector, if there is one."""
+        """As `BoxEstimator.many`; a frame without boxes is given to the detector, if there is one.
+
+        `followers`: of each frame the one that follows its video, as `follower()` makes them: who is in a frame is then
+        found, and told by ids, as in calls with a tracker.
+        """
+        self._check_not_finding()
+        if followers is not None:
+            return self._many_followed(entries(frames, boxes, box_scores), list(followers))
         if self._follower is not None:
             raise InputError(
-                "many takes frames of several cameras or pictures, and a tracker follows one video; make an estimator "
-                "without a tracker for it, and a Tracker a camera"
+                "many takes frames of several cameras or pictures, and the estimator's tracker follows one video; "
+                "give followers, one a frame: a follower() of the estimator for each camera"
             )
         return super().many(frames, boxes, box_scores=box_scores)
 
@@ -139,19 +154,41 @@ class PoseEstimator(BoxEstimator):
             self._looked = True
             return self._follower.follow(super()._call(frame, boxes, box_scores), detected=self._looked)
 
+    def _many_followed(self, given: list[Entry], followers: list[Follower]) -> list[Poses]:
+        if len({id(each) for each in followers}) != len(given) or len(followers) != len(given):
+            raise InputError(
+                f"followers must hold one for each of the {len(given)} frames, each of another video "
+                f"(got {len(followers)}); make them with the estimator's follower()"
+            )
+        self._check_open()
+        looked = [True] * len(given)
+
+        def find(index: int, frame: Any, timings: Timings) -> Found:
+            found, looked[index] = self._next_persons(followers[index], frame, timings)
+            return found
+
+        with in_flight:
+            together = self._estimate_many(given, find)
+        return [
+            follower.follow(poses, detected=new)
+            for follower, poses, new in zip(followers, together, looked, strict=True)
+        ]
+
     def _find(self, frame: Any, timings: Timings) -> Found:
-        followed = None
-        if self._follower is not None:
-            followed = self._follower.next_boxes(size_hw_of(frame, self._pixel_format))
-            self._looked = followed is None
+        found, self._looked = self._next_persons(self._follower, frame, timings)
+        return found
+
+    def _next_persons(self, follower: Follower | None, frame: Any, timings: Timings) -> tuple[Found, bool]:
+        """The boxes of a frame that came without and their scores, and whether somebody looked for them."""
+        followed = None if follower is None else follower.next_boxes(size_hw_of(frame, self._pixel_format))
         if followed is not None:
-            return followed
+            return followed, False
         if self._detector is None:
-            return super()._find(frame, timings)
+            return super()._find(frame, timings), True
         start = perf_counter()
         found = self._detected(frame)
-        timings["detect"] = 1e3 * (perf_counter() - start)
-        return most_persons(*found, self._max_persons) if self._follower is None else self._follower.chosen(*found)
+        timings["detect"] = float(timings.get("detect", 0.0)) + 1e3 * (perf_counter() - start)
+        return (most_persons(*found, self._max_persons) if follower is None else follower.chosen(*found)), True
 
     def _detected(self, frame: Any) -> Found:
         """What the detector finds, checked."""

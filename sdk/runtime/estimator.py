@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -40,8 +41,10 @@ if TYPE_CHECKING:  # recipes, engines and pools are loaded with the first estima
 
     Float32Array = NDArray[np.float32]
     Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
+    Entry = tuple[object, object, object]  # a frame, its boxes and their scores; None for what is not given
+    Find = Callable[[int, Any, Timings], Found]
 
-__all__ = ["BoxEstimator", "check_found"]
+__all__ = ["BoxEstimator", "check_found", "entries"]
 
 
 class BoxEstimator(Closing):
@@ -116,16 +119,26 @@ class BoxEstimator(Closing):
         """
         self._check_open()
         with in_flight:
-            return self._estimate_many(_entries(frames, boxes, box_scores))
+            return self._estimate_many(entries(frames, boxes, box_scores))
 
-    def _estimate_many(self, given: list[tuple[object, object, object]]) -> list[Poses]:
+    def taken(self, frame: object) -> Any:
+        """`frame`, checked, as `many` takes it in another thread than the one that has it.
+
+        One in device memory may still be being made, on the calling thread's current stream.
+        """
+        self._check_open()
+        return self._pipeline.arrived(frame) if _on_device(frame) else check_frame(frame, self._pixel_format)
+
+    def _estimate_many(self, given: list[Entry], find: Find | None = None) -> list[Poses]:
+        """`find`: who is in a frame that came without boxes, by its place in the list; None: as in a call."""
         start = perf_counter()
         timings: Timings = {}
         pixels, found = [], []
         for index, (frame, frame_boxes, scores) in enumerate(given):
             try:
                 pixels.append(self._checked(frame))
-                found.append(self._found(pixels[-1], frame_boxes, scores, timings))
+                own = None if find is None else partial(find, index)
+                found.append(self._found(pixels[-1], frame_boxes, scores, timings, own))
             except InputError as error:
                 raise InputError(f"frame {index}: {error}") from error
         counts = [len(each) for each, _ in found]
@@ -274,13 +287,20 @@ class BoxEstimator(Closing):
         told = {name: np.ascontiguousarray(each) for name, each in found.items() if each is not None}
         return told if self._depth_unit is None else {**told, "depth_unit": self._depth_unit}
 
-    def _found(self, frame: Any, boxes: object, box_scores: object, timings: Timings) -> Found:
+    def _found(
+        self,
+        frame: Any,
+        boxes: object,
+        box_scores: object,
+        timings: Timings,
+        find: Callable[[Any, Timings], Found] | None = None,
+    ) -> Found:
         """The boxes of a frame, checked, and their scores: those given, or found where none are."""
         if boxes is not None:
             return check_found(boxes, box_scores)
         if box_scores is not None:
             raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
-        return self._find(frame, timings)
+        return (find or self._find)(frame, timings)
 
     def _find(self, frame: Any, timings: Timings) -> Found:
         """The boxes of a frame that came without: the whole of it."""
@@ -312,9 +332,9 @@ def _frame_and_boxes(item: object) -> tuple[object, object, object]:
     return frame, boxes, scores
 
 
-def _entries(
+def entries(
     frames: Iterable[object], boxes: Iterable[object] | None, box_scores: Iterable[object] | None
-) -> list[tuple[object, object, object]]:
+) -> list[Entry]:
     """(frame, boxes, scores) of each frame; None for what is not given."""
     listed = list(_iterable("frames", frames))
     columns = []

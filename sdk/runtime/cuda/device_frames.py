@@ -37,6 +37,10 @@ class DeviceFrame:
     producer_stream: int | None = None
     ready: Mark | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
 
 def is_device_array(frame: object) -> bool:
     """Whether `frame` says that it lies in CUDA memory. numpy arrays, which have DLPack too, do not."""
