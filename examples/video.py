@@ -8,22 +8,17 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from sdk import PoseEstimator
+from sdk import PoseEstimator, open_source
 from sdk.media.figures import rendered_clip
 from sdk.media.sinks import VideoFile
-from sdk.media.sources import SourceFrame, frames_of, sources_from
 
 
 def frames_from(path: str | None) -> Iterator:
     if path is None:
         yield from (frame for frame, _ in rendered_clip(seed=1, frames=48))
         return
-    for source in sources_from([path]):
-        for item in frames_of(source):
-            if isinstance(item, SourceFrame):
-                yield item.picture
-            else:
-                print(f"{path}: {item}", file=sys.stderr)
+    with open_source(path) as frames:
+        yield from (frame.picture for frame in frames)
 
 
 def main(arguments: list[str]) -> None:

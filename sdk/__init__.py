@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdk.errors import SdkError
     from sdk.media.drawing import draw_poses
+    from sdk.media.opening import open_source
     from sdk.people.cameras import Cameras
     from sdk.people.estimator import PoseEstimator
     from sdk.poses import Poses
     from sdk.runtime.memory import pinned_frame
 
-__all__ = ["Cameras", "PoseEstimator", "Poses", "SdkError", "__version__", "draw_poses", "pinned_frame"]
+__all__ = [
+    "Cameras", "PoseEstimator", "Poses", "SdkError", "__version__", "draw_poses", "open_source", "pinned_frame",
+]  # fmt: skip
 
 __version__ = "0.1.0"
 
@@ -31,6 +34,7 @@ _HOMES = {
     "Poses": "sdk.poses",
     "SdkError": "sdk.errors",
     "draw_poses": "sdk.media.drawing",
+    "open_source": "sdk.media.opening",
     "pinned_frame": "sdk.runtime.memory",
 }
 

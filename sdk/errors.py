@@ -76,7 +76,7 @@ class RowError(InputError, IndexError):
 
 
 class SourceError(SdkError):
-    """A camera, a stream or another source of frames ended by an error."""
+    """A picture, a video, a camera, a stream or another source of frames cannot be read, or not whole."""
 
 
 class UsageError(InputError):

@@ -153,7 +153,7 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
         (["--frames", "0"], 2, "--frames must be at least 1 (got 0)"),
         (["--seed", "-1"], 2, "--seed must be 0 or more (got -1)"),
         (["--source", "no.mp4"], 1, "source 'no.mp4' does not exist"),
-        (["--source", "7"], 1, "camera 7 gives no frame; check that it is connected and free, or name a file"),
+        (["--source", "7"], 1, "camera 7 gives no frame (it cannot be opened); check that it is connected and free"),
     ],
 )
 def test_misuse_is_told(tmp_path, capsys, options, status, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.media.sources import Source, Unreadable, frames_of, read_image, read_stored_image, sources_from
+from sdk.media.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL
 
 cv2 = pytest.importorskip("cv2")
@@ -155,13 +155,6 @@ def test_a_video_that_is_listed_is_let_go_of_and_its_claims_are_bounded(tmp_path
     (tmp_path / "clip.mp4").write_bytes(b"")
     (source,) = sources_from([str(tmp_path / "clip.mp4")])
     assert source.frames == 0 and [capture.open for capture in opened] == [False]
-
-
-def test_a_camera_is_let_go_of_when_nobody_asks_on(opened):
-    frames = frames_of(Source(Path("camera-0"), "video", frames=0, address=0))
-    assert next(frames).picture.shape == (4, 6, 3) and opened[0].open
-    frames.close()
-    assert not opened[0].open
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".MOV", ".flv", ".m2ts", ".mkv", ".mts", ".wmv"])

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from sdk.media import sinks, videos
+from sdk.media import sinks
 from sdk.media.containers import frames_all_shown, missing_bytes
 from sdk.media.mp4_times import set_times
+from sdk.media.opening import open_source
 from sdk.media.sinks import VideoFile
-from sdk.media.sources import Damaged, SourceFrame, Unreadable, frames_of, sources_from
+from sdk.media.sources import frames_of, sources_from
+from sdk.media.videos import Damaged, SourceFrame, Unreadable
 from tests.support.predict import lines_of, noise, predict
 
 cv2 = pytest.importorskip("cv2")
@@ -202,11 +204,13 @@ def test_a_stream_that_breaks_off_is_no_success(small_engine, tmp_path, whole, c
     assert f"cannot be read: the stream breaks off after frame {found} of {FRAMES}; check the connection" in caplog.text
 
 
-def test_a_stream_that_stalls_times_out(whole, monkeypatch):
-    monkeypatch.setattr(videos, "WAIT_S", 1.0)
-    with serving(sends(tables_first(whole), 0.6, stall_s=4.0)) as address:
-        *frames, last = items_of(address)
-    assert len(frames) > 5 and last.reason == f"time-out: nothing came for 1 s; the last frame is {len(frames) - 1}"
+def test_a_stream_that_stalls_times_out(whole):
+    with (
+        serving(sends(tables_first(whole), 0.6, stall_s=4.0)) as address,
+        open_source(address, read_timeout_s=1.0, open_timeout_s=1.0) as frames,
+    ):
+        *given, last = frames.items()
+    assert len(given) > 5 and last.reason == f"time-out: nothing more came after frame {len(given) - 1}, for 1 s"
 
 
 def test_a_video_of_uneven_times_is_saved_with_them(tmp_path):

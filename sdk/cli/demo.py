@@ -125,15 +125,11 @@ def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | Non
 
 
 def _source_frames(name: str) -> Iterator[Frame]:
-    from sdk.errors import InputError
-    from sdk.media.sources import SourceFrame, Unreadable, frames_of, sources_from
+    from sdk.media.opening import open_source
 
-    for source in sources_from([name]):
-        for item in frames_of(source):
-            if isinstance(item, Unreadable):
-                raise InputError(f"'{source.name}' cannot be read: {item.reason}")
-            if isinstance(item, SourceFrame):
-                yield item.picture
+    with open_source(name) as frames:
+        for frame in frames:
+            yield frame.picture
 
 
 def _result(engine: Engine, seen: _Seen, arguments: argparse.Namespace) -> dict[str, Any]:

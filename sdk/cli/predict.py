@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli._numbers import finite
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
     from sdk.cli._lines import PartFile
     from sdk.media.boxfile import BoxFile
+    from sdk.media.opening import OpenSource
     from sdk.media.sinks import VideoFile
-    from sdk.media.sources import Damaged, Source, SourceFrame, Unreadable
+    from sdk.media.sources import Source
+    from sdk.media.videos import Item, SourceFrame
     from sdk.people.estimator import PoseEstimator
     from sdk.poses import Poses
 
@@ -49,6 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="folders with the folders below them")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video, camera or stream (default: all)")
+    opening = parser.add_argument_group("how sources are opened")
+    opening.add_argument(
+        "--live",
+        action=argparse.BooleanOptionalAction,
+        help="the newest frame only; --no-live: every one (default: of cameras and streams the newest)",
+    )
+    opening.add_argument(
+        "--reconnect",
+        default="yes",
+        choices=("yes", "no", "always"),
+        help="open a live source again that is gone; always: also wait for one that is not there yet (default: yes)",
+    )
+    opening.add_argument(
+        "--read-timeout", type=finite, metavar="S", help="without a frame for so long a source is gone (default: 10)"
+    )
+    opening.add_argument("--backend", choices=("auto", "opencv", "av"), help="what decodes (default: auto)")
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
@@ -238,6 +257,7 @@ class _Job:
         self._results: list[dict[str, Any]] = []
         self._lines: PartFile | None = None
         self._video: VideoFile | None = None  # the annotated one that is being written
+        self._opened: OpenSource | None = None  # the source that is being read
         self._frames = self._persons = self._damaged = 0
         self._unreadable: list[str] = []
         self.parts: Callable[[object, Poses], Poses] | None = None  # gives poses their hands and faces
@@ -258,12 +278,14 @@ class _Job:
 
     def predict(self, estimate: PoseEstimator, source: Source) -> None:
         """All frames of one source, its annotated copy included."""
-        from sdk.media.sources import Damaged, Unreadable, frames_of
+        from sdk.media.opening import open_source
+        from sdk.media.videos import Damaged, Unreadable
 
         estimate.reset_tracks()
         try:
             with ExitStack() as stack:
-                for item in _no_more_than(self._arguments.max_frames, frames_of(source)):
+                self._opened = stack.enter_context(open_source(source, **_how(self._arguments)))
+                for item in _no_more_than(self._arguments.max_frames, self._opened):
                     if isinstance(item, Unreadable):
                         self._pass_over(source, item.reason)
                     elif isinstance(item, Damaged):
@@ -274,14 +296,19 @@ class _Job:
         except InputError as error:
             self._pass_over(source, str(error))
         self._video = None
+        if self._opened is not None and self._opened.is_live:
+            counts = self._opened.counts.to_dict()
+            log.info("'%s': %s", source.name, ", ".join(f"{count} {name}" for name, count in counts.items()))
+        self._opened = None
 
     def predict_pictures(self, estimate: PoseEstimator, sources: list[Source]) -> None:
         """Sources whose boxes are known: pictures share batches, clips and what cannot be read goes one by one."""
-        from sdk.media.sources import Damaged, Unreadable, frames_of
+        from sdk.media.sources import frames_of
+        from sdk.media.videos import Damaged, Unreadable
 
         waiting: list[tuple[Source, SourceFrame]] = []
         for source in sources:
-            item = next(iter(frames_of(source)), None) if source.kind == "image" else None
+            item = next(frames_of(source), None) if source.kind == "image" else None
             if item is None or isinstance(item, (Damaged, Unreadable)):
                 self._predict_together(estimate, waiting)
                 self.predict(estimate, source)
@@ -362,6 +389,9 @@ class _Job:
         height, width = frame.picture.shape[:2]
         when = {"frame": frame.number, "time_ms": frame.time_ms}
         line = {"source": source.name, **when, "width": width, "height": height, **poses.to_dict()}
+        line |= {"captured": round(time() - frame.age_ms / 1e3, 3), "age_ms": round(frame.age_ms, 3)}
+        if source.kind == "video" and self._opened is not None:
+            line["counts"] = self._opened.counts.to_dict()
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
@@ -400,14 +430,24 @@ class _Job:
         log.error("'%s' cannot be read: %s", source.name, reason)
 
 
-def _no_more_than(
-    limit: int | None, items: Iterator[SourceFrame | Damaged | Unreadable]
-) -> Iterator[SourceFrame | Damaged | Unreadable]:
-    """The items up to the `limit`-th frame; damaged ones count, as their numbers do."""
-    for item in items:
+def _no_more_than(limit: int | None, opened: OpenSource) -> Iterator[Item]:
+    """The items up to the `limit`-th frame; damaged ones of a recording count, as their numbers do."""
+    for item in opened.items():
         yield item
-        if limit is not None and getattr(item, "number", -1) + 1 >= limit:
+        given = opened.counts.frames if opened.is_live else getattr(item, "number", -1) + 1
+        if limit is not None and given >= limit:
             return
+
+
+def _how(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of `open_source`, of those that are asked for."""
+    asked = {
+        "live": arguments.live,
+        "reconnect": {"yes": True, "no": False, "always": "always"}[arguments.reconnect],
+        "read_timeout_s": arguments.read_timeout,
+        "backend": arguments.backend,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _share_of(poses: Poses, frames: int) -> Poses:
@@ -472,7 +512,7 @@ def _numbered(pictures: list[Path]) -> dict[Path, int]:
 
 def _total(sources: list[Source], limit: int | None) -> int | None:
     """Frames to come; None where only a camera's or a stream's end tells."""
-    if limit is None and any(source.address is not None for source in sources):
+    if limit is None and any(source.is_live for source in sources):
         return None
     return sum(max(source.frames, 1) if limit is None else min(source.frames or limit, limit) for source in sources)
 

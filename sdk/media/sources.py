@@ -1,10 +1,10 @@
-"""Where frames come from: image files, folders, globs, video files, cameras and streams, listed before one is read.
+"""What a user's words name: image files, folders, globs, video files, cameras and streams, listed before one is read.
 
-A camera is its number or its device (`0`, `/dev/video0`), a stream is a URL (`rtsp://...`).
+A camera is its number or its device (`0`, `/dev/video0`), a stream is a URL (`rtsp://...`). `sdk.open_source` reads
+them.
 
 for source in sources_from(["photos/", "clip.mp4", "more/*.jpg", "0"]):
-    for item in frames_of(source):              # a SourceFrame; Damaged or Unreadable where frames cannot be had
-        ...
+    source.name, source.kind, source.is_live
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,8 +24,10 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
+from sdk.media.addresses import address_of, file_name_of, is_url, without_secrets
+from sdk.media.feeds import How
 from sdk.media.headers import problem_of
-from sdk.media.videos import Damaged, SourceFrame, Unreadable, video_frames
+from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable, video_frames
 from sdk.wording import counted
 
 __all__ = [
@@ -53,10 +54,6 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-CAMERA = re.compile(r"\d+|/dev/video\d+")
-
-
 @dataclass(frozen=True)
 class Source:
     """One file, camera or stream. `frames` and `fps` are a video's own claims; an image has one frame.
@@ -77,19 +74,18 @@ class Source:
         return Path(self.path.name) if self.base is None else self.path.relative_to(self.base)
 
     @property
-    def is_stream(self) -> bool:
-        """Whether it is a URL."""
-        return isinstance(self.address, str) and URL.match(self.address) is not None
+    def is_live(self) -> bool:
+        """Whether its newest frame is what counts: a camera, or a stream that is no file of a server's."""
+        if is_url(self.address):
+            return Path(urlsplit(str(self.address)).path).suffix.lower() not in VIDEO_SUFFIXES
+        return self.address is not None
 
     @property
     def name(self) -> str:
-        """What the user calls it; of a URL without the password that may stand in it."""
+        """What the user calls it; of an address without the passwords and keys that may stand in it."""
         if self.address is None:
             return str(self.path)
-        if isinstance(self.address, int):
-            return f"camera {self.address}"
-        user, at, _ = urlsplit(self.address).netloc.rpartition("@")
-        return self.address.replace(user + at, "", 1)
+        return f"camera {self.address}" if isinstance(self.address, int) else without_secrets(self.address)
 
 
 def sources_from(patterns: Sequence[str], *, recursive: bool = False) -> list[Source]:
@@ -99,20 +95,20 @@ def sources_from(patterns: Sequence[str], *, recursive: bool = False) -> list[So
     """
     found: dict[Path | Source, Path] = {}  # with the folder that its name in results counts from
     for pattern in patterns:
-        live = _live_source(pattern)
-        for each in [live] if live else _paths_of(pattern, recursive):
+        addressed = _addressed(pattern)
+        for each in [addressed] if addressed else _paths_of(pattern, recursive):
             found.setdefault(each, _base_of(pattern))
     bases = _bases_apart({path: base for path, base in found.items() if isinstance(path, Path)})
     return [each if isinstance(each, Source) else _source_of(each, bases[each]) for each in found]
 
 
-def frames_of(source: Source) -> Iterator[SourceFrame | Damaged | Unreadable]:
-    """The frames of a source; `sdk.media.videos` says what else may come."""
+def frames_of(source: Source, how: How | None = None) -> Iterator[Item]:
+    """The frames of a picture or a recording, as they are asked for; `sdk.media.videos` says what else may come."""
     if source.kind == "video":
-        yield from video_frames(source)
+        yield from video_frames(source, how)
         return
     picture = read_image(source.path)
-    yield picture if isinstance(picture, Unreadable) else SourceFrame(picture)
+    yield picture if isinstance(picture, Unreadable) else SourceFrame(picture, source=source.name)
 
 
 def read_image(path: Path) -> Frame | Unreadable:
@@ -184,15 +180,10 @@ def _as_bytes(picture: NDArray[Any]) -> Frame | Unreadable:
     return Unreadable(f"its pixels are {picture.dtype}; store 8 or 16 bits, without sign")
 
 
-def _live_source(pattern: str) -> Source | None:
-    """The camera or the stream that `pattern` names; a file whose name is a number is a file."""
-    if CAMERA.fullmatch(pattern) and not Path(pattern).is_file():
-        index = int(pattern) if pattern.isdecimal() else pattern
-        return Source(Path(f"camera-{pattern.removeprefix('/dev/video')}"), "video", frames=0, address=index)
-    if URL.match(pattern):
-        parts = urlsplit(pattern)
-        return Source(Path(Path(parts.path).name or parts.hostname or "stream"), "video", frames=0, address=pattern)
-    return None
+def _addressed(pattern: str) -> Source | None:
+    """The camera or the stream that `pattern` names."""
+    address = address_of(pattern)
+    return None if address is None else Source(Path(file_name_of(address)), "video", frames=0, address=address)
 
 
 def _paths_of(pattern: str, recursive: bool) -> list[Path]:

@@ -1,5 +1,6 @@
-"""The frames of a video file, a camera or a stream: each with its number and its time, what is damaged passed over and
-counted, and how it ended told. Which sources there are is `sdk.media.sources`'s matter.
+"""The frames of a recording: each with its number and its time, what is damaged passed over and counted, and how it
+ended told. Which sources there are is `sdk.media.sources`'s matter, what reads them `sdk.media.feeds`'s; cameras and
+live streams are `sdk.media.live`'s.
 
 for item in video_frames(source):
     match item:
@@ -7,8 +8,8 @@ for item in video_frames(source):
         case Damaged():      item.first, item.count                  # passed over; those after keep their numbers
         case Unreadable():   item.reason                             # the last item: there would have been more
 
-A clean end is none of these. OpenCV tells nothing of why a frame cannot be had, so the ends are told apart by what else
-is known: how long it took, how many frames and bytes the container counts, and that a camera has no end.
+A clean end is none of these. Libraries tell little of why a frame cannot be had, so the ends are told apart by what
+else is known: how long it took, and how many frames and bytes the container counts.
 """
 
 from __future__ import annotations
@@ -16,37 +17,45 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.media.containers import frames_all_shown, missing_bytes
+from sdk.media.feeds import Feed, FeedError, How, open_feed
 from sdk.wording import counted
 
 if TYPE_CHECKING:
     from sdk.media.sources import Source
 
-__all__ = ["Damaged", "SourceFrame", "Unreadable", "video_frames"]
+__all__ = ["Damaged", "Item", "SourceFrame", "Unreadable", "video_frames"]
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 30.0  # for a stream to open, and for each of its frames: OpenCV's own default, made explicit
 MOST_LOST = 1000  # frames in a row that a file is read on after: each costs 5 us where the file simply ends
-MOST_LOST_LIVE = 25  # of a camera or a stream
-MOST_FRAMES = 1 << 40  # headers of streams claim nonsense beyond
+MOST_LOST_FAR = 25  # of a stream
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """A frame, H x W x 3 BGR, its number in the source, from 0, and its time there; a picture file has no time."""
+    """A frame, H x W x 3 BGR, its number in the source, from 0, and its time there; a picture file has no time.
+
+    `captured_s` is when it was captured (of a recording: read), on `time.monotonic()`'s clock.
+    """
 
     picture: NDArray[np.uint8]
     number: int = 0
     time_ms: float | None = None
+    source: str = ""
+    captured_s: float = field(default_factory=monotonic)
+
+    @property
+    def age_ms(self) -> float:
+        """How long ago it was captured."""
+        return 1e3 * (monotonic() - self.captured_s)
 
 
 @dataclass(frozen=True)
@@ -68,66 +77,59 @@ class Unreadable:
     reason: str
 
 
-def video_frames(source: Source) -> Iterator[SourceFrame | Damaged | Unreadable]:
-    """All frames of a video, a camera or a stream, in order."""
-    capture = _opened(source)
+Item = SourceFrame | Damaged | Unreadable
+
+
+def video_frames(source: Source, how: How | None = None) -> Iterator[Item]:
+    """All frames of a recording, in order."""
+    how = how or How()
     try:
-        if capture.isOpened():
-            yield from _frames(source, capture)
-        else:
-            yield Unreadable(_why_none(source))
+        feed = open_feed(source, how)
+    except FeedError as error:
+        yield Unreadable(_why_none(source, str(error)))
+        return
+    try:
+        yield from _frames(source, feed, how)
     finally:
-        capture.release()
+        feed.close()
 
 
-def _opened(source: Source) -> Any:
-    """OpenCV's capture; of a stream with times to wait, where FFmpeg is there to keep them."""
-    import cv2
-
-    if source.address is None:
-        return cv2.VideoCapture(str(source.path))
-    if not source.is_stream or cv2.CAP_FFMPEG not in cv2.videoio_registry.getBackends():
-        return cv2.VideoCapture(source.address)
-    wait_ms = int(1e3 * WAIT_S)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, wait_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait_ms]
-    return cv2.VideoCapture(source.address, cv2.CAP_FFMPEG, limits)
-
-
-def _frames(source: Source, capture: Any) -> Iterator[SourceFrame | Damaged | Unreadable]:
-    times = _Times(source, capture)
+def _frames(source: Source, feed: Feed, how: How) -> Iterator[Item]:
+    times = _Times(source, feed)
     number = lost = 0
-    waits_s = deque([0.0], maxlen=2 * MOST_LOST_LIVE)  # FFmpeg gives out what it still had after it gave up waiting
-    most_lost = MOST_LOST if source.address is None else MOST_LOST_LIVE
-    while lost < most_lost and (not lost or waits_s[-1] < 0.9 * WAIT_S):
+    waits_s = deque([0.0], maxlen=2 * MOST_LOST_FAR)  # FFmpeg gives out what it still had after it gave up waiting
+    most_lost = MOST_LOST if source.address is None else MOST_LOST_FAR
+    broken = ""
+    while not broken and lost < most_lost and (not lost or waits_s[-1] < 0.9 * how.read_timeout_s):
         asked = monotonic()
-        read, picture = capture.read()
+        try:
+            grab = feed.read()
+        except FeedError as error:
+            grab, broken = None, str(error)
         waits_s.append(monotonic() - asked)
-        if not read:
+        if grab is None:
             lost += 1
             continue
         if lost:
             yield Damaged(number, lost)
             number, lost = number + lost, 0
-        yield SourceFrame(np.asarray(picture, np.uint8), number, times.next(number))
+        yield SourceFrame(grab.picture, number, times.next(number, grab.stamp_s), source.name)
         number += 1
-    claimed = _claimed(capture)
     if number == 0:
-        yield Unreadable(_why_none(source))
-    elif max(waits_s) >= 0.9 * WAIT_S:
+        yield Unreadable(_why_none(source, broken))
+    elif source.address is not None and max(waits_s) >= 0.9 * how.read_timeout_s:
         yield Unreadable(f"time-out: nothing came for {max(waits_s):.0f} s; the last frame is {number - 1}")
     elif source.address is not None:
-        yield from _end_of_live(source, number, claimed)
+        yield from _end_of_stream(number, feed.claimed, broken)
     else:
-        yield from _end_of_file(source, number, claimed)
+        yield from _end_of_file(source, number, feed.claimed)
 
 
-def _end_of_live(source: Source, number: int, claimed: int) -> Iterator[Unreadable]:
-    if not source.is_stream:
-        yield Unreadable(
-            f"the camera gives no more frames after {counted(number, 'frame')}; check that it is connected"
-        )
-    elif number < claimed:
-        yield Unreadable(f"the stream breaks off after frame {number} of {claimed}; check the connection")
+def _end_of_stream(number: int, claimed: int, broken: str) -> Iterator[Unreadable]:
+    if number < claimed or broken:
+        said = f" ({broken})" if broken else ""
+        of_all = f" of {claimed}" if claimed > number else ""
+        yield Unreadable(f"the stream breaks off after frame {number}{of_all}; check the connection{said}")
 
 
 def _end_of_file(source: Source, number: int, claimed: int) -> Iterator[Damaged | Unreadable]:
@@ -141,46 +143,28 @@ def _end_of_file(source: Source, number: int, claimed: int) -> Iterator[Damaged 
         log.info("'%s' shows %s; its header counts %d", source.name, counted(number, "frame"), claimed)
 
 
-def _claimed(capture: Any) -> int:
-    """How many frames the header counts; 0 where it tells none."""
-    import cv2
-
-    claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return int(claimed) if 0 < claimed < MOST_FRAMES else 0
-
-
-def _why_none(source: Source) -> str:
-    """Why a video, a camera or a stream gives no frame."""
+def _why_none(source: Source, said: str) -> str:
+    """Why a recording gives no frame."""
+    why = f" ({said})" if said else ""
     if source.address is not None:
-        return f"{source.name} gives no frame; check that it is connected and free, or name a file"
-    return "not a video that OpenCV opens" + ("" if source.path.exists() else ": the file is gone")
+        return f"{source.name} gives no frame{why}; check that it is connected and free, or name a file"
+    return f"not a video that can be opened{why}" + ("" if source.path.exists() else ": the file is gone")
 
 
 class _Times:
-    """When each frame is shown, ms: as the container says, by the clock for a camera, and never twice the same."""
+    """When each frame is shown, ms: as the container says, and never twice the same."""
 
-    def __init__(self, source: Source, capture: Any) -> None:
-        self._capture = capture
-        self._step_ms = 1e3 / source.fps if isfinite(source.fps) and source.fps > 0 else 0.0
-        self._by_clock = source.address is not None and not source.is_stream
-        self._began = self._last_ms = -1.0
+    def __init__(self, source: Source, feed: Feed) -> None:
+        rate = source.fps or feed.fps
+        self._step_ms = 1e3 / rate if rate > 0 else 0.0
+        self._began_s = monotonic()
+        self._last_ms = -1.0
         self._last = -1
 
-    def next(self, number: int) -> float:
-        now_ms = self._clock_ms() if self._by_clock else self._container_ms()
-        if not isfinite(now_ms) or now_ms <= self._last_ms:  # a container without times: its rate, else the clock
+    def next(self, number: int, stamp_s: float | None) -> float:
+        now_ms = -1.0 if stamp_s is None else 1e3 * stamp_s
+        if now_ms <= self._last_ms:  # a container without times: its rate, else the clock
             step_ms = self._step_ms * (number - self._last)
-            now_ms = self._last_ms + step_ms if step_ms else max(self._clock_ms(), self._last_ms)
+            now_ms = self._last_ms + step_ms if step_ms else max(1e3 * (monotonic() - self._began_s), self._last_ms)
         self._last_ms, self._last = max(now_ms, 0.0), number
         return round(self._last_ms, 3)
-
-    def _container_ms(self) -> float:
-        import cv2
-
-        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC))
-
-    def _clock_ms(self) -> float:
-        now = monotonic()
-        if self._began < 0:
-            self._began = now
-        return 1e3 * (now - self._began)

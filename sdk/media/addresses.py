@@ -1,0 +1,78 @@
+"""What a word names that is no file: a camera, a stream, a pipeline, standard input; and how to tell it, secrets kept.
+
+address_of("rtsp://me:secret@door/1")                       # the same: a stream
+address_of("clip.mp4")                                      # None: a file
+without_secrets("rtsp://me:secret@door/1?token=abc")        # 'rtsp://door/1?token=***'
+comes_back("rtsp://door/1")                                 # whether somebody listens there; None: no way to tell
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+__all__ = ["STDIN", "address_of", "comes_back", "file_name_of", "is_camera", "is_pipeline", "is_url", "without_secrets"]
+
+STDIN = "-"
+URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+CAMERA = re.compile(r"\d+|/dev/video\d+")
+USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
+SECRET = re.compile(
+    r"(?P<key>\b(?:user|username|user-id|user-pw|login|account|pass|passwd|password|passphrase|pwd|pw|token|access_token"
+    r"|auth|key|api_?key|streamkey|secret|sig|signature|credential)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
+    re.IGNORECASE,
+)
+PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
+ANSWER_S = 0.5  # for a host to take a connection
+
+
+def address_of(word: str) -> int | str | None:
+    """What a camera, a stream, a pipeline or standard input is opened by; a file whose name is a number is a file."""
+    if CAMERA.fullmatch(word) and not Path(word).is_file():
+        return int(word) if word.isdecimal() else word
+    return word if word == STDIN or is_pipeline(word) or URL.match(word) else None
+
+
+def is_url(address: int | str | None) -> bool:
+    return isinstance(address, str) and not is_pipeline(address) and URL.match(address) is not None
+
+
+def is_camera(address: int | str | None) -> bool:
+    return isinstance(address, int) or (address is not None and CAMERA.fullmatch(address) is not None)
+
+
+def is_pipeline(address: int | str | None) -> bool:
+    """Whether it is written as GStreamer's elements, with ' ! ' between them."""
+    return isinstance(address, str) and " ! " in address
+
+
+def without_secrets(text: str) -> str:
+    """`text`, an address or what a library said of one, without user names, passwords and keys."""
+    return SECRET.sub(lambda found: f"{found['key']}***", USER.sub("", text))
+
+
+def file_name_of(address: int | str) -> str:
+    """What the results of an address are named after."""
+    if is_camera(address):
+        return f"camera-{str(address).removeprefix('/dev/video')}"
+    if is_url(address):
+        parts = urlsplit(str(address))
+        return Path(parts.path).name or parts.hostname or "stream"
+    return "pipeline" if is_pipeline(address) else "stdin"
+
+
+def comes_back(address: int | str | None) -> bool | None:
+    """Whether a host takes connections, or a camera's device is there; None where only opening it tells."""
+    if is_camera(address):
+        return Path(f"/dev/video{address}" if isinstance(address, int) else str(address)).exists()
+    parts = urlsplit(str(address)) if is_url(address) else None
+    if parts is None or parts.scheme.lower() not in PORTS or not parts.hostname:
+        return None
+    try:
+        port = parts.port or PORTS[parts.scheme.lower()]
+        socket.create_connection((parts.hostname, port), timeout=ANSWER_S).close()
+    except (OSError, ValueError):  # ValueError: no port at all
+        return False
+    return True

@@ -1,0 +1,301 @@
+"""The newest frame of a camera or a live stream, again and again, through stalls, garbage and disconnections.
+
+frames = LiveFrames("door", open_it, Patience(), counts)
+for item in frames:                          # SourceFrame; Unreadable as the last item where it is given up
+    ...
+frames.close()
+
+A thread reads one opening of the source and keeps only the newest frame. Who takes frames tells by our own clock that
+nothing comes: libraries know of it two to three times too late, or never. That thread is then left to itself, ends when
+its library lets it, and the source is opened anew by another. What it would have been right to give before an outage is
+never given after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
+
+from sdk.media.clock import CLOCK, Clock
+from sdk.media.feeds import Feed, FeedEndedError, FeedError, Grab
+from sdk.media.freshness import Freshness
+from sdk.media.videos import SourceFrame, Unreadable
+from sdk.wording import counted
+
+__all__ = ["Counts", "LiveFrames", "Patience"]
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to open; each is twice the one before
+LOOK_S = 0.5  # how often it is asked whether a source that is gone is back: a connection to its port, or its device
+HOLD_S = 0.02  # a frame after opening or an outage waits so long for the one behind it: a backlog comes at once
+MOST_LOST = 25  # frames in a row that cannot be had, and the source counts as gone
+MOST_STUCK = 3  # threads that hang in a library's call; no further attempt is made beyond
+JOIN_S = 1.0  # what closing waits for a thread; one that hangs ends later
+CHECK = "check that it is connected and free, or name a file"
+
+
+@dataclass
+class Counts:
+    """What became of a source's frames: given, replaced by a newer one before they were taken (dropped), too old to be
+    called live (late), not decodable (broken); and how often it was opened anew."""
+
+    frames: int = 0
+    dropped: int = 0
+    late: int = 0
+    broken: int = 0
+    reconnections: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a live source is waited for; `open_source` says what each of these is."""
+
+    open_timeout_s: float = 15.0
+    read_timeout_s: float = 10.0
+    max_age_s: float = 1.0
+    reconnect: bool = True
+    from_start: bool = False
+
+
+class LiveFrames:
+    """An iterator of SourceFrame for one thread at a time; another may close it."""
+
+    def __init__(
+        self,
+        name: str,
+        open_it: Callable[[], Feed],
+        patience: Patience,
+        counts: Counts,
+        *,
+        is_back: Callable[[], bool | None] = lambda: None,
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._name, self._open, self._is_back = name, open_it, is_back
+        self._patience, self._counts, self.clock = patience, counts, clock
+        self.changed = clock.condition()
+        self._number = 0  # of the next frame that comes
+        self._first_s: float | None = None  # when the first frame was captured
+        self._last_ms = -1.0
+        self._opening: _Opening | None = None
+        self._left: list[_Opening] = []  # that may still hang in a library's call
+        self._closed = False
+        self._items = self._until_left()
+
+    def __iter__(self) -> Iterator[SourceFrame | Unreadable]:
+        return self._items
+
+    def close(self) -> None:
+        """Let go of the source. A thread that hangs in its library lets go when the library lets it."""
+        with self.changed:
+            self._closed = True
+            opening = self._leave()
+            self.clock.notify(self.changed)
+        if opening is not None and opening.thread is not threading.current_thread():
+            opening.thread.join(JOIN_S)
+
+    def __enter__(self) -> LiveFrames:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _until_left(self) -> Iterator[SourceFrame | Unreadable]:
+        try:
+            yield from self._all()
+        finally:
+            self.close()
+
+    def _all(self) -> Iterator[SourceFrame | Unreadable]:
+        pause_s, out_since_s = FIRST_PAUSE_S, None
+        while not self._closed:
+            began_s = self.clock.now()
+            opening = self._begin()
+            while isinstance(found := self._take(opening), SourceFrame):
+                if out_since_s is not None:
+                    self._tell_return(out_since_s)
+                pause_s, out_since_s = FIRST_PAUSE_S, None
+                self._counts.frames += 1
+                yield found
+            self._leave()
+            if found is None or self._closed:
+                return
+            if not self._patience.reconnect or (self._number == 0 and not self._patience.from_start):
+                yield Unreadable(found if self._number else f"{self._name} gives no frame ({found}); {CHECK}")
+                return
+            if out_since_s is None:
+                out_since_s = self.clock.now()
+                log.warning("'%s': %s; it will be opened again", self._name, found)
+            else:
+                log.info("'%s': still nothing (%s)", self._name, found)
+            self._pause(began_s + pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _begin(self) -> _Opening:
+        with self.changed:
+            self._opening = _Opening(self, self._open, self._patience, after_outage=self._number > 0)
+        return self._opening
+
+    def _leave(self) -> _Opening | None:
+        """Leave the thread that reads to itself."""
+        with self.changed:
+            opening, self._opening = self._opening, None
+            if opening is not None:
+                opening.is_left = True
+                self._counts.late += opening.held is not None and not self._closed
+                opening.held = None
+                self._left.append(opening)
+            return opening
+
+    def _take(self, opening: _Opening) -> SourceFrame | str | None:
+        """The newest frame, as soon as there is one; why no more comes, in words; None at the right end, or closed."""
+        with self.changed:
+            while not self._closed:
+                now_s, held = self.clock.now(), opening.held
+                if held is not None and held.ready_s <= now_s:
+                    opening.held = None
+                    opening.is_taken = True
+                    if now_s - held.captured_s <= self._patience.max_age_s:
+                        return self._frame_of(held)
+                    self._counts.late += 1
+                    continue
+                if held is None and opening.is_over:
+                    return opening.reason()
+                if held is None and now_s >= opening.deadline_s:
+                    return opening.timed_out(now_s)
+                self.clock.wait(self.changed, (opening.deadline_s if held is None else held.ready_s) - now_s)
+            return None
+
+    def _frame_of(self, held: _Held) -> SourceFrame:
+        if self._first_s is None:
+            self._first_s = held.captured_s
+        time_ms = max(round(1e3 * (held.captured_s - self._first_s), 3), round(self._last_ms + 0.001, 3))
+        self._last_ms = time_ms
+        return SourceFrame(held.grab.picture, held.number, time_ms, self._name, held.captured_s)
+
+    def _pause(self, until_s: float) -> None:
+        """Wait for the next attempt: at least a moment, at most until the source is seen coming back."""
+        until_s = max(until_s, self.clock.now() + FIRST_PAUSE_S)
+        was_gone = False
+        while not self._closed:
+            self._left = [each for each in self._left if not each.is_over]
+            if self.clock.now() >= until_s and len(self._left) < MOST_STUCK:
+                return
+            back = self._is_back()
+            if back and was_gone and len(self._left) < MOST_STUCK:
+                return
+            was_gone = was_gone or back is False
+            with self.changed:
+                if not self._closed:
+                    self.clock.wait(self.changed, min(LOOK_S, max(until_s - self.clock.now(), 0.05)))
+
+    def _tell_return(self, since_s: float) -> None:
+        self._counts.reconnections += 1
+        log.warning("'%s': back after %.1f s", self._name, self.clock.now() - since_s)
+
+    def arrived(self, opening: _Opening, grab: Grab, broken: int, freshness: Freshness) -> None:
+        """What the thread that reads has read, after so many broken frames."""
+        with self.changed:
+            if opening.is_left:
+                return
+            number = self._number + broken
+            self._number = number + 1
+            self._counts.broken += broken
+            arrived_s = self.clock.now()
+            opening.deadline_s = arrived_s + self._patience.read_timeout_s
+            seen = freshness.of(arrived_s, grab.stamp_s)
+            if seen.is_late:
+                self._counts.late += 1
+                return
+            if opening.held is not None:
+                self._counts.dropped += opening.is_settled
+                self._counts.late += not opening.is_settled
+            opening.is_settled = seen.is_settled
+            opening.held = _Held(grab, number, seen.captured_s, arrived_s + (0 if seen.is_settled else HOLD_S))
+            self.clock.notify(self.changed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """The newest frame, until it is taken; `ready_s`: not before."""
+
+    grab: Grab
+    number: int
+    captured_s: float
+    ready_s: float
+
+
+class _Opening:
+    """One opening of the source, read by a thread of its own."""
+
+    def __init__(
+        self, frames: LiveFrames, open_it: Callable[[], Feed], patience: Patience, *, after_outage: bool
+    ) -> None:
+        self._frames, self._open, self._patience, self._after_outage = frames, open_it, patience, after_outage
+        self.held: _Held | None = None
+        self.is_settled = self.is_taken = self.is_left = self.is_over = False
+        self._ended = _Ended()
+        self._began_s = frames.clock.now()
+        self.deadline_s = self._began_s + patience.open_timeout_s
+        self.thread = frames.clock.spawn(self._run, "sdk-live")
+
+    def reason(self) -> str | None:
+        """Why it is over; None for an end that is none of a fault. Another error than a feed's is raised."""
+        error = self._ended.error
+        if isinstance(error, FeedEndedError):
+            return None
+        if isinstance(error, FeedError):
+            return str(error)
+        assert error is not None, "a thread that reads ends by an error"
+        raise error
+
+    def timed_out(self, now_s: float) -> str:
+        if self.is_taken:
+            return f"time-out: nothing came for {self._patience.read_timeout_s:g} s"
+        return f"time-out: no frame came within {now_s - self._began_s:.0f} s of opening it"
+
+    def _run(self) -> None:
+        with self._ended:
+            feed = self._open()
+            try:
+                self._read(feed)
+            finally:
+                feed.close()
+        with self._frames.changed:
+            self.is_over = True
+            self._frames.clock.notify(self._frames.changed)
+
+    def _read(self, feed: Feed) -> None:
+        freshness = Freshness(self._patience.max_age_s, after_outage=self._after_outage)
+        lost = 0
+        while lost < MOST_LOST and not self.is_left:
+            grab = feed.read()
+            if grab is None:
+                lost += 1
+                continue
+            self._frames.arrived(self, grab, lost, freshness)
+            lost = 0
+        raise FeedError(f"it gives no more frames ({counted(lost, 'attempt')})")
+
+
+class _Ended:
+    """A block whose error is kept for another thread to raise."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.error = error
+        return True
