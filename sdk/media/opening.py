@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from sdk.errors import InputError, SourceError
 from sdk.media.addresses import comes_back
 from sdk.media.ahead import ReadAhead
-from sdk.media.feeds import Backend, FeedEndedError, Grab, How, open_feed
+from sdk.media.backends import open_feed
+from sdk.media.feeds import Backend, FeedEndedError, Grab, How
 from sdk.media.live import Counts, LiveFrames, Patience
 from sdk.media.sources import Source, frames_of, sources_from
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable

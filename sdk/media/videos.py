@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.media.backends import open_feed
 from sdk.media.containers import frames_all_shown, missing_bytes
-from sdk.media.feeds import Feed, FeedError, How, open_feed
+from sdk.media.feeds import Feed, FeedError, How
 from sdk.wording import counted
 
 if TYPE_CHECKING:
