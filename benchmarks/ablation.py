@@ -107,7 +107,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return Settings(
         epochs=arguments.epochs,
         batch=32,
-        warmup_steps=30,
+        warmup=0.1,
         ema=0.99,
         augmentation=AUGMENTATION,
         plain_epochs=0,
@@ -121,11 +121,12 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def datasets(arguments: argparse.Namespace, recipe: Recipe) -> tuple[Any, Any]:
     """The first persons of each file, the same for every variant of a size."""
     from sdk.training.dataset import PersonDataset
+    from sdk.training.label_files import LabelFile
 
     sets = []
     for name, limit in (("train.json", arguments.persons), ("val.json", arguments.val_persons)):
         path, exact = arguments.data / name, name == "val.json"
-        chosen = PersonDataset(path, arguments.data, recipe, seed=arguments.seed, limit=limit, exact=exact)
+        chosen = PersonDataset([LabelFile(path, arguments.data)], recipe, seed=arguments.seed, limit=limit, exact=exact)
         sets.append(chosen)
     return sets[0], sets[1]
 

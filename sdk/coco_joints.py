@@ -21,32 +21,33 @@ from sdk.joints import match_joints
 
 __all__ = ["CocoJoints"]
 
+Places = tuple[int | None, ...]  # of each wanted joint among those listed
 UNNAMED = "the annotations do not name their joints; they are taken to be in the recipe's order"
 
 
 @dataclass(frozen=True)
 class CocoJoints:
-    """Where each person category lists the wanted joints, and how many joints it lists."""
+    """Where each person category lists the wanted joints, None for one it lacks, and how many joints it lists."""
 
-    places: Mapping[int | None, tuple[int, ...]]  # None: of records without a category, and of all where none is told
+    places: Mapping[int | None, Places]  # under None: of records without a category, and of all where none is told
     listed: Mapping[int | None, int]
     problem: str | None = None
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of_file(cls, document: object, wanted: tuple[str, ...]) -> CocoJoints:
-        """The joints of a file's person categories."""
+    def of_file(cls, document: object, wanted: tuple[str, ...], *, partly: bool = False) -> CocoJoints:
+        """The joints of a file's person categories. `partly`: some of `wanted` will do; others are not annotated."""
         kinds = {kind.identity: kind.joints for kind in person_kinds(document)}
         elsewhere = [] if any(kinds.values()) else joint_kinds(document)
         if kinds and elsewhere:
             return cls({}, {}, _parted(elsewhere[0]))
-        places: dict[int | None, tuple[int, ...]] = {}
+        places: dict[int | None, Places] = {}
         remarks: dict[str, None] = {}
         for identity, names in kinds.items():
             matched = match_joints(names or wanted, wanted)
-            if matched.missing:
+            if matched.missing and not (partly and len(matched.missing) < len(wanted)):
                 return cls({}, {}, _lacking(matched.missing, names))
-            places[identity] = tuple(place for place in matched.places if place is not None)
+            places[identity] = matched.places
             remarks |= dict.fromkeys(matched.remarks() if names else (UNNAMED,))
         listed = {identity: len(names or wanted) for identity, names in kinds.items()}
         if not kinds:
@@ -65,7 +66,14 @@ class CocoJoints:
         kind = self._kind(record)
         if kind not in self.places or len(record.keypoints or ()) != 3 * self.listed[kind]:
             return None
-        return np.asarray(record.keypoints, np.float32).reshape(-1, 3)[list(self.places[kind])]
+        return self.in_order(record, np.asarray(record.keypoints, np.float32).reshape(-1, 3))
+
+    def in_order(self, record: CocoRecord, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What a record says of each joint its category lists, in the wanted order; 0 for a joint that it lacks."""
+        places = self.places[self._kind(record)]
+        found = values[[place or 0 for place in places]]
+        found[[place is None for place in places]] = 0
+        return found
 
     def why_none(self, record: CocoRecord, otherwise: str) -> str:
         """Why a record gives no keypoints: some exports write several persons into one; else `otherwise`."""

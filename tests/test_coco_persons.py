@@ -195,7 +195,7 @@ def verify(path):
 
 
 def train(path):
-    from sdk.training.dataset import annotations_from_coco
+    from sdk.training.labels import annotations_from_coco
     from tests.support.engines import SMALL
 
     return annotations_from_coco(path, path.parent, SMALL.skeleton.joints)

@@ -50,9 +50,10 @@ from pathlib import Path
 from sdk.recipe import recipe_by_name
 from sdk.training.augment import Augmentation
 from sdk.training.dataset import PersonDataset, batch_loader
+from sdk.training.label_files import LabelFile
 from tests.support.training import write_data
 data = write_data(Path({folder!r}), 8)
-persons = PersonDataset(data, data.parent, recipe_by_name("body14-nano-128x128"), seed=0)
+persons = PersonDataset([LabelFile(data, data.parent)], recipe_by_name("body14-nano-128x128"), seed=0)
 call = lambda: list(batch_loader(persons, [[0, 1, 2, 3]] * 8, 0, Augmentation(), workers=0))
 """,
 }

@@ -65,7 +65,7 @@ def verified(path):
 
 
 def trained(path):
-    from sdk.training.dataset import annotations_from_coco
+    from sdk.training.labels import annotations_from_coco
 
     return annotations_from_coco(path, path.parent, RECIPE.skeleton.joints)[0].keypoints, None
 

@@ -25,17 +25,21 @@ from safetensors.torch import load_file  # noqa: E402
 from sdk.locks import held_folder  # noqa: E402
 from sdk.recipe import recipe_by_name  # noqa: E402
 from sdk.training.augment import Augmentation  # noqa: E402
-from sdk.training.codecs import Smoothing, targets_from_keypoints  # noqa: E402
-from sdk.training.dataset import PersonDataset, epoch_batches  # noqa: E402
+from sdk.training.codecs import Smoothing, soft_labels, targets_from_keypoints  # noqa: E402
+from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches  # noqa: E402
 from sdk.training.files import write_curves  # noqa: E402
-from sdk.training.losses import simcc_loss  # noqa: E402
+from sdk.training.label_files import LabelFile  # noqa: E402
+from sdk.training.losses import label_loss, simcc_loss  # noqa: E402
+from sdk.training.resident import ResidentPictures, why_not_resident  # noqa: E402
+from sdk.training.saved import differences  # noqa: E402
+from sdk.training.schedule import Schedule  # noqa: E402
 from sdk.training.settings import Settings, Stage  # noqa: E402
-from sdk.training.trainer import Trainer, _differences, _optimiser  # noqa: E402
+from sdk.training.trainer import Trainer, _optimiser  # noqa: E402
 from tests.support.training import tiny_recipe, write_data  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 RTMPOSE = recipe_by_name("rtmpose-t-256x192")
-SETTINGS = Settings(epochs=3, batch=4, warmup_steps=2, workers=0, validate_every=2, cache_gib=0.01)
+SETTINGS = Settings(epochs=3, batch=4, warmup=0.17, workers=0, validate_every=2, cache_gib=0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +59,7 @@ def data(tmp_path_factory):
 def trainer(data, output, settings=SETTINGS, recipe=None, **options):
     recipe = recipe or tiny_recipe()
     folder, train, val = data
-    sets = PersonDataset(train, folder, recipe, seed=settings.seed), PersonDataset(val, folder, recipe)
+    sets = [PersonDataset([LabelFile(path, folder)], recipe, seed=settings.seed) for path in (train, val)]
     return Trainer(recipe, settings, *sets, output, **options)
 
 
@@ -144,7 +148,7 @@ DIFFERENCES = {  # another run's identity -> what is told
 @pytest.mark.parametrize(("change", "told"), DIFFERENCES.values(), ids=DIFFERENCES)
 def test_what_differs_between_runs_is_named(change, told):
     ours = {"settings": {"epochs": 3, "smoothing": {"width": 3.0}}, "persons": 17}
-    assert _differences({**ours, **change}, ours) == told
+    assert differences({**ours, **change}, ours) == told
 
 
 @contextmanager
@@ -213,7 +217,7 @@ def test_workers_change_nothing(data, finished, tmp_path):
 
 def test_it_learns(data, tmp_path):
     narrow = {"smoothing": Smoothing("gaussian", 1.0), "augmentation": Augmentation.none(), "learning_rate": 1e-2}
-    settings = Settings(epochs=25, batch=8, warmup_steps=5, workers=0, validate_every=25, **narrow)
+    settings = Settings(epochs=25, batch=8, warmup=0.1, workers=0, validate_every=25, **narrow)
     run = trainer(data, tmp_path / "learns", settings)
     run.fit()
     losses = [row["loss"] for row in run.rows]
@@ -223,31 +227,76 @@ def test_it_learns(data, tmp_path):
 def test_stages_and_heatmaps_train(data, tmp_path):
     staged = Settings(**{**vars(SETTINGS), "stages": (Stage(0.5, 32, 32),), "plain_epochs": 1, "figures": 0})
     run = trainer(data, tmp_path / "stages", staged, tiny_recipe(size=64))
-    assert [run._size_hw(epoch) for epoch in range(3)] == [(32, 32), (32, 32), (64, 64)]
+    assert [run.schedule.size_hw(epoch) for epoch in range(3)] == [(32, 32), (32, 32), (64, 64)]
     assert run.fit()["step"] == 12
     heatmap = trainer(data, tmp_path / "heatmap", SETTINGS, tiny_recipe("heatmap"))
     assert 0 <= heatmap.fit()["pck_0.2"] <= 100
 
 
-def test_labels_are_as_narrow_as_the_stage_is_small(data, tmp_path):
-    settings = replace(SETTINGS, stages=(Stage(0.5, 32, 32),), smoothing=Smoothing("gaussian", 3.0))
-    run = trainer(data, tmp_path / "run", settings, tiny_recipe(size=64))
+@pytest.fixture(scope="module")
+def answers():
+    """What a network of 14 joints and 64 bins gave for two crops of 32x32, and the labels."""
     draw = torch.Generator().manual_seed(0)
     outputs = (torch.randn(2, 14, 64, generator=draw), torch.randn(2, 14, 64, generator=draw))
-    keypoints = torch.cat([32 * torch.rand(2, 14, 2, generator=draw), torch.full((2, 14, 1), 2.0)], dim=2)
+    return outputs, torch.cat([32 * torch.rand(2, 14, 2, generator=draw), torch.full((2, 14, 1), 2.0)], dim=2)
+
+
+def test_labels_are_as_narrow_as_the_stage_is_small(answers):
+    outputs, keypoints = answers
+    settings = replace(SETTINGS, smoothing=Smoothing("gaussian", 3.0))
     x, y, weights = targets_from_keypoints(keypoints, (64, 64), 2.0, Smoothing("gaussian", 1.5))
-    assert torch.equal(run._loss(outputs, keypoints, (32, 32)), simcc_loss(outputs, (x, y), weights))
+    found = label_loss(outputs, (keypoints, torch.ones(2, 14)), (32, 32), tiny_recipe(size=64), settings)
+    assert torch.equal(found, simcc_loss(outputs, (x, y), weights))
+
+
+def test_a_label_counts_as_much_as_its_weight_says(answers):
+    outputs, keypoints = answers
+    counts = torch.linspace(0, 1, 28).view(2, 14)
+    x, y, inside = targets_from_keypoints(keypoints, (64, 64), 2.0, SETTINGS.smoothing)
+    found = label_loss(outputs, (keypoints, counts), (32, 32), tiny_recipe(), SETTINGS)
+    assert torch.allclose(found, simcc_loss(outputs, (x, y), counts * inside))
+    unsure = label_loss(outputs, (keypoints, counts), (32, 32), tiny_recipe(), replace(SETTINGS, unsure=2.0))
+    wide = Smoothing("gaussian", 3 * SETTINGS.smoothing.width)  # a label that counts nothing is 1 + 2 times as wide
+    assert not torch.allclose(found, unsure)
+    labels = soft_labels(keypoints[..., 0], 64, 2.0, SETTINGS.smoothing, 1 + 2.0 * (1 - counts))
+    assert torch.allclose(labels[0, 0], soft_labels(keypoints[..., 0], 64, 2.0, wide)[0, 0])
+    assert torch.allclose(labels[1, 13], x[1, 13])
+
+
+def test_two_batches_gathered_are_one_of_twice_the_size(data, tmp_path):
+    """Without batch statistics: the gradient of a mean is the mean of gradients where each half counts alike."""
+    plain = replace(SETTINGS, augmentation=Augmentation.none(), learning_rate=1e-3, epochs=1, batch=8)
+    whole, parts = (
+        trainer(data, tmp_path / name, settings)
+        for name, settings in (("whole", plain), ("parts", replace(plain, batch=4, accumulate=2)))
+    )
+    for run in (whole, parts):
+        run.module.eval()  # statistics as they are
+    large, small = (list(run._batches(0, (32, 32))) for run in (whole, parts))
+    assert whole._step(large[:1], (32, 32)) == pytest.approx(parts._step(small[:2], (32, 32)), rel=1e-4)
+    for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_pictures_that_lie_on_the_device_give_the_same_crops(data):
+    """On this CPU, what a GPU does: the same op, person by person."""
+    folder, path, _ = data
+    people = PersonDataset([LabelFile(path, folder)], tiny_recipe())
+    cut, placed = (next(batch_loader(people, [[3, 0, 5]], 2, Augmentation(), 0, here=here)) for here in (True, False))
+    assert not placed.crops.numel() and torch.equal(cut.looks, placed.looks)
+    resident = ResidentPictures(people, torch.device("cpu"))
+    assert torch.equal(resident.crops(placed.rows, placed.affines, (32, 32)), cut.crops)
+    assert why_not_resident(people, torch.device("cpu")) == "the CPU trains"
 
 
 @pytest.mark.parametrize("epochs", [1, 3, 30, 400])
-def test_every_run_reaches_its_learning_rate(data, tmp_path, epochs):
-    """17 persons in batches of 4 are 4 steps an epoch; warm-up takes at most a tenth of them."""
-    settings = replace(SETTINGS, epochs=epochs, warmup_steps=150, learning_rate=1.0)
-    run = trainer(data, tmp_path / "run", settings)
-    rates = [run._rate(step) for step in range(run.steps)]
-    assert run.steps == 4 * epochs and max(rates) > 0.95
+def test_every_run_reaches_its_learning_rate(epochs):
+    """Warm-up is a share of the run."""
+    schedule = Schedule(Settings(epochs=epochs, warmup=0.1, learning_rate=1.0), 4, (32, 32))
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    assert len(rates) == 4 * epochs and max(rates) > 0.95
     warm = int(np.argmax(rates)) + 1
-    assert warm <= max(1, min(150, len(rates) // 10)) and rates[-1] < max(0.5, rates[0])
+    assert warm <= max(1, len(rates) // 10) and rates[-1] < max(0.5, rates[0])
     assert (np.diff(rates[:warm]) > 0).all() and (np.diff(rates[warm:]) < 0).all()
 
 
@@ -269,12 +318,11 @@ def test_fine_tuning_starts_from_the_weights(data, finished, tmp_path):
 
 def test_rendered_figures_join_the_persons(data):
     folder, train, _ = data
-    recipe = tiny_recipe()
-    dataset = PersonDataset(train, folder, recipe, figures=5)
+    dataset = PersonDataset([LabelFile(train, folder)], tiny_recipe(), figures=5)
     assert len(dataset) == 22
-    crop, keypoints = dataset.sample(21, 0, Augmentation.none())
-    assert crop.shape == (32, 32, 3)
-    assert (keypoints[:, 2] == 2).all()
+    crop, keypoints, weights, *_ = dataset.sample(21, 0, Augmentation.none())
+    assert crop.shape == (3, 32, 32)
+    assert (keypoints[:, 2] == 2).all() and (weights == 1).all()
     assert (keypoints[:, :2] > -1).all() and (keypoints[:, :2] < 33).all()
 
 
@@ -326,7 +374,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
     ("act", "error", "message"),
     [
         (lambda d, f, t: trainer(d, f), TrainingError, "already holds a run; resume it with --resume"),
-        (lambda d, f, t: trainer(d, t, Settings(batch=64)), TrainingError, "do not fill one batch of 64 x 1"),
+        (lambda d, f, t: trainer(d, t, Settings(batch=64)), TrainingError, "do not fill one step of 64 x 1 x 1"),
         (
             lambda d, f, t: trainer(d, f, Settings(epochs=9), resume=True),
             TrainingError,

@@ -29,7 +29,7 @@ def command(tmp_path_factory):
     train, val = write_data(folder, 8), write_data(folder, 4, seed=1)
     recipe = write_tiny_recipe(folder / "tiny.toml")
     settings = folder / "settings.toml"
-    settings.write_text("batch = 4\nworkers = 0\nwarmup_steps = 1\n")
+    settings.write_text("batch = 4\nworkers = 0\nwarmup = 0.1\n")
     files = ["--train", str(train), "--val", str(val), "--images", str(folder), "--settings", str(settings)]
     return ["train", "--recipe-file", str(recipe), *files, "--epochs", "1", "--device", "cpu"]
 

@@ -9,7 +9,9 @@ import pytest
 
 from sdk.errors import DatasetError, TrainingError
 from sdk.training.augment import Augmentation
-from sdk.training.dataset import PersonDataset, annotations_from_coco
+from sdk.training.dataset import PersonDataset
+from sdk.training.label_files import LabelFile
+from sdk.training.labels import annotations_from_coco
 from sdk.training.settings import Settings, settings_from_file
 from tests.support.pictures import turned_jpeg, vast_png
 from tests.support.training import JOINTS, tiny_recipe, write_data
@@ -94,7 +96,7 @@ def test_pictures_are_taken_as_stored(data):
     stored = cv2.imread(str(folder / image["file_name"]))
     (folder / "turned.jpg").write_bytes(turned_jpeg(stored))
     image["file_name"] = "turned.jpg"
-    person = PersonDataset(rewritten(path, document), folder, tiny_recipe(), exact=True).person(0)
+    person = PersonDataset([LabelFile(rewritten(path, document), folder)], tiny_recipe(), exact=True).person(0)
     assert person.image.shape == stored.shape  # the whole photograph lies within reach
     assert np.abs(person.image.astype(int) - stored).mean() < 8
 
@@ -119,7 +121,7 @@ def test_broken_images_are_reported_and_skipped(data, caplog, damage):
             {"empty": b"", "text": b"not a picture", "cut": image.read_bytes()[:60], "vast": vast_png()}[damage]
         )
     with caplog.at_level(logging.WARNING, "sdk"):
-        dataset = PersonDataset(path, folder, tiny_recipe())
+        dataset = PersonDataset([LabelFile(path, folder)], tiny_recipe())
     assert [annotation.identity for annotation in dataset.annotations] == [0, 2, 3, 4, 5]
     assert f"image '{image}' cannot be read ({DAMAGES[damage]}" in caplog.text
 
@@ -127,7 +129,7 @@ def test_broken_images_are_reported_and_skipped(data, caplog, damage):
 def test_many_broken_images_are_counted(tmp_path, caplog):
     path = write_data(tmp_path, 9)
     with caplog.at_level(logging.WARNING, "sdk"), pytest.raises(DatasetError, match="no image of the data set could"):
-        PersonDataset(path, tmp_path / "elsewhere", tiny_recipe())
+        PersonDataset([LabelFile(path, tmp_path / "elsewhere")], tiny_recipe())
     told = [message for message in caplog.messages if "cannot be read" in message]
     assert len(told) == 5 and "0-0.png' cannot be read (No such file or directory); skipped" in told[0]
     assert caplog.messages[-1] == "and 4 more images like these; 9 persons skipped in all"
@@ -137,14 +139,14 @@ def test_a_person_outside_the_picture_is_reported_and_skipped(data, caplog):
     folder, path, document = data
     document["annotations"][1]["bbox"] = [5000, 5000, 10, 10]
     with caplog.at_level(logging.WARNING, "sdk"):
-        assert len(PersonDataset(rewritten(path, document), folder, tiny_recipe())) == 5
+        assert len(PersonDataset([LabelFile(rewritten(path, document), folder)], tiny_recipe())) == 5
     assert "the box of annotation 1 lies outside it" in caplog.text
 
 
 def test_the_cache_changes_no_sample(data):
     folder, path, _ = data
     recipe = tiny_recipe()
-    cached, uncached = (PersonDataset(path, folder, recipe, cache_gib=gib) for gib in (1.0, 1e-9))
+    cached, uncached = (PersonDataset([LabelFile(path, folder)], recipe, cache_gib=gib) for gib in (1.0, 1e-9))
     assert len(cached._cache) == 6
     assert not uncached._cache
     for index in range(6):
@@ -155,7 +157,7 @@ def test_the_cache_changes_no_sample(data):
 def test_samples_depend_on_seed_epoch_and_person(data):
     folder, path, _ = data
     recipe = tiny_recipe()
-    first, second = PersonDataset(path, folder, recipe, seed=0), PersonDataset(path, folder, recipe, seed=1)
+    first, second = (PersonDataset([LabelFile(path, folder)], recipe, seed=seed) for seed in (0, 1))
     crops = [
         first.sample(0, 0, Augmentation()),
         first.sample(0, 1, Augmentation()),
@@ -180,12 +182,12 @@ def test_a_person_far_larger_than_the_crop_is_shrunk_without_moving_joints(tmp_p
     corner = [(value + 0.5) * factor - 0.5 for value in (x, y)]
     large = {"id": 1, "image_id": 1, "keypoints": joints.ravel().tolist(), "bbox": [*corner, w * factor, h * factor]}
     document["annotations"].append({**record, **large})
-    dataset = PersonDataset(rewritten(path, document), tmp_path, tiny_recipe())
+    dataset = PersonDataset([LabelFile(rewritten(path, document), tmp_path)], tiny_recipe())
     assert dataset.person(1).image.shape[0] < 2 * image.shape[0]
     small, shrunk = (dataset.sample(index, 0, Augmentation.none()) for index in (0, 1))
     np.testing.assert_allclose(shrunk[1], small[1], atol=0.6)
     assert np.abs(small[0].astype(int) - shrunk[0]).mean() < 12
-    whole, part = PersonDataset(path, tmp_path, tiny_recipe(), exact=True).person(1), dataset.person(1)
+    whole, part = PersonDataset([LabelFile(path, tmp_path)], tiny_recipe(), exact=True).person(1), dataset.person(1)
     assert whole.image.shape[0] > 4 * image.shape[0]
     scale = (part.box_xyxy[2] - part.box_xyxy[0]) / (whole.box_xyxy[2] - whole.box_xyxy[0])
     for large_px, small_px in ((whole.box_xyxy, part.box_xyxy), (whole.keypoints[:, :2], part.keypoints[:, :2])):

@@ -1,17 +1,18 @@
-"""Augmentation of one person: geometry in a single affine, then colour, blur and cut-out on the crop.
+"""Augmentation of one person, drawn: geometry as a single affine, and how the crop will look, as numbers.
 
 Everything is drawn from the generator that is passed in, so a sample depends on its seed alone, not on which worker
-makes it. The affine is the one of `sdk.geometry` (box padding, aspect, bilinear, 0 outside) with rotation, scale,
-shift and mirror added; with `Augmentation.none()` the crop is the one that the deployed estimator takes.
+makes it. The affine is the one of `sdk.geometry` (box padding, aspect) with rotation, scale, shift and mirror added;
+with `Augmentation.none()` the crop is the one that the deployed estimator takes. The pixels are cut by `sdk.ops.crop`;
+`sdk.training.looks` applies the look to a batch of crops, on whatever device they are.
 
-    crop, keypoints = augmented_crop(person, (128, 128), 1.25, skeleton, Augmentation(), np.random.default_rng(7))
+    drawn = drawn_sample(person, (128, 128), 1.25, skeleton, Augmentation(), np.random.default_rng(7))
+    drawn.affine, drawn.keypoints, drawn.weights, drawn.look
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,44 +20,52 @@ from numpy.typing import NDArray
 from sdk.errors import TrainingError
 from sdk.geometry import crop_affines, inverse_affines
 from sdk.skeletons import Skeleton
+from sdk.training.looks import PATCHES, plain_look
+from sdk.training.persons import PersonImage
 
-__all__ = ["Augmentation", "PersonImage", "augmented_crop", "body_halves"]
+__all__ = ["Augmentation", "Drawn", "body_halves", "drawn_sample"]
 
 UPPER_WORDS = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
-
-
-@dataclass(frozen=True)
-class PersonImage:
-    """One annotated person. `image` may be a part of the photograph, shrunk; all numbers are in its pixels."""
-
-    image: NDArray[np.uint8]  # H x W x 3, BGR
-    keypoints: NDArray[np.float32]  # K x 3: x, y, visibility
-    box_xyxy: NDArray[np.float32]  # 4
+FEWEST_JOINTS = 3  # that a part of a body must show to be a person of its own
+CLOSE_UP = (0.35, 0.75)  # side of a close-up, in sides of the person's box
+PROBABILITIES = (
+    "flip", "half_body", "close_up", "rotate", "turn", "colour", "grey", "blur", "motion_blur", "coarse", "cut_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Probabilities (0..1) and ranges. `scale` is in powers of e, `shift` in parts of the crop's side."""
+    """Probabilities (0..1) and ranges. `scale` is in powers of e, `shift` in parts of the crop's side.
+
+    `turn`: any orientation, instead of `rotate`'s up to `rotation_deg`. `close_up`: a part of the person about one of
+    its joints. `coarse`: as if taken from far, half or a quarter of the resolution.
+    """
 
     flip: float = 0.5
     half_body: float = 0.1
+    close_up: float = 0.0
     rotate: float = 0.7
     rotation_deg: float = 60.0
+    turn: float = 0.0
     scale: float = 0.3
     shift: float = 0.08
     colour: float = 0.7
     grey: float = 0.1
     blur: float = 0.1
+    motion_blur: float = 0.0
+    coarse: float = 0.0
     cut_out: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("flip", "half_body", "rotate", "colour", "grey", "blur", "cut_out"):
+        for name in PROBABILITIES:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise TrainingError(f"augmentation '{name}' is a probability, 0 to 1 (got {value})")
         for name in ("rotation_deg", "scale", "shift"):
-            if getattr(self, name) < 0:
-                raise TrainingError(f"augmentation '{name}' must not be negative (got {getattr(self, name)})")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(
+                    f"augmentation '{name}' must be finite and not negative (got {getattr(self, name)})"
+                )
 
     @classmethod
     def none(cls) -> Augmentation:
@@ -64,26 +73,35 @@ class Augmentation:
         return cls(**{field.name: 0.0 for field in fields(cls)})
 
 
-def augmented_crop(
+@dataclass(frozen=True)
+class Drawn:
+    """A sample as it was drawn."""
+
+    affine: NDArray[np.float32]  # 2 x 3, crop -> picture pixels
+    keypoints: NDArray[np.float32]  # K x 3: x, y in crop pixels, visibility
+    weights: NDArray[np.float32]  # K
+    look: NDArray[np.float32]  # sdk.training.looks
+
+
+def drawn_sample(
     person: PersonImage,
     size_hw: tuple[int, int],
     padding: float,
     skeleton: Skeleton,
     augmentation: Augmentation,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The crop (h x w x 3, BGR) and its K x 3 keypoints in crop pixels."""
-    import cv2
-
+) -> Drawn:
+    """The sample that `rng` draws of the person."""
     box = _chosen_box(person, skeleton, augmentation, rng)
     mirror = rng.random() < augmentation.flip
     affine = _drawn_affine(box, size_hw, padding, augmentation, mirror, rng)
-    crop = cv2.warpAffine(person.image, affine, (size_hw[1], size_hw[0]), flags=cv2.INTER_LINEAR)
-    keypoints = person.keypoints.astype(np.float32)
+    keypoints, weights = person.keypoints.astype(np.float32), person.weights
     keypoints[:, :2] = keypoints[:, :2] @ affine[:, :2].T + affine[:, 2]
     if mirror:
-        keypoints = keypoints[list(skeleton.flip_order)]
-    return _photometric(crop, augmentation, rng), keypoints
+        order = list(skeleton.flip_order)
+        keypoints, weights = keypoints[order], weights[order]
+    back = inverse_affines(affine[None].astype(np.float32))[0]
+    return Drawn(back, keypoints, weights, _drawn_look(size_hw, augmentation, rng))
 
 
 def body_halves(skeleton: Skeleton) -> tuple[list[int], list[int]]:
@@ -95,17 +113,27 @@ def body_halves(skeleton: Skeleton) -> tuple[list[int], list[int]]:
 def _chosen_box(
     person: PersonImage, skeleton: Skeleton, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """The person's box, or one about half of the body when chance says so and three of its joints are annotated."""
-    if rng.random() >= augmentation.half_body:
-        return person.box_xyxy
-    half = body_halves(skeleton)[int(rng.integers(2))]
-    points = person.keypoints[half][person.keypoints[half, 2] > 0, :2]
-    if len(points) < 3:
-        return person.box_xyxy
-    low, high = points.min(axis=0), points.max(axis=0)
+    """The person's box, or one about a part of the body when chance says so and enough of its joints are annotated."""
+    chance = rng.random()
     whole = float((person.box_xyxy[2:] - person.box_xyxy[:2]).max())
-    radius = max(0.75 * float((high - low).max()), 0.2 * whole)
-    centre = (low + high) / 2
+    annotated = person.keypoints[:, 2] > 0
+    if chance < augmentation.half_body:
+        half = body_halves(skeleton)[int(rng.integers(2))]
+        points = person.keypoints[half][annotated[half], :2]
+        if len(points) < FEWEST_JOINTS:
+            return person.box_xyxy
+        low, high = points.min(axis=0), points.max(axis=0)
+        return _square((low + high) / 2, max(0.75 * float((high - low).max()), 0.2 * whole))
+    if chance < augmentation.half_body + augmentation.close_up and annotated.any():
+        centre = person.keypoints[rng.choice(np.flatnonzero(annotated)), :2]
+        radius = rng.uniform(*CLOSE_UP) * whole / 2
+        shown = (np.abs(person.keypoints[annotated, :2] - centre) < radius).all(axis=1)
+        if shown.sum() >= FEWEST_JOINTS:
+            return _square(centre, radius)
+    return person.box_xyxy
+
+
+def _square(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
     return np.concatenate([centre - radius, centre + radius]).astype(np.float32)
 
 
@@ -123,6 +151,8 @@ def _drawn_affine(
     angle = 0.0
     if rng.random() < augmentation.rotate:
         angle = math.radians(float(np.clip(rng.normal() / 2, -1, 1)) * augmentation.rotation_deg)
+    if rng.random() < augmentation.turn:
+        angle = rng.uniform(-math.pi, math.pi)
     factor = math.exp(rng.uniform(-augmentation.scale, augmentation.scale))
     shift = rng.uniform(-augmentation.shift, augmentation.shift, 2) * (width, height)
     turn = factor * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -134,25 +164,29 @@ def _drawn_affine(
     return affine
 
 
-def _photometric(
-    crop: Any,  # uint8 h x w x 3, BGR
-    augmentation: Augmentation,
-    rng: np.random.Generator,
-) -> NDArray[np.uint8]:
-    import cv2
-
+def _drawn_look(size_hw: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
+    look = plain_look()
     if rng.random() < augmentation.colour:
-        gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
-        levels = np.arange(256)[:, None] * gain + rng.uniform(-25, 25)
-        crop = cv2.LUT(crop, np.clip(levels, 0, 255).astype(np.uint8).reshape(1, 256, 3))
-    if rng.random() < augmentation.grey:
-        crop = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        look["gain"] = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
+        look["offset"] = rng.uniform(-25, 25)
+    look["grey"] = rng.random() < augmentation.grey
     if rng.random() < augmentation.blur:
-        crop = cv2.GaussianBlur(crop, (3, 3), float(rng.uniform(0.4, 1.2)))
+        look["blur_px"] = rng.uniform(0.4, 1.6)
+    if rng.random() < augmentation.motion_blur:
+        length, angle = rng.uniform(2, 4), rng.uniform(0, math.pi)
+        look["motion_px"] = length * math.cos(angle), length * math.sin(angle)
+    if rng.random() < augmentation.coarse:
+        look["coarse"] = rng.choice((2, 4))
     if rng.random() < augmentation.cut_out:
-        height, width = crop.shape[:2]
-        side = int(rng.integers(max(1, height // 10), max(2, height // 3)))
-        breadth = int(rng.integers(max(1, width // 10), max(2, width // 3)))
-        top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - breadth + 1))
-        crop[top : top + side, left : left + breadth] = rng.integers(0, 256, 3)
-    return np.asarray(crop, np.uint8)
+        for patch in range(int(rng.integers(1, PATCHES + 1))):
+            look["patch"][0, patch] = _drawn_patch(size_hw, rng)
+    return look.view(np.float32)
+
+
+def _drawn_patch(size_hw: tuple[int, int], rng: np.random.Generator) -> tuple[float, ...]:
+    """Top, left, bottom, right and colour of a patch over the crop."""
+    height, width = size_hw
+    tall = int(rng.integers(max(1, height // 10), max(2, height // 3)))
+    wide = int(rng.integers(max(1, width // 10), max(2, width // 3)))
+    top, left = int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1))
+    return (top, left, top + tall, left + wide, *rng.integers(0, 256, 3).tolist())

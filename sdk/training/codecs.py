@@ -82,6 +82,7 @@ def soft_labels(
     bins: int,
     split_ratio: float,
     smoothing: Smoothing,
+    wider: Tensor | None = None,  # N x K factors of the width
 ) -> Tensor:
     """N x K x bins, each row a distribution. Rows of joints off the crop are only to be used with weight 0."""
     import torch
@@ -91,7 +92,7 @@ def soft_labels(
         hit = axis == bins_from_coordinates(coordinates_px, split_ratio)[..., None]
         labels = torch.where(hit, 1.0 - smoothing.width, smoothing.width / (bins - 1))
         return labels / labels.sum(dim=-1, keepdim=True)
-    scale = smoothing.width * split_ratio
+    scale = smoothing.width * split_ratio * (1.0 if wider is None else wider[..., None])
     distance = (axis - coordinates_px.float()[..., None] * split_ratio) / scale
     energy = -0.5 * distance.square() if smoothing.kind == "gaussian" else -distance.abs()
     return energy.softmax(dim=-1)
@@ -102,8 +103,9 @@ def targets_from_keypoints(
     bins_xy: tuple[int, int],
     split_ratio: float,
     smoothing: Smoothing,
+    wider: Tensor | None = None,  # N x K factors of the labels' width
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Targets along x (N x K x Wx) and y (N x K x Hy), and the joints' weights (N x K)."""
-    x = soft_labels(keypoints[..., 0], bins_xy[0], split_ratio, smoothing)
-    y = soft_labels(keypoints[..., 1], bins_xy[1], split_ratio, smoothing)
+    x = soft_labels(keypoints[..., 0], bins_xy[0], split_ratio, smoothing, wider)
+    y = soft_labels(keypoints[..., 1], bins_xy[1], split_ratio, smoothing, wider)
     return x, y, joint_weights(keypoints, bins_xy, split_ratio)

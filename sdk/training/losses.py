@@ -2,16 +2,47 @@
 
 loss = simcc_loss((logits_x, logits_y), (target_x, target_y), weights)                      # the paper
 loss = simcc_loss(outputs, targets, weights, beta=10.0, soften_targets=True)                # RTMPose
+loss = label_loss(outputs, (keypoints, weights), (128, 128), recipe, settings)              # as the recipe has it
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sdk.recipe import Recipe
+from sdk.training.codecs import joint_weights, targets_from_keypoints
+from sdk.training.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["heatmap_loss", "heatmap_targets", "kl_divergence", "simcc_loss"]
+__all__ = ["heatmap_loss", "heatmap_targets", "kl_divergence", "label_loss", "simcc_loss"]
+
+HEATMAP_SIGMA_CELLS = 2.0  # SimpleBaseline's
+
+
+def label_loss(
+    outputs: Any,  # of the network: (N x K x Wx, N x K x Hy), or N x K x h x w
+    labels: tuple[Tensor, Tensor],  # N x K x 3 crop pixels and visibility; N x K, how much each counts
+    size_hw: tuple[int, int],  # of the crops
+    recipe: Recipe,
+    settings: Settings,
+) -> Tensor:
+    """The loss of labels on crops of `size_hw`."""
+    keypoints, counts = labels
+    ratio = recipe.output.split_ratio
+    if ratio is None:
+        stride = size_hw[1] / outputs.shape[3]
+        targets = heatmap_targets(keypoints, tuple(outputs.shape[2:]), stride, HEATMAP_SIGMA_CELLS)
+        return heatmap_loss(outputs, targets, counts * joint_weights(keypoints, (size_hw[1], size_hw[0]), 1.0))
+    bins_xy = (int(size_hw[1] * ratio), int(size_hw[0] * ratio))
+    smoothing = settings.smoothing
+    if smoothing.kind != "equal":  # a width is in pixels of the recipe's crop: it shrinks with the stage
+        smoothing = replace(smoothing, width=smoothing.width * size_hw[1] / recipe.input.width)
+    wider = 1 + settings.unsure * (1 - counts).clamp_min(0)
+    x, y, inside = targets_from_keypoints(keypoints, bins_xy, ratio, smoothing, wider)
+    return simcc_loss(outputs, (x, y), counts * inside, settings.beta, settings.soften_targets)
 
 
 def kl_divergence(

@@ -9,6 +9,7 @@ module = processes.wrap(network)
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,10 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         return DistributedDataParallel(network)
+
+    def apart(self, module: Module, alone: bool) -> AbstractContextManager[Any]:
+        """Where gradients are gathered over several batches: those before the last are not averaged over processes."""
+        return module.no_sync() if alone and self.world > 1 else nullcontext()  # type: ignore[operator]
 
     def mean(self, value: float) -> float:
         """`value` averaged over all processes."""

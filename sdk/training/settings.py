@@ -35,19 +35,28 @@ class Stage:
 
 @dataclass(frozen=True)
 class Settings:
-    """A training run. `batch` is per process; `ema` is the average's decay a step."""
+    """A training run. `batch` is per process; `ema` is the average's decay a step.
+
+    `accumulate`: batches whose gradients make one step. `file_weights`: how much the labels of each --train file count.
+    `unsure`: how much wider a label is made the less it counts. `distil`: a teacher's share of the loss.
+    """
 
     epochs: int = 80
     batch: int = 64
     learning_rate: float = 2e-3
     final_rate: float = 0.01  # of learning_rate, at the end of the cosine
     weight_decay: float = 0.05
-    warmup_steps: int = 150  # at most a tenth of the run
+    warmup: float = 0.02  # of the run
+    accumulate: int = 1
     clip_norm: float = 5.0
     ema: float = 0.998
     smoothing: Smoothing = field(default_factory=Smoothing)
     beta: float = 1.0
     soften_targets: bool = False
+    unsure: float = 0.0
+    distil: float = 0.5
+    temperature: float = 2.0
+    file_weights: tuple[float, ...] = ()
     stages: tuple[Stage, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
     plain_epochs: int = 8  # the last ones, without cut-out, half body and colour
@@ -59,18 +68,20 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "validate_every"):
+        for name in ("epochs", "batch", "accumulate", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"setting '{name}' must be at least 1 (got {getattr(self, name)})")
-        for name in ("learning_rate", "clip_norm", "beta", "cache_gib"):
+        for name in ("learning_rate", "clip_norm", "beta", "temperature", "cache_gib"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"setting '{name}' must be positive and finite (got {getattr(self, name)})")
-        for name in ("weight_decay", "warmup_steps", "workers", "seed", "plain_epochs", "figures"):
+        for name in ("weight_decay", "unsure", "workers", "seed", "plain_epochs", "figures"):
             if not 0 <= getattr(self, name) <= LARGEST:
                 raise TrainingError(f"setting '{name}' must be from 0 to 2^63 - 1 (got {getattr(self, name)})")
-        for name in ("final_rate", "ema"):
+        for name in ("final_rate", "warmup", "distil", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"setting '{name}' must be at least 0 and below 1 (got {getattr(self, name)})")
+        if not all(0 < weight < math.inf for weight in self.file_weights):
+            raise TrainingError(f"setting 'file_weights' must hold positive numbers (got {self.file_weights})")
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)) or any(not 0 < end <= 1 for end in ends):
             raise TrainingError(f"stages: 'until' must rise within 0..1 (got {ends})")

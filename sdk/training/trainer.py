@@ -12,12 +12,11 @@ the same numbers. It reads COCO-format data and recipes; it does not export a gr
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import math
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +31,21 @@ from sdk.locks import held_folder
 from sdk.networks import network_from_recipe
 from sdk.networks.reader import notes_of_weights
 from sdk.networks.transfer import start_from
-from sdk.recipe import HeatmapHead, MarginalHead, Recipe
+from sdk.recipe import Recipe
 from sdk.strict import table_from
 from sdk.training.augment import Augmentation
-from sdk.training.codecs import coordinates_from_bins, joint_weights, targets_from_keypoints
-from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches
+from sdk.training.codecs import coordinates_from_bins
+from sdk.training.dataset import Batch, PersonDataset, batch_loader, epoch_batches
 from sdk.training.files import CURVES, LOG, STATE, WEIGHTS, write_curves, write_log
-from sdk.training.losses import heatmap_loss, heatmap_targets, simcc_loss
+from sdk.training.looks import with_looks
+from sdk.training.losses import label_loss
 from sdk.training.packages import TRAINING, check_packages
 from sdk.training.parallel import Processes
+from sdk.training.resident import ResidentPictures, why_not_resident
+from sdk.training.saved import read_state, write_state
+from sdk.training.schedule import Schedule, check_stages
 from sdk.training.settings import Settings
+from sdk.training.teacher import Teacher
 from sdk.training.validate import validation_scores
 
 if TYPE_CHECKING:
@@ -51,13 +55,14 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
-HEATMAP_SIGMA_CELLS = 2.0  # SimpleBaseline's
-STRIDE = 32  # of every backbone that trains at several sizes
 EMA_RAMP_STEPS = 20  # the average follows quickly at first: decay = min(ema, (step + 1) / (step + ramp))
 
 
 class Trainer:
-    """A run in `output`. `resume` takes up the run that lies there; without it a used folder is refused."""
+    """A run in `output`. `resume` takes up the run that lies there; without it a used folder is refused.
+
+    `teacher`: also learn its distributions.
+    """
 
     def __init__(
         self,
@@ -70,13 +75,15 @@ class Trainer:
         device: str = "cpu",
         resume: bool = False,
         weights: Path | None = None,
+        teacher: Teacher | None = None,
         progress: bool = False,
     ) -> None:
         check_packages(TRAINING)
-        _check_stages(recipe, settings)
+        check_stages(recipe, settings)
         import torch
 
         self.recipe, self.settings, self.train, self.val, self.output = recipe, settings, train, val, output
+        self.teacher = teacher
         self.processes = Processes.of_this_run(device)
         self.device = self.processes.device
         self.progress = progress and self.processes.first
@@ -93,27 +100,19 @@ class Trainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
+        persons_a_step = settings.batch * settings.accumulate * self.processes.world
+        self.schedule = Schedule(settings, len(train) // persons_a_step, recipe.input.size_hw)
         self._open_output(resume)
         self.module = self.processes.wrap(self.network)
-        if self.steps_an_epoch == 0:
+        if self.schedule.steps_an_epoch == 0:
             raise TrainingError(
-                f"{len(train)} persons do not fill one batch of {settings.batch} x {self.processes.world}; "
-                "choose a smaller batch"
+                f"{len(train)} persons do not fill one step of {settings.batch} x {settings.accumulate} x "
+                f"{self.processes.world}; choose a smaller batch"
             )
-
-    @property
-    def steps_an_epoch(self) -> int:
-        return len(self.train) // (self.settings.batch * self.processes.world)
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        return self.settings.epochs * self.steps_an_epoch
-
-    @property
-    def _warmup_steps(self) -> int:
-        """As set, and at most a tenth of the run: a short one would end before it reaches its learning rate."""
-        return min(self.settings.warmup_steps, self.steps // 10)
+        reason = why_not_resident(train, self.device)
+        self.resident = None if reason else ResidentPictures(train, self.device)
+        if self.device.type != "cpu" and self.processes.first:
+            logger.info("pictures lie in memory of the %s", "GPU" if reason is None else f"CPU: {reason}")
 
     def fit(self) -> dict[str, float]:
         """Run the remaining epochs; the last row of the log. OutputError where another run writes into `output`."""
@@ -121,17 +120,21 @@ class Trainer:
             return self._fit()
 
     def _fit(self) -> dict[str, float]:
+        began, first = time.perf_counter(), self.epoch
         while self.epoch < self.settings.epochs:
             started = time.perf_counter()
             row: dict[str, float] = {"epoch": self.epoch + 1, "loss": self._run_epoch(self.epoch)}
+            spent = time.perf_counter() - started
             self.epoch += 1
-            row |= {"step": self.step, "learning_rate": self._rate(self.step - 1)}
+            row |= {"step": self.step, "learning_rate": self.schedule.rate(self.step - 1)}
+            row["persons_a_second"] = self._persons_an_epoch / spent
             if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
                 row |= self.validate()
             row["seconds"] = time.perf_counter() - started
             self.rows.append(row)
             if self.processes.first:
-                self._write(row)
+                left = (time.perf_counter() - began) / (self.epoch - first) * (self.settings.epochs - self.epoch)
+                self._write(row, left)
             self.processes.wait()
         return self.rows[-1]
 
@@ -147,67 +150,94 @@ class Trainer:
             self.val, [chosen.tolist() for chosen in batches], 0, Augmentation.none(), self.settings.workers
         )
         with torch.inference_mode():
-            for chosen, (crops, _) in zip(batches, loader, strict=True):
+            for chosen, batch in zip(batches, loader, strict=True):
                 with in_flight:
-                    crop_px, batch_scores = self._decoded(self.average(self._pixels(crops)))
+                    crop_px, batch_scores = self._decoded(self.average(self._pixels(batch.crops.to(self.device))))
                 boxes = np.stack([annotations[index].box_xyxy for index in chosen])
                 affines = crop_affines(boxes, self.recipe.input.size_hw, self.recipe.input.box_padding)
                 keypoints[chosen] = apply_affines(affines, crop_px)
                 scores[chosen] = batch_scores
         return validation_scores(keypoints, scores, annotations, self.recipe.skeleton)
 
+    @property
+    def _persons_an_epoch(self) -> int:
+        return self.schedule.steps_an_epoch * self.settings.batch * self.settings.accumulate * self.processes.world
+
     def _run_epoch(self, epoch: int) -> float:
         """All steps of an epoch; their mean loss."""
         from tqdm import tqdm
 
-        settings, processes = self.settings, self.processes
-        batches = epoch_batches(self.train.order(epoch), settings.batch, processes.rank, processes.world)
-        size_hw = self._size_hw(epoch)
-        loader = batch_loader(self.train, batches, epoch, self._augmentation(epoch), settings.workers, size_hw)
+        settings, steps, size_hw = self.settings, self.schedule.steps_an_epoch, self.schedule.size_hw(epoch)
+        batches = self._batches(epoch, size_hw)
         self.module.train()
-        losses = []
+        losses: list[float] = []
         title = f"epoch {epoch + 1}/{settings.epochs}"
-        with tqdm(loader, title, len(batches), leave=False, disable=not self.progress) as bar:
-            for crops, keypoints in bar:
-                with in_flight:
-                    losses.append(self._step(crops, keypoints, size_hw))
-                bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", best=f"{max(self.best, 0):.2f}", refresh=False)
-        return processes.mean(float(np.mean(losses)))
+        with tqdm(range(steps), title, leave=False, disable=not self.progress) as bar:
+            for _ in bar:
+                losses.append(self._step([next(batches) for _ in range(settings.accumulate)], size_hw))
+                persons = self._persons_an_epoch / steps * (bar.format_dict["rate"] or 0)
+                loss, best = np.mean(losses[-50:]), max(self.best, 0)
+                bar.set_postfix_str(f"loss {loss:.3f}, best {best:.2f}, {persons:.0f} persons/s", refresh=False)
+        return self.processes.mean(float(np.mean(losses)))
 
-    def _step(self, crops: Tensor, keypoints: Tensor, size_hw: tuple[int, int]) -> float:
-        """One optimiser step; its loss."""
+    def _batches(self, epoch: int, size_hw: tuple[int, int]) -> Iterator[Batch]:
+        """What this process learns from in an epoch."""
+        settings, processes = self.settings, self.processes
+        return batch_loader(
+            self.train,
+            epoch_batches(self.train.order(epoch), settings.batch, processes.rank, processes.world),
+            epoch,
+            self.schedule.augmentation(epoch),
+            settings.workers,
+            size_hw=size_hw,
+            view=None if self.teacher is None else self.teacher.view,
+            here=self.resident is None,
+        )
+
+    def _step(self, batches: list[Batch], size_hw: tuple[int, int]) -> float:
+        """One optimiser step over the batches; their mean loss."""
         import torch
 
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(self.step)
-        with self._mixed_precision():
-            outputs = self.module(self._pixels(crops))
-        loss = self._loss(outputs, keypoints.to(self.device), size_hw)
+            group["lr"] = self.schedule.rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total = 0.0
+        for index, batch in enumerate(batches):
+            with in_flight, self.processes.apart(self.module, index + 1 < len(batches)):
+                loss = self._loss(batch, size_hw) / len(batches)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach())
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step += 1
         self._follow()
-        value = float(loss.detach())
-        if not math.isfinite(value) and not self.scaler.is_enabled():
-            raise TrainingError(f"step {self.step}: the loss is {value}; lower the learning rate or use float32")
-        return value
+        if not math.isfinite(total) and not self.scaler.is_enabled():
+            raise TrainingError(f"step {self.step}: the loss is {total}; lower the learning rate or use float32")
+        return total
 
-    def _loss(self, outputs: Any, keypoints: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        ratio, settings = self.recipe.output.split_ratio, self.settings
-        if ratio is None:
-            stride = size_hw[1] / outputs.shape[3]
-            targets = heatmap_targets(keypoints, tuple(outputs.shape[2:]), stride, HEATMAP_SIGMA_CELLS)
-            return heatmap_loss(outputs, targets, joint_weights(keypoints, (size_hw[1], size_hw[0]), 1.0))
-        bins_xy = (int(size_hw[1] * ratio), int(size_hw[0] * ratio))
-        smoothing = settings.smoothing
-        if smoothing.kind != "equal":  # a width is in pixels of the recipe's crop: it shrinks with the stage
-            smoothing = replace(smoothing, width=smoothing.width * size_hw[1] / self.recipe.input.width)
-        x, y, weights = targets_from_keypoints(keypoints, bins_xy, ratio, smoothing)
-        return simcc_loss(outputs, (x, y), weights, settings.beta, settings.soften_targets)
+    def _loss(self, batch: Batch, size_hw: tuple[int, int]) -> Tensor:
+        """Of the labels, and of the teacher if there is one."""
+        crops, views = self._cut(batch, size_hw)
+        with self._mixed_precision():
+            outputs = self.module(self._pixels(with_looks(crops, batch.looks.to(self.device))))
+        labels = batch.keypoints.to(self.device), batch.weights.to(self.device)
+        loss = label_loss(outputs, labels, size_hw, self.recipe, self.settings)
+        if self.teacher is None:
+            return loss
+        share, taught = self.settings.distil, self.teacher.loss(outputs, self.teacher.targets(views, size_hw))
+        return (1 - share) * loss + share * taught
+
+    def _cut(self, batch: Batch, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Grey levels, N x 3 x h x w: of the crops on the device, and of what the teacher sees of them."""
+        if self.resident is None:
+            return batch.crops.to(self.device), batch.views
+        crops = self.resident.crops(batch.rows, batch.affines, size_hw)
+        if self.teacher is None:
+            return crops, batch.views
+        view = self.teacher.view
+        return crops, self.resident.crops(batch.rows, view.affines(batch.affines, size_hw), view.size_hw)
 
     def _decoded(self, outputs: Any) -> tuple[np.ndarray, np.ndarray]:
         """Crop pixels (N x K x 2) and scores (N x K) by the plain rule: the first largest bin, or heatmap cell."""
@@ -224,13 +254,12 @@ class Trainer:
         scores = torch.minimum(peaks[0].values, peaks[1].values)
         return coordinates_from_bins(bins, self.recipe.output.split_ratio).cpu().numpy(), scores.cpu().numpy()
 
-    def _pixels(self, crops: Tensor) -> Tensor:  # uint8 N x h x w x 3, BGR
-        """N x 3 x h x w float32, normalised in the recipe's colour order, channels last in memory."""
+    def _pixels(self, crops: Tensor) -> Tensor:  # N x 3 x h x w grey levels, BGR
+        """The crops normalised in the recipe's colour order, channels last in memory."""
         import torch
 
         chosen = self.recipe.input
-        pixels = crops.to(self.device).permute(0, 3, 1, 2).float()
-        pixels = pixels.flip(1) if chosen.colour == "rgb" else pixels
+        pixels = crops.flip(1) if chosen.colour == "rgb" else crops
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (chosen.mean, chosen.std))
         return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -244,38 +273,21 @@ class Trainer:
             for mean, now in zip(self.average.buffers(), self.network.buffers(), strict=True):
                 mean.lerp_(now, 1 - decay) if mean.is_floating_point() else mean.copy_(now)
 
-    def _rate(self, step: int) -> float:
-        """Warm-up, then cosine down to `final_rate`."""
-        settings = self.settings
-        part = step / max(1, self.steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * part)) * (1 - settings.final_rate) + settings.final_rate
-        return settings.learning_rate * min(1.0, (step + 1) / max(1, self._warmup_steps)) * cosine
-
-    def _size_hw(self, epoch: int) -> tuple[int, int]:
-        part = epoch / self.settings.epochs
-        for stage in self.settings.stages:
-            if part < stage.until:
-                return stage.height, stage.width
-        return self.recipe.input.size_hw
-
-    def _augmentation(self, epoch: int) -> Augmentation:
-        chosen = self.settings.augmentation
-        if epoch < self.settings.epochs - self.settings.plain_epochs:
-            return chosen
-        return replace(chosen, half_body=0.0, colour=0.0, grey=0.0, blur=0.0, cut_out=0.0)
-
     def _mixed_precision(self) -> AbstractContextManager[Any]:
         import torch
 
         precision = self.settings.precision
         return torch.autocast(self.device.type, dtype=getattr(torch, precision), enabled=precision != "float32")
 
-    def _write(self, row: dict[str, float]) -> None:
+    def _write(self, row: dict[str, float], left_s: float) -> None:
         """Best weights, then the checkpoint, then what is drawn from it.
 
         A kill before the checkpoint repeats the epoch and writes the same again; one after it loses nothing.
         """
-        logger.info("%s", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
+        from tqdm import tqdm
+
+        told = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
+        logger.info("%s; %s left", told, tqdm.format_interval(left_s))
         if row.get("pck_0.2", -math.inf) > self.best:
             self.best = row["pck_0.2"]
             self._save_weights(self.output / WEIGHTS)
@@ -292,24 +304,14 @@ class Trainer:
         state = {name: value.contiguous().cpu() for name, value in self.average.state_dict().items()}
         write_bytes(path, save(state, notes_of_weights(self.recipe.name, self.recipe.skeleton.joints)))
 
-    def _checkpoint(self) -> None:
-        import torch
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state."""
+        return {"network": self.network, "average": self.average, "optimiser": self.optimiser, "scaler": self.scaler}
 
-        state = {
-            "run": self._identity(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "best": self.best,
-            "rows": self.rows,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "random": torch.get_rng_state(),
-        }
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_bytes(self.output / STATE, content.getvalue())
+    def _checkpoint(self) -> None:
+        values = {"epoch": self.epoch, "step": self.step, "best": self.best, "rows": self.rows}
+        write_state(self.output / STATE, self._identity(), self._parts, values)
 
     def _open_output(self, resume: bool) -> None:
         path = self.output / STATE
@@ -318,30 +320,14 @@ class Trainer:
                 f"'{self.output}' already holds a run; resume it with --resume or choose another folder"
             )
         if resume and path.exists():
-            self._take_up(path)
+            values = read_state(path, self._identity(), self._parts, self.device)
+            self.epoch, self.step, self.best, self.rows = (values[key] for key in ("epoch", "step", "best", "rows"))
+            if self.processes.first:
+                self._draw()  # the run may have been killed after its checkpoint
+            logger.info("resumed '%s' after epoch %d", self.output, self.epoch)
         elif resume:
             logger.info("'%s' holds no checkpoint yet; starting at epoch 1", self.output)
         self.output.mkdir(parents=True, exist_ok=True)
-
-    def _take_up(self, path: Path) -> None:
-        import torch
-
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        different = _differences(state["run"], self._identity())
-        if different:
-            raise TrainingError(
-                f"'{path}' was made otherwise ({', '.join(different)}); resume with the same recipe, settings, persons "
-                "and number of processes, or choose another folder"
-            )
-        self.epoch, self.step, self.best, self.rows = (state[key] for key in ("epoch", "step", "best", "rows"))
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"].cpu())
-        if self.processes.first:
-            self._draw()  # the run may have been killed after its checkpoint
-        logger.info("resumed '%s' after epoch %d", self.output, self.epoch)
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run."""
@@ -350,35 +336,8 @@ class Trainer:
             "settings": table_from(self.settings),
             "processes": self.processes.world,
             "persons": len(self.train),
+            "teacher": None if self.teacher is None else self.teacher.key,
         }
-
-
-def _differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
-    """Where two tables differ: 'settings.epochs 3, now 9'."""
-    if not (isinstance(theirs, dict) and isinstance(ours, dict)):
-        return [] if theirs == ours else [f"{name} {theirs}, now {ours}"]
-    keys = dict.fromkeys([*theirs, *ours])
-    pairs = [(f"{name}.{key}" if name else key, theirs.get(key), ours.get(key)) for key in keys]
-    return [words for inner, one, other in pairs for words in _differences(one, other, inner)]
-
-
-def _check_stages(recipe: Recipe, settings: Settings) -> None:
-    """TrainingError for a stage whose size the recipe's network does not take."""
-    head, whole = recipe.design.head, recipe.input.size_hw
-    for stage in settings.stages:
-        size = (stage.height, stage.width)
-        if size == whole:
-            continue
-        if not isinstance(head, (HeatmapHead, MarginalHead)):
-            raise TrainingError(
-                f"stages: head '{head.kind}' of recipe '{recipe.name}' learns a weight for each place of the crop, so "
-                f"every stage must have the recipe's size {whole[0]} x {whole[1]} (got {size[0]} x {size[1]}); leave "
-                "the stages out"
-            )
-        if min(size) < STRIDE or size[0] % STRIDE or size[1] % STRIDE:
-            raise TrainingError(
-                f"stages: height and width must be multiples of {STRIDE} (got {size[0]} x {size[1]}); choose others"
-            )
 
 
 def _channels_last(network: Module) -> Module:

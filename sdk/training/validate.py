@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sdk.evaluate.scores.average_precision import coco_ap
 from sdk.evaluate.scores.pck import pck, torso_px
 from sdk.skeletons import Skeleton
-from sdk.training.dataset import Annotation
+from sdk.training.labels import Annotation
 
 __all__ = ["validation_scores"]
 

@@ -15,6 +15,7 @@ from sdk.recipe import recipe_by_name, recipes_from_file
 from sdk.resources import bundled_engines, bundled_weights, catalogue_folder
 from sdk.toolchain.table import table_from_file
 from sdk.training.dataset import PersonDataset
+from sdk.training.label_files import LabelFile
 from sdk.training.settings import settings_from_file
 from tests.stress.findings import Ended, in_child, judged
 from tests.support.training import write_data
@@ -161,7 +162,7 @@ class _Annotations:
         self.pictures, self.recipe = pictures, recipe_by_name(RECIPE)
 
     def __call__(self, path):
-        return PersonDataset(path, self.pictures, self.recipe)
+        return PersonDataset([LabelFile(path, self.pictures)], self.recipe)
 
 
 def _checkpoint(path):
