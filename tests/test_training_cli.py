@@ -55,6 +55,41 @@ def test_it_trains_and_writes_a_graph(command, tmp_path, capsys):
     assert "best PCK@0.2" in capsys.readouterr().out
 
 
+def test_a_pack_is_written_and_trained_on(command, tmp_path, capsys):
+    train, images = command[command.index("--train") + 1], command[command.index("--images") + 1]
+    pack = tmp_path / "people.pack"
+    recipe = command[1:3]
+    assert main(["train", *recipe, "--train", train, "--images", images, "--pack", str(pack), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"persons": 8, "bytes": pack.stat().st_size, "file": str(pack)}
+    two = [*command, "--train", str(pack), "--output", str(tmp_path / "run"), "--json"]
+    assert main(two) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 1
+
+
+def test_a_teacher_is_an_engine(command, tmp_path, capsys):
+    told = [*command, "--teacher", "body14-nano-128x128.fp32", "--output", str(tmp_path / "run"), "--json"]
+    assert main(told) == 0 and json.loads(capsys.readouterr().out)["epochs"] == 1
+    assert main([*command, "--teacher", "none.fp32", "--output", str(tmp_path / "other")]) == 1
+    assert "engine 'none.fp32' is neither a folder nor a bundled engine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give --val JSON and --output DIR to train, or --pack FILE"),
+        (["--pack", "x.zip"], "--pack must end in .pack, by which --train knows it (got 'x.zip')"),
+        (
+            ["--pack", "x.pack", "--images", "a", "--images", "b"],
+            "--images must be given once, or once for each of the 1",
+        ),
+    ],
+)
+def test_a_command_that_is_not_whole_is_told(command, capsys, options, message):
+    images = [] if "--images" in options else ["--images", "."]
+    assert main(["train", *command[1:3], "--train", command[4], *images, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_torchrun_starts_several(command, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = tmp_path / "sdk_main.py"

@@ -125,7 +125,7 @@ def test_samples_of_a_pack_look_like_those_of_the_photographs(packed, data):
     for row in range(6):
         (crop, points, *_), (packed_crop, packed_points, *_) = (s.sample(row, 0, Augmentation.none()) for s in sets)
         np.testing.assert_allclose(points, packed_points, atol=1e-3)
-        assert np.abs(crop - packed_crop).mean() < 12  # JPEG of a small noisy picture
+        assert np.abs(crop - packed_crop).mean() < 12  # WebP of a small noisy picture
 
 
 def test_other_joints_are_matched_by_name(packed):
@@ -202,7 +202,7 @@ def test_learning_from_a_teacher_alone_lowers_its_loss(teacher_engine, data, tmp
     from sdk.training.trainer import Trainer
 
     folder, human, _ = data
-    settings = Settings(epochs=30, batch=6, workers=0, distil=0.999, learning_rate=1e-2, validate_every=30, warmup=0.1)
+    settings = Settings(epochs=12, batch=6, workers=0, distil=0.999, learning_rate=2e-2, validate_every=12, warmup=0.1)
     settings = replace(settings, augmentation=Augmentation.none(), temperature=1.0)
     recipe = tiny_recipe()
     people = PersonDataset([LabelFile(human, folder)], recipe)
@@ -210,7 +210,7 @@ def test_learning_from_a_teacher_alone_lowers_its_loss(teacher_engine, data, tmp
     with Teacher(teacher_engine.folder, recipe, temperature=1.0, device="cpu") as teacher:
         run = Trainer(recipe, settings, people, people, tmp_path / "run", teacher=teacher)
         run.fit()
-        assert run.rows[-1]["loss"] < 0.8 * run.rows[0]["loss"]
+        assert run.rows[-1]["loss"] < 0.9 * run.rows[0]["loss"]
         with pytest.raises(TrainingError, match=r"made otherwise .*teacher"):
             Trainer(recipe, settings, people, people, tmp_path / "run", resume=True)
 

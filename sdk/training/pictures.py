@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from sdk.media.sources import Unreadable, read_stored_image
 
-__all__ = ["JPEGS", "PackedPicture", "Picture", "StoredPicture", "opened_pack"]
+__all__ = ["PICTURES", "PackedPicture", "Picture", "StoredPicture", "opened_pack"]
 
 Frame = NDArray[np.uint8]
-JPEGS = "jpegs"  # a pack's tensor: all pictures, one behind the other
+PICTURES = "pictures"  # a pack's tensor: all pictures, one behind the other
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PackedPicture:
     def read(self) -> Frame | Unreadable:
         import cv2
 
-        data = opened_pack(self.path).get_slice(JPEGS)[self.first : self.end]
+        data = opened_pack(self.path).get_slice(PICTURES)[self.first : self.end]
         frame = cv2.imdecode(data, cv2.IMREAD_COLOR)
         return Unreadable("not an image that OpenCV reads") if frame is None else np.asarray(frame, np.uint8)
 
