@@ -278,6 +278,13 @@ def test_two_batches_gathered_are_one_of_twice_the_size(data, tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_look_trains_in_every_precision(data, tmp_path, precision):
+    every = Augmentation(colour=1, grey=0.5, blur=1, motion_blur=1, coarse=1, cut_out=1, close_up=0.5, turn=1)
+    settings = replace(SETTINGS, augmentation=every, precision=precision, epochs=1, plain_epochs=0)
+    assert np.isfinite(trainer(data, tmp_path / "run", settings).fit()["loss"])
+
+
 def test_pictures_that_lie_on_the_device_give_the_same_crops(data):
     """On this CPU, what a GPU does: the same op, person by person."""
     folder, path, _ = data

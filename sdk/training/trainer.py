@@ -220,8 +220,9 @@ class Trainer:
     def _loss(self, batch: Batch, size_hw: tuple[int, int]) -> Tensor:
         """Of the labels, and of the teacher if there is one."""
         crops, views = self._cut(batch, size_hw)
+        pixels = self._pixels(with_looks(crops, batch.looks.to(self.device)))
         with self._mixed_precision():
-            outputs = self.module(self._pixels(with_looks(crops, batch.looks.to(self.device))))
+            outputs = self.module(pixels)
         labels = batch.keypoints.to(self.device), batch.weights.to(self.device)
         loss = label_loss(outputs, labels, size_hw, self.recipe, self.settings)
         if self.teacher is None:
