@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DatasetError
-from sdk.files import write_bytes
+from sdk.files import real_path, write_bytes
 from sdk.joints import match_joints
 from sdk.media.sources import Unreadable
 from sdk.recipe import Recipe
@@ -97,7 +97,7 @@ def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     from safetensors import SafetensorError
 
     try:
-        pack = opened_pack(path.resolve())
+        pack = opened_pack(real_path(path))
         notes = pack.metadata() or {}
         if notes.get("format") != FORMAT:
             raise DatasetError(f"'{path}' is no pack of this version ({FORMAT}); make it with `sdk train --pack`")
