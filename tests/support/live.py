@@ -1,0 +1,148 @@
+"""A simulated camera whose joints are known, and the live page served over it in a thread, for tests."""
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdk.errors import SdkError
+from sdk.live.serving import Server, ServingOptions
+from sdk.live.watching import Scene, Watch
+from sdk.media.figures import rendered_clip
+from sdk.poses import Poses, ScoreScale
+from sdk.skeletons import CROWDPOSE14, FACE68
+
+SCALE = ScoreScale(0.3, 0.8)
+
+
+@dataclass(frozen=True)
+class Frame:
+    picture: np.ndarray
+    number: int
+    time_ms: float
+    captured_s: float
+
+
+@dataclass(frozen=True)
+class Result:
+    camera: int
+    name: str
+    frame: Frame
+    poses: Poses
+
+
+def poses_of(joints, skeleton, score=0.9, ids=True):  # N x K x 2
+    joints = np.asarray(joints, np.float32)
+    low, high = joints.min(axis=1), joints.max(axis=1)
+    return Poses(
+        keypoints=joints,
+        scores=np.full(joints.shape[:2], score, np.float32),
+        boxes=np.concatenate([low - 8, high + 8], axis=1),
+        box_scores=np.full(len(joints), 0.95, np.float32),
+        skeleton=skeleton,
+        track_ids=np.arange(1, len(joints) + 1) if ids else None,
+        timings_ms={"crop": 0.3, "network": 4.2, "decode": 0.1, "total": 4.8, "transfer": "none: on the host"},
+    )
+
+
+def scattered(size_hw, count=68):
+    """68 joints, 24 pixels apart or more, at places that are no whole pixels."""
+    rng = np.random.default_rng(11)
+    rows = 6
+    across = -(-count // rows)
+    cell = np.array([size_hw[1] / (across + 1), size_hw[0] / (rows + 1)])
+    grid = np.stack(np.meshgrid(np.arange(across), np.arange(rows)), axis=-1).reshape(-1, 2)[:count] + 1
+    return (grid * cell + rng.uniform(-4, 4, (count, 2))).astype(np.float32)
+
+
+class Camera:
+    """Frames with known joints, `fps` a second and for ever, until `close`. `last`: what was given last."""
+
+    def __init__(self, *, fps=30.0, size_hw=(240, 320), cameras=1, kind="walk", frames=None, error=None):
+        self.fps, self.cameras, self.frames, self.error = fps, cameras, frames, error
+        self.names = tuple(f"camera {camera}" for camera in range(cameras))
+        self.skeleton = FACE68 if kind == "dots" else CROWDPOSE14
+        self.last: dict[int, Result] = {}
+        self.given = 0
+        self._ended = threading.Event()
+        if kind == "dots":
+            self.clip = [(np.full((*size_hw, 3), 90, np.uint8), scattered(size_hw)[None])]
+        else:
+            self.clip = [(frame, joints[None]) for frame, joints in rendered_clip(3, 12, size_hw)]
+
+    def __iter__(self):
+        start = time.monotonic()
+        for number in range(self.frames or 1 << 40):
+            if self._ended.wait(max(0.0, start + number / self.fps - time.monotonic())):
+                return
+            picture, joints = self.clip[number % len(self.clip)]
+            for camera in range(self.cameras):
+                now = time.monotonic()
+                frame = Frame(picture, number, 1e3 * (now - start), now)
+                self.last[camera] = Result(camera, self.names[camera], frame, poses_of(joints, self.skeleton))
+                self.given += 1
+                yield self.last[camera]
+        if self.error is not None:
+            raise self.error
+
+    def close(self):
+        self._ended.set()
+
+    def watch(self, folder=Path("recordings"), **options):
+        scene = Scene(
+            names=self.names,
+            skeleton=self.skeleton,
+            scale=SCALE,
+            engine="simulated",
+            device="cpu",
+            folder=folder,
+            **options,
+        )
+        return Watch(self, scene, close=self.close)
+
+
+@dataclass
+class Served:
+    watch: Watch
+    server: Server
+    thread: threading.Thread
+    errors: list[BaseException]
+
+    @property
+    def url(self) -> str:
+        return self.server.address.url
+
+    @property
+    def port(self) -> int:
+        return self.server.address.port
+
+    def wait(self, seconds=10.0):
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), "the server goes on"
+
+
+@contextmanager
+def served(watch, **options: Any):
+    """The page over `watch`, on a free port."""
+    server = Server(watch, ServingOptions(**{"port": 0, **options}))
+    started, errors = threading.Event(), []
+
+    def run():
+        try:
+            server.run(lambda _: started.set())
+        except SdkError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    assert started.wait(20), errors
+    page = Served(watch, server, thread, errors)
+    try:
+        yield page
+    finally:
+        server.stop()
+        page.wait()

@@ -1,0 +1,580 @@
+"""The live page's parts without a browser: messages, mailboxes, figures, who may ask, recording, the server's life."""
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra 'live' is not installed")
+pytest.importorskip("starlette", reason="the extra 'live' is not installed")
+connect = pytest.importorskip("websockets.sync.client", reason="the extra 'live' is not installed").connect
+cv2 = pytest.importorskip("cv2")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
+
+from sdk.errors import DeviceLostError, InputError, OutputError  # noqa: E402
+from sdk.live.gauges import Gauges  # noqa: E402
+from sdk.live.guard import Rules  # noqa: E402
+from sdk.live.mailbox import IN_FLIGHT, Frame, Mailbox  # noqa: E402
+from sdk.live.prometheus import exposition  # noqa: E402
+from sdk.live.recording import Recorder  # noqa: E402
+from sdk.live.serving import ServingOptions, check_options, serve  # noqa: E402
+from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
+from sdk.skeletons import CROWDPOSE14, SKELETONS  # noqa: E402
+from tests.support.live import SCALE, Camera, Result, poses_of, served  # noqa: E402
+from tests.support.live import Frame as TakenFrame  # noqa: E402
+
+TOKEN = "a-token_of-24-characters"
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("persons", [0, 1, 5])
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_frame_message_says_what_the_poses_say(persons, ids):
+    rng = np.random.default_rng(persons)
+    joints = rng.uniform(0, 640, (persons, 14, 2)).astype(np.float32)
+    poses = (
+        poses_of(joints, CROWDPOSE14, ids=ids) if persons else poses_of(np.ones((1, 14, 2)), CROWDPOSE14, ids=ids)[:0]
+    )
+    message = frame_message(
+        camera=2, number=7, poses=poses, size_hw=(480, 640), jpeg=b"\xff\xd8\xff-", times_ms={"a": 1, "b": float("nan")}
+    )
+    head, told, boxes, jpeg = parsed_frame(message)
+    assert struct.unpack_from("<I", message)[0] % 4 == 0, "numbers lie on multiples of four"
+    assert (head["camera"], head["frame"], head["width"], head["height"]) == (2, 7, 640, 480)
+    assert head["ids"] == (list(range(1, persons + 1)) if ids else None) and head["times_ms"] == {"a": 1}
+    np.testing.assert_array_equal(told[..., :2], poses.keypoints)
+    np.testing.assert_array_equal(told[..., 2], poses.scores)
+    np.testing.assert_array_equal(boxes, np.concatenate([poses.boxes, poses.box_scores[:, None]], axis=1))
+    assert jpeg == b"\xff\xd8\xff-"
+
+
+@pytest.mark.parametrize("message", [b"", b"\x02\x00\x00\x00", b"\x02\x00\x00\x00{}", b"\x03\x00\x00\x00abc"])
+def test_half_a_message_is_refused(message):
+    with pytest.raises(InputError, match="a live message"):
+        parsed_frame(message)
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
+def test_the_look_names_every_joint_once(skeleton):
+    look = look_of(skeleton, SCALE)
+    drawn = [joint for part in look["parts"] for joint in part["joints"]]
+    assert sorted(drawn) == list(range(len(skeleton.joints)))
+    assert {(a, b) for part in look["parts"] for a, b, _ in part["limbs"]} <= set(skeleton.limbs)
+    json.dumps(look, allow_nan=False)
+
+
+# --- mailboxes --------------------------------------------------------------------------------------------------------
+
+
+def frame(camera, number=0):
+    return Frame(camera, b"%d" % number, 0.0)
+
+
+def test_a_mailbox_keeps_the_newest_frame_of_each_camera():
+    async def run():
+        mailbox = Mailbox()
+        for number in range(5):
+            mailbox.put_frame(frame(0, number))
+        mailbox.put_frame(frame(1, 9))
+        mailbox.put_text("state", "old")
+        mailbox.put_text("state", "new")
+        return [await mailbox.take() for _ in range(3)], mailbox.replaced
+
+    taken, replaced = asyncio.run(run())
+    assert taken == ["new", frame(0, 4), frame(1, 9)] and replaced == 4
+
+
+def test_no_more_frames_than_are_answered_go_out():
+    async def run():
+        clock = iter(range(1000))
+        mailbox = Mailbox(lambda: next(clock))
+        for number in range(IN_FLIGHT):
+            mailbox.put_frame(frame(0, number))
+            assert await mailbox.take() == frame(0, number)
+        mailbox.put_frame(frame(0, 7))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(mailbox.take(), 0.02)
+        assert mailbox.silent_s() > 0
+        mailbox.put_frame(frame(1, 8))  # another camera is not held up
+        assert await mailbox.take() == frame(1, 8)
+        mailbox.arrived(0)
+        assert await mailbox.take() == frame(0, 7)
+        for camera in (0, 0, 0, 0, 1, 1):  # more answers than frames give no more frames
+            mailbox.arrived(camera)
+        assert mailbox.silent_s() <= 1
+
+    asyncio.run(run())
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_of_the_last_moments_and_counts_of_the_whole_run():
+    now = [100.0]
+    gauges = Gauges(["a", "b"], lambda: now[0])
+    for number in range(300):
+        now[0] = 100 + number / 30
+        gauges.note_result(0, 2, 10.0 if number < 297 else 40.0, {"network": 8.0, "crop": 0.5})
+        gauges.note_stage("encode", 2.0)
+    rate, none = gauges.rates()
+    assert rate["fps"] == pytest.approx(30, abs=0.2) and rate["persons"] == 2 and rate["frames"] == 300
+    assert rate["latency_ms"] == {"p50": 10.0, "p99": 10.0} or rate["latency_ms"]["p99"] > 10
+    assert [stage["name"] for stage in gauges.stages()] == ["crop", "network", "encode"]
+    assert (none["fps"], none["age_s"], none["latency_ms"]) == (0.0, None, None)
+    now[0] += 60
+    assert gauges.stages() == [] and gauges.rates()[0]["frames"] == 300 and gauges.since_last_s(0) > 59
+
+
+def test_prometheus_is_told_in_its_own_form():
+    gauges = Gauges(['north "door"\\1'], lambda: 1.0)
+    for age in (1.0, 20.0, 5000.0):
+        gauges.note_result(0, 1, age, {})
+    told = {
+        "cameras": [{"counts": {"dropped": 4}, "age_s": 0.5}],
+        "viewers": 3,
+        "resident_bytes": 5 << 20,
+        "memory_bytes": None,
+        "celsius": 51.5,
+        "watts": None,
+    }
+    text = exposition(told, gauges, lost=False, replaced=6)
+    label = '{camera="north \\"door\\"\\\\1"}'
+    for line in (
+        f"sdk_live_frames_total{label} 3",
+        f"sdk_live_dropped_total{label} 4",
+        f"sdk_live_latency_seconds_count{label} 3",
+        "sdk_live_viewers 3",
+        "sdk_live_temperature_celsius 51.5",
+        "sdk_live_device_lost 0",
+    ):
+        assert f"\n{line}\n" in text, line
+    buckets = [int(line.split()[-1]) for line in text.splitlines() if "_bucket{" in line]
+    assert buckets == sorted(buckets) and buckets[0] == 1 and buckets[-2:] == [2, 3]
+    named = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    typed = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    assert {name.replace("_bucket", "").replace("_sum", "").replace("_count", "") for name in named} <= typed
+    assert "power_watts " not in [line for line in text.splitlines() if not line.startswith("#")]
+
+
+# --- who may ask ------------------------------------------------------------------------------------------------------
+
+LOCAL = Rules(frozenset({"localhost", "127.0.0.1", "[::1]"}), any_address=False, token=None)
+OPEN = Rules(frozenset({"localhost", "cam.example"}), any_address=True, token=TOKEN)
+HOSTS = {  # Host -> answered (on this machine alone, on the net)
+    "localhost:8642": (True, True),
+    "LOCALHOST.": (True, True),
+    "127.0.0.1:1": (True, True),
+    "[::1]:8642": (True, True),
+    "192.168.1.7:8642": (False, True),
+    "[fe80::1]": (False, True),
+    "cam.example": (False, True),
+    "evil.example:8642": (False, False),
+    "localhost.evil.example": (False, False),
+    "127.0.0.1.evil.example": (False, False),
+    "localhost:8642@evil.example": (False, False),
+    "": (False, False),
+    "localhost ": (False, False),
+    "0x7f000001": (False, False),
+}
+
+
+@pytest.mark.parametrize(("host", "answers"), HOSTS.items(), ids=[repr(host) for host in HOSTS])
+def test_the_host_must_be_this_server(host, answers):
+    assert (LOCAL.answers_to(host), OPEN.answers_to(host)) == answers
+
+
+@pytest.mark.parametrize(
+    ("authorization", "protocols", "admitted"),
+    [
+        (f"Bearer {TOKEN}", [], True),
+        ("", ["sdk-live.1", f"token.{TOKEN}"], True),
+        (f"Bearer {TOKEN}x", [], False),
+        (TOKEN, [], False),
+        ("Bearer ", ["token."], False),
+        ("", [TOKEN], False),
+        ("", [], False),
+        ("Bearer \xe9", ["token.\xe9"], False),
+    ],
+)
+def test_the_token_is_asked_for(authorization, protocols, admitted):
+    assert OPEN.admits(authorization, protocols) is admitted
+    assert LOCAL.admits(authorization, protocols)
+
+
+def asked(page, path, **headers):
+    """Status, headers and body of an answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{page.port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def local():
+    with served(Camera(fps=60).watch(), health=True, metrics=True) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def open_page():
+    with served(Camera(fps=60).watch(), host="0.0.0.0", token=TOKEN, hosts=("cam.example",), metrics=True) as page:
+        yield page
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(local):
+    for path in ("/", "/page/live.js", "/page/live.css", "/nothing", "/healthz"):
+        _, headers, _ = asked(local, path)
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'") and "unsafe" not in policy
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert "server" not in headers
+
+
+def test_the_page_holds_no_inline_script_or_style_and_names_no_other_host(local):
+    for name in ("", "page/live.js", "page/tile.js", "page/draw.js", "page/chart.js", "page/wire.js", "page/live.css"):
+        status, _, text = asked(local, f"/{name}")
+        assert status == 200
+        assert "http://" not in text and "https://" not in text.replace("https:", "", 1)
+    _, _, html = asked(local, "/")
+    assert " style=" not in html and "<style" not in html and " onclick" not in html
+    assert html.count("<script") == html.count('<script type="module" src="/page/live.js"></script>') == 1
+
+
+NO_ANSWER = {  # headers -> status, words
+    "another host": ({"Host": "evil.example"}, 421, "--allow-host"),
+    "another origin": ({"Origin": "http://evil.example"}, 403, "another origin"),
+    "a page of no origin": ({"Origin": "null"}, 403, "another origin"),
+    "another port of this machine": ({"Origin": "http://localhost:3000"}, 403, "another origin"),
+}
+
+
+@pytest.mark.parametrize(("headers", "status", "words"), NO_ANSWER.values(), ids=NO_ANSWER)
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics"])
+def test_other_hosts_and_origins_get_no_answer(local, path, headers, status, words):
+    got, _, text = asked(local, path, **headers)
+    assert got == status and words in text
+
+
+def viewer(page, **options):
+    return connect(f"ws://127.0.0.1:{page.port}/watch", compression=None, max_size=None, **options)
+
+
+@pytest.mark.parametrize(("headers", "status", "words"), NO_ANSWER.values(), ids=NO_ANSWER)
+def test_other_hosts_and_origins_get_no_socket(local, headers, status, words):
+    with socket.create_connection(("127.0.0.1", local.port)) as raw, pytest.raises(InvalidStatus) as refused:
+        connect(f"ws://{headers.get('Host', f'127.0.0.1:{local.port}')}/watch", sock=raw, origin=headers.get("Origin"))
+    assert refused.value.response.status_code == 403
+
+
+def test_beyond_this_machine_a_token_is_needed(open_page):
+    assert asked(open_page, "/")[0] == 200, "the page itself is no secret"
+    assert asked(open_page, "/metrics")[0] == 401
+    assert asked(open_page, "/metrics", Authorization="Bearer nonsense")[0] == 401
+    assert asked(open_page, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
+    for wrong in ([], ["sdk-live.1"], ["sdk-live.1", "token.nonsense"]):
+        with viewer(open_page, subprotocols=wrong or None) as socket_, pytest.raises(ConnectionClosed) as closed:
+            socket_.recv(timeout=5)
+        assert closed.value.rcvd.code == 4401
+    with viewer(open_page, subprotocols=["sdk-live.1", f"token.{TOKEN}"]) as right:
+        assert right.subprotocol == "sdk-live.1" and json.loads(right.recv(timeout=5))["type"] == "hello"
+    assert open_page.url.endswith(f"/#token={TOKEN}")
+
+
+REFUSED = [
+    ({"host": "0.0.0.0"}, "can be reached by others and needs a token"),
+    ({"host": "0.0.0.0", "token": "short"}, "16 to 128 letters"),
+    ({"token": "white space is no part of it"}, "16 to 128 letters"),
+    ({"port": 70000}, "port must be a number of 0 to 65535"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED)
+def test_what_would_be_open_to_everybody_is_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        check_options(ServingOptions(**options))
+
+
+def test_a_port_in_use_and_a_host_elsewhere_are_told(local):
+    with pytest.raises(
+        InputError, match=rf"port {local.port} of 127.0.0.1 is in use by another program; choose another"
+    ):
+        serve(Camera().watch(), ServingOptions(port=local.port))
+    with pytest.raises(InputError, match=r"192.0.2.1 cannot be opened .*give an address of this machine"):
+        serve(Camera().watch(), ServingOptions(host="192.0.2.1", port=0, token=TOKEN))
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+def test_operators_see_health_and_figures(local):
+    wait_for(lambda: local.watch.gauges.cameras[0].frames > 3)
+    status, headers, text = asked(local, "/healthz")
+    told = json.loads(text)
+    assert (status, told["status"], told["device_lost"]) == (200, "running", False) and told["last_frame_age_s"] < 5
+    status, headers, text = asked(local, "/metrics")
+    assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "sdk_live_frames_total" in text
+
+
+def test_both_are_off_unless_asked_for(open_page):
+    with served(Camera().watch()) as page:
+        assert [asked(page, path)[0] for path in ("/healthz", "/metrics")] == [404, 404]
+
+
+def wait_for(met, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+class Viewer:
+    """A client that answers as the page does."""
+
+    def __init__(self, page):
+        self._open = viewer(page)
+        self.socket = self._open.__enter__()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._open.__exit__(*(error or (None, None, None)))
+
+    def frame(self):
+        """The next frame."""
+        while True:
+            data = self.socket.recv(timeout=10)
+            if isinstance(data, bytes):
+                self.say(do="arrived", camera=parsed_frame(data)[0]["camera"])
+                return parsed_frame(data)
+
+    def text(self, kind, met=lambda told: True):
+        """The next message of a kind that meets a rule."""
+        while True:
+            data = self.socket.recv(timeout=10)
+            if isinstance(data, bytes):
+                self.say(do="arrived", camera=parsed_frame(data)[0]["camera"])
+            elif (told := json.loads(data))["type"] == kind and met(told):
+                return told
+
+    def say(self, **message):
+        self.socket.send(json.dumps(message))
+
+
+def test_a_viewer_sees_frames_state_and_figures(local):
+    with Viewer(local) as one:
+        hello = one.text("hello")
+        assert hello["cameras"] == ["camera 0"] and hello["look"]["joints"][0] == "left_shoulder"
+        head, joints, _, jpeg = one.frame()
+        assert joints.shape == (1, 14, 3) and (head["width"], head["height"]) == (320, 240)
+        assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (240, 320, 3)
+        told = one.text("statistics")
+        assert {stage["name"] for stage in told["stages"]} >= {"wait", "crop", "network", "decode", "encode", "send"}
+        assert told["cameras"][0]["frames"] > 0 and told["viewers"] >= 1
+
+
+def test_stop_and_start_act_and_everybody_is_told(local):
+    with Viewer(local) as one, Viewer(local) as other:
+        one.say(do="stop")
+        assert other.text("state", lambda told: not told["running"])
+        assert json.loads(asked(local, "/healthz")[2])["status"] == "stopped"
+        time.sleep(0.1)
+        before = local.watch.gauges.cameras[0].frames
+        time.sleep(0.2)
+        assert local.watch.gauges.cameras[0].frames == before
+        with Viewer(local) as late:  # who comes while it is stopped sees the last frame
+            assert late.frame()[0]["frame"] > 0
+        one.say(do="start")
+        assert other.text("state", lambda told: told["running"])
+        wait_for(lambda: local.watch.gauges.cameras[0].frames > before)
+
+
+WRONG = [
+    ({"do": "dance"}, "do must be one of"),
+    ({"do": 3}, "a word 'do'"),
+    ([], "a word 'do'"),
+    ({"do": "arrived", "camera": 1}, "camera must be"),
+    ({"do": "arrived", "camera": True}, "camera must be"),
+    ({"do": "smooth", "value": "1"}, "smoothing must be"),
+    ({"do": "smooth", "value": 0.5}, "nothing smooths here"),
+]
+
+
+@pytest.mark.parametrize(("message", "words"), WRONG, ids=[str(message) for message, _ in WRONG])
+def test_a_message_that_says_nothing_known_ends_that_viewer_alone(local, message, words):
+    with Viewer(local) as other:
+        with viewer(local) as socket_, pytest.raises(ConnectionClosed) as closed:
+            socket_.send(json.dumps(message))
+            while True:
+                socket_.recv(timeout=5)
+        assert closed.value.rcvd.code == 1008 and words in closed.value.rcvd.reason
+        other.frame()
+
+
+def test_a_long_message_is_refused(local):
+    with viewer(local) as socket_, pytest.raises(ConnectionClosed):
+        socket_.send("x" * 5000)
+        while True:
+            socket_.recv(timeout=5)
+
+
+def test_smoothing_acts_at_once():
+    seen = []
+    with served(Camera().watch(smooth=seen.append)) as page, Viewer(page) as one:
+        one.say(do="smooth", value=0.25)
+        assert one.text("state", lambda told: told["smoothing"] == 0.25)
+    assert seen == [0.25]
+
+
+# --- many and slow viewers --------------------------------------------------------------------------------------------
+
+
+def test_twenty_viewers_see_the_same_frames_and_one_too_many_is_told():
+    with served(Camera(fps=60).watch(), viewers=20) as page:
+        viewers = [Viewer(page) for _ in range(20)]
+        try:
+            for each in viewers:
+                assert each.frame()[1].shape == (1, 14, 3)
+            with viewer(page) as socket_, pytest.raises(ConnectionClosed) as closed:
+                socket_.recv(timeout=5)
+            assert closed.value.rcvd.code == 1013 and "at most 20 viewers" in closed.value.rcvd.reason
+        finally:
+            for each in viewers:
+                each.__exit__()
+        wait_for(lambda: len(page.watch._viewers) == 0)
+
+
+def test_a_viewer_that_stops_reading_is_sent_away_and_slows_nobody(monkeypatch):
+    monkeypatch.setattr("sdk.live.application.SILENT_S", 0.8)
+    monkeypatch.setattr("sdk.live.application.SEND_S", 0.5)
+    stuck = {"max_queue": 1, "close_timeout": 0.1}  # its client reads no more once one message waits
+    with served(Camera(fps=120).watch()) as page, Viewer(page) as well, viewer(page, **stuck):
+        wait_for(lambda: len(page.watch._viewers) == 2)
+        while page.watch._viewers.slow == 0:
+            well.frame()
+        wait_for(lambda: len(page.watch._viewers) == 1)
+        first = well.frame()[0]["frame"]
+        assert well.frame()[0]["frame"] - first < 30
+
+
+# --- recording --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_a_clip_and_its_lines(tmp_path):
+    folder = tmp_path / "kept"
+    camera = Camera(fps=60)
+    with served(camera.watch(folder)) as page, Viewer(page) as one:
+        one.say(do="record")
+        told = one.text("statistics", lambda told: told["recording"]["frames"] >= 5)
+        assert told["recording"]["on"] and not list(folder.glob("[!.]*"))
+        one.say(do="finish")
+        told = one.text("state", lambda told: told["recording"]["files"])["recording"]
+    clip, lines = (folder / name.rsplit("/", 1)[-1] for name in told["files"])
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert sorted(folder.iterdir()) == sorted([clip, lines])
+    assert len(written) == told["frames"] == frames_in(clip) and told["left_out"] == 0
+    assert [line["frame"] for line in written] == list(range(written[0]["frame"], written[0]["frame"] + len(written)))
+    assert np.asarray(written[0]["keypoints"]).shape == (1, 14, 2)
+
+
+def frames_in(path):
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def result(number, size_hw=(48, 64), captured_s=None):
+    picture = np.full((*size_hw, 3), 10 * number, np.uint8)
+    taken = TakenFrame(picture, number, 0.0, number / 30 if captured_s is None else captured_s)
+    return Result(0, "a", taken, poses_of(np.ones((1, 14, 2)), CROWDPOSE14))
+
+
+def test_a_clip_ends_where_the_size_changes_or_it_is_long(tmp_path):
+    recorder = Recorder(tmp_path, 1)
+    recorder.start()
+    sizes = [(48, 64)] * 3 + [(32, 32)] * 2
+    for number, size_hw in enumerate(sizes):
+        recorder.offer(result(number, size_hw))
+    recorder.offer(result(9, (32, 32), captured_s=700.0))
+    recorder.finish()
+    clips = sorted(tmp_path.glob("*.mp4"))
+    assert sorted(frames_in(clip) for clip in clips) == [1, 2, 3]
+    assert sorted(len(clip.with_suffix(".jsonl").read_text().splitlines()) for clip in clips) == [1, 2, 3]
+
+
+def test_a_recording_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(self, picture, time_ms):
+        raise OutputError("'clip.mp4' cannot be written (No space left on device); make room")
+
+    states = []
+    recorder = Recorder(tmp_path / "kept", 1, lambda: states.append(recorder.state()))
+    recorder.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("sdk.media.sinks.VideoFile.write", full)
+        recorder.offer(result(0))
+        wait_for(lambda: recorder.state()["error"])
+    assert "No space left" in states[-1]["error"] and not states[-1]["on"]
+    assert list((tmp_path / "kept").iterdir()) == []
+    recorder.start()  # and again, once there is room
+    recorder.offer(result(1))
+    recorder.finish()
+    assert recorder.state()["error"] is None and len(recorder.state()["files"]) == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_to_who_asked(tmp_path):
+    (tmp_path / "file").touch()
+    with served(Camera().watch(tmp_path / "file" / "below")) as page, Viewer(page) as one:
+        one.say(do="record")
+        assert "cannot be written" in one.text("notice")["words"]
+
+
+# --- the server's life ------------------------------------------------------------------------------------------------
+
+
+def test_at_the_end_a_recording_that_is_on_is_finished(tmp_path):
+    with served(Camera(fps=60).watch(tmp_path)) as page, Viewer(page) as one:
+        one.say(do="record")
+        one.text("statistics", lambda told: told["recording"]["frames"] > 2)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".mp4"]
+
+
+def test_where_the_sources_end_the_page_stays():
+    with served(Camera(frames=5, fps=200).watch(), health=True) as page, Viewer(page) as one:
+        assert one.text("state", lambda told: told["ended"])["error"] is None
+        assert json.loads(asked(page, "/healthz")[2])["status"] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(InputError("camera 0 broke"), "failed"), (DeviceLostError("gone"), "lost")]
+)
+def test_an_error_is_shown_and_then_ends_the_server(monkeypatch, error, status):
+    monkeypatch.setattr("sdk.live.serving.LINGER_S", 0.5)
+    with served(Camera(frames=3, fps=200, error=error).watch(), health=True) as page:
+        with Viewer(page) as one:
+            told = one.text("state", lambda told: told["error"])
+        assert told["error"] == str(error) and told["lost"] is (status == "lost")
+        got, _, text = asked(page, "/healthz")
+        assert got == 503 and json.loads(text)["status"] == status
+        page.wait()
+    assert page.errors == [error]
+
+
+def test_nothing_of_a_server_stays_behind():
+    before = {thread.name for thread in threading.enumerate()}
+    with served(Camera().watch()) as page, Viewer(page) as one:
+        one.frame()
+    assert {thread.name for thread in threading.enumerate() if thread.name.startswith("sdk-live")} <= before
