@@ -44,7 +44,7 @@ def _by_path(name: str) -> ModuleType:
 
 cuda_toolkit = _by_path("cuda_toolkit")
 SOURCES = ("bindings.cpp", "ending.cpp", "cpu/detections.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
-CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu")
+CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu", "cuda/detections.cu")
 FLAGS = (
     *("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG"),
     "-ffp-contract=off",  # affines, too, round alike everywhere

@@ -22,7 +22,7 @@ from build_native import CUDA_SOURCES, NVCC_FLAGS, Toolkit, find_toolkit, nvcc_f
 from machine_code import Machine, Tools, faults_of, find_tools, kernels_from_ptx, readable
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK_THREADS = {"crop": 256, "decode": 128}
+BLOCK_THREADS = {"crop": 256, "decode": 128, "detections": 512}
 # Compute capability -> (threads, blocks, KiB of shared memory) of one multiprocessor; all have 65536 registers.
 LIMITS = {
     75: (1024, 16, 64), 80: (2048, 32, 164), 86: (1536, 16, 100), 87: (1536, 16, 164), 89: (1536, 24, 100),

@@ -35,6 +35,7 @@ LOADS = {
     "crop NV12": ({8, 32}, {64, 128}),
     "decode float": ({32, 128}, set()),
     "decode half": ({16, 128}, {32}),
+    "detections": ({16, 32, 64}, {128}),  # halves, floats, 64-bit labels and frame records
 }
 STORES = {
     "crop packed float": ({32, 128}, set()),
@@ -42,6 +43,7 @@ STORES = {
     "crop NV12 float": ({32, 128}, set()),
     "crop NV12 half": ({16, 64}, set()),
     "decode": ({32}, set()),
+    "detections": ({32, 64}, {128}),
 }
 
 
@@ -100,7 +102,9 @@ def faults_of(kernel: Machine) -> list[str]:
 
 def readable(symbol: str) -> str:
     """'crop NV12 half' and the like, from a mangled kernel name."""
-    op = "crop" if "crop_kernel" in symbol else "decode"
+    op = next(name for name in ("crop", "decode", "detections") if f"{name}_kernel" in symbol)
+    if op == "detections":
+        return op
     variant = symbol.split(f"{op}_kernel")[1]
     half = "half" if "alf" in variant else "float"
     if op == "crop":

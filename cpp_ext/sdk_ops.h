@@ -17,6 +17,7 @@
 
 #pragma once
 
+#include "shared/box_math.h"
 #include "shared/crop_math.h"
 #include "shared/decode_math.h"
 #include "shared/detection_math.h"
@@ -118,6 +119,33 @@ const char* crop(void* out, const Frame& frame, const Frame* frames_on_device, b
                  int32_t count, const CropSpec& spec, Stream stream);
 const char* decode(float* out, const Logits& logits, const float* affines, int32_t count, const DecodeSpec& spec,
                    Stream stream);
+
+struct alignas(8) Candidate {
+    float score;
+    int32_t row;
+};
+
+// How many boxes were found, and they: most x 4 and most, best first. `list` is scratch for as many candidates as there are rows.
+struct DetectionsOut {
+    int32_t* count;
+    DetectedBox* boxes;
+    float* scores;
+    Candidate* list;
+};
+
+// What crops of the first `count` persons found are made from, for a crop that follows on the stream: a record each of
+// `frame`, and affines. Those beyond the persons found look outside any frame.
+struct CropsOut {
+    Frame* records;
+    float *affines, *mirrored;
+    int32_t count;  // 0: none are wanted
+    const Frame* frame;
+    CropShape shape;
+};
+
+// All pointers are of the device; `place` is read there too.
+const char* detections(const DetectionsOut& out, const DetectionOutputs& outputs, const DetectionSpec& spec, const FramePlace* place,
+                       const CropsOut& crops, Stream stream);
 }  // namespace cuda
 
 }  // namespace sdk

@@ -9,6 +9,7 @@ _Triple = tuple[float, float, float]
 _Depth = tuple[float, bool]  # span, in pixels
 _Spread = tuple[float, float, float, float]  # sharpness, gain, curve, floor
 _Yuv = tuple[float, float, float, float, float, float]
+_Table = tuple[int, int, int, int, bool, int]  # address, rows, columns, first column, rows first, type
 _Part = tuple[NDArray[Any], int, bool]  # M x C or C x M, first column, rows first
 
 def crop(
@@ -212,6 +213,22 @@ class _Cuda:
         depth: _Depth = (0.0, False),
         spread: _Spread | None = None,
         second: bool = False,
+    ) -> None: ...
+    def detections(
+        self,
+        found: tuple[int, int, int, int],  # count, boxes, scores, scratch: 8 bytes a row
+        boxes: _Table,
+        scores: _Table,
+        labels: _Table | None,
+        rules: tuple[Any, ...],
+        size_hw: tuple[int, int],
+        place: int,  # 6 floats: scale and shift of x, of y, the frame's width and height
+        threshold: float,
+        iou: float,
+        most: int,
+        crops: tuple[int, int, int, int, int, int, int, float]
+        | None,  # records, affines, mirrored, N, record, h, w, padding
+        stream: int,
     ) -> None: ...
     def graph_begin(self, stream: int) -> None: ...
     def graph_end(self, stream: int) -> _Graph: ...

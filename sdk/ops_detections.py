@@ -21,13 +21,15 @@ from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import MAX_SIDE, described, in_words
 
-__all__ = ["MAX_DETECTIONS", "detection_rules", "detections"]
+__all__ = ["MAX_DETECTIONS", "OutputTable", "detection_rules", "detections", "output_table"]
+
+OutputTable = tuple[int, int, int, int, bool, int]  # `sdk::TableTuple` in cpp_ext/checks.h
 
 BOX_FORMS = {"xyxy": 0, "cxcywh": 1, "grid": 2}
 ACTIVATIONS = {"none": 0, "sigmoid": 1, "softmax": 2}
 MAX_DETECTIONS = 1024  # `sdk::MAX_CANDIDATES` in cpp_ext/shared/detection_math.h
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
-NUMBERS = (*FLOATS, np.dtype(np.int32), np.dtype(np.int64))
+NUMBERS = (*FLOATS, np.dtype(np.int32), np.dtype(np.int64))  # in the order of `sdk::NumberType`
 
 
 @in_words
@@ -81,6 +83,14 @@ def detection_rules(form: DetectionForm) -> tuple[Any, ...]:
         list(form.strides),
         form.units == "shares",
     )
+
+
+def output_table(part: Part, address: int, shape: tuple[int, ...], dtype: str) -> OutputTable:
+    """A part of an output in device memory, 1 x M x C, 1 x C x M or 1 x M, as the CUDA half takes it."""
+    sides = shape[1:] if len(shape) == 3 else (shape[1], 1)
+    rows_first = part.rows_first or len(shape) == 2
+    rows, columns = sides if rows_first else sides[::-1]
+    return address, rows, columns, part.column, rows_first, NUMBERS.index(np.dtype(dtype))
 
 
 def _checked_place(to_frame: Any, frame_hw: tuple[int, int]) -> tuple[float, float, float, float, float, float]:

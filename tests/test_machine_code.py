@@ -15,6 +15,7 @@ LOST_BYTE, EIGHT_BITS = "F2I.U8.F16.TRUNC.NTZ", "F2FP.SATFINITE.E4M3.F32.PACK_AB
 KERNELS = {
     *(f"crop {source} {kind}" for source in ("packed", "NV12") for kind in ("float", "half")),
     *(f"decode {kind}{more}" for kind in ("float", "half") for more in ("", " softmax", " spread", " softmax spread")),
+    "detections",
 }
 
 

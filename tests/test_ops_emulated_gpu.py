@@ -7,11 +7,15 @@ them, where every access must be aligned as well. It says nothing of speed, nor 
 import numpy as np
 import pytest
 
-from sdk.runtime.cuda.kernels import frame_record
+from sdk.detection import letterbox
+from sdk.geometry import crop_affines
+from sdk.runtime.cuda.kernels import FRAME_BYTES, frame_record
+from tests.support.detections import PADDING, RECORD, SIZE_HW, detected
 from tests.support.emulated_gpu import EmulatedGpu, address, compiler
 from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
+    DETECTION_CASES,
     MEAN,
     REFINEMENTS,
     SCORES,
@@ -20,6 +24,7 @@ from tests.support.ops_cases import (
     noise_nv12,
     special_rows,
     third_axis,
+    unfit_rows,
     wide_rows,
 )
 from tests.support.ptx import in_force, ptx_libraries
@@ -245,6 +250,64 @@ def test_special_rows(gpu, rows, score):
     joints = gpu.decode(x, y, affines, 2.0, z=x, score=score, **MORE)
     expected = every_column(x, y, x, affines, 2.0, score=score)
     assert np.array_equal(joints[..., 3:], expected[..., 3:], equal_nan=True)
+
+
+@DTYPES
+@pytest.mark.parametrize("case", DETECTION_CASES, ids=str)
+def test_detections_are_the_cpus(gpu, case, dtype):
+    outputs, arguments = case.outputs(dtype), case.arguments()
+    found = detected(gpu.kernels, case.form, outputs, arguments)
+    expected = ops.detections(outputs, case.form, **arguments)
+    assert all(map(np.array_equal, found[:2], expected))
+
+
+@pytest.mark.parametrize(("box", "score"), unfit_rows().values(), ids=unfit_rows())
+def test_unfit_rows_are_never_chosen(gpu, box, score):
+    case = DETECTION_CASES[0]
+    boxes, scores = case.outputs()
+    boxes[0, ::3], scores[0, ::3] = box, score
+    found = detected(gpu.kernels, case.form, [boxes, scores], case.arguments())
+    expected = ops.detections([boxes, scores], case.form, **case.arguments())
+    assert len(expected[0]) and all(map(np.array_equal, found[:2], expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int64])
+def test_labels_of_any_type(gpu, dtype):
+    case = DETECTION_CASES[1]
+    rows, labels = case.outputs()
+    outputs = [rows, labels.astype(dtype)]
+    found = detected(gpu.kernels, case.form, outputs, case.arguments())
+    assert len(found.boxes)
+    assert all(map(np.array_equal, found[:2], ops.detections(outputs, case.form, **case.arguments())))
+
+
+@pytest.mark.parametrize("crops", [1, 5, 60])
+def test_the_crops_of_the_persons_found_are_those_of_their_boxes(gpu, crops):
+    case = DETECTION_CASES[0]
+    found = detected(gpu.kernels, case.form, case.outputs(), case.arguments(), crops=crops)
+    there = min(crops, len(found.boxes))
+    expected = np.zeros((crops, 2, 3), np.float32)
+    expected[:, :, 2] = -64
+    expected[:there] = crop_affines(found.boxes[:there], SIZE_HW, PADDING)
+    mirrored = expected.astype(np.float64)
+    mirrored[:, :, 2] += mirrored[:, :, 0] * (SIZE_HW[1] - 1)
+    mirrored[:, :, 0] *= -1
+    assert np.array_equal(found.affines[0], expected)
+    assert np.array_equal(found.affines[1], mirrored.astype(np.float32))
+    assert [bytes(each) for each in found.records] == [RECORD] * there + [bytes(FRAME_BYTES)] * (crops - there)
+
+
+@pytest.mark.parametrize("nv12", [False, True], ids=["bgr", "nv12"])
+@DTYPES
+def test_the_letterbox_is_the_cpus(gpu, dtype, nv12):
+    frame = noise_nv12(40, 70) if nv12 else noise_frame(41, 67)
+    affines = letterbox((40, 70) if nv12 else (41, 67), (32, 48), "centre").crop
+    options = {"mean": MEAN, "std": STD, "pixel_format": "nv12" if nv12 else "bgr", "border": 114}
+    expected = ops.crop(frame, affines, (32, 48), dtype=dtype, **options)
+    out, yuv = np.full_like(expected, np.nan), ops.yuv_to_rgb("bt601", "limited") if nv12 else None
+    given = (frame[:40], frame[40:]) if nv12 else frame
+    assert gpu.crop(out, given, affines, mean=MEAN, std=STD, swap=not nv12, yuv=yuv, border=114) == 0
+    assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize("gpu", PTX, indirect=True)

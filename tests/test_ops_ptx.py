@@ -11,7 +11,7 @@ import pytest
 from tests.support.emulated_gpu import compiler, run_together
 from tests.support.ptx import PTX_FLAGS, Module, cpp_from_ptx, opcodes, translated
 
-EXACT = re.compile(r"(ld|st|mov|selp|setp|abs|neg)\..*|cvt\.(f32\.f16|f64\.f32)")
+EXACT = re.compile(r"(ld|st|mov|selp|setp|abs|neg|copysign)\..*|cvt\.(f32\.f16|f64\.f32)")
 ROUNDED_ONCE = re.compile(r"(add|sub|mul|div|rcp|sqrt)\.rn\.f(32|64)|cvt\.(rn|rzi)\.[\w.]+")
 
 
@@ -61,6 +61,7 @@ INSTRUCTIONS = [
     ("b32", "sqrt.rn.f32 %d, 0f40000000", 0x3FB504F3),
     ("b64", "sqrt.rn.f64 %d, 0d4000000000000000", 0x3FF6A09E667F3BCD),
     ("b32", "abs.f32 %d, 0fFF800000", 0x7F800000),
+    ("b64", "copysign.f64 %d, 0dBFF0000000000000, 0d4008000000000000", 0xC008000000000000),
     ("pred", "setp.ne.s32 %d, 1, 2", 1),
     ("pred", "setp.gt.s32 %d, -1, 1", 0),
     ("pred", "setp.gt.u32 %d, -1, 1", 1),

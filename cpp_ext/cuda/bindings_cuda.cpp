@@ -1,4 +1,4 @@
-// cuda/bindings_cuda.cpp: the submodule _native.cuda: both ops on raw device pointers, and what PyCUDA lacks to replay a
+// cuda/bindings_cuda.cpp: the submodule _native.cuda: the ops on raw device pointers, and what PyCUDA lacks to replay a
 // frame as one CUDA graph. Pointers and streams are integers. Nothing allocates device memory; `finished` alone waits.
 //
 // The CUDA runtime is linked statically and works in the context that is current, i.e. the primary one that the run
@@ -13,6 +13,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <optional>
@@ -98,6 +99,36 @@ void decode(Address out, Address x, Address y, Address affines, int32_t count, i
                                 pointer<const void>(mirrored_z), pointer<const int32_t>(partner)};
     nb::gil_scoped_release released;
     check_launch(sdk::cuda::decode(pointer<float>(out), logits, pointer<const float>(affines), count, spec, stream_of(stream)), "decode");
+}
+
+// Results and scratch: (count, boxes, scores, list of candidates), and how many boxes at most.
+using FoundAddresses = std::tuple<Address, Address, Address, Address>;
+// Crops of the persons found: (records, affines, mirrored affines, how many, the frame's record, height, width, padding).
+using CropAddresses = std::tuple<Address, Address, Address, int32_t, Address, int32_t, int32_t, double>;
+
+sdk::cuda::CropsOut crops_out(const std::optional<CropAddresses>& told) {
+    if (!told) return {};
+    const auto [records, affines, mirrored, count, frame, height, width, padding] = *told;
+    require(count >= 0 && records && affines && mirrored && frame, "records, affines and the frame's record must not be null");
+    require(records % 8 == 0 && frame % 8 == 0 && affines % 4 == 0 && mirrored % 4 == 0, "records and affines must be aligned");
+    require(sdk::is_side(height) && sdk::is_side(width) && width > 0 && height > 0 && padding > 0, "crop sides must be 1 to 16384");
+    return {pointer<sdk::Frame>(records), pointer<float>(affines), pointer<float>(mirrored), count, pointer<const sdk::Frame>(frame),
+            {height, width, padding}};
+}
+
+void detections(FoundAddresses found, const sdk::TableTuple& boxes, const sdk::TableTuple& scores, std::optional<sdk::TableTuple> labels,
+                const sdk::DetectionRules& rules, std::array<int32_t, 2> size_hw, Address place, float threshold, float iou, int32_t most,
+                std::optional<CropAddresses> crops, Address stream) {
+    const auto [count, boxes_out, scores_out, list] = found;
+    require(count && boxes_out && scores_out && list && place, "results, scratch and the frame's place must not be null");
+    require(count % 4 == 0 && boxes_out % 16 == 0 && scores_out % 4 == 0 && list % 8 == 0 && place % 4 == 0, "addresses must be aligned");
+    const sdk::DetectionSpec spec = sdk::detection_spec(rules, std::get<1>(boxes), size_hw[0], size_hw[1], threshold, iou, most);
+    const sdk::DetectionOutputs outputs = sdk::detection_outputs(boxes, scores, labels, spec);
+    const sdk::cuda::CropsOut made = crops_out(crops);
+    nb::gil_scoped_release released;
+    check_launch(sdk::cuda::detections({pointer<int32_t>(count), pointer<sdk::DetectedBox>(boxes_out), pointer<float>(scores_out),
+                                        pointer<sdk::cuda::Candidate>(list)}, outputs, spec, pointer<const sdk::FramePlace>(place), made,
+                                       stream_of(stream)), "detections");
 }
 
 // ---- graphs ----------------------------------------------------------------------------------------------------
@@ -335,6 +366,9 @@ void bind_cuda(nb::module_& parent) {
           "split_ratio"_a, "score"_a, "refine"_a, "half"_a, "stream"_a, "mirrored_x"_a = 0, "mirrored_y"_a = 0,
           "partner"_a = 0, "flip_shift"_a = 0, "z"_a = 0, "mirrored_z"_a = 0, "z_bins"_a = 0, "depth"_a = sdk::DepthTuple{},
           "spread"_a = nb::none(), "second"_a = false);
+
+    m.def("detections", &detections, "found"_a, "boxes"_a, "scores"_a, "labels"_a.none(), "rules"_a, "size_hw"_a, "place"_a,
+          "threshold"_a, "iou"_a, "most"_a, "crops"_a.none(), "stream"_a);
 
     nb::class_<Graph>(m, "Graph")
         .def("launch", &Graph::launch, "stream"_a)

@@ -100,8 +100,7 @@ class Flight {
         } else {
             memcpy(own, call.affines, sizeof(float) * 6 * call.count);
         }
-        constexpr float OFF_FRAME[6] = {0, 0, -64, 0, 0, -64};
-        for (int32_t i = call.count; i < call.bucket; i++) memcpy(own + 6 * i, OFF_FRAME, sizeof OFF_FRAME);
+        for (int32_t i = call.count; i < call.bucket; i++) affine_off_frame(own + 6 * i);
         if (call.flip)
             for (int32_t i = 0; i < call.bucket; i++) mirror_affine(mirrored + 6 * i, own + 6 * i, shape_.width);
         return true;

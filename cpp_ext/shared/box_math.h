@@ -58,6 +58,12 @@ SDK_FN void mirror_affine(float* mirrored, const float* affine, int32_t crop_wid
     }
 }
 
+// Of a crop that reads nothing, whatever the frame.
+SDK_FN void affine_off_frame(float* affine) {
+    affine[0] = affine[1] = affine[3] = affine[4] = 0.0f;
+    affine[2] = affine[5] = -64.0f;
+}
+
 // Frame pixels, ends exclusive; empty where an end does not exceed its beginning.
 struct Region {
     int32_t x0, y0, x1, y1;

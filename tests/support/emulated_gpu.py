@@ -22,7 +22,7 @@ from sdk.runtime.cuda.kernels import FRAME_BYTES, NativeKernels, frame_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent / "emulated_cuda"
-LAUNCH = re.compile(r"(\w+<[^<>]*>)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
+LAUNCH = re.compile(r"(\w+(?:<[^<>]*>)?)<<<(.*?)>>>\((.*?)\);", re.DOTALL)
 FLAGS = ("-std=c++17", "-O1", "-g0", "-ffp-contract=off", "-fPIC", "-fvisibility=default", "-w", "-pthread")
 FLAGS += ("-U_FORTIFY_SOURCE",)  # which takes a jump to another thread's stack for a fault
 NANOBIND = ("-DNB_DOMAIN=emulated",)  # types of its own: sdk._native may be loaded too
@@ -47,7 +47,8 @@ def emulated_cuda(folder):
     sources = {SHIM / name: CUDA for name in ("driver.cpp", "runtime.cpp", "module.cpp")}
     sources[ROOT / "cpp_ext/cuda/bindings_cuda.cpp"] = CUDA
     sources[Path(nanobind.source_dir()) / "nb_combined.cpp"] = (*NANOBIND, "-fno-strict-aliasing")
-    for kernel in (ROOT / "cpp_ext/cuda/crop.cu", ROOT / "cpp_ext/cuda/decode.cu", SHIM.parent / "stand_in.cu"):
+    kernels = sorted((ROOT / "cpp_ext/cuda").glob("*.cu"))
+    for kernel in (*kernels, SHIM.parent / "stand_in.cu"):
         text, launches = LAUNCH.subn(r"emulate_launch(\2, Kernel<\1>::with(\3));", kernel.read_text())
         assert launches >= 1
         written = folder / f"{kernel.stem}.cpp"
@@ -129,12 +130,13 @@ def listed(frame):
 
 
 class EmulatedGpu:
-    """Both ops as the CUDA half binds them, on numpy arrays."""
+    """The ops as the CUDA half binds them, on numpy arrays."""
 
     def __init__(self, cuda):
-        self._cuda = cuda
+        self._cuda, self.kernels = cuda, NativeKernels.__new__(NativeKernels)
+        self.kernels._cuda = cuda
 
-    def crop(self, out, frame, affines, *, mean, std, swap=True, yuv=None, on_device=False):
+    def crop(self, out, frame, affines, *, mean, std, swap=True, yuv=None, on_device=False, border=0):
         """Fills `out`; the number of reads outside the frame. `frame`: H x W x 3, or, with `yuv`, NV12's planes.
 
         `on_device`: from a record a crop in memory; `frame` may then be a list of frames, one a crop.
@@ -146,7 +148,7 @@ class EmulatedGpu:
                 per_crop = records if isinstance(frame, list) else records * len(affines)
                 self.crop_records(out, per_crop, affines, mean=mean, std=std, swap=swap, yuv=yuv)
             else:
-                self._cuda.crop_frame(address(out), values[0], *self._work(out, affines, mean, std, swap, yuv))
+                self._cuda.crop_frame(address(out), values[0], *self._work(out, affines, mean, std, swap, yuv), border)
         return self.bad_reads()
 
     def bad_reads(self):

@@ -12,19 +12,24 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DeviceError
+from sdk.ops_detections import OutputTable
 
 __all__ = [
     "FRAME_BYTES",
+    "PLACE_BYTES",
     "CropWork",
+    "CropsAt",
     "DecodeWork",
+    "DetectWork",
     "Flight",
     "FlightStatus",
+    "FoundAt",
     "Graph",
     "Kernels",
     "Mark",
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
+PLACE_BYTES = 24  # of `sdk::FramePlace` in cpp_ext/shared/detection_math.h
 _FRAME = struct.Struct("<QQqqii")
 
 
@@ -53,6 +59,7 @@ class CropWork:
     half: bool
     nv12: bool
     yuv: tuple[float, ...]
+    border: int = 0  # grey level outside the frame
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,39 @@ class DecodeWork:
     depth: tuple[float, bool] = (0.0, False)  # span, in pixels
     spread: tuple[float, float, float, float] | None = None  # sharpness, gain, curve, floor
     second: bool = False
+
+
+@dataclass(frozen=True)
+class DetectWork:
+    """What every reading of a detector's outputs has in common. `rules`: of `sdk.ops_detections.detection_rules`."""
+
+    rules: tuple[Any, ...]
+    size_hw: tuple[int, int]  # of the network's input
+    threshold: float
+    iou: float
+    most: int
+
+
+class FoundAt(NamedTuple):
+    """Where what was found is written: how many boxes, boxes most x 4, scores most; and scratch, 8 bytes a row."""
+
+    number: int
+    boxes: int
+    scores: int
+    scratch: int
+
+
+class CropsAt(NamedTuple):
+    """Where records and affines of the crops of the first persons found are written, for a crop that follows."""
+
+    records: int
+    affines: int
+    mirrored: int
+    number: int
+    frame: int  # the record that each gets
+    height: int
+    width: int
+    padding: float
 
 
 class Graph(Protocol):
@@ -169,6 +209,18 @@ class Kernels(Protocol):
         """Joints in frame pixels."""
         ...
 
+    def detections(
+        self,
+        found: FoundAt,
+        outputs: tuple[OutputTable, ...],  # boxes, scores and, where there are any, labels
+        work: DetectWork,
+        place: int,  # 6 float32: scale and shift of x, of y, the frame's width and height
+        crops: CropsAt | None,
+        stream: int,
+    ) -> None:
+        """The persons that a detector's outputs tell of."""
+        ...
+
     def flight(
         self, records: int, affines: int, joints: int, sizes: tuple[int, ...], padding: float, nv12: bool,
         shares_memory: bool, stream: int,
@@ -210,7 +262,9 @@ class NativeKernels:
     def crop(self, out: int, frames: int, affines: int, count: int, work: CropWork, stream: int) -> None:
         size_hw, normal = (work.height, work.width), (work.scale, work.bias)
         flags = (work.swap_channels, work.half, work.nv12)
-        self._call(self._cuda.crop, out, frames, affines, count, *size_hw, *normal, *flags, work.yuv, stream)
+        self._call(
+            self._cuda.crop, out, frames, affines, count, *size_hw, *normal, *flags, work.yuv, stream, work.border
+        )
 
     def decode(
         self,
@@ -233,6 +287,20 @@ class NativeKernels:
         if work.spread is not None:
             more = {**more, "spread": work.spread, "second": work.second}
         self._call(self._cuda.decode, out, *logits[:2], affines, *sizes, *rules, stream, *flip, **more)
+
+    def detections(
+        self,
+        found: FoundAt,
+        outputs: tuple[OutputTable, ...],
+        work: DetectWork,
+        place: int,
+        crops: CropsAt | None,
+        stream: int,
+    ) -> None:
+        boxes, scores, labels = (*outputs, None)[:3]
+        limits = (work.threshold, work.iou, work.most)
+        rules = (work.rules, work.size_hw)
+        self._call(self._cuda.detections, found, boxes, scores, labels, *rules, place, *limits, crops, stream)
 
     def flight(
         self, records: int, affines: int, joints: int, sizes: tuple[int, ...], padding: float, nv12: bool,

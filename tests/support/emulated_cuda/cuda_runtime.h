@@ -102,6 +102,12 @@ template <class T> static inline T __ldg(const T* from) {
     check_read(from, sizeof(T));
     return *from;
 }
+// Fibers switch at barriers and shuffles alone.
+static inline int32_t atomicAdd(int32_t* at, int32_t more) {
+    const int32_t before = *at;
+    *at += more;
+    return before;
+}
 static inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
     return static_cast<uint32_t>((static_cast<uint64_t>(high) << 32 | low) >> (shift & 31));
 }

@@ -166,8 +166,9 @@ const Entry* entry_of(const char* type) {
     if (entries.empty()) return nullptr;
     const std::string wanted = demangled(type);
     for (const Entry& entry : entries) {
-        const std::string kernel = demangled(entry.kernel);  // void name<arguments>(parameters)
-        if (wanted.find(kernel.substr(0, kernel.find(">(") + 2)) != std::string::npos) return &entry;
+        const std::string kernel = demangled(entry.kernel);  // void name_kernel<arguments>(parameters), or without either
+        const size_t name = kernel.find("_kernel") + strlen("_kernel"), end = kernel[name] == '<' ? kernel.find(">(", name) + 2 : name;
+        if (wanted.find(kernel.substr(0, end)) != std::string::npos) return &entry;
     }
     throw std::logic_error("the PTX in force has no entry for " + wanted);
 }

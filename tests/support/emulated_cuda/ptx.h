@@ -92,6 +92,7 @@ BINARY(max, integral, a > b ? a : b)
 BINARY(and, integral, a & b)
 BINARY(or, integral, a | b)
 BINARY(xor, integral, a ^ b)
+BINARY(copysign, floating_point, std::copysign(b, a))  // the sign is the first one's
 BINARY(add_rn, floating_point, a + b)
 BINARY(sub_rn, floating_point, a - b)
 BINARY(mul_rn, floating_point, a * b)
@@ -220,6 +221,13 @@ template <class T, class... R> void ld_global(Address at, R&... d) { read<T>(at.
 template <class T, class... R> void ld_global_nc(Address at, R&... d) { read<T>(at.frame(BYTES<T, R...>), d...); }
 template <class T, class... R> void st_shared(Address at, R... a) { write<T>(at.shared(BYTES<T, R...>), a...); }
 template <class T, class... R> void st_global(Address at, R... a) { write<T>(at.global(BYTES<T, R...>), a...); }
+
+// Returns what was there ("atom").
+template <class T> void atom_shared_add(Address at, bits<T>& d, bits<T> a) {
+    uint8_t* place = at.shared(sizeof(T));
+    read<T>(place, d);
+    write<T>(place, static_cast<bits<T>>(d + a));
+}
 
 // ---- other threads ------------------------------------------------------------------------------------------------
 
