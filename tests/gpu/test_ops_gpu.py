@@ -1,14 +1,18 @@
-"""Both ops on a real GPU: bit for bit the CPU half, capturable, on any stream, within reach of the memory's speed."""
+"""The ops on a real GPU: bit for bit the CPU half, capturable, on any stream, within reach of the memory's speed."""
 
 import struct
 
 import numpy as np
 import pytest
 
+from sdk.detection import letterbox
+from sdk.geometry import crop_affines
+from tests.support.detections import PADDING, SIZE_HW, detected
 from tests.support.gpu_engines import OnGpu
 from tests.support.ops_cases import (
     CROP_CASES,
     DECODE_CASES,
+    DETECTION_CASES,
     MEAN,
     REFINEMENTS,
     SCORES,
@@ -205,6 +209,30 @@ def test_torch_tensors_on_the_gpu(note):
     ops.crop(*arrays, (64, 64), mean=MEAN, std=STD, out=out, stream=stream)
     assert np.array_equal(out.cpu().numpy(), expected)
     note("torch tensors: taken and filled")
+
+
+@DTYPES
+@pytest.mark.parametrize("case", DETECTION_CASES, ids=str)
+def test_detections_are_the_cpus_however_often(case, dtype):
+    from sdk.runtime.cuda.kernels import NativeKernels
+
+    outputs, arguments = case.outputs(dtype), case.arguments()
+    expected = ops.detections(outputs, case.form, **arguments)
+    for _ in range(5):
+        found = detected(NativeKernels(), case.form, outputs, arguments, memory=OnGpu, crops=6)
+        assert all(map(np.array_equal, found[:2], expected))
+        there = min(6, len(found.boxes))
+        assert np.array_equal(found.affines[0, :there], crop_affines(found.boxes[:there], SIZE_HW, PADDING))
+
+
+@DTYPES
+def test_the_letterbox_is_the_cpus(dtype):
+    frame, affines = noise_frame(721, 1283), letterbox((721, 1283), (320, 320), "centre").crop
+    options = {"mean": MEAN, "std": STD, "dtype": dtype, "border": 114}
+    expected = ops.crop(frame, affines, (320, 320), **options)
+    out = out_like(expected)
+    ops.crop(OnGpu(frame), OnGpu(affines), (320, 320), out=out, **options)
+    assert np.array_equal(out.numpy(), expected)
 
 
 def microseconds(stream, call, count=200):
