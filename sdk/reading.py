@@ -17,7 +17,7 @@ import io
 import json
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ __all__ = [
     "TABLE_BYTES",
     "bytes_from_file",
     "csv_from_file",
+    "csv_from_lines",
     "json_from_file",
     "json_from_text",
     "kind_of",
@@ -101,7 +102,18 @@ def csv_from_file(
     """The header's columns, and the rows as they are asked for; cells that a short row lacks are empty texts."""
     data, subject = bytes_from_file(path, what, error, mend, largest=ANNOTATIONS_BYTES), f"{what} '{path}'"
     try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        raise error(f"{subject} cannot be read as CSV ({fault}); {mend}") from fault
+    return csv_from_lines(io.StringIO(text, newline=""), subject, error, mend)
+
+
+def csv_from_lines(
+    text: Iterable[str], subject: str, error: Errors, mend: str = CHECK_FORMAT
+) -> tuple[Sequence[str], Iterator[tuple[int, Mapping[str, str]]]]:
+    """The same of lines that are read as they are asked for, so that a file may be longer than the memory."""
+    lines = csv.reader(text)
+    try:
         columns = next(lines, [])
     except (csv.Error, UnicodeDecodeError) as fault:
         raise error(f"{subject} cannot be read as CSV ({fault}); {mend}") from fault
@@ -144,7 +156,7 @@ def _rows(
         line = lines.line_num + 1  # where the next row begins; a quoted cell may go over several lines
         try:
             cells = next(lines, None)
-        except csv.Error as fault:
+        except (csv.Error, UnicodeDecodeError) as fault:
             raise error(f"{subject}, line {line} cannot be read as CSV ({fault}); {mend}") from fault
         if cells is None:
             return

@@ -17,10 +17,11 @@ MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared 
     "media": {"runtime"},
     "people": {"runtime", "media"},
     "live": {"runtime", "media", "people"},
+    "scale": {"runtime", "media", "people"},
     "toolchain": {"networks", "runtime", "media"},
     "evaluate": {"networks", "runtime", "media", "people", "toolchain"},
     "training": {"networks", "runtime", "media", "toolchain", "evaluate"},
-    "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training", "live"},
+    "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training", "live", "scale"},
 }
 EVALUATE_MAY_IMPORT = {  # the same within `sdk.evaluate`, in the order in which data goes; "" walks it
     "datasets": set(),
@@ -30,7 +31,7 @@ EVALUATE_MAY_IMPORT = {  # the same within `sdk.evaluate`, in the order in which
     "": {"datasets", "predictions", "scores", "speed"},
     "pages": {"datasets", "predictions", "scores", "speed", ""},
 }
-RUN_TIME = ("", "runtime", "media", "people", "live")  # what a device needs: no torch, no onnx
+RUN_TIME = ("", "runtime", "media", "people", "live", "scale")  # what a device needs: no torch, no onnx
 BUILD_TIME_ONLY = {"torch", "onnx", "onnxscript", "onnxslim", "safetensors"}
 RUNTIME_OPTIONAL = {
     "onnxruntime",
@@ -42,6 +43,10 @@ RUNTIME_OPTIONAL = {
     "pycocotools",
     "matplotlib",
     "tqdm",
+    "av",
+    "fsspec",
+    "pyarrow",
+    "ray",
 }
 FLAVOURS = {"tensorrt", "tensorrt_rtx"}
 

@@ -29,6 +29,7 @@ VERBS = {
     "build-engine": "turn a recipe or an ONNX file into an engine",
     "inspect": "show an engine's manifest, tensors and precisions, and verify its files",
     "predict": "run an engine on images, folders and videos",
+    "annotate": "run an engine on an archive: millions of pictures, years of video; rows in Parquet",
     "verify": "measure an engine's accuracy, or compare two engines",
     "benchmark": "measure an engine's latency and throughput, stage by stage",
     "train": "train or fine-tune a network on COCO-format data",
