@@ -504,7 +504,7 @@ def result(number, size_hw=(48, 64), captured_s=None):
 
 
 def test_a_clip_ends_where_the_size_changes_or_it_is_long(tmp_path):
-    recorder = Recorder(tmp_path, 1)
+    recorder = Recorder(tmp_path, ["a"])
     recorder.start()
     sizes = [(48, 64)] * 3 + [(32, 32)] * 2
     for number, size_hw in enumerate(sizes):
@@ -521,7 +521,7 @@ def test_a_recording_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path,
         raise OutputError("'clip.mp4' cannot be written (No space left on device); make room")
 
     states = []
-    recorder = Recorder(tmp_path / "kept", 1, lambda: states.append(recorder.state()))
+    recorder = Recorder(tmp_path / "kept", ["a"], lambda: states.append(recorder.state()))
     recorder.start()
     with monkeypatch.context() as patched:
         patched.setattr("sdk.media.sinks.VideoFile.write", full)

@@ -30,6 +30,7 @@ VERBS = {
     "inspect": "show an engine's manifest, tensors and precisions, and verify its files",
     "predict": "run an engine on images, folders and videos",
     "annotate": "run an engine on an archive: millions of pictures, years of video; rows in Parquet",
+    "live": "show cameras, streams and recordings on a page, with the persons in them",
     "verify": "measure an engine's accuracy, or compare two engines",
     "benchmark": "measure an engine's latency and throughput, stage by stage",
     "train": "train or fine-tune a network on COCO-format data",

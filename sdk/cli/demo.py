@@ -6,6 +6,7 @@ joints are known, so the accuracy is measured. `--source 0` or a file takes a ca
 
     sdk demo
     sdk demo --source clip.mp4 --output seen
+    sdk demo --live                                    # the figure on the live page, until Ctrl-C
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._page import add_page_arguments, check_page, serve_page
 from sdk.cli._paths import refuse_overwriting
 from sdk.errors import UsageError
 from sdk.wording import counted
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdk.manifest import Engine
+    from sdk.media.videos import SourceFrame
     from sdk.poses import Poses
     from sdk.recipe import Recipe
 
@@ -39,6 +42,7 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger("sdk.demo")
 CLIP_FPS = 24.0
 CLIP_SIZE_HW = (384, 384)
+PAGE_SIZE_HW = (432, 768)  # 72 frames of it are 72 MB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--compiler", choices=("auto", "tensorrt", "tensorrt-rtx", "none"), default="auto")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument("--live", action="store_true", help="show it on the live page instead, until Ctrl-C")
+    add_page_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
     if arguments.seed < 0:
         raise UsageError(f"--seed must be 0 or more (got {arguments.seed})")
+    if arguments.live:
+        return _show(arguments)
     given = [Path(arguments.source)] if arguments.source else []
     refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
@@ -69,6 +77,29 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(result)
     return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    """The clip or the source on the live page."""
+    from sdk.cli.live import live_source
+    from sdk.live.playback import Playback
+
+    options = check_page(arguments)
+    engine = _engine(arguments)
+    if arguments.source:
+        return serve_page([live_source(arguments.source)], engine, arguments, options)
+    clip = _there_and_back(arguments)
+    return serve_page([Playback("rendered figure", lambda: clip, repeat=True)], engine, arguments, options)
+
+
+def _there_and_back(arguments: argparse.Namespace) -> list[SourceFrame]:
+    """The walk, and the same backwards, so that it begins where it ends."""
+    from sdk.media.figures import rendered_clip
+    from sdk.media.videos import SourceFrame
+
+    walk = [frame for frame, _ in rendered_clip(arguments.seed, arguments.frames, PAGE_SIZE_HW)]
+    both = [*walk, *walk[-2:0:-1]]
+    return [SourceFrame(frame, number, 1e3 * number / CLIP_FPS) for number, frame in enumerate(both)]
 
 
 class _Seen:

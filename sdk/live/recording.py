@@ -5,7 +5,7 @@ after MOST_S seconds and where the picture's size changes, so that a machine tha
 a night. A thread of its own writes; where the disk is slower than the cameras, frames are left out of both files alike
 and counted.
 
-    with Recorder(Path("recordings"), cameras=2) as recorder:
+    with Recorder(Path("recordings"), ["door", "yard"]) as recorder:
         recorder.start(); recorder.offer(result); recorder.finish()
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -39,8 +39,8 @@ NOMINAL_FPS = 30.0  # frames are shown at their own times
 class Recorder:
     """Writes what it is offered between `start` and `finish`. `changed` is called when its state is another."""
 
-    def __init__(self, folder: Path, cameras: int, changed: Callable[[], None] = lambda: None) -> None:
-        self._folder, self._cameras, self._changed = folder, cameras, changed
+    def __init__(self, folder: Path, names: Sequence[str], changed: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._names, self._changed = folder, names, changed
         self._queue: Queue[Result | None] = Queue(WAITING)
         self._lock = Lock()
         self._thread: Thread | None = None
@@ -123,7 +123,7 @@ class Recorder:
                 self._files += take.finish()
                 take = None
             if take is None:
-                take = takes[result.camera] = _Take(self._path(result.camera), result)
+                take = takes[result.camera] = _Take(self._path(result.camera), self._names[result.camera], result)
             take.write(result)
             self._frames += 1
         except SdkError as error:
@@ -148,7 +148,7 @@ class Recorder:
 
     def _path(self, camera: int) -> Path:
         """A name that no file has: the time, and the camera where there are several."""
-        stem = datetime.now().strftime("%Y-%m-%dT%H-%M-%S") + (f"-camera{camera}" if self._cameras > 1 else "")
+        stem = datetime.now().strftime("%Y-%m-%dT%H-%M-%S") + (f"-camera{camera}" if len(self._names) > 1 else "")
         names = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
         return next(path for name in names if not (path := self._folder / f"{name}.mp4").exists())
 
@@ -156,7 +156,8 @@ class Recorder:
 class _Take:
     """A clip and its lines, open."""
 
-    def __init__(self, path: Path, first: Result) -> None:
+    def __init__(self, path: Path, name: str, first: Result) -> None:
+        self._name = name
         self._path, self._lines_path = path, path.with_suffix(".jsonl")
         self._began_s = first.frame.captured_s
         self._shape = first.frame.picture.shape
@@ -172,7 +173,7 @@ class _Take:
     def write(self, result: Result) -> None:
         self._video.write(result.frame.picture, 1e3 * (result.frame.captured_s - self._began_s))
         try:
-            self._lines.write(json.dumps(line_of(result)) + "\n")
+            self._lines.write(json.dumps(line_of(result, self._name)) + "\n")
         except OSError as error:
             raise refusal(self._lines_path, error) from error
 

@@ -1,7 +1,7 @@
 """What the page's pipeline hands on: a frame of a camera with its poses, as `sdk.Cameras` gives them.
 
 for result in cameras:
-    result.camera, result.name, result.frame.picture, result.poses
+    result.camera, result.frame.picture, result.poses
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class Result(Protocol):
     @property
     def camera(self) -> int: ...
     @property
-    def name(self) -> str: ...
-    @property
     def frame(self) -> TakenFrame: ...
     @property
     def poses(self) -> Poses: ...
@@ -47,11 +45,11 @@ def times_of(poses: Poses) -> dict[str, float]:
     return {name: float(value) for name, value in poses.timings_ms.items() if not isinstance(value, str)}
 
 
-def line_of(result: Result) -> dict[str, Any]:
+def line_of(result: Result, name: str) -> dict[str, Any]:
     """A result as `sdk predict --jsonl` writes it."""
     height, width = result.frame.picture.shape[:2]
     return {
-        "source": result.name,
+        "source": name,
         "frame": result.frame.number,
         "time_ms": result.frame.time_ms,
         "width": width,

@@ -70,14 +70,13 @@ class Server:
         check_options(options)
         self._watch, self._options = watch, options
         self._listener = _bound(options.host, options.port)
+        port, fragment = (
+            int(self._listener.getsockname()[1]),
+            "" if options.token is None else f"#token={options.token}",
+        )
+        self.address = Address(f"http://{_shown(options.host)}:{port}/{fragment}", port, options.token is not None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._uvicorn: Any = None
-
-    @property
-    def address(self) -> Address:
-        port, token = int(self._listener.getsockname()[1]), self._options.token
-        fragment = "" if token is None else f"#token={token}"
-        return Address(f"http://{_shown(self._options.host)}:{port}/{fragment}", port, token is not None)
 
     def run(self, announce: Callable[[Address], None] = lambda _: None) -> None:
         """Until `stop`, a signal, or an error of the pipeline, which is raised."""

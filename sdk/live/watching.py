@@ -48,6 +48,7 @@ class Scene:
     device: str
     folder: Path = field(default_factory=lambda: Path("recordings"))
     counts: Callable[[], Iterable[dict[str, int]]] = tuple  # of each source: dropped, late, broken, reconnections
+    live: tuple[bool, ...] = ()  # of each source: what came while all was stopped is not shown
     smooth: Callable[[float], None] | None = None
     smoothing: float = 0.0
     width: int = 1280
@@ -64,11 +65,12 @@ class Watch:
         self.on_end: Callable[[], None] = lambda: None  # called in the pipeline's thread
         self._results, self._close = results, close
         self._smoothing = scene.smoothing
+        self._since_s = 0.0  # when it was started last
         self._go, self._leaving = Event(), Event()
         self._go.set()
         self._ended = False
         self._viewers: Viewers | None = None
-        self._recorder = Recorder(scene.folder, len(scene.names), self._tell_state)
+        self._recorder = Recorder(scene.folder, scene.names, self._tell_state)
 
     @property
     def lost(self) -> bool:
@@ -108,6 +110,7 @@ class Watch:
         self._publisher.again()
 
     def start(self) -> None:
+        self._since_s = monotonic()
         self._go.set()
         self._tell_state()
 
@@ -156,7 +159,8 @@ class Watch:
                 result = next(iterator, None)
                 if result is None:
                     break
-                self._note(result)
+                if not (self._is_live(result.camera) and result.frame.captured_s < self._since_s):
+                    self._note(result)
         except SdkError as error:
             self.error = error
             log.error("the pipeline ended: %s", error)
@@ -167,6 +171,9 @@ class Watch:
             self._ended = True
             self._tell_state()
             self.on_end()
+
+    def _is_live(self, camera: int) -> bool:
+        return camera < len(self.scene.live) and self.scene.live[camera]
 
     def _may_go(self) -> bool:
         """Wait while stopped; False when it is time to leave."""

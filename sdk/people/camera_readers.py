@@ -112,6 +112,11 @@ class Readers:
         self._readers = [_Reader(camera, *named, self._lock) for camera, named in enumerate(sources)]
         self._closed = False
 
+    @property
+    def passed_over(self) -> tuple[int, ...]:
+        """Of each camera, so far."""
+        return tuple(reader.passed_over for reader in self._readers)
+
     def gathered(self) -> Gathered | None:
         """The next batch, once it is to begin; None when every camera has ended and was told of, or all are closed."""
         self._start()

@@ -99,6 +99,19 @@ class Cameras(Closing):
         self._worker: Thread | None = None
 
     @property
+    def engine(self) -> Engine:
+        return self._estimate.engine
+
+    @property
+    def device(self) -> str:
+        return self._estimate.device
+
+    @property
+    def passed_over(self) -> tuple[int, ...]:
+        """Of each camera: frames that newer ones overtook before they were taken."""
+        return self._readers.passed_over
+
+    @property
     def ends(self) -> dict[int, CameraEnd]:
         """The cameras that have ended so far, by number."""
         return dict(self._ends)
@@ -219,6 +232,8 @@ def _named(camera: int, source: object) -> Named:
                 f"camera {camera}: a source must be one camera, stream or file (got {len(found)}: {source})"
             )
         return found[0].name, _frames(found[0]), found[0].address is not None
+    if isinstance(source, Iterable) and hasattr(source, "is_live"):  # an OpenSource, or what tells as much of itself
+        return str(getattr(source, "name", f"source {camera}")), source, bool(source.is_live)
     if not isinstance(source, Iterable):
         raise InputError(
             f"camera {camera} must be a camera's number, a URL, a file, or an iterable of frames (got {source!r})"

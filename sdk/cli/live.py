@@ -1,0 +1,85 @@
+"""`sdk live [SOURCE ...] [ENGINE]`: cameras, streams and recordings on a page, with the persons in them.
+
+Without a source, this machine's first camera. The last word is the engine where it names one: a folder with an
+engine.json, or a bundled engine. A recording runs at its own pace, again and again. Ctrl-C ends it.
+
+    sdk live 0 rtsp://yard/1 body.fp16 --detector rtmdet.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdk.cli._page import add_page_arguments, check_page, serve_page
+from sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from sdk.live.playback import Playback
+    from sdk.media.opening import OpenSource
+
+__all__ = ["add_arguments", "live_source", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "words",
+        metavar="SOURCE ... ENGINE",
+        nargs="*",
+        help="cameras (0, /dev/video0), streams (rtsp://...), recordings; then the engine (default: the bundled one)",
+    )
+    parser.add_argument("--once", action="store_true", help="recordings end at their end")
+    who = parser.add_argument_group("who is in the picture")
+    who.add_argument("--detector", metavar="DETECTOR", help="a person detector; without one, one person is followed")
+    who.add_argument("--detect-every", type=int, default=1, metavar="N", help="detect in every Nth frame")
+    who.add_argument("--max-persons", type=int, metavar="N", help="of a frame (default: all)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    how.add_argument("--threads", type=int, help="of ONNX Runtime and the native ops (default: all cores, and one)")
+    how.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
+    add_page_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.detect_every > 1 and not arguments.detector:
+        raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
+    options = check_page(arguments)
+    words, engine = _words(arguments.words)
+    sources = [live_source(word, repeat=not arguments.once) for word in words]
+    return serve_page(
+        sources,
+        engine,
+        arguments,
+        options,
+        detector=arguments.detector,
+        detect_every=arguments.detect_every,
+        max_persons=arguments.max_persons,
+        threads=arguments.threads,
+        refine=arguments.refine,
+    )
+
+
+def _words(words: list[str]) -> tuple[list[str], str | None]:
+    """Sources, and the engine that the last word may name."""
+    from sdk.resources import bundled_engines
+
+    engine = None
+    if words and ((Path(words[-1]) / "engine.json").is_file() or words[-1] in bundled_engines()):
+        engine, words = words[-1], words[:-1]
+    if words:
+        return words, engine
+    if not list(Path("/dev").glob("video*")):
+        raise UsageError("this machine has no camera; give a stream or a recording, or see `sdk demo --live`")
+    return ["0"], engine
+
+
+def live_source(word: str, *, repeat: bool = True) -> OpenSource | Playback:
+    """A live source as it is, a recording at its pace."""
+    from sdk.live.playback import Playback
+    from sdk.media.opening import open_source
+
+    found = open_source(word)
+    if found.is_live:
+        return found
+    return Playback(found.name, lambda: open_source(word), repeat=repeat)

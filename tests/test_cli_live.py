@@ -1,0 +1,121 @@
+"""`sdk live` and `sdk demo --live`: words, refusals, and a whole run ended by a signal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra 'live' is not installed")
+pytest.importorskip("starlette", reason="the extra 'live' is not installed")
+cv2 = pytest.importorskip("cv2")
+
+from sdk.cli import main  # noqa: E402
+from sdk.cli.live import _words  # noqa: E402
+from sdk.live.playback import Playback  # noqa: E402
+from sdk.media.videos import SourceFrame  # noqa: E402
+from sdk.resources import bundled_engines  # noqa: E402
+
+ROOT = str(Path(__file__).resolve().parents[1])
+BUNDLED = next(iter(bundled_engines()))
+
+
+def test_the_last_word_may_be_the_engine(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "engine.json").touch()
+    mine = str(tmp_path / "mine")
+    assert _words(["0", "rtsp://yard/1", mine]) == (["0", "rtsp://yard/1"], mine)
+    assert _words(["0", BUNDLED]) == (["0"], BUNDLED)
+    assert _words(["a.mp4", "b.mp4"]) == (["a.mp4", "b.mp4"], None)
+    assert _words([mine, "0"]) == ([mine, "0"], None), "only the last"
+
+
+REFUSED = [
+    (["live", "nothing.mp4"], "nothing.mp4"),
+    (["live", "0", "--port", "99999"], "port must be a number of 0 to 65535"),
+    (["live", "0", "--quality", "0"], "--quality must be a number of 1 to 100"),
+    (["live", "0", "--detect-every", "3"], "needs a --detector"),
+    (["live", "0", "--token-file", "none.txt"], "none.txt"),
+    (["live", "0", "--token-file", "short.txt"], "16 to 128 letters"),
+    (["live", "0", "--record-to", "short.txt/below"], "cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_what_cannot_be_is_refused_before_anything_is_opened(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("short")
+    assert main(words) in (1, 2)
+    assert told in capsys.readouterr().err
+
+
+def test_without_a_camera_the_demo_is_named(capsys, monkeypatch):
+    monkeypatch.setattr("sdk.cli.live.Path.glob", lambda self, pattern: iter(()))
+    assert main(["live"]) == 2
+    assert "sdk demo --live" in capsys.readouterr().err
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_from_start_to_signal(tmp_path, number):
+    program = "import sys, sdk.cli; sys.exit(sdk.cli.main(sys.argv[1:]))"
+    words = ["live", str(clip(tmp_path)), BUNDLED, "--port", "0", "--health", "--no-browser"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    running = subprocess.Popen([sys.executable, "-c", program, *words], **pipes, env={**os.environ, "PYTHONPATH": ROOT})
+    try:
+        url = running.stdout.readline().split()[-1]
+        deadline = time.monotonic() + 30
+        told = {}
+        while told.get("last_frame_age_s") is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            try:
+                told = json.loads(urllib.request.urlopen(f"{url}healthz", timeout=10).read())
+            except urllib.error.HTTPError as error:
+                assert error.code == 503, "no frame yet"
+        assert told["status"] == "running"
+        running.send_signal(number)
+        _, err = running.communicate(timeout=20)
+    finally:
+        running.kill()
+    assert running.returncode == 0, err
+    assert "Traceback" not in err and "interrupted" not in err
+
+
+def clip(folder):
+    path = folder / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (96, 64))
+    for number in range(10):
+        writer.write(np.full((64, 96, 3), 20 * number, np.uint8))
+    writer.release()
+    return path
+
+
+def frames(count, step_ms=10.0):
+    return [SourceFrame(np.zeros((2, 2, 3), np.uint8), number, number * step_ms) for number in range(count)]
+
+
+def test_a_recording_is_shown_at_its_pace_and_again():
+    player = Playback("a", lambda: frames(4), repeat=True)
+    shown, start = [], time.monotonic()
+    for frame in player:
+        shown.append(frame)
+        if len(shown) == 6:
+            player.close()
+    assert [frame.number for frame in shown] == list(range(6))
+    assert time.monotonic() - start >= 0.07, "three steps of 10 ms, one of 40 between two showings, one more"
+    steps = np.diff([frame.time_ms for frame in shown])
+    assert (steps > 0).all() and player.is_live
+
+
+def test_a_recording_that_is_shown_once_ends():
+    shown = list(Playback("a", lambda: frames(3), repeat=False))
+    assert [frame.number for frame in shown] == [0, 1, 2]
+    assert list(Playback("nothing", list, repeat=True)) == []
