@@ -265,8 +265,10 @@ def test_a_feed_of_half_pictures_counts_them_broken():
             except StopIteration:
                 raise FeedError("over") from None
 
-        def close(self):
+        def abort(self):
             pass
+
+        close = abort
 
     frames = LiveFrames("camera", Feed, Patience(reconnect=False), Counts())
     *found, last = frames

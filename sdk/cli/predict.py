@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="image, video, folder or glob pattern; a camera (0, /dev/video0) or a stream (rtsp://...)",
+        help="image, video, folder or glob pattern; a camera (0, /dev/video0), a stream (rtsp://...), a GStreamer "
+        "pipeline, or - (standard input)",
     )
     parser.add_argument("--recursive", action="store_true", help="folders with the folders below them")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video, camera or stream (default: all)")
@@ -68,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--read-timeout", type=finite, metavar="S", help="without a frame for so long a source is gone (default: 10)"
     )
     opening.add_argument("--backend", choices=("auto", "opencv", "av"), help="what decodes (default: auto)")
+    opening.add_argument("--hwaccel", metavar="NAME", help="a hardware decoder, by FFmpeg's name, such as cuda")
+    opening.add_argument("--camera-format", metavar="F", help="of V4L2 cameras, such as MJPG:1280x720@30 or NV12")
+    opening.add_argument("--raw", metavar="FORM", help="of the source '-', standard input: bgr24:1280x720, y4m, ...")
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
@@ -116,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--detect-every {arguments.detect_every} needs a video to follow persons in, and no --no-track; "
             "leave it out to detect in every frame"
         )
+    _check_forms(arguments, sources)
     pictures = _pictures_of(sources, arguments.save)
     _refuse_overwriting(arguments, sources, pictures)
     boxes = None
@@ -170,6 +175,23 @@ def _check_words(arguments: argparse.Namespace) -> None:
         )
     if arguments.save and arguments.save.exists() and not arguments.save.is_dir():
         raise UsageError(f"--save must name a folder (got the file '{arguments.save}'); annotated copies go into it")
+
+
+def _check_forms(arguments: argparse.Namespace, sources: list[Source]) -> None:
+    """UsageError for a form of frames that no source has, or that one lacks."""
+    from sdk.media.addresses import STDIN, is_camera
+    from sdk.media.formats import camera_format_from, raw_format_from
+
+    piped = any(source.address == STDIN for source in sources)
+    if piped != (arguments.raw is not None):
+        mend = "give --raw, such as bgr24:1280x720" if piped else "name the source '-', or leave --raw out"
+        raise UsageError(f"--raw is the form of frames on standard input, the source '-'; {mend}")
+    if arguments.raw is not None:
+        raw_format_from(arguments.raw)
+    if arguments.camera_format is not None:
+        camera_format_from(arguments.camera_format)
+        if not any(is_camera(source.address) for source in sources):
+            raise UsageError("--camera-format is of V4L2 cameras, and no source is one; leave it out")
 
 
 def _check_style(style: str, estimate: PoseEstimator) -> None:
@@ -284,7 +306,7 @@ class _Job:
         estimate.reset_tracks()
         try:
             with ExitStack() as stack:
-                self._opened = stack.enter_context(open_source(source, **_how(self._arguments)))
+                self._opened = stack.enter_context(open_source(source, **_how(self._arguments, source)))
                 for item in _no_more_than(self._arguments.max_frames, self._opened):
                     if isinstance(item, Unreadable):
                         self._pass_over(source, item.reason)
@@ -439,13 +461,18 @@ def _no_more_than(limit: int | None, opened: OpenSource) -> Iterator[Item]:
             return
 
 
-def _how(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of `open_source`, of those that are asked for."""
+def _how(arguments: argparse.Namespace, source: Source) -> dict[str, Any]:
+    """The options of `open_source` for a source, of those that are asked for."""
+    from sdk.media.addresses import STDIN, is_camera
+
     asked = {
         "live": arguments.live,
         "reconnect": {"yes": True, "no": False, "always": "always"}[arguments.reconnect],
         "read_timeout_s": arguments.read_timeout,
         "backend": arguments.backend,
+        "hwaccel": arguments.hwaccel,
+        "camera_format": arguments.camera_format if is_camera(source.address) else None,
+        "raw": arguments.raw if source.address == STDIN else None,
     }
     return {name: value for name, value in asked.items() if value is not None}
 

@@ -54,6 +54,9 @@ class AvFeed:
         turns = int(frame.rotation) // 90 % 4
         return Grab(np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture, self._stamp_s(frame))
 
+    def abort(self) -> None:
+        """Its time-out ends it, twice too late; another thread must not touch it."""
+
     def close(self) -> None:
         self._frames.close()
         self._container.close()
@@ -93,9 +96,16 @@ def _opened(source: Source, how: How, scheme: str) -> Any:
     where = str(source.path if source.address is None else source.address)
     limits = None if source.address is None else (how.open_timeout_s, how.read_timeout_s)
     try:
-        return av.open(where, options=options, timeout=limits)
-    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: a name with a zero in it
+        return av.open(where, options=options, timeout=limits, hwaccel=_hardware(how.hwaccel))
+    except (av.error.FFmpegError, OSError, RuntimeError, ValueError) as error:  # ValueError: a name with a zero in it
         raise FeedError(_words(error)) from None
+
+
+def _hardware(name: str | None) -> Any:
+    """A decoder of the machine's, by FFmpeg's name of its kind; without a way back to the processor's."""
+    from av.codec.hwaccel import HWAccel
+
+    return None if name is None else HWAccel(device_type=name, allow_software_fallback=False)
 
 
 def _words(error: Exception) -> str:

@@ -5,6 +5,7 @@ feed = OpenCvFeed(source, how)            # a feed of `sdk.media.feeds`
 
 from __future__ import annotations
 
+import logging
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ import numpy as np
 from sdk.in_flight import in_flight
 from sdk.media.addresses import is_url
 from sdk.media.feeds import FeedError, Grab, How
+from sdk.media.formats import CameraFormat
 
 if TYPE_CHECKING:
     from sdk.media.sources import Source
 
 __all__ = ["OpenCvFeed"]
+
+log = logging.getLogger(__name__)
 
 MOST_FRAMES = 1 << 40  # headers of streams claim nonsense beyond
 
@@ -33,6 +37,8 @@ class OpenCvFeed:
         if not opened:
             self._capture.release()
             raise FeedError("it cannot be opened")
+        if how.camera_format is not None:
+            _hold_to(self._capture, how.camera_format)
         self.fps = _rate(self._capture)
         self.claimed = _claimed(self._capture)
 
@@ -40,6 +46,9 @@ class OpenCvFeed:
         with in_flight:
             read, picture = self._capture.read()
         return Grab(np.asarray(picture, np.uint8), self._stamp_s()) if read else None
+
+    def abort(self) -> None:
+        """Its time-outs end it, two to three times too late; another thread must not touch it."""
 
     def close(self) -> None:
         with in_flight:
@@ -59,12 +68,45 @@ def _capture_of(source: Source, how: How) -> Any:
     if source.address is None:
         return cv2.VideoCapture(str(source.path))
     if not is_url(source.address):
-        return cv2.VideoCapture(source.address, cv2.CAP_V4L2)
+        return cv2.VideoCapture(source.address, cv2.CAP_V4L2, _wishes(how.camera_format))
     if cv2.CAP_FFMPEG not in cv2.videoio_registry.getBackends():
         raise FeedError("this OpenCV was built without FFmpeg, which opens streams; install PyAV")
     limits_s = {cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: how.open_timeout_s, cv2.CAP_PROP_READ_TIMEOUT_MSEC: how.read_timeout_s}
     limits = [int(value) for key, limit_s in limits_s.items() for value in (key, 1e3 * limit_s)]
     return cv2.VideoCapture(source.address, cv2.CAP_FFMPEG, limits)
+
+
+def _wishes(form: CameraFormat | None) -> list[int]:
+    """A camera's format as OpenCV takes it: format before size before rate, as drivers want them."""
+    import cv2
+
+    if form is None:
+        return []
+    asked = {
+        cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*form.fourcc),
+        cv2.CAP_PROP_FRAME_WIDTH: form.width,
+        cv2.CAP_PROP_FRAME_HEIGHT: form.height,
+        cv2.CAP_PROP_FPS: round(form.fps),
+    }
+    return [number for key, value in asked.items() if value for number in (key, value)]
+
+
+def _hold_to(capture: Any, form: CameraFormat) -> None:
+    """FeedError where the driver chose another format or size than was asked for; a rate is told."""
+    import cv2
+
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    got = CameraFormat(
+        code.to_bytes(4, "little").decode("latin-1"),
+        int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        _rate(capture),
+    )
+    if form.fps and abs(got.fps - form.fps) > 0.5:
+        log.warning("the camera gives %g frames a second (asked for: %g)", got.fps, form.fps)
+    if got.fourcc != form.fourcc or (form.width and (got.width, got.height) != (form.width, form.height)):
+        capture.release()
+        raise FeedError(f"it has no format {form}, and gives {got}; v4l2-ctl --list-formats-ext lists what it has")
 
 
 def _rate(capture: Any) -> float:

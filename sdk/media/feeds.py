@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.media.formats import CameraFormat, RawFormat
 
 __all__ = ["BACKENDS", "Backend", "Feed", "FeedEndedError", "FeedError", "Grab", "How"]
 
@@ -29,6 +30,9 @@ class How:
     backend: Backend = "auto"
     open_timeout_s: float = 15.0
     read_timeout_s: float = 10.0
+    raw: RawFormat | None = None
+    camera_format: CameraFormat | None = None
+    hwaccel: str | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -63,6 +67,9 @@ class Feed(Protocol):
 
     def read(self) -> Grab | None:
         """The next frame; None where one is damaged, or nothing is left: a feed cannot always tell."""
+
+    def abort(self) -> None:
+        """From another thread: let a read that hangs end now, where that can be done."""
 
     def close(self) -> None:
         """Let go of the device, the connection or the file."""

@@ -149,9 +149,8 @@ class LiveFrames:
         with self.changed:
             opening, self._opening = self._opening, None
             if opening is not None:
-                opening.is_left = True
                 self._counts.late += opening.held is not None and not self._closed
-                opening.held = None
+                opening.leave()
                 self._left.append(opening)
             return opening
 
@@ -243,6 +242,7 @@ class _Opening:
         self.held: _Held | None = None
         self.is_settled = self.is_taken = self.is_left = self.is_over = False
         self._ended = _Ended()
+        self._feed: Feed | None = None
         self._began_s = frames.clock.now()
         self.deadline_s = self._began_s + patience.open_timeout_s
         self.thread = frames.clock.spawn(self._run, "sdk-live")
@@ -257,6 +257,13 @@ class _Opening:
         assert error is not None, "a thread that reads ends by an error"
         raise error
 
+    def leave(self) -> None:
+        """Nobody takes its frames any more."""
+        self.is_left = True
+        self.held = None
+        if self._feed is not None and not self.is_over:
+            self._feed.abort()
+
     def timed_out(self, now_s: float) -> str:
         if self.is_taken:
             return f"time-out: nothing came for {self._patience.read_timeout_s:g} s"
@@ -264,11 +271,11 @@ class _Opening:
 
     def _run(self) -> None:
         with self._ended:
-            feed = self._open()
+            self._feed = self._open()
             try:
-                self._read(feed)
+                self._read(self._feed)
             finally:
-                feed.close()
+                self._feed.close()
         with self._frames.changed:
             self.is_over = True
             self._frames.clock.notify(self._frames.changed)

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SourceError
-from sdk.media.addresses import comes_back
+from sdk.media.addresses import STDIN, comes_back, is_camera
 from sdk.media.ahead import ReadAhead
 from sdk.media.backends import open_feed
 from sdk.media.feeds import Backend, FeedEndedError, Grab, How
+from sdk.media.formats import camera_format_from, raw_format_from
 from sdk.media.live import Counts, LiveFrames, Patience
 from sdk.media.sources import Source, frames_of, sources_from
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable
@@ -46,23 +47,36 @@ def open_source(
     open_timeout_s: float = 15.0,
     max_age_s: float = 1.0,
     backend: Backend = "auto",
+    hwaccel: str | None = None,
+    camera_format: str | None = None,
+    raw: str | None = None,
     recursive: bool = False,
 ) -> OpenSource:
-    """The frames of `where`: a file, a folder or a glob pattern; a camera's number or device; a URL; or an iterable of
-    arrays (H x W x 3, BGR) or of SourceFrames.
+    """The frames of `where`: a file, a folder or a glob pattern; a camera's number or device; a URL; a GStreamer
+    pipeline ('nvarguscamerasrc ! nvvidconv'); '-', raw frames on standard input; or an iterable of arrays (H x W x 3,
+    BGR) or of SourceFrames.
 
     `live`: a reader thread, and the newest frame only; by default of cameras and of URLs that name no video file.
     `reconnect`: a live source that has given frames is opened again for as long as it takes, with pauses of 1 to 30 s;
     "always": also one that is not there at the start; False: its end is an error. `read_timeout_s`: without a frame for
     so long it counts as gone; `open_timeout_s`: for its first one. `max_age_s`: no live frame older than this is given.
-    `backend`: 'av' (PyAV), 'opencv', or 'auto': PyAV where it is installed, and OpenCV for cameras. `recursive`:
-    folders with the folders below them.
+    `backend`: 'av' (PyAV), 'opencv', or 'auto': PyAV where it is installed, and OpenCV for cameras.
+    `hwaccel`: a hardware decoder by FFmpeg's name ('cuda', 'vaapi'), with PyAV. `camera_format`: what a V4L2 camera is
+    to send, as 'MJPG:1280x720@30' or 'NV12'. `raw`: what '-' is, as 'bgr24:1280x720', or 'y4m'. `recursive`: folders
+    with the folders below them.
     """
     if reconnect not in (True, False, "always"):
         raise InputError(f"reconnect must be True, False or 'always' (got {reconnect!r})")
     if not isinstance(max_age_s, (int, float)) or not max_age_s > 0:
         raise InputError(f"max_age_s must be a number of seconds above 0 (got {max_age_s!r})")
-    how = How(backend, open_timeout_s, read_timeout_s)
+    how = How(
+        backend,
+        open_timeout_s,
+        read_timeout_s,
+        None if raw is None else raw_format_from(raw),
+        None if camera_format is None else camera_format_from(camera_format),
+        hwaccel,
+    )
     patience = Patience(open_timeout_s, read_timeout_s, max_age_s, bool(reconnect), reconnect == "always")
     if isinstance(where, (str, Path, int, Source)) and not isinstance(where, bool):
         return _of_sources(_listed(where, recursive), str(getattr(where, "name", where)), live, how, patience)
@@ -164,10 +178,11 @@ def _of_sources(sources: list[Source], name: str, live: bool | None, how: How, p
     is_live = first.is_live if live is None else live
     if len(sources) == 1:
         name = first.name
+    _check_forms(first, how)
     if not is_live:
         return OpenSource(name, lambda _: _recorded(sources, how), is_live=False, sources=sources)
-    if len(sources) > 1 or first.kind == "image":
-        raise InputError(f"source '{name}' is of files; live=True is for one camera, stream or video")
+    if first.address is None:
+        raise InputError(f"source '{name}' is of files, of which every frame counts; live=True is for streams")
 
     def frames(counts: Counts) -> LiveFrames:
         return LiveFrames(
@@ -175,6 +190,16 @@ def _of_sources(sources: list[Source], name: str, live: bool | None, how: How, p
         )
 
     return OpenSource(name, frames, is_live=True, sources=sources)
+
+
+def _check_forms(source: Source, how: How) -> None:
+    """InputError for a form that is missing, or of what has none."""
+    if source.address == STDIN and how.raw is None:
+        raise InputError("source '-' is raw frames on standard input; tell their form, as in raw='bgr24:1280x720'")
+    if source.address != STDIN and how.raw is not None:
+        raise InputError(f"raw is the form of frames on standard input, source '-' (got source '{source.name}')")
+    if how.camera_format is not None and not is_camera(source.address):
+        raise InputError(f"camera_format is of a camera (got source '{source.name}')")
 
 
 def _recorded(sources: list[Source], how: How) -> Generator[Item, None, None]:
@@ -205,7 +230,7 @@ def _read(source: Source, how: How) -> Iterator[Item]:
         yield from frames_of(source, how)
         return
     last = -1
-    limit_s = float("inf") if source.address is None else max(how.open_timeout_s, how.read_timeout_s)
+    limit_s = float("inf") if source.address in (None, STDIN) else max(how.open_timeout_s, how.read_timeout_s)
     with ReadAhead(frames_of(source, how), timeout_s=limit_s) as items:
         try:
             for item in items:
@@ -242,5 +267,8 @@ class _Given:
             return Grab(each.picture if isinstance(each, SourceFrame) else _checked(each, number))
         raise FeedEndedError
 
+    def abort(self) -> None:
+        """It is the caller's."""
+
     def close(self) -> None:
-        """The iterable is the caller's."""
+        """It is the caller's."""

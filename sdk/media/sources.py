@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
-from sdk.media.addresses import address_of, file_name_of, is_url, without_secrets
+from sdk.media.addresses import STDIN, address_of, file_name_of, is_url, without_secrets
 from sdk.media.feeds import How
 from sdk.media.headers import problem_of
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable, video_frames
@@ -75,16 +75,18 @@ class Source:
 
     @property
     def is_live(self) -> bool:
-        """Whether its newest frame is what counts: a camera, or a stream that is no file of a server's."""
+        """Whether its newest frame is what counts: a camera, a pipeline, or a stream that is no file of a server's."""
         if is_url(self.address):
             return Path(urlsplit(str(self.address)).path).suffix.lower() not in VIDEO_SUFFIXES
-        return self.address is not None
+        return self.address not in (None, STDIN)
 
     @property
     def name(self) -> str:
         """What the user calls it; of an address without the passwords and keys that may stand in it."""
         if self.address is None:
             return str(self.path)
+        if self.address == STDIN:
+            return "standard input"
         return f"camera {self.address}" if isinstance(self.address, int) else without_secrets(self.address)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sdk.media.backends import open_feed
 from sdk.media.containers import frames_all_shown, missing_bytes
-from sdk.media.feeds import Feed, FeedError, How
+from sdk.media.feeds import Feed, FeedEndedError, FeedError, How
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def _frames(source: Source, feed: Feed, how: How) -> Iterator[Item]:
         asked = monotonic()
         try:
             grab = feed.read()
+        except FeedEndedError:
+            break
         except FeedError as error:
             grab, broken = None, str(error)
         waits_s.append(monotonic() - asked)

@@ -198,6 +198,9 @@ class SimFeed:
         picture = np.broadcast_to(np.array(pixel, np.uint8), (height, width, 3)).copy()
         return Grab(picture, captured_s if self.camera.stamped else None)
 
+    def abort(self):
+        pass
+
     def close(self):
         self.camera.open_now -= 1
 

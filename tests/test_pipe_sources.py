@@ -1,0 +1,288 @@
+"""Frames from pipes: raw ones in every form, YUV4MPEG2, half frames, and GStreamer's pipelines in a process beside."""
+
+import os
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sdk.errors import InputError, SourceError, UsageError
+from sdk.media.addresses import address_of, comes_back, without_secrets
+from sdk.media.feeds import FeedEndedError, FeedError
+from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
+from sdk.media.opening import open_source
+from sdk.media.pipe_feed import GstFeed, RawFeed
+
+cv2 = pytest.importorskip("cv2")
+WIDTH, HEIGHT = 16, 12
+GREY = np.full((HEIGHT, WIDTH), 126, np.uint8)  # luma of (126 - 16) * 255 / 219 = 128 in BT.601
+
+
+def piped(data):
+    """A file descriptor that gives `data`, and then ends."""
+    reader, writer = os.pipe()
+
+    def write():
+        with os.fdopen(writer, "wb") as file:
+            file.write(data)
+
+    threading.Thread(target=write, daemon=True).start()
+    return reader
+
+
+def feed_of(data, form):
+    handle = piped(data)
+    feed = RawFeed(handle, raw_format_from(form))
+    os.close(handle)
+    return feed
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+BGR = noise(HEIGHT, WIDTH, 3)
+NEUTRAL = np.full(HEIGHT // 2 * WIDTH, 128, np.uint8)
+YUYV = np.dstack([GREY, np.full_like(GREY, 128)])
+FORMS = {  # form -> (bytes of a frame, picture)
+    "bgr24": (BGR, BGR),
+    "rgb24": (BGR[:, :, ::-1], BGR),
+    "bgra": (np.dstack([BGR, GREY]), BGR),
+    "rgba": (np.dstack([BGR[:, :, ::-1], GREY]), BGR),
+    "gray": (BGR[:, :, 0], np.dstack([BGR[:, :, 0]] * 3)),
+    "nv12": (np.concatenate([GREY.ravel(), NEUTRAL]), np.full_like(BGR, 128)),
+    "yuv420p": (np.concatenate([GREY.ravel(), NEUTRAL]), np.full_like(BGR, 128)),
+    "yuyv422": (YUYV, np.full_like(BGR, 128)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_raw_frames_become_pictures(form):
+    data, picture = (np.ascontiguousarray(each) for each in FORMS[form])
+    feed = feed_of(data.tobytes() * 2, f"{form}:{WIDTH}x{HEIGHT}")
+    for _ in range(2):
+        np.testing.assert_array_equal(feed.read().picture, picture)
+    with pytest.raises(FeedEndedError):
+        feed.read()
+    feed.close()
+
+
+def test_half_a_frame_is_told():
+    feed = feed_of(BGR.tobytes()[:-5], f"bgr24:{WIDTH}x{HEIGHT}")
+    with pytest.raises(FeedError, match="half a frame: 571 of 576 bytes"):
+        feed.read()
+
+
+def y4m(width, height, colours="C420jpeg"):
+    frame = np.concatenate(
+        [np.full(width * height, 126, np.uint8), np.full(2 * (-(-width // 2) * -(-height // 2)), 128)]
+    )
+    return f"YUV4MPEG2 W{width} H{height} F25:1 Ip {colours}\n".encode(), b"FRAME\n" + frame.astype(np.uint8).tobytes()
+
+
+def test_yuv4mpeg2_tells_its_size_and_changes_it():
+    (first, frame), (second, other) = y4m(16, 12), y4m(9, 7)
+    feed = feed_of(first + frame * 2 + second + other, "y4m")
+    assert [feed.read().picture.shape for _ in range(3)] == [(12, 16, 3), (12, 16, 3), (7, 9, 3)]
+    with pytest.raises(FeedEndedError):
+        feed.read()
+
+
+def test_planes_of_odd_sides_are_those_of_even_ones():
+    luma, chroma = noise(7, 9), noise(2 * 4 * 5)
+    odd = bgr_from_i420(np.concatenate([luma.ravel(), chroma]), 9, 7)
+    even = bgr_from_i420(np.concatenate([np.pad(luma, ((0, 1), (0, 1)), mode="edge").ravel(), chroma]), 10, 8)
+    np.testing.assert_array_equal(odd, even[:7, :9])
+
+
+NO_Y4M = {
+    "another stream": (b"RIFF....", "it is no YUV4MPEG2"),
+    "10 bits": (y4m(4, 4, "C420p10")[0], "YUV4MPEG2 of 8 bits, 4:2:0 or grey, is read"),
+    "no size": (b"YUV4MPEG2 F25:1\n", "YUV4MPEG2 of 8 bits"),
+    "no pixels": (b"YUV4MPEG2 W0 H4\n", "1 to 16384 pixels a side"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), NO_Y4M.values(), ids=NO_Y4M)
+def test_what_is_no_yuv4mpeg2_is_told(data, message):
+    with pytest.raises(FeedError, match=message):
+        feed_of(data + b"FRAME\n", "y4m").read()
+
+
+def test_standard_input_gives_every_frame(monkeypatch):
+    handle = piped(BGR.tobytes() * 3)
+    monkeypatch.setattr("sys.stdin", os.fdopen(handle))
+    with open_source("-", raw=f"bgr24:{WIDTH}x{HEIGHT}") as frames:
+        found = list(frames)
+    assert frames.name == "standard input" and not frames.is_live
+    assert [frame.number for frame in found] == [0, 1, 2] and found[1].time_ms is not None
+
+
+@pytest.mark.native
+def test_prediction_reads_standard_input(small_engine, monkeypatch, tmp_path):
+    from tests.support.predict import lines_of, predict
+
+    monkeypatch.setattr("sys.stdin", os.fdopen(piped(BGR.tobytes() * 3)))
+    assert predict(small_engine, "-", "--raw", f"bgr24:{WIDTH}x{HEIGHT}", "--jsonl", tmp_path / "p") == 0
+    lines = lines_of(tmp_path / "p")
+    assert [line["frame"] for line in lines] == [0, 1, 2] and lines[2]["counts"]["frames"] == 3
+    assert all(line["age_ms"] >= 0 and line["captured"] > 1e9 for line in lines)
+
+
+REFUSED = {
+    "no form": (lambda: open_source("-"), "source '-' is raw frames on standard input; tell their form"),
+    "a form of nothing": (lambda: open_source("a ! b", raw="y4m"), "raw is the form of frames on standard input"),
+    "no such pixels": (lambda: raw_format_from("bgr48:4x4"), "raw frames must be named as y4m, or as bgr24:1280x720"),
+    "no size": (lambda: raw_format_from("bgr24"), "raw frames must be named"),
+    "no pixels": (lambda: raw_format_from("bgr24:0x4"), "1 to 16384 pixels a side"),
+    "odd planes": (lambda: raw_format_from("nv12:5x4"), "raw frames of nv12 have even sides"),
+    "a camera's": (lambda: camera_format_from("best"), None),
+    "no camera's": (lambda: camera_format_from("MJPG:big"), "a camera's format must read as MJPG, NV12:1280x720"),
+    "of no camera": (lambda: open_source("rtsp://a", camera_format="MJPG"), "camera_format is of a camera"),
+    "of a file": (lambda: open_source(__file__.replace(".py", ".none"), live=True), "does not exist"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_forms_are_held_to_what_they_are_of(call, message):
+    if message is None:
+        assert str(call()) == "BEST"
+        return
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("text", ["NV12", "MJPG:1280x720", "MJPG:1280x720@30", "YUYV:640x480@7.5", "GREY@60"], ids=str)
+def test_a_cameras_format_reads_as_it_is_written(text):
+    assert str(camera_format_from(text)) == text
+    assert len(camera_format_from("y16").fourcc) == 4
+
+
+class Camera:
+    """OpenCV's capture of a camera that has one format."""
+
+    def __init__(self, address, backend, wishes):
+        self.address, self.backend = address, backend
+        self.wishes = dict(zip(wishes[::2], wishes[1::2], strict=True))
+        asked.append(self.wishes)
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, key):
+        return {cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"MJPG"), 3: 1280, 4: 720, cv2.CAP_PROP_FPS: 30}.get(key, 0)
+
+    def read(self):
+        time.sleep(0.03)
+        return True, BGR
+
+    def release(self):
+        pass
+
+
+asked: list[dict] = []
+
+
+def test_a_camera_is_asked_for_its_format_and_held_to_it(monkeypatch, caplog):
+    asked.clear()
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    with open_source(0, camera_format="MJPG:1280x720@60") as frames:
+        assert next(frames).picture.shape == BGR.shape
+    fourcc = cv2.VideoWriter.fourcc(*"MJPG")
+    assert asked == [{cv2.CAP_PROP_FOURCC: fourcc, 3: 1280, 4: 720, cv2.CAP_PROP_FPS: 60}]
+    assert "the camera gives 30 frames a second (asked for: 60)" in caplog.text
+    told = r"it has no format NV12:1280x720, and gives MJPG:1280x720@30"
+    with pytest.raises(SourceError, match=told), open_source("/dev/video0", camera_format="NV12:1280x720") as frames:
+        next(frames)
+
+
+SECRETS = {
+    "rtsp://me:secret@door/1": "rtsp://door/1",
+    "http://door/1?user=me&password=secret&size=2": "http://door/1?user=***&password=***&size=2",
+    "srt://door:9000?passphrase=secret secret": None,
+    "rtspsrc location=rtsp://me:se@cret@door/1 ! decodebin": "rtspsrc location=rtsp://door/1 ! decodebin",
+    'rtspsrc user-id=me user-pw="a secret" ! decodebin': "rtspsrc user-id=*** user-pw=*** ! decodebin",
+    "rtsp://door/1": "rtsp://door/1",
+}
+
+
+@pytest.mark.parametrize("address", SECRETS)
+def test_addresses_are_told_without_secrets(address):
+    told = without_secrets(address)
+    assert SECRETS[address] in (None, told) and "me:" not in told
+    assert "secret" not in told.replace("secret secret", "") or SECRETS[address] is None
+
+
+ADDRESSES = {"0": 0, "/dev/video3": "/dev/video3", "-": "-", "a ! b": "a ! b", "RTSP://a": "RTSP://a", "a.mp4": None}
+
+
+@pytest.mark.parametrize("word", ADDRESSES)
+def test_words_that_name_no_file(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert address_of(word) == ADDRESSES[word]
+
+
+def test_a_source_is_seen_coming_back():
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"rtsp://me:secret@127.0.0.1:{server.getsockname()[1]}/1"
+        assert comes_back(address) is True
+    assert comes_back(address) is False and comes_back("rtsp://127.0.0.1:x/1") is False
+    assert comes_back(999) is False and comes_back("a ! b") is None and comes_back("udp://127.0.0.1:5") is None
+
+
+gst = pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="needs gst-launch-1.0 (gstreamer1.0-tools)")
+ELEMENTS = "videotestsrc num-buffers=5 pattern=white ! video/x-raw, width=64, height=48, framerate=25/1"
+
+
+@gst
+@pytest.mark.parametrize("end", ["", " ! videoconvert ! appsink drop=true"], ids=["open", "appsink"])
+def test_a_pipeline_gives_its_frames(end):
+    with open_source(ELEMENTS + end, live=False) as frames:
+        found = list(frames)
+    assert len(found) == 5 and all(frame.picture.shape == (48, 64, 3) for frame in found)
+    assert min(frame.picture.min() for frame in found) >= 254
+
+
+@gst
+def test_a_pipeline_that_fails_says_why_and_keeps_secrets():
+    words = "rtspsrc location=rtsp://me:secret@127.0.0.1:9/x ! decodebin"
+    with pytest.raises(SourceError) as told, open_source(words) as frames:
+        next(frames)
+    assert "Could not open resource" in str(told.value) and "secret" not in str(told.value)
+
+
+@gst
+def test_a_pipeline_that_hangs_is_killed():
+    feed = GstFeed("videotestsrc is-live=true ! video/x-raw,width=64,height=48 ! identity sleep-time=100000000")
+    threading.Timer(0.5, feed.abort).start()
+    began = time.monotonic()
+    with pytest.raises(FeedError, match="the pipeline ended"):
+        while True:
+            feed.read()
+    feed.close()
+    assert time.monotonic() - began < 20 and feed._process.returncode is not None
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-"], "--raw is the form of frames on standard input, the source '-'; give --raw"),
+        (["0", "--raw", "y4m"], "name the source '-', or leave --raw out"),
+        (["a ! b", "--camera-format", "MJPG"], "--camera-format is of V4L2 cameras, and no source is one"),
+    ],
+    ids=["no form", "a form of nothing", "no camera"],
+)
+def test_prediction_holds_forms_to_sources(small_engine, words, message, capsys):
+    from tests.support.predict import predict
+
+    assert predict(small_engine, *words) == 2 and message in capsys.readouterr().err
+    assert issubclass(UsageError, InputError)
+
+
+def test_a_form_knows_its_bytes():
+    assert RawFormat("nv12", 4, 2).bytes_of_frame == 12 and RawFormat("bgra", 4, 2).bytes_of_frame == 32
