@@ -47,6 +47,8 @@ RUNTIME_OPTIONAL = {
     "fsspec",
     "pyarrow",
     "ray",
+    "rerun",
+    "supervision",
 }
 FLAVOURS = {"tensorrt", "tensorrt_rtx"}
 

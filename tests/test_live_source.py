@@ -66,6 +66,15 @@ def test_frames_come_back_within_two_seconds_and_none_is_older_than_the_outages_
     assert clock.now() - frames._last_ms / 1e3 < 1.5 and camera.open_now <= 1
 
 
+def test_a_backlog_is_never_given_where_stamps_tell_it():
+    clock = SimClock()
+    frames = live(SimCamera(clock, [Stretch(0)], backlog=24))
+    (now, first), *_ = found = watched(frames, 5)
+    assert now - captured_of(first) <= 0.21 and 0.3 < now < 0.6
+    assert max(now - captured_of(frame) for now, frame in found[1:]) <= 0.05
+    assert all(abs(frame.captured_s - captured_of(frame)) < 0.011 for _, frame in found)
+
+
 def test_a_hundred_disconnections_leave_nothing_behind():
     clock = SimClock()
     camera = SimCamera(clock, [Stretch(4 * k, 4 * k + 2.5, "error") for k in range(101)], backlog=24)

@@ -29,9 +29,8 @@ __all__ = ["Counts", "LiveFrames", "Patience"]
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to open; each is twice the one before
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # from one attempt to open to the next; each is twice the one before
 LOOK_S = 0.5  # how often it is asked whether a source that is gone is back: a connection to its port, or its device
-HOLD_S = 0.02  # a frame after opening or an outage waits so long for the one behind it: a backlog comes at once
 MOST_LOST = 25  # frames in a row that cannot be had, and the source counts as gone
 MOST_STUCK = 3  # threads that hang in a library's call; no further attempt is made beyond
 JOIN_S = 1.0  # what closing waits for a thread; one that hangs ends later
@@ -65,7 +64,11 @@ class Patience:
 
 
 class LiveFrames:
-    """An iterator of SourceFrame for one thread at a time; another may close it."""
+    """An iterator of SourceFrame for one thread at a time; another may close it.
+
+    `is_back`: asked during an outage whether the source can be seen coming back. `flush`: its library may give a
+    backlog after opening.
+    """
 
     def __init__(
         self,
@@ -75,10 +78,11 @@ class LiveFrames:
         counts: Counts,
         *,
         is_back: Callable[[], bool | None] = lambda: None,
+        flush: bool = False,
         clock: Clock = CLOCK,
     ) -> None:
         self._name, self._open, self._is_back = name, open_it, is_back
-        self._patience, self._counts, self.clock = patience, counts, clock
+        self._patience, self._counts, self._flush, self.clock = patience, counts, flush, clock
         self.changed = clock.condition()
         self._number = 0  # of the next frame that comes
         self._first_s: float | None = None  # when the first frame was captured
@@ -141,7 +145,7 @@ class LiveFrames:
 
     def _begin(self) -> _Opening:
         with self.changed:
-            self._opening = _Opening(self, self._open, self._patience, after_outage=self._number > 0)
+            self._opening = _Opening(self, self._open, self._patience, flush=self._flush or self._number > 0)
         return self._opening
 
     def _leave(self) -> _Opening | None:
@@ -181,8 +185,7 @@ class LiveFrames:
         return SourceFrame(held.grab.picture, held.number, time_ms, self._name, held.captured_s)
 
     def _pause(self, until_s: float) -> None:
-        """Wait for the next attempt: at least a moment, at most until the source is seen coming back."""
-        until_s = max(until_s, self.clock.now() + FIRST_PAUSE_S)
+        """Wait for the next attempt, or until the source is seen coming back."""
         was_gone = False
         while not self._closed:
             self._left = [each for each in self._left if not each.is_over]
@@ -215,32 +218,35 @@ class LiveFrames:
                 self._counts.late += 1
                 return
             if opening.held is not None:
-                self._counts.dropped += opening.is_settled
-                self._counts.late += not opening.is_settled
-            opening.is_settled = seen.is_settled
-            opening.held = _Held(grab, number, seen.captured_s, arrived_s + (0 if seen.is_settled else HOLD_S))
+                is_backlog = opening.held.hold_s > 0
+                self._counts.late += is_backlog
+                self._counts.dropped += not is_backlog
+            opening.held = _Held(grab, number, seen.captured_s, arrived_s, seen.hold_s)
             self.clock.notify(self.changed)
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """The newest frame, until it is taken; `ready_s`: not before."""
+    """The newest frame, until it is taken: not before it has been held, where it may be a backlog's."""
 
     grab: Grab
     number: int
     captured_s: float
-    ready_s: float
+    arrived_s: float
+    hold_s: float
+
+    @property
+    def ready_s(self) -> float:
+        return self.arrived_s + self.hold_s
 
 
 class _Opening:
     """One opening of the source, read by a thread of its own."""
 
-    def __init__(
-        self, frames: LiveFrames, open_it: Callable[[], Feed], patience: Patience, *, after_outage: bool
-    ) -> None:
-        self._frames, self._open, self._patience, self._after_outage = frames, open_it, patience, after_outage
+    def __init__(self, frames: LiveFrames, open_it: Callable[[], Feed], patience: Patience, *, flush: bool) -> None:
+        self._frames, self._open, self._patience, self._flush = frames, open_it, patience, flush
         self.held: _Held | None = None
-        self.is_settled = self.is_taken = self.is_left = self.is_over = False
+        self.is_taken = self.is_left = self.is_over = False
         self._ended = _Ended()
         self._feed: Feed | None = None
         self._began_s = frames.clock.now()
@@ -281,7 +287,7 @@ class _Opening:
             self._frames.clock.notify(self._frames.changed)
 
     def _read(self, feed: Feed) -> None:
-        freshness = Freshness(self._patience.max_age_s, after_outage=self._after_outage)
+        freshness = Freshness(self._patience.max_age_s, flush=self._flush)
         lost = 0
         while lost < MOST_LOST and not self.is_left:
             grab = feed.read()

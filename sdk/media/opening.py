@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SourceError
-from sdk.media.addresses import STDIN, comes_back, is_camera
+from sdk.media.addresses import STDIN, comes_back, is_camera, is_url
 from sdk.media.ahead import ReadAhead
 from sdk.media.backends import open_feed
 from sdk.media.feeds import Backend, FeedEndedError, Grab, How
@@ -186,7 +186,12 @@ def _of_sources(sources: list[Source], name: str, live: bool | None, how: How, p
 
     def frames(counts: Counts) -> LiveFrames:
         return LiveFrames(
-            name, lambda: open_feed(first, how), patience, counts, is_back=lambda: comes_back(first.address)
+            name,
+            lambda: open_feed(first, how),
+            patience,
+            counts,
+            is_back=lambda: comes_back(first.address),
+            flush=is_url(first.address),
         )
 
     return OpenSource(name, frames, is_live=True, sources=sources)

@@ -1,5 +1,6 @@
 """An attack on the SDK, with figures: damaged engines and files, misused verbs, bombs, threads, soak, cycles, signals,
-full disks, a hostile server, rebuilds, daemon threads at the end, sanitizers. Outside CI; every release runs it.
+full disks, a hostile server, cameras that fail, rebuilds, daemon threads at the end, sanitizers. Outside CI;
+every release runs it.
 
     python -m tests.stress                              # about 20 minutes on two idle cores
     python -m tests.stress --nightly                    # 1,000,000 calls, 10,000 mutants: some hours
@@ -23,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tests.stress import ends, loads, mutants, places, verbs
+from tests.stress import cameras, ends, loads, mutants, places, verbs
 from tests.stress.findings import Findings
 
 ATTACKS = {
@@ -40,6 +41,7 @@ ATTACKS = {
     "signals": (ends.signals, 20, 200),
     "disks": (places.disks, 150, 1500),
     "server": (places.server, 150, 1500),
+    "cameras": (cameras.cameras, 20, 100),
     "sanitizers": (places.sanitizers, 120, 1800),
 }  # name -> what attacks, how much of it in a usual run and in a nightly one
 

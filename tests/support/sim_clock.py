@@ -169,6 +169,7 @@ class SimFeed:
     def read(self):
         camera, clock = self.camera, self.clock
         if self.waiting:
+            clock.sleep(0.03 if len(self.waiting) == camera.backlog else 0.004)  # decoding, which begins slowly
             return self._grab(self.waiting.pop(0))
         clock.sleep(camera.step_s)
         now = clock.now()
