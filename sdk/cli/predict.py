@@ -18,6 +18,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli._numbers import finite
+from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
@@ -53,25 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="folders with the folders below them")
     parser.add_argument("--max-frames", type=int, metavar="N", help="of each video, camera or stream (default: all)")
-    opening = parser.add_argument_group("how sources are opened")
-    opening.add_argument(
-        "--live",
-        action=argparse.BooleanOptionalAction,
-        help="the newest frame only; --no-live: every one (default: of cameras and streams the newest)",
-    )
-    opening.add_argument(
-        "--reconnect",
-        default="yes",
-        choices=("yes", "no", "always"),
-        help="open a live source again that is gone; always: also wait for one that is not there yet (default: yes)",
-    )
-    opening.add_argument(
-        "--read-timeout", type=finite, metavar="S", help="without a frame for so long a source is gone (default: 10)"
-    )
-    opening.add_argument("--backend", choices=("auto", "opencv", "av"), help="what decodes (default: auto)")
-    opening.add_argument("--hwaccel", metavar="NAME", help="a hardware decoder, by FFmpeg's name, such as cuda")
-    opening.add_argument("--camera-format", metavar="F", help="of V4L2 cameras, such as MJPG:1280x720@30 or NV12")
-    opening.add_argument("--raw", metavar="FORM", help="of the source '-', standard input: bgr24:1280x720, y4m, ...")
+    add_source_arguments(parser)
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
     where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
@@ -120,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--detect-every {arguments.detect_every} needs a video to follow persons in, and no --no-track; "
             "leave it out to detect in every frame"
         )
-    _check_forms(arguments, sources)
+    check_forms(arguments, sources)
     pictures = _pictures_of(sources, arguments.save)
     _refuse_overwriting(arguments, sources, pictures)
     boxes = None
@@ -175,23 +158,6 @@ def _check_words(arguments: argparse.Namespace) -> None:
         )
     if arguments.save and arguments.save.exists() and not arguments.save.is_dir():
         raise UsageError(f"--save must name a folder (got the file '{arguments.save}'); annotated copies go into it")
-
-
-def _check_forms(arguments: argparse.Namespace, sources: list[Source]) -> None:
-    """UsageError for a form of frames that no source has, or that one lacks."""
-    from sdk.media.addresses import STDIN, is_camera
-    from sdk.media.formats import camera_format_from, raw_format_from
-
-    piped = any(source.address == STDIN for source in sources)
-    if piped != (arguments.raw is not None):
-        mend = "give --raw, such as bgr24:1280x720" if piped else "name the source '-', or leave --raw out"
-        raise UsageError(f"--raw is the form of frames on standard input, the source '-'; {mend}")
-    if arguments.raw is not None:
-        raw_format_from(arguments.raw)
-    if arguments.camera_format is not None:
-        camera_format_from(arguments.camera_format)
-        if not any(is_camera(source.address) for source in sources):
-            raise UsageError("--camera-format is of V4L2 cameras, and no source is one; leave it out")
 
 
 def _check_style(style: str, estimate: PoseEstimator) -> None:
@@ -306,7 +272,7 @@ class _Job:
         estimate.reset_tracks()
         try:
             with ExitStack() as stack:
-                self._opened = stack.enter_context(open_source(source, **_how(self._arguments, source)))
+                self._opened = stack.enter_context(open_source(source, **source_options(self._arguments, source)))
                 for item in _no_more_than(self._arguments.max_frames, self._opened):
                     if isinstance(item, Unreadable):
                         self._pass_over(source, item.reason)
@@ -459,22 +425,6 @@ def _no_more_than(limit: int | None, opened: OpenSource) -> Iterator[Item]:
         given = opened.counts.frames if opened.is_live else getattr(item, "number", -1) + 1
         if limit is not None and given >= limit:
             return
-
-
-def _how(arguments: argparse.Namespace, source: Source) -> dict[str, Any]:
-    """The options of `open_source` for a source, of those that are asked for."""
-    from sdk.media.addresses import STDIN, is_camera
-
-    asked = {
-        "live": arguments.live,
-        "reconnect": {"yes": True, "no": False, "always": "always"}[arguments.reconnect],
-        "read_timeout_s": arguments.read_timeout,
-        "backend": arguments.backend,
-        "hwaccel": arguments.hwaccel,
-        "camera_format": arguments.camera_format if is_camera(source.address) else None,
-        "raw": arguments.raw if source.address == STDIN else None,
-    }
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _share_of(poses: Poses, frames: int) -> Poses:
