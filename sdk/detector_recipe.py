@@ -51,7 +51,7 @@ class DetectorInput:
     std: tuple[Spread, Spread, Spread]
     colour: ColourOrder
     place: Place = "corner"
-    border: Annotated[float, Within(0, 255)] = 114.0  # grey level
+    border: Annotated[int, Within(0, 255)] = 114  # grey level
     name: str = "images"
 
     @property

@@ -11,10 +11,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
-from sdk.errors import SdkError
+from sdk.errors import DownloadError, SdkError
 
-__all__ = ["CACHE_VARIABLE", "bundled_engines", "bundled_weights", "cache_folder", "catalogue_folder"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "bundled_engines",
+    "bundled_weights",
+    "cache_folder",
+    "catalogue_folder",
+    "released_path",
+]
 
 CACHE_VARIABLE = "SIMCC_EDGE_SDK_CACHE"
 
@@ -44,3 +52,11 @@ def cache_folder() -> Path:
     """Where downloaded weights are kept: $SIMCC_EDGE_SDK_CACHE, else ~/.cache/simcc-edge-sdk. Not created here."""
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else Path.home() / ".cache" / "simcc-edge-sdk"
+
+
+def released_path(url: str) -> Path:
+    """Where the released file of this address is kept, once it is fetched."""
+    name = Path(unquote(urlsplit(url).path)).name
+    if not name or name.startswith("."):
+        raise DownloadError(f"weights URL must end in a file name (got '{url}')")
+    return cache_folder() / "weights" / name

@@ -18,7 +18,7 @@ MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared 
     "people": {"runtime", "media"},
     "live": {"runtime", "media", "people"},
     "scale": {"runtime", "media", "people"},
-    "toolchain": {"networks", "runtime", "media"},
+    "toolchain": {"networks", "runtime", "media", "people"},
     "evaluate": {"networks", "runtime", "media", "people", "toolchain"},
     "training": {"networks", "runtime", "media", "toolchain", "evaluate"},
     "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training", "live", "scale"},

@@ -1,4 +1,4 @@
-"""Person detectors: families by their outputs, boxes against annotations, suppression, what is refused."""
+"""Person detectors of files: what they are taken for, boxes against annotations, what is refused."""
 
 import json
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sdk.errors import EngineError, GraphError, InputError
-from sdk.people.detector import Detector, decode_yolox, suppress
+from sdk.people.detector import Detector
+from sdk.people.detector_forms import blob_of
 from sdk.people.tracking import box_iou
 
 pytest.importorskip("onnxruntime")
@@ -77,59 +78,11 @@ def test_a_free_size_is_the_users_choice(shared, coco):
     assert detect.size_hw == (480, 640) and len(detect(coco[0][0])[0]) == 1
 
 
-def yolox_reference(grid, size_hw):
-    """One row at a time, from the definition."""
-    rows, index = [], 0
-    for stride in (8, 16, 32):
-        for y in range(size_hw[0] // stride):
-            for x in range(size_hw[1] // stride):
-                cx, cy, w, h, objectness, *classes = grid[index].astype(np.float64)
-                cx, cy, w, h = (cx + x) * stride, (cy + y) * stride, np.exp(w) * stride, np.exp(h) * stride
-                rows.append((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, objectness * classes[0]))
-                index += 1
-    return np.array(rows)
-
-
-def test_a_yolox_grid_is_decoded_by_its_definition():
-    grid = np.random.default_rng(3).standard_normal((64 * 96 // 64 + 64 * 96 // 256 + 64 * 96 // 1024, 8))
-    boxes, scores = decode_yolox(grid.astype(np.float32), (64, 96))
-    expected = yolox_reference(grid.astype(np.float32), (64, 96))
-    np.testing.assert_allclose(boxes, expected[:, :4], rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(scores, expected[:, 4], rtol=1e-5)
-    _, of_another_class = decode_yolox(grid.astype(np.float32), (64, 96), 2)
-    np.testing.assert_allclose(of_another_class, grid[:, 4] * grid[:, 7], rtol=1e-5)
-
-
-def test_a_grid_of_another_size_is_refused():
-    with pytest.raises(GraphError, match=r"must have 126 rows \(got 5\)"):
-        decode_yolox(np.zeros((5, 85), np.float32), (64, 96))
-
-
-def suppression_reference(boxes, scores, iou):
-    left = sorted(range(len(boxes)), key=lambda i: -scores[i])
-    keep = []
-    while left:
-        best = left.pop(0)
-        keep.append(best)
-        left = [i for i in left if box_iou(boxes[[best]], boxes[[i]])[0, 0] < iou]
-    return keep
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 60])
-def test_suppression_keeps_what_the_definition_keeps(count):
-    rng = np.random.default_rng(count)
-    corner = rng.uniform(0, 60, (count, 2))
-    boxes = np.concatenate([corner, corner + rng.uniform(5, 60, (count, 2))], axis=1).astype(np.float32)
-    scores = rng.random(count).astype(np.float32)
-    kept, kept_scores = suppress(boxes, scores, 0.4)
-    expected = suppression_reference(boxes, scores, 0.4)
-    np.testing.assert_array_equal(kept, boxes[expected])
-    np.testing.assert_array_equal(kept_scores, scores[expected])
-
-
 @pytest.mark.data
 def test_a_pose_network_is_no_detector(shared):
-    with pytest.raises(GraphError, match=r"neither RTMDet .* nor YOLOX .*: its outputs are simcc_x \(1, 14, 256\)"):
+    with pytest.raises(
+        GraphError, match=r"of no known form \(RTMDet, YOLOX, .*\): its outputs are simcc_x \(1, 14, 256\)"
+    ):
         Detector(shared / "models" / "body14-lspet-128x128.onnx")
 
 
@@ -160,10 +113,10 @@ OTHER_KINDS = {
     "YOLOX as RTMDet": (
         "yolox-nano-coco80",
         "rtmdet",
-        r"not of the kind 'rtmdet' \(outputs N x 5 and labels\): .* 85\)",
+        r"not of the kind 'rtmdet' \(dets and labels or boxes and scores of cells\): .* 85\)",
     ),
     "YOLOX as one with NMS": ("yolox-nano-coco80", "yolox-nms", "not of the kind 'yolox-nms' .*; try 'auto'"),
-    "RTMDet as YOLOX": ("rtmdet-nano-person", "yolox", r"not of the kind 'yolox' \(one output M x \(5 \+ classes\)\)"),
+    "RTMDet as YOLOX": ("rtmdet-nano-person", "yolox", r"not of the kind 'yolox' \(cells with objectness\)"),
     "a pose network": ("body14-lspet-128x128", "rtmdet", "not of the kind 'rtmdet'"),
 }
 
@@ -200,12 +153,12 @@ def graph_of(path, size=(64, 64), channels=3, batch=1, rows=84, dtype="FLOAT", s
 GRAPHS = {
     "grey": (
         {"channels": 1},
-        r"must take one float32 picture, 1 x 3 x h x w \(got 'x' tensor\(float\) \[1, 1, 64, 64\]",
+        r"must take one float32 picture, 1 x 3 x h x w \(got 'x' float32 \[1, 1, 64, 64\]",
     ),
     "a batch of four": ({"batch": 4}, r"must take one float32 picture"),
     "FP16": ({"dtype": "FLOAT16"}, r"must take one float32 picture.* tensor\(float16\)"),
     "two inputs": ({"second": "scale"}, r"must take one float32 picture.*'scale'"),
-    "other strides": ({"rows": 85}, r"a YOLOX grid for \(64, 64\) must have 84 rows \(got 85\)"),
+    "other strides": ({"rows": 1085}, r"of no known form .*: its outputs are out \(1, 1085, 6\)"),
 }
 
 
@@ -249,16 +202,15 @@ def rtmdet_of(path):
 
 
 def test_persons_that_score_enough_are_given_in_frame_pixels(tmp_path):
-    boxes, scores = Detector(rtmdet_of(tmp_path / "d.onnx"))(np.zeros((128, 100, 3), np.uint8))
+    boxes, scores = Detector(rtmdet_of(tmp_path / "d.onnx"), kind="rtmdet")(np.zeros((128, 100, 3), np.uint8))
     np.testing.assert_array_equal(boxes, [[0, 0, 20, 20], [40, 40, 60, 60]])
     np.testing.assert_array_equal(scores, np.float32([0.9, 0.3]))
 
 
 def test_a_picture_is_letterboxed_in_grey_and_normalised_as_rtmdet_was_trained(tmp_path):
-    detect = Detector(rtmdet_of(tmp_path / "d.onnx"))
-    blob, ratio = detect._letterboxed(np.full((128, 64, 3), (10, 20, 30), np.uint8))
+    detect = Detector(rtmdet_of(tmp_path / "d.onnx"), kind="rtmdet")
+    blob = blob_of(np.full((128, 64, 3), (10, 20, 30), np.uint8), detect.recipe.input)
     mean, std = np.array((103.53, 116.28, 123.675)), np.array((57.375, 57.12, 58.395))  # of BGR
-    assert ratio == 0.5
     np.testing.assert_allclose(blob[0, :, 63, 31], ((10, 20, 30) - mean) / std, rtol=1e-5)
     np.testing.assert_allclose(blob[0, :, 63, 32], (114 - mean) / std, rtol=1e-5)
 

@@ -63,7 +63,7 @@ def test_a_recipe_is_read_back_from_its_table(name):
 
 REFUSED = {  # what stands in the file, what is put there, what is said
     "unknown key": ('colour = "bgr"', 'colours = "bgr"', "key 'input': unknown key 'colours'"),
-    "border": ("border = 114", "border = 300", "key 'border' must be from 0 to 255 (got 300.0)"),
+    "border": ("border = 114", "border = 300", "key 'border' must be from 0 to 255 (got 300)"),
     "place": ('place = "corner"', 'place = "left"', "key 'place' must be one of corner, centre, stretch"),
     "score threshold": ("iou = 0.65", "iou = 0.65\nscore_threshold = 2", "'score_threshold' must be from 0 to 1"),
     "form against itself": ("strides = [8, 16, 32]", "", "key 'form': strides must be given for box_form 'grid'"),

@@ -12,18 +12,18 @@ from __future__ import annotations
 import fcntl
 import logging
 import re
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sdk.detector_recipe import DetectorRecipe
 from sdk.errors import DownloadError
 from sdk.files import write_text
 from sdk.manifest import sha256_of_file
 from sdk.networks.download import PAUSE_S, Opener, fetch, opened_plain, plain_file
 from sdk.reading import bytes_from_file
 from sdk.recipe import Recipe, Weights
-from sdk.resources import CACHE_VARIABLE, cache_folder
+from sdk.resources import CACHE_VARIABLE, released_path
 
 __all__ = ["weights_file", "weights_path"]
 
@@ -32,12 +32,12 @@ WHOLE = 64  # hex digits of a sha256; OpenMMLab's file names hold the first 8
 _log = logging.getLogger(__name__)
 
 
-def weights_path(recipe: Recipe) -> Path:
+def weights_path(recipe: Recipe | DetectorRecipe) -> Path:
     """Where the released weights of `recipe` are, or will be."""
-    return cache_folder() / "weights" / _file_name(_weights_of(recipe))
+    return released_path(_weights_of(recipe).url)
 
 
-def weights_file(recipe: Recipe, *, opener: Opener | None = None, pause_s: float = PAUSE_S) -> Path:
+def weights_file(recipe: Recipe | DetectorRecipe, *, opener: Opener | None = None, pause_s: float = PAUSE_S) -> Path:
     """The released weights of `recipe`, downloaded if they are not there; DownloadError says what to put where."""
     weights = _weights_of(recipe)
     if not weights.url.startswith("https://"):
@@ -57,20 +57,13 @@ def weights_file(recipe: Recipe, *, opener: Opener | None = None, pause_s: float
     return path
 
 
-def _weights_of(recipe: Recipe) -> Weights:
+def _weights_of(recipe: Recipe | DetectorRecipe) -> Weights:
     if recipe.weights is None:
         raise DownloadError(
             f"recipe '{recipe.name}' names no released weights (source: {recipe.source}); give a file with --weights, "
             "or --weights random to measure speed"
         )
     return recipe.weights
-
-
-def _file_name(weights: Weights) -> str:
-    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(weights.url).path)).name
-    if not name or name.startswith("."):
-        raise DownloadError(f"weights URL must end in a file name (got '{weights.url}')")
-    return name
 
 
 @contextmanager

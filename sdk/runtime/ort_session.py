@@ -30,8 +30,13 @@ Float32Array = NDArray[np.float32]
 THREADS_A_CORE = 4  # 256 threads on 2 cores: 13 s to open the bundled network, 2.2 s a crop (2 threads: 0.05 s, 8 ms)
 
 
-def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None) -> Any:
-    """An `onnxruntime.InferenceSession` of an ONNX file on the CPU. EngineError where ONNX Runtime refuses the file."""
+def onnxruntime_session(
+    path: os.PathLike[str] | str, threads: int | None = None, *, content: bytes | None = None
+) -> Any:
+    """An `onnxruntime.InferenceSession` of an ONNX file on the CPU. EngineError where ONNX Runtime refuses the file.
+
+    `content`: the graph itself, where `path` only names it, as of a zip.
+    """
     intra = _intra_threads(threads)
     try:
         import onnxruntime
@@ -47,7 +52,8 @@ def onnxruntime_session(path: os.PathLike[str] | str, threads: int | None = None
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         with in_flight:
-            return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+            source = os.fspath(path) if content is None else content
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except onnxruntime_errors() as error:
         raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
 

@@ -10,9 +10,6 @@ files beside it say, `sdk.toolchain.deploy`'s.
 
 from __future__ import annotations
 
-import lzma
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +17,14 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from sdk.deploy_zip import LARGEST_BYTES, LARGEST_NOTE_BYTES, graph_in_zip
 from sdk.errors import GraphError
 from sdk.files import real_path
 
 __all__ = ["BESIDE", "GraphFile", "graph_file"]
 
-LARGEST_BYTES = 1 << 31  # protobuf's own limit; a pose network is a fiftieth of it
-FREE_BYTES, PACKED = 64 << 20, 20  # weights pack to nine tenths; an entry may unpack to 64 MiB and 20 times its size
-LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published ones have 3 KiB
 ONNX_DOMAINS = {"", "ai.onnx"}
 BESIDE = ("detail.json", "pipeline.json")
-# RuntimeError: encrypted
-ZIP_DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 QUANTISED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -51,7 +44,11 @@ class GraphFile:
 
 def graph_file(path: Path) -> GraphFile:
     """The graph in an ONNX file, a deploy zip, or a folder with one ONNX file. GraphError: it is none, or unsafe."""
-    name, data, beside, folder = _from_zip(path) if path.suffix == ".zip" and not path.is_dir() else _from_disk(path)
+    folder: Path | None = None
+    if path.suffix == ".zip" and not path.is_dir():
+        name, data, beside = graph_in_zip(path, BESIDE)
+    else:
+        name, data, beside, folder = _from_disk(path)
     try:
         model = onnx.load_from_string(data)
     except DecodeError as error:
@@ -92,29 +89,6 @@ def _read(subject: Path, path: Path, largest: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise GraphError(f"ONNX file '{path}' cannot be read ({error.strerror}); check the path") from error
-
-
-def _from_zip(path: Path) -> tuple[str, bytes, dict[str, bytes], None]:
-    """The one ONNX file of an OpenMMLab deploy zip and what lies beside it, read in place: nothing is unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            graphs = [entry for entry in archive.infolist() if entry.filename.endswith(".onnx")]
-            if len(graphs) != 1:
-                found = _names(entry.filename for entry in graphs)
-                raise GraphError(f"'{path}' must hold exactly one ONNX file (got {found}); unpack it and name the file")
-            inner = Path(graphs[0].filename)
-            wanted = {str(inner.with_name(name)): name for name in BESIDE}
-            notes = [entry for entry in archive.infolist() if entry.filename in wanted]
-            for entry, largest in ((graphs[0], LARGEST_BYTES), *((note, LARGEST_NOTE_BYTES) for note in notes)):
-                if entry.file_size > min(largest, FREE_BYTES + PACKED * entry.compress_size):
-                    raise GraphError(
-                        f"'{path}': '{entry.filename}' unpacks from {entry.compress_size} to {entry.file_size} bytes, "
-                        "which no network does; fetch it again"
-                    )
-            beside = {wanted[entry.filename]: archive.read(entry) for entry in notes}
-            return inner.name, archive.read(graphs[0]), beside, None
-    except ZIP_DAMAGE as error:
-        raise GraphError(f"deploy zip '{path}' cannot be read ({error}); fetch it again") from error
 
 
 def _refuse_control_flow(path: Path, model: onnx.ModelProto) -> None:
