@@ -22,7 +22,9 @@ LARGEST_NOTE_BYTES = 1 << 20  # of a deploy file beside the graph; published one
 ZIP_DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
-def graph_in_zip(path: Path, beside: Sequence[str] = ()) -> tuple[str, bytes, dict[str, bytes]]:
+def graph_in_zip(
+    path: Path, beside: Sequence[str] = (), *, largest: int = LARGEST_BYTES
+) -> tuple[str, bytes, dict[str, bytes]]:
     """(name, bytes, files beside it) of the one ONNX file in a zip. GraphError: there is not one, or it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -33,8 +35,8 @@ def graph_in_zip(path: Path, beside: Sequence[str] = ()) -> tuple[str, bytes, di
             inner = Path(graphs[0].filename)
             wanted = {str(inner.with_name(name)): name for name in beside}
             notes = [entry for entry in archive.infolist() if entry.filename in wanted]
-            for entry, largest in ((graphs[0], LARGEST_BYTES), *((note, LARGEST_NOTE_BYTES) for note in notes)):
-                if entry.file_size > min(largest, FREE_BYTES + PACKED * entry.compress_size):
+            for entry, most in ((graphs[0], largest), *((note, LARGEST_NOTE_BYTES) for note in notes)):
+                if entry.file_size > min(most, FREE_BYTES + PACKED * entry.compress_size):
                     raise GraphError(
                         f"'{path}': '{entry.filename}' unpacks from {entry.compress_size} to {entry.file_size} bytes, "
                         "which no network does; fetch it again"

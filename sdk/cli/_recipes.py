@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk.cli._numbers import finite
+from sdk.detector_recipe import detector_by_name, detector_from_file
 from sdk.errors import EngineError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipe_from_file
+from sdk.recipe_files import names_of_kind, recipe_file
 from sdk.resources import bundled_engines
 
 if TYPE_CHECKING:
     from sdk.toolchain.conventions import Told
+    from sdk.toolchain.detectors.build import DetectorBuild
 
 __all__ = [
     "GRAPH_OPTIONS",
     "add_graph_arguments",
     "add_recipe_arguments",
     "add_weights_arguments",
+    "detector_from",
     "float_engine_from",
+    "is_detector",
     "recipe_from",
     "recipe_of_graph",
     "size_hw",
@@ -53,6 +58,12 @@ def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--onnx", type=Path, metavar="F", help="a graph made elsewhere: an ONNX file, a deploy zip or its folder"
     )
+    parser.add_argument(
+        "--form",
+        metavar="FORM",
+        help="F is a person detector: of this form (docs/detectors.md), or 'auto', as it shows",
+    )
+    parser.add_argument("--person-class", type=int, metavar="N", help="a detector's class of persons, from 0 on")
     group = parser.add_argument_group("what a graph of --onnx does not say; `sdk inspect F` tells what is needed")
     add = group.add_argument
     add("--convention", choices=("mmpose", "rtmlib", "simcc", "dwpose"), help="colours, means, padding and score of")
@@ -80,6 +91,46 @@ def told_from(arguments: argparse.Namespace) -> Told:
         arguments.convention, skeleton, arguments.size, arguments.mean, arguments.std, arguments.colour,
         arguments.padding, arguments.score, arguments.pixels, arguments.outputs,
     )  # fmt: skip
+
+
+def is_detector(arguments: argparse.Namespace) -> bool:
+    """Whether a detector is asked for: by name, by the kind of a recipe file, by --form, or by the graph alone."""
+    if arguments.form is not None or arguments.person_class is not None:
+        return True
+    if arguments.recipe_file is not None:
+        return recipe_file(arguments.recipe_file).kind == "detector"
+    if arguments.recipe is not None or arguments.onnx is None:
+        return arguments.recipe in names_of_kind("detector")
+    told = [name for name in GRAPH_OPTIONS if name != "size" and getattr(arguments, name) not in (None, ())]
+    if told or recipe_of_graph(arguments) is not None:
+        return False
+    from sdk.toolchain.detectors.taken import detector_facts
+
+    return detector_facts(arguments.onnx)["kind"] is not None
+
+
+def detector_from(arguments: argparse.Namespace) -> DetectorBuild:
+    """The detector that the arguments name, as a build takes it; UsageError for what detectors do not take."""
+    from sdk.toolchain.detectors.build import DetectorBuild
+    from sdk.toolchain.detectors.taken import DetectorTold
+
+    for name in GRAPH_OPTIONS:
+        if name != "size" and getattr(arguments, name) not in (None, ()):
+            raise UsageError(f"--{name} is for pose networks; a detector is told by --form and --person-class")
+    recipe = None
+    if arguments.recipe_file is not None:
+        recipe = detector_from_file(arguments.recipe_file, arguments.recipe)
+    elif arguments.recipe is not None:
+        recipe = detector_by_name(arguments.recipe)
+    if arguments.weights is not None and arguments.onnx is not None:
+        raise UsageError("--weights and --onnx exclude each other; a detector's weights are its graph")
+    if arguments.weights == "random":
+        raise UsageError("--weights random is for pose networks; a detector's graph is not made here")
+    graph = arguments.onnx if arguments.weights is None else Path(arguments.weights)
+    if recipe is None and graph is None:
+        raise UsageError("--form says what the graph of --onnx is; give --onnx F as well")
+    told = DetectorTold(arguments.form or "auto", arguments.size, arguments.person_class)
+    return DetectorBuild(recipe, onnx=graph, told=told)
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:

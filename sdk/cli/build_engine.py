@@ -1,7 +1,11 @@
 """`sdk build-engine`: a recipe and weights, or an ONNX file, to an engine folder; or an engine compiled anew here.
 
+Of pose networks and of person detectors, which is told by the name, or by the graph.
+
 sdk build-engine rtmpose-s-256x192 --precision fp16
 sdk build-engine rtmpose-s-256x192 --onnx end2end.onnx --precision fp16 --compiler tensorrt-rtx
+sdk build-engine rtmdet-nano-person-320
+sdk build-engine --onnx yolov8n.onnx --precision int8 --calibration photos/
 sdk build-engine --rebuild rtmpose-s-256x192.fp16
 """
 
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +23,9 @@ from sdk.cli._recipes import (
     add_graph_arguments,
     add_recipe_arguments,
     add_weights_arguments,
+    detector_from,
     float_engine_from,
+    is_detector,
     recipe_of_graph,
     told_from,
     weights_from,
@@ -32,9 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+ONE = BatchRange(1, 1, 1)  # a detector's batch: one frame
 OF_ITS_OWN = (  # what an engine holds already, and a rebuild therefore does not take
     "recipe", "recipe_file", "weights", "onnx", "images", "precision", "keep_float", "calibration", "quantize_all",
-    "max_drop", *GRAPH_OPTIONS,
+    "max_drop", "form", "person_class", *GRAPH_OPTIONS,
 )  # fmt: skip
 
 
@@ -57,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_int8_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--calibration", type=Path, metavar="F", help="table for int8; default: the catalogue's")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="F",
+        help="table for int8, of a detector pictures too; default: the catalogue's",
+    )
     parser.add_argument("--quantize-all", action="store_true", help="int8 without protected layers, for study")
     parser.add_argument("--max-drop", type=finite, metavar="POINTS", help="what int8 may cost; default 0.5 if measured")
 
@@ -80,12 +93,39 @@ def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    engine = _rebuilt(arguments) if arguments.rebuild is not None else _built(arguments)
+    if arguments.rebuild is not None:
+        engine = _rebuilt(arguments)
+    else:
+        engine = _detector(arguments) if is_detector(arguments) else _built(arguments)
     if arguments.json:
         print(json.dumps({"folder": str(engine.folder), **engine.manifest.to_table()}, indent=1))
     else:
         print(engine.folder)
     return 0
+
+
+def _detector(arguments: argparse.Namespace) -> DetectorEngine:
+    from sdk.toolchain.detectors.build import build_detector
+
+    precision: Precision | Literal["auto"] = arguments.precision or "fp16"
+    if precision == "auto":
+        raise UsageError("--precision auto is for pose networks; build a detector in fp32, fp16 or int8")
+    for name in ("max_drop", "quantize_all"):
+        if getattr(arguments, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} is for pose networks; a build says what a detector loses")
+    _check_int8_arguments(arguments, precision)
+    return build_detector(
+        replace(
+            detector_from(arguments),
+            precision=precision,
+            images=arguments.images,
+            keep_float=tuple(arguments.keep_float),
+            calibration=arguments.calibration,
+            compile=_compile_options(arguments, ONE),
+            output=arguments.output,
+            force=arguments.force,
+        )
+    )
 
 
 def _built(arguments: argparse.Namespace) -> Engine:

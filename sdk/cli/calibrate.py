@@ -21,7 +21,9 @@ from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import (
     add_graph_arguments,
     add_recipe_arguments,
+    detector_from,
     float_engine_from,
+    is_detector,
     recipe_of_graph,
     told_from,
     weights_from,
@@ -80,12 +82,40 @@ def run(arguments: argparse.Namespace) -> int:
         return _spread(arguments)
     if arguments.output is None:
         raise UsageError("name the table to write: --output F.json")
+    if is_detector(arguments):
+        return _detector(arguments)
     _check_chart(arguments)
     source = _source(arguments)
     read = [arguments.data if arguments.data.is_file() else None, arguments.boxes, source.weights, source.onnx]
     refuse_overwriting({"--output": arguments.output, "--chart": arguments.chart}, read)
     with held(arguments.output):
         table = _calibrated(arguments, source)
+    _show(table, arguments)
+    return 0
+
+
+def _detector(arguments: argparse.Namespace) -> int:
+    """Ranges of whole pictures, letterboxed, for a detector."""
+    from sdk.locks import held
+    from sdk.toolchain.detectors.build import float_detector
+    from sdk.toolchain.detectors.calibrate import PictureSet, calibrate_detector
+    from sdk.toolchain.precision import with_constants_named
+    from sdk.toolchain.table import write_table
+
+    for name in ("pictures", "boxes", "sensitivity", "chart"):
+        if getattr(arguments, name):
+            raise UsageError(
+                f"--{name} is for pose networks; a detector is calibrated on the pictures below --data DIR"
+            )
+    if not arguments.data.is_dir():
+        raise UsageError(f"--data must be a folder of photographs for a detector (got '{arguments.data}')")
+    source = detector_from(arguments)
+    refuse_overwriting({"--output": arguments.output}, [source.onnx])
+    with held(arguments.output):
+        taken, _ = float_detector(source)
+        pictures = PictureSet.below(arguments.data, taken.recipe, count=arguments.images, seed=arguments.seed)
+        table = calibrate_detector(with_constants_named(taken.model), pictures, arguments.data.name)
+        write_table(table, arguments.output)
     _show(table, arguments)
     return 0
 

@@ -29,17 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.engine)
     if _is_graph(path):
+        from sdk.toolchain.detectors.taken import detector_facts
         from sdk.toolchain.seen import facts_of_graph
 
+        detector = detector_facts(path, arguments.size)
+        if detector["kind"] is not None:
+            print(json.dumps(detector, indent=1) if arguments.json else "\n".join(_detector_page(detector)))
+            return 0
         seen = facts_of_graph(path, arguments.size)
         print(json.dumps(seen, indent=1) if arguments.json else "\n".join(_graph_page(seen)))
         return 0
     if arguments.size is not None:
         raise UsageError("--size is for a graph, which may leave its size open; an engine has its own")
+    from sdk.manifest import open_any_engine
     from sdk.runtime.opening import engine_from
     from sdk.toolchain.inspect import facts_of_engine
 
-    facts = facts_of_engine(engine_from(arguments.engine))
+    known = (path / MANIFEST_NAME).is_file()
+    facts = facts_of_engine(open_any_engine(path) if known else engine_from(arguments.engine))
     print(json.dumps(facts, indent=1) if arguments.json else _page(facts))
     return 0
 
@@ -72,6 +79,37 @@ def _graph_page(seen: dict[str, Any]) -> list[str]:
     }
     lines += [f"  {name:9} {text}" for name, text in rows.items() if text]
     return lines if seen["recipe"] else [*lines, "", *_asked(seen)]
+
+
+def _detector_page(seen: dict[str, Any]) -> list[str]:
+    source = seen["input"]
+    rows = {
+        "input": f"{source['name']}, {_fed(source)}",
+        "outputs": ", ".join(f"{n} {' x '.join(map(str, shape)) or 'scalar'}" for n, shape in seen["outputs"].items()),
+        "read": _read(seen["form"]),
+        "inside": "suppresses boxes itself: an engine is cut before that" if seen["suppresses"] else None,
+        "opset": str(seen["opset"]),
+    }
+    size = f"{source['height']}x{source['width']}"
+    lines = [f"{seen['file']}: a person detector, form '{seen['kind']}', input of {size}", ""]
+    lines += [f"  {name:9} {text}" for name, text in rows.items() if text]
+    return [*lines, "", f"  sdk build-engine --onnx {seen['file']}"]
+
+
+def _fed(source: dict[str, Any]) -> str:
+    """How a detector's input is filled, in a line."""
+    mean, std = (" ".join(f"{value:g}" for value in source[key]) for key in ("mean", "std"))
+    places = {"corner": "in the upper left corner", "centre": "in the centre", "stretch": "stretched over all of it"}
+    border = "" if source["place"] == "stretch" else f" of {source['border']}"
+    return f"{source['colour'].upper()}, mean {mean}, std {std}; the frame {places[source['place']]}{border}"
+
+
+def _read(form: dict[str, Any]) -> str:
+    """How a detector's outputs are read, in a line."""
+    parts = [f"boxes {form['box_form']} in {form['units']}", f"persons are class {form['person_class']}"]
+    parts += [f"strides {' '.join(map(str, form['strides']))}"] if form["strides"] else []
+    parts += [f"scores by {form['activation']}"] if form["activation"] != "none" else []
+    return "; ".join([*parts, "suppressed by the run time" if form["suppress"] else "none of them twice"])
 
 
 def _input_line(source: dict[str, Any]) -> str:
@@ -149,6 +187,13 @@ def _header(manifest: dict[str, Any]) -> list[str]:
         f"  compiler  {_compiler(compiler)}",
         f"  made by   {manifest['created_by']}",
     ]
+    if manifest["recipe"].get("kind") == "detector":
+        recipe = manifest["recipe"]
+        lines += [
+            f"  detects   persons that score {recipe['score_threshold']:g} and more",
+            f"  input     {_fed(recipe['input'])}",
+        ]
+        lines += [f"  read      {_read(recipe['form'])}, overlap {recipe['iou']:g}"]
     if weights["kind"] == "random":
         lines.append("  RANDOM WEIGHTS: for timing and tests; its poses mean nothing")
     if calibration := manifest.get("calibration"):

@@ -57,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
-    where.add_argument("--detector", type=Path, metavar="ONNX", help="person detector: RTMDet or YOLOX")
+    where.add_argument(
+        "--detector",
+        type=Path,
+        metavar="DETECTOR",
+        help="a detector's engine, ONNX file or deploy zip, or a name of `sdk models --detectors`",
+    )
     where.add_argument(
         "--parts",
         action="append",
@@ -189,11 +194,14 @@ def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pi
 
 def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator:
     from sdk import PoseEstimator
+    from sdk.cli._detectors import fetched
     from sdk.people.detector import Detector
 
     detector = None
     if arguments.detector:
-        detector = Detector(arguments.detector, score_threshold=arguments.box_threshold, threads=arguments.threads)
+        detector = Detector(
+            fetched(arguments.detector), score_threshold=arguments.box_threshold, threads=arguments.threads
+        )
     return PoseEstimator(
         arguments.engine,
         device=arguments.device,

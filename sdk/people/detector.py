@@ -29,7 +29,7 @@ from sdk.resources import released_path
 from sdk.runtime.frames import check_frame
 from sdk.runtime.ort_session import onnxruntime_run, onnxruntime_session
 
-__all__ = ["Detector", "Kind"]
+__all__ = ["FREE_SIZE_HW", "Detector", "Kind"]
 
 Array = NDArray[Any]
 Float32Array = NDArray[np.float32]

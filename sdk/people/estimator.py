@@ -30,8 +30,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+<<<<<<< HEAD
     from sdk.manifest import Engine
     from sdk.runtime.estimator import Entry, Found
+=======
+    from sdk.manifest import DetectorEngine, Engine
+    from sdk.runtime.estimator import Found
+>>>>>>> b0dbfbd (Build a detector's engine: cut before its own suppression, proved, typed, compiled)
     from sdk.runtime.pipeline import Refine, Timings
 
     DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
@@ -43,13 +48,14 @@ class PoseEstimator(BoxEstimator):
     """An engine, opened: call it with a BGR frame, and boxes where they are known.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
-    'cuda:N'. `detector`: a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N).
-    `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a tracker, frames between
-    two detections take the previous joints' boxes, with the detector's scores, 2 % less in each. `max_persons`: of the
-    detector's, at most so many: those who are followed, then the surest. `flip_test`: also run the mirrored crop.
-    `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores, and one).
-    `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each joint is, as
-    `poses.spread` and `poses.second`.
+    'cuda:N'. `detector`: a person detector's engine folder, its name in the catalogue, or its ONNX file (boxes that
+    score 0.3 or more count; `sdk.people.detector.Detector` takes another threshold), or a callable frame -> (boxes N x
+    4 xyxy, scores N). `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a
+    tracker, frames between two detections take the previous joints' boxes, with the detector's scores, 2 % less in
+    each. `max_persons`: of the detector's, at most so many: those who are followed, then the surest. `flip_test`: also
+    run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores,
+    and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each
+    joint is, as `poses.spread` and `poses.second`.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class PoseEstimator(BoxEstimator):
         engine: Engine | str | Path | None = None,
         *,
         device: str = "auto",
-        detector: str | Path | DetectorLike | None = None,
+        detector: DetectorEngine | str | Path | DetectorLike | None = None,
         tracker: Tracker | bool | None = None,
         detect_every: int = 1,
         max_persons: int | None = None,
@@ -217,9 +223,9 @@ class PoseEstimator(BoxEstimator):
             )
 
 
-def _opened(detector: str | Path | DetectorLike | None, threads: int | None) -> DetectorLike | None:
+def _opened(detector: DetectorEngine | str | Path | DetectorLike | None, threads: int | None) -> DetectorLike | None:
     """A detector that can be called, of what `PoseEstimator` takes."""
-    if not isinstance(detector, (str, Path)):
+    if detector is None or callable(detector):
         return detector
     from sdk.people.detector import Detector
 
@@ -227,8 +233,10 @@ def _opened(detector: str | Path | DetectorLike | None, threads: int | None) -> 
 
 
 def _check_detector(detector: object) -> None:
-    if not (detector is None or isinstance(detector, (str, Path)) or callable(detector)):
+    from sdk.manifest import DetectorEngine
+
+    if not (detector is None or isinstance(detector, (str, Path, DetectorEngine)) or callable(detector)):
         raise InputError(
-            "detector must be a person detector's ONNX file, or a callable frame -> (boxes N x 4 xyxy, scores N) "
-            f"(got {detector!r})"
+            "detector must be a person detector's engine, name or ONNX file, or a callable frame -> (boxes N x 4 xyxy, "
+            f"scores N) (got {detector!r})"
         )

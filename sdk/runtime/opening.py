@@ -19,6 +19,7 @@ from sdk.in_flight import in_flight
 from sdk.manifest import OPENINGS, Engine, open_engine
 from sdk.reading import kind_of
 from sdk.recipe import catalogue
+from sdk.recipe_files import names_of_kind
 from sdk.resources import bundled_engines
 from sdk.runtime.closing import Closing
 from sdk.runtime.decoding import Decoding, decoding_of
@@ -145,6 +146,8 @@ def _chosen(engine: Engine, device: str) -> Device:
 
 
 def _unknown(name: str, bundled: list[str]) -> str:
+    if name in names_of_kind("detector"):
+        return f"'{name}' is a detector, and a pose network's engine is asked for; give it as detector='{name}'"
     if name in catalogue():
         ready = [engine for engine in bundled if engine.startswith(f"{name}.")]
         use = f"an engine of it is bundled, '{ready[0]}'; or build one" if ready else "build it first"

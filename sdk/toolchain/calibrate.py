@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -36,7 +36,17 @@ from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.ranges import METHODS, Histogram, Method, best_method, candidate_ranges
 from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial
 
-__all__ = ["CalibrateOptions", "Observed", "calibrate", "observe"]
+__all__ = [
+    "FEW_IMAGES",
+    "HELD_OUT_EVERY",
+    "CalibrateOptions",
+    "Crops",
+    "Observed",
+    "calibrate",
+    "observe",
+    "range_of",
+    "versions",
+]
 
 FEW_IMAGES = 500
 HELD_OUT_EVERY = 5  # every fifth crop judges the methods and sets no range
@@ -64,6 +74,17 @@ class CalibrateOptions:
             raise InputError(f"method must be one of {', '.join(METHODS)}, auto (got '{self.method}')")
         if self.batch < 1:
             raise InputError(f"batch must be at least 1 (got {self.batch})")
+
+
+class Crops(Protocol):
+    """What a network is shown: a `CropSet`, or a detector's pictures."""
+
+    @property
+    def sha256(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, start: int = 0) -> Iterator[Any]: ...
 
 
 @dataclass
@@ -108,7 +129,7 @@ def calibrate(model: onnx.ModelProto, crops: CropSet, options: CalibrateOptions 
         method=options.method,
         data=DataNote(options.source, crops.found, len(crops), len(held_out), crops.seed, crops.jitter, crops.sha256),
         tensors={},
-        versions=_versions(),
+        versions=versions(),
         warnings=tuple(warnings),
     )
     if options.equalise and equalisable_tensors(model):
@@ -161,12 +182,12 @@ def _ranges(
     even = equalised_graph_from_graph(model, draft.equalisation)
     tensors = placement_of(even, PlacementOptions(quantise_all=True)).tensors
     seen = observe(even, crops, tensors, batch=options.batch, state=state, what=what)
-    return {name: _range(name, observed, options.method) for name, observed in seen.items()}
+    return {name: range_of(name, observed, options.method) for name, observed in seen.items()}
 
 
 def observe(
     model: onnx.ModelProto,
-    crops: CropSet,
+    crops: Crops,
     tensors: Sequence[str],
     *,
     batch: int = 8,
@@ -197,7 +218,8 @@ def observe(
     return seen
 
 
-def _range(name: str, observed: Observed, method: Method) -> TensorRange:
+def range_of(name: str, observed: Observed, method: Method) -> TensorRange:
+    """The range that a tensor gets by `method`, with what the others would give it."""
     histogram = observed.ranging
     if histogram.seen_max == 0.0:
         raise CalibrationError(
@@ -262,7 +284,8 @@ def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelP
     return copy
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what ranges hang on."""
     import onnxruntime
 
     return {

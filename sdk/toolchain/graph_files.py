@@ -10,7 +10,7 @@ files beside it say, `sdk.toolchain.deploy`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,11 +42,14 @@ class GraphFile:
     beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def graph_file(path: Path) -> GraphFile:
-    """The graph in an ONNX file, a deploy zip, or a folder with one ONNX file. GraphError: it is none, or unsafe."""
+def graph_file(path: Path, beyond: Collection[str] = ()) -> GraphFile:
+    """The graph in an ONNX file, a deploy zip, or a folder with one ONNX file. GraphError: it is none, or unsafe.
+
+    `beyond`: operators outside the standard that the caller takes out. Then the graph is not checked as it is.
+    """
     folder: Path | None = None
     if path.suffix == ".zip" and not path.is_dir():
-        name, data, beside = graph_in_zip(path, BESIDE)
+        name, data, beside = graph_in_zip(path, BESIDE, largest=LARGEST_BYTES)
     else:
         name, data, beside, folder = _from_disk(path)
     try:
@@ -56,9 +59,11 @@ def graph_file(path: Path) -> GraphFile:
     if not model.graph.node:
         raise GraphError(f"'{path}' holds no graph; export it again")
     _refuse_control_flow(path, model)
-    _refuse_foreign_operators(path, model)
+    _refuse_foreign_operators(path, model, beyond)
     _refuse_quantised(path, model)
     _load_external(path, model, folder)
+    if any(node.op_type in beyond for node in model.graph.node):
+        return GraphFile(path, name, model, beside)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -102,8 +107,9 @@ def _refuse_control_flow(path: Path, model: onnx.ModelProto) -> None:
             )
 
 
-def _refuse_foreign_operators(path: Path, model: onnx.ModelProto) -> None:
-    foreign = sorted({f"{n.domain}.{n.op_type}" for n in model.graph.node if n.domain not in ONNX_DOMAINS})
+def _refuse_foreign_operators(path: Path, model: onnx.ModelProto, beyond: Collection[str]) -> None:
+    nodes = (node for node in model.graph.node if node.op_type not in beyond)
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ONNX_DOMAINS})
     if foreign or model.functions:
         names = ", ".join(foreign or [function.name for function in model.functions])
         raise GraphError(f"'{path}' uses operators outside the ONNX standard ({names}); export it without them")

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 
 def fp16_graph_from_graph(
-    model: onnx.ModelProto, *, islands: bool = True, keep_fp32: Sequence[str] = ()
+    model: onnx.ModelProto, *, islands: bool = True, keep_fp32: Sequence[str] = (), because: str | None = None
 ) -> onnx.ModelProto:
-    """A typed FP16 graph of a float32 graph. `keep_fp32`: patterns of node names that stay FP32 as well.
+    """A typed FP16 graph of a float32 graph. `keep_fp32`: patterns of node names that stay FP32 as well, `because`.
 
     `islands=False` leaves the FP32 islands out; it is there to show what they are for.
     """
@@ -49,7 +49,7 @@ def fp16_graph_from_graph(
     kept = find_islands(source) if islands else {}
     for pattern in keep_fp32:
         matches = names_matching(pattern, [node.name for node in source.graph.node], "node of the graph")
-        kept |= dict.fromkeys(matches, f"asked for by '{pattern}'")
+        kept |= dict.fromkeys(matches, because or f"asked for by '{pattern}'")
     typed = _Converter(source, kept).convert()
     onnx.checker.check_model(typed, full_check=True)
     for note in _told(kept):
