@@ -57,12 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     where = parser.add_argument_group("where the persons are")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
-    where.add_argument(
-        "--detector",
-        type=Path,
-        metavar="DETECTOR",
-        help="a detector's engine, ONNX file or deploy zip, or a name of `sdk models --detectors`",
-    )
+    where.add_argument("--detector", type=Path, metavar="D", help="its engine, ONNX file, deploy zip or catalogue name")
     where.add_argument(
         "--parts",
         action="append",

@@ -30,13 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-<<<<<<< HEAD
-    from sdk.manifest import Engine
-    from sdk.runtime.estimator import Entry, Found
-=======
     from sdk.manifest import DetectorEngine, Engine
-    from sdk.runtime.estimator import Found
->>>>>>> b0dbfbd (Build a detector's engine: cut before its own suppression, proved, typed, compiled)
+    from sdk.runtime.estimator import Entry, Found
     from sdk.runtime.pipeline import Refine, Timings
 
     DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
