@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import re
+import shlex
 import socket
 import struct
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ cv2 = pytest.importorskip("cv2")
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
+from sdk.cli import _parser  # noqa: E402
 from sdk.errors import DeviceLostError, InputError, OutputError  # noqa: E402
 from sdk.live.gauges import Gauges  # noqa: E402
 from sdk.live.guard import Rules  # noqa: E402
@@ -437,6 +441,27 @@ def test_smoothing_acts_at_once():
         one.say(do="smooth", value=0.25)
         assert one.text("state", lambda told: told["smoothing"] == 0.25)
     assert seen == [0.25]
+
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/live.md"
+
+
+def test_the_program_of_the_docs_reads_frames(local):
+    (program,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    known = {}
+    exec(compile(program, str(PAGE), "exec"), known)
+    reading = known["frames"](f"ws://127.0.0.1:{local.port}/watch")
+    numbers = [next(reading)[0]["frame"] for _ in range(5)]
+    reading.close()
+    assert numbers == sorted(numbers)
+
+
+def test_the_commands_of_the_docs_are_understood():
+    commands = re.findall(r"(?:^\$ |/|command: )sdk (.*?)(?:\s{2,}#.*)?$", PAGE.read_text(), re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(command)
+        assert _parser(words).parse_args(words).verb in ("live", "demo")
 
 
 # --- many and slow viewers --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from sdk.errors import InputError, SdkError
 from sdk.live.guard import PROTOCOL, Guard, Rules
@@ -106,6 +106,9 @@ async def _viewer(watch: Watch, viewers: Viewers, socket: WebSocket) -> None:
         await socket.close(BUSY, str(error))
     except WebSocketDisconnect:
         return
+    except RuntimeError:  # Starlette's, of a task whose socket the other one, or the viewer, has closed
+        if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
+            raise
 
 
 async def _send(watch: Watch, viewers: Viewers, socket: WebSocket, mailbox: Mailbox) -> None:

@@ -102,6 +102,11 @@ class Gauges:
         order = sorted(found, key=_place)
         return [{"name": name, **told} for name in order if (told := found[name]) is not None]
 
+    def samples(self, name: str) -> list[tuple[float, float]]:
+        """When each of a stage's last times was noted, and how many milliseconds it was."""
+        with self._lock:
+            return list(self._samples(name))
+
     def _samples(self, name: str) -> Samples:
         return self._stages.setdefault(name, deque(maxlen=MOST_SAMPLES))
 

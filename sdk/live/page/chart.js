@@ -1,6 +1,7 @@
 // The table of stages: name, a small moving chart of the last half minute, median and 99th percentile.
 
 const KEPT = 60; // statistics, two a second
+const WORDS = { send: "capture to wire" }; // what is no stage alone
 
 export class Stages {
   constructor(body) {
@@ -31,7 +32,7 @@ export class Stages {
   made(name) {
     const line = document.createElement("tr");
     const cells = ["td", "td", "td", "td"].map((tag) => line.appendChild(document.createElement(tag)));
-    cells[0].textContent = name;
+    cells[0].textContent = WORDS[name] ?? name;
     const canvas = cells[1].appendChild(document.createElement("canvas"));
     cells[1].setAttribute("aria-hidden", "true");
     this.body.append(line);
