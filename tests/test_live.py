@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -441,6 +442,29 @@ def test_smoothing_acts_at_once():
         one.say(do="smooth", value=0.25)
         assert one.text("state", lambda told: told["smoothing"] == 0.25)
     assert seen == [0.25]
+
+
+# Ten minutes of a camera at 60 a second before a pipeline half as fast: what passes through it, without the waiting.
+OVERLOAD = 18_000
+
+
+def test_ten_minutes_of_a_camera_twice_as_fast_as_the_pipeline_leave_nothing_behind():
+    alive, most = weakref.WeakSet(), [0]
+
+    class Counted(Camera):
+        def __iter__(self):
+            for result in super().__iter__():
+                alive.add(result.frame)
+                most[0] = max(most[0], len(alive))
+                yield result
+
+    camera = Counted(fps=1e6, size_hw=(24, 32), frames=OVERLOAD)
+    with served(camera.watch()) as page, viewer(page, max_queue=1, close_timeout=0.1), Viewer(page) as one:
+        one.frame()
+        told = one.text("state", lambda told: told["ended"])
+        assert told["error"] is None and page.watch.gauges.cameras[0].frames == OVERLOAD
+        assert most[0] <= 8, "the newest, the one before, and what a thread holds at the moment"
+        assert all(len(samples) <= 2048 for samples in page.watch.gauges._stages.values())
 
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/live.md"

@@ -19,7 +19,7 @@ from sdk.skeletons import CROWDPOSE14, FACE68
 SCALE = ScoreScale(0.3, 0.8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     picture: np.ndarray
     number: int
