@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sdk.errors import InputError, RowError
+from sdk.errors import InputError, MissingDependencyError, RowError
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -157,6 +157,31 @@ class Poses:
             **unit,
             "timings_ms": dict(self.timings_ms),
         }
+
+    def to_supervision(self) -> tuple[Any, Any]:
+        """`supervision.KeyPoints` and `supervision.Detections` of the persons, row by row; needs supervision 0.31.
+
+        Key points have no place for ids there: they are in `data["tracker_id"]`, and `tracker_id` of the detections.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            told = "to_supervision needs its package: pip install 'simcc-edge-sdk[supervision]'"
+            raise MissingDependencyError(told) from error
+        classes = np.zeros(len(self), int)
+        ids: dict[str, Any] = {} if self.track_ids is None else {"tracker_id": self.track_ids}
+        points = supervision.KeyPoints(
+            xy=self.keypoints,
+            class_id=classes,
+            keypoint_confidence=self.scores,
+            detection_confidence=self.box_scores,
+            visible=self.scores >= self.score_scale.fair,
+            data=ids,
+        )
+        found = supervision.Detections(
+            xyxy=self.boxes, confidence=self.box_scores, class_id=classes, tracker_id=self.track_ids
+        )
+        return points, found
 
     def draw(
         self,

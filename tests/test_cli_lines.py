@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sdk.cli._lines import PartFile, part_of
 from sdk.errors import OutputError
+from sdk.media.lines import PartFile, part_of
 from tests.support.full_disk import full_disk
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sdk.cli._lines import PartFile
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.errors import InputError, OutputError
+from sdk.media.lines import PartFile
 
 REFUSED = {  # outputs -> message, among a.jpg and its links
     "itself": ({"--coco": "a.jpg"}, r"--coco would overwrite the input '.*a\.jpg' \(got '.*a\.jpg'\); choose another"),

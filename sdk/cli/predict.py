@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sdk.cli._numbers import finite
 from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._paths import engine_files, refuse_overwriting
+from sdk.cli._results import OtherResults, add_result_arguments
 from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
 from sdk.files import real_path, write_text
@@ -28,8 +29,8 @@ from sdk.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sdk.cli._lines import PartFile
     from sdk.media.boxfile import BoxFile
+    from sdk.media.lines import PartFile
     from sdk.media.opening import OpenSource
     from sdk.media.sinks import VideoFile
     from sdk.media.sources import Source
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--threshold", type=finite, help="draw joints from this score on (default: by the score rule)")
     out.add_argument("--jsonl", type=Path, metavar="FILE", help="write one JSON line a frame, to FILE.part as it goes")
     out.add_argument("--coco", type=Path, metavar="FILE", help="write COCO keypoint results")
+    add_result_arguments(out)
     out.add_argument("--json", action="store_true", help="print the JSON lines instead of a summary")
 
 
@@ -105,17 +107,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
     check_forms(arguments, sources)
     pictures = _pictures_of(sources, arguments.save)
-    _refuse_overwriting(arguments, sources, pictures)
+    others = OtherResults(arguments, sources)
+    _refuse_overwriting(arguments, sources, pictures, others)
     boxes = None
     if arguments.boxes:
         boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold)
-    job = _Job(arguments, sources, pictures, boxes)
-    with _alone(arguments):
+    job = _Job(arguments, sources, pictures, boxes, others)
+    with _alone(arguments, others):
         try:
             with (
                 _estimator(arguments, tracked=tracked) as estimate,
                 _parts(arguments, estimate) as parts,
                 job.outputs(),
+                others.opened(),
             ):
                 _check_style(arguments.style, estimate)
                 job.parts = parts
@@ -131,15 +135,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if job.failed else 0
 
 
-def _alone(arguments: argparse.Namespace) -> ExitStack:
+def _alone(arguments: argparse.Namespace, others: OtherResults) -> ExitStack:
     """The run's results for this run alone."""
     from sdk.locks import held, held_folder
 
     with ExitStack() as stack:
-        for path in filter(None, (arguments.jsonl, arguments.coco)):
+        for path in filter(None, (arguments.jsonl, arguments.coco, *others.files.values())):
             stack.enter_context(held(path))
-        if arguments.save is not None:
-            stack.enter_context(held_folder(arguments.save))
+        for folder in filter(None, (arguments.save, *others.folders)):
+            stack.enter_context(held_folder(folder))
         return stack.pop_all()
 
 
@@ -168,16 +172,18 @@ def _check_style(style: str, estimate: PoseEstimator) -> None:
         check_openpose(estimate.recipe.skeleton)
 
 
-def _refuse_overwriting(arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path]) -> None:
+def _refuse_overwriting(
+    arguments: argparse.Namespace, sources: list[Source], pictures: dict[Source, Path], others: OtherResults
+) -> None:
     """UsageError for a result that would replace something read, or another result."""
-    from sdk.cli._lines import part_of
+    from sdk.media.lines import part_of
 
     jsonl = arguments.jsonl
     lines = {} if jsonl is None else {"--jsonl": jsonl, "--jsonl, unfinished,": part_of(jsonl)}
     saved = {f"--save of '{source.name}'": target for source, target in pictures.items()}
     read = [source.path for source in sources if source.address is None]
     refuse_overwriting(
-        {**lines, "--coco": arguments.coco, **saved},
+        {**lines, "--coco": arguments.coco, **others.files, **saved},
         [
             *read,
             arguments.boxes,
@@ -237,12 +243,14 @@ class _Job:
         sources: list[Source],
         pictures: dict[Source, Path],
         boxes: BoxFile | None,
+        others: OtherResults,
     ) -> None:
         from sdk.cli._asked import AskedBoxes
 
         self._arguments = arguments
         self._boxes = None if boxes is None else AskedBoxes(boxes, sources)
         self._pictures = pictures
+        self._others = others
         self._ids = _ImageIds(sources, boxes)
         self._sources = sources
         self._results: list[dict[str, Any]] = []
@@ -259,7 +267,7 @@ class _Job:
 
     def outputs(self) -> ExitStack:
         """Open what is written over the whole run."""
-        from sdk.cli._lines import PartFile
+        from sdk.media.lines import PartFile
 
         stack = ExitStack()
         if self._arguments.jsonl:
@@ -286,6 +294,7 @@ class _Job:
                         self._predict(estimate, source, item, stack)
         except InputError as error:
             self._pass_over(source, str(error))
+        self._others.end(source)
         self._video = None
         if self._opened is not None and self._opened.is_live:
             counts = self._opened.counts.to_dict()
@@ -327,6 +336,7 @@ class _Job:
                     poses = self._by_itself(estimate, frame, *given[index]) if found is None else found[index]
                     self._record(source, frame, _share_of(poses, 1 if found is None else len(waiting)))
                     self._save(source, frame, poses, stack)
+                    self._others.end(source)
                     self._bar.update()
             except InputError as error:
                 self._pass_over(source, str(error))
@@ -359,6 +369,7 @@ class _Job:
             lost.append(f"{counted(len(self._results), 'COCO result')} for '{self._arguments.coco}'")
         if self._video is not None:
             lost.append(f"the unfinished '{self._video.path}'")
+        lost += self._others.lost()
         log.error("interrupted after %s; lost: %s", counted(self._frames, "frame"), ", ".join(lost) or "nothing")
 
     def _poses(self, estimate: PoseEstimator, source: Source, frame: SourceFrame) -> Poses:
@@ -388,6 +399,7 @@ class _Job:
         if self._arguments.coco:
             records = poses.to_coco(self._ids.of(source, frame.number))
             self._results += [{**record, "file_name": source.relative.as_posix(), **when} for record in records]
+        self._others.write(source, frame, poses)
         self._print(line, poses)
 
     def _save(self, source: Source, frame: SourceFrame, poses: Poses, stack: ExitStack) -> None:
@@ -404,7 +416,8 @@ class _Job:
             write_picture(target, picture)
             return
         if self._video is None:
-            self._video = stack.enter_context(VideoFile(target, source.fps))
+            sound_of = source.path if source.address is None else None
+            self._video = stack.enter_context(VideoFile(target, source.fps, sound_of=sound_of))
         self._video.write(picture, frame.time_ms)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:

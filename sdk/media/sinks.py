@@ -1,22 +1,24 @@
 """Files of results, whole or not at all: each is written beside its place and renamed when it is complete.
 
 with VideoFile(Path("out/walk.mp4"), fps=25) as video:          # gone again if the block raises
-    video.write(picture_bgr)
+    video.write(picture_bgr, time_ms)
 write_picture(Path("out/1.jpg"), picture_bgr)
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.errors import InputError, OutputError
+from sdk.errors import InputError, MissingDependencyError, OutputError
 from sdk.files import refusal, whole_file, write_bytes
 from sdk.media.mp4_times import set_times
 from sdk.runtime.frames import check_frame
@@ -48,9 +50,20 @@ class VideoFile:
 
     Frames that come with their time are shown at it, whatever `fps` says; others in even steps of `fps`, or of 25 a
     second where that is no rate of an MP4. MP4 takes even sizes: the last row or column of an odd one is written twice.
+    `codec`: 'h264', by PyAV; 'mp4v' (MPEG-4, part 2), by OpenCV; 'auto': H.264 where PyAV is installed. `sound_of`: the
+    file whose sound goes with the frames, which PyAV copies.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(
+        self, path: Path, fps: float, *, codec: Literal["auto", "h264", "mp4v"] = "auto", sound_of: Path | None = None
+    ) -> None:
+        if codec not in ("auto", "h264", "mp4v"):
+            raise InputError(f"codec must be 'auto', 'h264' or 'mp4v' (got {codec!r})")
+        has_av = importlib.util.find_spec("av") is not None
+        if codec == "h264" and not has_av:
+            raise MissingDependencyError("H.264 needs PyAV: pip install 'simcc-edge-sdk[av]'")
+        self._is_h264 = codec == "h264" or (codec == "auto" and has_av)
+        self._sound_of = sound_of
         self.path = path
         self._fps = fps if MIN_FPS <= fps <= MAX_FPS else 25.0
         self._times_ms: list[float] = []
@@ -80,7 +93,8 @@ class VideoFile:
         below, right = (side % 2 for side in size_hw)
         if below or right:
             picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-        self._writer.write(picture)
+        with self._naming():
+            self._writer.write(picture, *([time_ms] if self._is_h264 else []))
         self._count += 1
         if time_ms is not None:
             self._times_ms.append(time_ms)
@@ -88,12 +102,14 @@ class VideoFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        try:
+            self._close(whole=kind is None)
+        except OutputError as told:
+            _give_up(self._whole, told)
         lost = self._lost() if kind is None else None
         if lost is not None:
             _give_up(self._whole, lost)
-        if kind is None:
+        if kind is None and not self._is_h264:
             self._set_times()
         _leave(self._whole, kind, error, trace)
 
@@ -102,17 +118,40 @@ class VideoFile:
 
         if max(size_hw) > MAX_VIDEO_SIDE:
             raise InputError(
-                f"pictures of '{self.path}' must be at most {MAX_VIDEO_SIDE} pixels a side, as MPEG-4 takes them "
+                f"pictures of '{self.path}' must be at most {MAX_VIDEO_SIDE} pixels a side, as MP4 takes them "
                 f"(got {_size_name(size_hw)}); scale them down"
             )
         height, width = (side + side % 2 for side in size_hw)
         if (height, width) != size_hw:
             log.info("'%s' is %s: MP4 takes even sizes", self.path, _size_name((height, width)))
-        codec = cv2.VideoWriter.fourcc(*"mp4v")
         self._size_hw = size_hw
+        if self._is_h264:
+            from sdk.media.av_video import AvVideoWriter
+
+            with self._naming():
+                self._writer = AvVideoWriter(self._temporary, (height, width), self._fps, self._sound_of)
+            return
+        codec = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, (width, height))
         if not self._writer.isOpened():
             raise OutputError(f"'{self.path}' cannot be opened for writing as MP4; check the folder and its space")
+
+    def _close(self, *, whole: bool) -> None:
+        if self._writer is None:
+            return
+        with self._naming():
+            if self._is_h264:
+                self._writer.close(whole=whole)
+            else:
+                self._writer.release()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """PyAV's errors are OSErrors, of the temporary file."""
+        try:
+            yield
+        except OSError as error:
+            raise refusal(self.path, error) from error
 
     def _set_times(self) -> None:
         """Give the frames their own times, where all have one and they are not what was written already."""

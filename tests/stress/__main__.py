@@ -42,6 +42,7 @@ ATTACKS = {
     "disks": (places.disks, 150, 1500),
     "server": (places.server, 150, 1500),
     "cameras": (cameras.cameras, 20, 100),
+    "cameras-opencv": (cameras.cameras_opencv, 20, 100),
     "sanitizers": (places.sanitizers, 120, 1800),
 }  # name -> what attacks, how much of it in a usual run and in a nightly one
 

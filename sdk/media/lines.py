@@ -1,4 +1,5 @@
-"""JSON lines that outlive the run that writes them: `poses.jsonl.part` grows line by line, and is renamed at the end.
+"""Lines, of JSON or of a table, that outlive the run that writes them: `poses.jsonl.part` grows line by line, and is
+renamed at the end.
 
 The one result that may lie there unfinished: a run of hours that is stopped keeps every line it finished. No line in
 it is ever half of one, and `poses.jsonl` itself appears whole or not at all.
@@ -23,7 +24,7 @@ from sdk.wording import counted
 
 __all__ = ["PartFile", "part_of"]
 
-log = logging.getLogger("sdk.predict")
+log = logging.getLogger(__name__)
 
 
 def part_of(path: Path) -> Path:
@@ -48,8 +49,11 @@ class PartFile:
         return self
 
     def write(self, value: Any) -> None:
+        self.write_line(json.dumps(value))
+
+    def write_line(self, text: str) -> None:
         assert self._file is not None, "a PartFile is used inside its block"
-        line = json.dumps(value).encode() + b"\n"
+        line = text.encode(errors="backslashreplace") + b"\n"
         with self._naming():
             self._file.write(line)
             self._file.flush()
