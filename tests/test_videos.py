@@ -276,7 +276,7 @@ def test_a_file_laid_out_otherwise_keeps_its_times(tmp_path, whole, change):
 
 def test_a_video_whose_times_cannot_be_set_says_so(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sinks, "set_times", lambda *_, **__: False)
-    with VideoFile(tmp_path / "a.mp4", 25) as video:
+    with VideoFile(tmp_path / "a.mp4", 25, codec="mp4v") as video:
         for number, time_ms in enumerate((0.0, 40.0, 500.0)):
             video.write(noise(number), time_ms)
     assert "a.mp4' shows its frames in even steps" in caplog.text and len(items_of(tmp_path / "a.mp4")) == 3
