@@ -10,7 +10,7 @@ from sdk.errors import MissingDependencyError, SourceError
 from sdk.media import backends
 from sdk.media.opening import open_source
 from sdk.media.videos import Damaged
-from tests.support.predict import noise
+from tests.support.predict import noise, predict
 
 cv2 = pytest.importorskip("cv2")
 av = pytest.importorskip("av", reason="PyAV is not installed (pip install '.[av]')")
@@ -63,6 +63,15 @@ def test_a_recording_whose_size_changes_keeps_each_size(tmp_path):
     assert {frame.picture.shape[:2] for frame in found} == {(48, 64), (96, 80)} and len(found) >= 18
     times = [frame.time_ms for frame in found]
     assert all(later > earlier for earlier, later in pairwise(times))
+
+
+@pytest.mark.native
+def test_a_size_that_changes_begins_another_saved_video(small_engine, tmp_path):
+    data = encoded(tmp_path / "a.ts", (48, 64)) + encoded(tmp_path / "b.ts", (96, 80))
+    (tmp_path / "ab.ts").write_bytes(data)
+    predict(small_engine, tmp_path / "ab.ts", "--save", tmp_path / "out")
+    sizes = {path.name: next(open_source(path)).picture.shape[:2] for path in (tmp_path / "out").iterdir()}
+    assert sizes == {"ab.mp4": (48, 64), "ab-2.mp4": (96, 80)}
 
 
 @pytest.mark.parametrize("backend", ["opencv", "av"])

@@ -256,6 +256,7 @@ class _Job:
         self._results: list[dict[str, Any]] = []
         self._lines: PartFile | None = None
         self._video: VideoFile | None = None  # the annotated one that is being written
+        self._parts_saved = 1  # files of the source: one for each size of its pictures
         self._opened: OpenSource | None = None  # the source that is being read
         self._frames = self._persons = self._damaged = 0
         self._unreadable: list[str] = []
@@ -295,7 +296,7 @@ class _Job:
         except InputError as error:
             self._pass_over(source, str(error))
         self._others.end(source)
-        self._video = None
+        self._video, self._parts_saved = None, 1
         if self._opened is not None and self._opened.is_live:
             counts = self._opened.counts.to_dict()
             log.info("'%s': %s", source.name, ", ".join(f"{count} {name}" for name, count in counts.items()))
@@ -415,9 +416,18 @@ class _Job:
         if source.kind == "image":
             write_picture(target, picture)
             return
+        if self._video is not None and not self._video.takes(picture):
+            self._part.close()  # whole as far as it goes: the next size has a file of its own
+            self._video, self._parts_saved = None, self._parts_saved + 1
+            log.warning("'%s': its pictures are of another size from frame %d on", source.name, frame.number)
         if self._video is None:
+            self._part = stack.enter_context(ExitStack())
+            place, taken = target, {*self._pictures.values()} - {target}
+            while self._parts_saved > 1 and (place == target or place in taken):
+                place = target.with_stem(f"{target.stem}-{self._parts_saved}")
+                self._parts_saved += place in taken
             sound_of = source.path if source.address is None else None
-            self._video = stack.enter_context(VideoFile(target, source.fps, sound_of=sound_of))
+            self._video = self._part.enter_context(VideoFile(place, source.fps, sound_of=sound_of))
         self._video.write(picture, frame.time_ms)
 
     def _print(self, line: dict[str, Any], poses: Poses) -> None:

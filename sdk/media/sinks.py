@@ -77,6 +77,10 @@ class VideoFile:
         self._temporary = self._whole.__enter__()
         return self
 
+    def takes(self, picture: Frame) -> bool:
+        """Whether a picture is of the size that the first one set."""
+        return self._writer is None or picture.shape[:2] == self._size_hw
+
     def write(self, picture: Frame, time_ms: float | None = None) -> None:  # H x W x 3
         """The next frame, and when it is shown; times rise, and count from the first frame's."""
         import cv2
