@@ -256,6 +256,7 @@ class _Job:
         self._results: list[dict[str, Any]] = []
         self._lines: PartFile | None = None
         self._video: VideoFile | None = None  # the annotated one that is being written
+        self._part = ExitStack()  # where it is open
         self._parts_saved = 1  # files of the source: one for each size of its pictures
         self._opened: OpenSource | None = None  # the source that is being read
         self._frames = self._persons = self._damaged = 0
