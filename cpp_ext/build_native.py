@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +28,9 @@ import nanobind
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
+from setuptools.modified import newer_group
 
-__all__ = ["NativeBuild", "native_extension"]
+__all__ = ["STABLE_ABI", "NativeBuild", "native_extension"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,9 +47,13 @@ def _by_path(name: str) -> ModuleType:
 cuda_toolkit = _by_path("cuda_toolkit")
 SOURCES = ("bindings.cpp", "ending.cpp", "cpu/detections.cpp", "cpu/ops.cpp", "cpu/pool.cpp")
 CUDA_SOURCES = ("cuda/crop.cu", "cuda/decode.cu", "cuda/detections.cu")
+STABLE_ABI = sys.version_info >= (3, 12) and not sysconfig.get_config_var("Py_GIL_DISABLED")  # as nanobind needs it
+# Its Python.h brings no stdio.h, which nanobind uses and libc++, unlike libstdc++, does not happen to bring.
+STABLE_FLAGS = ("-DPy_LIMITED_API=0x030C0000", "-include", "stdio.h")
 FLAGS = (
     *("-std=c++17", "-O3", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections", "-Wno-psabi", "-DNDEBUG"),
     "-ffp-contract=off",  # affines, too, round alike everywhere
+    *(STABLE_FLAGS if STABLE_ABI else ()),
 )
 KERNEL_FLAGS = (
     "-fno-math-errno",
@@ -75,10 +81,11 @@ class Toolkit:
 
 
 def native_extension() -> Extension:
-    """The one extension module, with every file whose change must rebuild it."""
+    """The one extension module, with every file whose change must rebuild it. From 3.12 on, one for every Python."""
     suffixes = {".h", ".cu", ".cpp", ".py"}
     depends = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "cpp_ext").rglob("*")) if p.suffix in suffixes]
-    return Extension("sdk._native", sources=[f"cpp_ext/{name}" for name in SOURCES], depends=depends, language="c++")
+    sources = [f"cpp_ext/{name}" for name in SOURCES]
+    return Extension("sdk._native", sources, depends=depends, language="c++", py_limited_api=STABLE_ABI)
 
 
 def find_toolkit() -> Toolkit | None:
@@ -104,10 +111,14 @@ def find_toolkit() -> Toolkit | None:
     return Toolkit(found.path, home, tuple(architectures), cuda_toolkit.nvcc_version(found.path))
 
 
-def instruction_sets(compiler: list[str]) -> list[str]:
-    """The kernels' instruction sets for the machine that `compiler` compiles for, which need not be this one."""
-    target = _said_by(*compiler, "-dumpmachine").strip()  # as in x86_64-linux-gnu
-    return list(INSTRUCTION_SETS) if target.startswith("x86_64") else ["baseline"]
+def target_machine(compiler: list[str]) -> str:
+    """What `compiler` compiles for, which need not be this machine; as in x86_64-linux-gnu."""
+    return _said_by(*compiler, "-dumpmachine").strip()
+
+
+def instruction_sets(machine: str) -> list[str]:
+    """The kernels' instruction sets for a machine."""
+    return list(INSTRUCTION_SETS) if machine.startswith("x86_64") else ["baseline"]
 
 
 def wanted_architectures() -> list[str]:
@@ -126,7 +137,8 @@ class NativeBuild(build_ext):
         """Compile, link, and say in one line what was built."""
         package = Path(nanobind.include_dir()).parent
         self.includes = [str(package / "include"), str(package / "ext/robin_map/include")]
-        sets = instruction_sets(self.compiler.compiler_so_cxx)
+        self.machine = target_machine(self.compiler.compiler_so_cxx)
+        sets = instruction_sets(self.machine)
         toolkit, cuda_objects, without = self._cuda_half()
         objects = self._host_objects(ext, sets, toolkit is not None, without) + cuda_objects
         libraries = [] if toolkit is None else [*self._library_flags(toolkit), "-lcudart_static", "-ldl", "-lrt"]
@@ -179,13 +191,23 @@ class NativeBuild(build_ext):
                 f'-DSDK_CUDA_COMPILER="{toolkit.version}"',
             ),
         )
+        return [*objects, *self._device_objects(toolkit)]
+
+    def _device_objects(self, toolkit: Toolkit) -> list[str]:
+        """What nvcc makes: the same for every Python, so kept beside the builds and made once for all of them."""
+        kind = "-".join(map(str, ("nvcc", toolkit.version, self.machine, *toolkit.architectures)))
+        folder = Path(self.get_finalized_command("build").build_base, kind)
+        folder.mkdir(parents=True, exist_ok=True)
+        headers = toolkit.home / "include"  # for another machine nvcc looks in folders that few installations have
+        flags = [*nvcc_flags(toolkit.architectures), f"-I{headers}", f"-I{headers / 'cccl'}"]
+        objects = []
         for source in CUDA_SOURCES:
-            target = Path(self.build_temp) / "cuda" / f"{Path(source).stem}.cu.o"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            headers = toolkit.home / "include"  # for another machine nvcc looks in folders that few installations have
-            flags = [*nvcc_flags(toolkit.architectures), f"-I{headers}", f"-I{headers / 'cccl'}"]
-            self._nvcc([str(toolkit.nvcc), *flags, "-c", f"cpp_ext/{source}", "-o", str(target)])
+            target = folder / f"{Path(source).stem}.cu.o"
             objects.append(str(target))
+            if self.force or newer_group(native_extension().depends, str(target)):
+                part = target.with_suffix(".part.o")  # renamed when whole: a killed nvcc leaves half a file
+                self._nvcc([str(toolkit.nvcc), *flags, "-c", f"cpp_ext/{source}", "-o", str(part)])
+                part.replace(target)
         return objects
 
     def _nvcc(self, command: list[str]) -> None:

@@ -104,6 +104,7 @@ from setuptools.dist import Distribution
 build = NativeBuild(Distribution({"ext_modules": [native_extension()]}))
 build.ensure_finalized()
 build.build_temp, build.includes, build._compile = sys.argv[1], [], lambda *_: []
+build.machine, build.get_finalized_command("build").build_base = "x86_64-linux-gnu", sys.argv[1]
 print(build._cuda_half())
 """
 FALLS = {  # environment -> whether the build goes on without the CUDA half
@@ -137,4 +138,5 @@ def test_the_instruction_sets_are_those_of_the_target(backend, tmp_path, machine
     compiler = tmp_path / "g++"
     compiler.write_text(f"#!/bin/sh\necho {machine}\n")
     compiler.chmod(0o755)
-    assert len(sys.modules["build_native"].instruction_sets([str(compiler), "-O3"])) == sets
+    build_native = sys.modules["build_native"]
+    assert len(build_native.instruction_sets(build_native.target_machine([str(compiler), "-O3"]))) == sets

@@ -1,5 +1,8 @@
 // cpu/ops.cpp: the CPU half of the contract: chooses the instruction set, cuts the work into parts.
 
+#if defined(__x86_64__)
+#include "instruction_set.h"
+#endif
 #include "kernels.h"
 #include "pool.h"
 
@@ -21,11 +24,8 @@ struct InstructionSet {
 };
 
 #if defined(__x86_64__)
-bool has_avx512() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
-}
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+bool has_avx512() { return vectors().avx512; }
+bool has_avx2() { return vectors().avx2; }
 #endif
 
 bool always() { return true; }
