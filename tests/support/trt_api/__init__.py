@@ -1,9 +1,9 @@
 """What the Python bindings of a TensorRT version offer, recorded from the real ones for `tests/test_trt_api.py`.
 
-A record is {class: {member: "property" | "value" | [signature, ...]}}. To record another version, unpack its bindings
-wheel (its own libraries are not needed: empty ones of the same names do) and run, in the project's folder:
+A record is {class: {member: "property" | "value" | [signature, ...]}}. To record another version of TensorRT, or the
+TensorRT-RTX that is installed:
 
-    LD_LIBRARY_PATH=STUBS python -m tests.support.trt_api PATH/tensorrt.so tests/support/trt_api/tensorrt-10.3.0.json
+    tests/support/trt_api/record.sh 10.16.1.11
     python -m tests.support.trt_api tensorrt_rtx tests/support/trt_api/tensorrt-rtx-1.7.1.116.json
 """
 
