@@ -206,7 +206,8 @@ class NativeBuild(build_ext):
             objects.append(str(target))
             if self.force or newer_group(native_extension().depends, str(target)):
                 part = target.with_suffix(".part.o")  # renamed when whole: a killed nvcc leaves half a file
-                self._nvcc([str(toolkit.nvcc), *flags, "-c", f"cpp_ext/{source}", "-o", str(part)])
+                seed = f"--frandom-seed={Path(source).stem}"  # names of what is local to a file: else new each time
+                self._nvcc([str(toolkit.nvcc), *flags, seed, "-c", f"cpp_ext/{source}", "-o", str(part)])
                 part.replace(target)
         return objects
 

@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from wheels import PYTHONS, REQUIREMENTS, ROOT, emptied, environment, interpreter, run, say, told
+from wheels import PYTHONS, REQUIREMENTS, ROOT, SOURCES, emptied, environment, interpreter, run, say, told
 
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")  # of Keep a Changelog 1.1.0
 LINKED = {  # what the extension holds of others, which no environment lists: package -> its name in an SBOM
@@ -104,10 +104,11 @@ def released(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = (arguments.work or Path(name)).resolve()
         chosen = [f"--{key}={value}" for key in ("machine", "python") for value in getattr(arguments, key) or ()]
-        made(output, work / "first", chosen)
-        made(emptied(work / "again"), work / "second", chosen)
+        for folder in (output, emptied(work / "again")):
+            emptied(SOURCES)  # so that nothing is left of the build before
+            made(folder, work / "tools", chosen)
         compare(output, work / "again")
-        tools = environment(Path(sys.executable), work / "first/tools", ["-r", str(REQUIREMENTS)])
+        tools = environment(Path(sys.executable), work / "tools/tools", ["-r", str(REQUIREMENTS)])
         distributions = sorted(map(str, output.iterdir()))
         run([str(tools), "-m", "twine", "check", "--strict", *distributions], work)
         write_sbom(tools, output, work)

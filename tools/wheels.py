@@ -6,8 +6,9 @@
 
 All compilers come from the package index: zig for C++ and glibc 2.17, nvcc with g++ for the kernels; for aarch64 with
 Debian's `g++-aarch64-linux-gnu`. From Python 3.12 on one wheel serves all (the stable ABI). Equal sources give equal
-bytes: the time is the commit's, paths are those inside the sources. `--work` keeps environments and nvcc's objects for
-the next time. Neither a GPU nor a driver is needed. What a wheel does once installed: tools/try_wheel.py.
+bytes: the time is the commit's, and they are compiled in one place, `SOURCES`, since nvcc makes names of the folder.
+`--work` keeps environments for the next time, `SOURCES` nvcc's objects. Neither a GPU nor a driver is needed. What a
+wheel does once installed: tools/try_wheel.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "tools/requirements.txt"
 PYTHONS = ("3.10", "3.11", "3.12")  # the last one's is for every newer Python
+SOURCES = Path(tempfile.gettempdir()) / "simcc-edge-sdk-sources"
 MOST_BYTES = 20_000_000
 LIBRARIES = "manylinux_2_17"  # glibc 2.17: RHEL 7, Ubuntu 14.04 and everything newer
 
@@ -116,7 +118,7 @@ def made_wheel(machine: Machine, python: Path, sdist: Path, tools: Path, work: P
     """The wheel of `sdist` for a machine and a Python, repaired to its tag, checked, in `output`."""
     tag = told([str(python), "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"])
     builder = environment(python, work / tag, ["-r", str(only_build(work))])
-    source = unpacked(sdist, work / f"source-{machine.name}")
+    source = unpacked(sdist, SOURCES / machine.name)
     raw, repaired = emptied(work / "raw"), emptied(work / "repaired")
     command = [str(builder), "-m", "build", "--wheel", "--no-isolation", "-x", "-o", str(raw), "."]
     run(command, source, for_machine(machine, tag, tools, work))
