@@ -45,7 +45,7 @@ ROOMS = {  # of the reference; rooms that are not there are left out
     "networks": "sdk.networks",
     "training": "sdk.training",
 }
-COPIED = ("*.md", "docs/**/*.md", "docs/**/*.png", "examples/*")
+COPIED = ("*.md", "docs/**/*", "examples/*")
 
 
 def main() -> int:
