@@ -16,6 +16,7 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "ClosedError",
+    "ClusterError",
     "DatasetError",
     "DeviceError",
     "DeviceLostError",
@@ -112,6 +113,10 @@ class OutOfMemoryError(DeviceError):
 
 class DeviceLostError(DeviceError):
     """A sticky CUDA error or a hang: the estimator is dead, and the process should be replaced."""
+
+
+class ClusterError(SdkError):
+    """A cluster cannot be started or joined, or its workers die again and again."""
 
 
 class ClosedError(SdkError):

@@ -32,6 +32,15 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger("sdk.annotate")
 EVERY_S = 10.0  # a line of progress in a log; a terminal's line is renewed ten times as often
 
+OF_RAY = {
+    "address": "address",
+    "gpus": "gpus_per_worker",
+    "cpus": "cpus_per_worker",
+    "readers": "readers",
+    "retries": "retries",
+    "store_mb": "store_mb",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -69,9 +78,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--refine", default="none", choices=("none", "parabola", "dark", "expectation"))
     how.add_argument("--batch", type=int, default=16, metavar="N", help="pictures estimated together (default: 16)")
     how.add_argument("--block", type=int, default=512, metavar="N", help="pictures a file of rows (default: 512)")
-    how.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="0: this process alone; else Ray's (default: 0)"
+    ray = parser.add_argument_group("on Ray")
+    ray.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="0: this process alone; else actors of Ray (default: 0)"
     )
+    ray.add_argument("--address", help="join this cluster (auto: the one that runs here) instead of starting one")
+    ray.add_argument(
+        "--gpus-per-worker", type=finite, metavar="G", help="a share of one, or whole ones (default: one, if any)"
+    )
+    ray.add_argument("--cpus-per-worker", type=finite, default=1.0, metavar="C", help="(default: 1)")
+    ray.add_argument("--readers", type=int, metavar="N", help="who read and decode (default: the cores left)")
+    ray.add_argument("--retries", type=int, default=3, metavar="N", help="of work whose process died (default: 3)")
+    ray.add_argument("--store-mb", type=int, default=256, metavar="MB", help="memory of what travels (default: 256)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,11 +108,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _way(arguments: argparse.Namespace) -> Way:
-    if arguments.workers < 0:
-        raise UsageError(f"--workers must not be negative (got {arguments.workers})")
+    from sdk.scale.cluster import Cluster
+    from sdk.scale.on_ray import OnRay
     from sdk.scale.plain import pieces
 
-    return pieces
+    told = {name: getattr(arguments, dest) for name, dest in OF_RAY.items()}
+    if arguments.workers == 0:
+        usual = asdict(Cluster())
+        given = [dest.replace("_", "-") for name, dest in OF_RAY.items() if told[name] != usual[name]]
+        if given:
+            raise UsageError(f"--{given[0]} is of Ray's workers, and there are none; give --workers N too")
+        return pieces
+    cluster = Cluster(arguments.workers, **told)
+    cluster.check()
+    return OnRay(cluster)
 
 
 def _job(arguments: argparse.Namespace) -> Job:

@@ -73,7 +73,7 @@ def annotate(job: Job, way: Way = pieces, *, progress: Callable[[Report, Plan], 
                     "--coco needs pictures with image ids, and those in tar shards have none; leave it out"
                 )
             if plan.left.blocks:
-                _work(Work(job, plan, reading, engine, key), way, output, report, progress)
+                _work(Work(job, plan, reading, engine, key, output.written), way, output, report, progress)
             report.missing = output.finish(plan, {"again": report.again, **report.passed_over})
             report.blocks = plan.total.blocks - report.missing
         if job.coco is not None and not report.missing:

@@ -79,6 +79,7 @@ class Work:
     reading: Reading
     engine: Engine
     engine_key: str
+    written: Callable[[str], bool]  # whether the rows of a block, by its name, are there
 
 
 @dataclass(frozen=True)

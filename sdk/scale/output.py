@@ -47,10 +47,11 @@ class Output:
 
     def has(self, name: str) -> bool:
         """Whether the block is finished; with `retry_errors`, without an error too."""
-        path = self._path(name)
-        if not _is_whole(path):
-            return False
-        return not (self.retry_errors and self.counts_of(name)["errors"])
+        return self.written(name) and not (self.retry_errors and self.counts_of(name)["errors"])
+
+    def written(self, name: str) -> bool:
+        """Whether the block's rows are there, by whatever run."""
+        return _is_whole(self._path(name))
 
     def commit(self, name: str, table: pa.Table) -> Counted:
         """The rows of a block, on disk; how many frames, persons and errors they are."""

@@ -10,7 +10,7 @@ What cannot be read is a `Picture` with its error. Nothing here estimates.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,7 +24,7 @@ from sdk.scale.entries import Block, Entry, Row
 from sdk.scale.segments import VideoError, frames_of
 from sdk.scale.stores import MOST_BYTES, faults_as_oserror, opened, read_bytes, shown, told
 
-__all__ = ["Chunk", "Picture", "Reading", "chunks_of"]
+__all__ = ["Chunk", "Picture", "Reading", "chunks_from", "chunks_of"]
 
 MOST_CHUNK_BYTES = 32 << 20  # of pixels: ten pictures of a megapixel; what travels between processes at a time
 Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]  # N x 4 xyxy, N
@@ -63,17 +63,22 @@ class Reading:
 
 
 def chunks_of(block: Block, reading: Reading) -> Iterator[Chunk]:
-    """All pictures of a block: at most `batch` in a chunk, and at most MOST_CHUNK_BYTES but for a single one."""
+    """All pictures of a block."""
+    yield from chunks_from(_pictures_of(block, reading.boxes), block.name, reading.batch)
+
+
+def chunks_from(pictures: Iterable[Picture], block: str, batch: int) -> Iterator[Chunk]:
+    """At most `batch` pictures in a chunk, and at most MOST_CHUNK_BYTES but for a single one."""
     waiting: list[Picture] = []
     bytes_waiting = number = 0
-    for picture in _pictures_of(block, reading.boxes):
+    for picture in pictures:
         size = 0 if picture.pixels is None else picture.pixels.nbytes
-        if waiting and (len(waiting) == reading.batch or bytes_waiting + size > MOST_CHUNK_BYTES):
-            yield Chunk(block.name, number, False, waiting)
+        if waiting and (len(waiting) == batch or bytes_waiting + size > MOST_CHUNK_BYTES):
+            yield Chunk(block, number, False, waiting)
             waiting, bytes_waiting, number = [], 0, number + 1
         waiting.append(picture)
         bytes_waiting += size
-    yield Chunk(block.name, number, True, waiting)
+    yield Chunk(block, number, True, waiting)
 
 
 def _pictures_of(block: Block, boxes: BoxFile | None) -> Iterator[Picture]:
