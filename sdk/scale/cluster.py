@@ -30,6 +30,7 @@ __all__ = ["Cluster", "gpus_of_worker", "started", "stdout_on_stderr"]
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+STARTS = 3  # Ray gives its processes 30 s, which a machine at twenty times its load does not keep
 
 
 @dataclass(frozen=True)
@@ -121,26 +122,34 @@ def _imported(cluster: Cluster) -> Any:
 
 
 def _connect(ray: Any, cluster: Cluster, folder: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if cluster.address is not None:
-            ray.init(address=cluster.address, **quiet)
-            return
-        ray.init(
-            num_cpus=math.ceil(cluster.workers * cluster.cpus) + cluster.tasks,
-            num_gpus=len(cuda_devices()),
-            include_dashboard=False,
-            object_store_memory=cluster.store_mb << 20,
-            _node_ip_address=LOOPBACK,
-            _temp_dir=folder,
-            **quiet,
-        )
-    except Exception as error:  # Ray raises that class itself where its processes do not start in time
-        where = "could not be started" if cluster.address is None else f"at '{cluster.address}' cannot be joined"
-        raise ClusterError(f"a Ray cluster {where} ({str(error).partition(chr(10))[0]})") from error
+    where = "could not be started" if cluster.address is None else f"at '{cluster.address}' cannot be joined"
+    for number in range(1, STARTS + 1):
+        try:
+            ray.init(**_how_to_connect(cluster, folder))
+            break
+        except Exception as error:  # Ray raises that class itself where its processes do not start within 30 s
+            ray.shutdown()
+            if cluster.address is not None or number == STARTS or isinstance(error, (ValueError, TypeError)):
+                raise ClusterError(f"a Ray cluster {where} ({str(error).partition(chr(10))[0]})") from error
+            log.warning("Ray did not start (%s); trying again", str(error).partition("\n")[0])
     here = ray.util.get_node_ip_address()
-    if here != LOOPBACK:
+    if cluster.address is None and here != LOOPBACK:
         log.warning("Ray listens on %s and not on %s alone: it was imported before it could be told", here, LOOPBACK)
+
+
+def _how_to_connect(cluster: Cluster, folder: str | None) -> dict[str, Any]:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if cluster.address is not None:
+        return {"address": cluster.address, **quiet}
+    return {
+        "num_cpus": math.ceil(cluster.workers * cluster.cpus) + cluster.tasks,
+        "num_gpus": len(cuda_devices()),
+        "include_dashboard": False,
+        "object_store_memory": cluster.store_mb << 20,
+        "_node_ip_address": LOOPBACK,
+        "_temp_dir": folder,
+        **quiet,
+    }
 
 
 def _check_resources(ray: Any, cluster: Cluster) -> None:
