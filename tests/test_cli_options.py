@@ -84,15 +84,15 @@ def test_a_range_of_batches_holds_together(case):
 def test_words_of_predict(asked):
     words = (
         "--detector", "person.onnx", "--box-threshold", "0.4", "--threads", "2", "--refine", "dark", "--flip-test",
-        "--device", "cpu", "--detect-every", "3", "--spread",
+        "--device", "cpu", "--detect-every", "auto", "--smooth", "--spread",
     )  # fmt: skip
     predict._estimator(parsed("predict", "engine", "clip.mp4", *words), tracked=True)
     detector, ((engine,), options) = asked
     assert detector == ((Path("person.onnx"),), {"score_threshold": 0.4, "threads": 2})
     assert options.pop("detector").folder == "made" and engine == "engine"
     assert options == {
-        "device": "cpu", "tracker": True, "detect_every": 3, "refine": "dark", "flip_test": True, "threads": 2,
-        "spread": True,
+        "device": "cpu", "tracker": True, "detect_every": "auto", "smooth": True, "refine": "dark",
+        "flip_test": True, "threads": 2, "spread": True,
     }  # fmt: skip
 
 

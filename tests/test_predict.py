@@ -312,7 +312,11 @@ USAGE = {  # words -> exit status, message
         "--detect-every 3 needs a video to follow persons in, and no --no-track; leave it out",
     ),
     "detect seldom, no detector": (["--detect-every", "3"], 2, "--detect-every 3 needs a --detector; give one"),
-    "detect never": (["--detect-every", "0"], 2, "--detect-every must be at least 1 (got 0)"),
+    "smooth pictures": (
+        ["--smooth"],
+        2,
+        "--smooth needs a video to follow persons in, and no --no-track; leave it out",
+    ),
     "no frames": (["--max-frames", "0"], 2, "--max-frames must be at least 1 (got 0)"),
     "a file for a folder": (["--save", __file__], 2, "--save must name a folder (got the file '"),
     "missing detector": (["--detector", "none.onnx"], 1, "detector 'none.onnx' does not exist"),
@@ -334,6 +338,15 @@ def test_a_threshold_is_a_finite_number(small_engine, photos, capsys, option, va
         predict(small_engine, photos, f"{option}={value}")
     assert ended.value.code == 2
     assert f"argument {option}: must be a finite number (got '{value}')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "often"])
+def test_turns_are_whole_or_auto(small_engine, photos, capsys, value):
+    with pytest.raises(SystemExit) as ended:
+        predict(small_engine, photos, f"--detect-every={value}")
+    assert ended.value.code == 2
+    told = f"argument --detect-every: must be a whole number of at least 1, or auto (got '{value}')"
+    assert told in capsys.readouterr().err
 
 
 def test_a_verb_without_its_words_is_a_usage_error(capsys):

@@ -1,4 +1,4 @@
-"""The tracker: ids aligned with rows over births, deaths, permutations; next boxes; likeness by definition."""
+"""The tracker: ids aligned with rows over births, deaths, permutations; likeness by definition."""
 
 import numpy as np
 import pytest
@@ -67,9 +67,6 @@ def test_no_input_breaks_the_alignment(seed):
             persons += [persons[0]] * 2
         ids = update(tracker, persons)
         assert len(ids) == len(persons) == len(set(ids)) and all(number > 0 for number in ids)
-        for size_hw in ((1, 1), (200, 200)):
-            boxes, _ = tracker.next_boxes(0.3, size_hw)
-            assert boxes.shape[1:] == (4,) and np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -87,8 +84,6 @@ def test_buffers_that_are_used_again_do_not_move_the_tracks():
     assert tracker.update(*rows, SIGMAS, 0.3).tolist() == [1, 2]
     for row, turned in zip(rows, rows_of([there, here]), strict=True):
         row[:] = turned
-    (box, _), _ = tracker.next_boxes(0.3, (480, 640))
-    assert box[2] < 100
     assert tracker.update(*rows, SIGMAS, 0.3).tolist() == [2, 1]
 
 
@@ -135,51 +130,7 @@ def test_reset_starts_another_video():
     tracker = Tracker()
     assert update(tracker, [person(0, 0)]) == [1]
     tracker.reset()
-    assert [found.shape for found in tracker.next_boxes(0.3, (100, 100))] == [(0, 4), (0,)]
     assert update(tracker, [person(300, 0)]) == [1]
-
-
-def test_next_boxes_surround_the_joints():
-    tracker = Tracker()
-    one = person(10, 20)
-    update(tracker, [one])
-    (box,), _ = tracker.next_boxes(0.3, (480, 640))
-    low, high = one[1].min(axis=0), one[1].max(axis=0)
-    np.testing.assert_allclose(box, [*(low - 0.15 * (high - low)), *(high + 0.15 * (high - low))], rtol=1e-5)
-
-
-GONE = {
-    "scores fell": lambda: (person(0, 0)[0], person(0, 0)[1], np.full(14, 0.1, np.float32)),
-    "left to the right": lambda: person(700, 0),
-    "left to the left": lambda: person(-200, 0),
-    "left upwards": lambda: person(0, -200),
-    "left downwards": lambda: person(0, 600),
-    "collapsed to a point": lambda: person(5, 5, 0.0),
-}
-
-
-@pytest.mark.parametrize("make", GONE.values(), ids=GONE)
-def test_who_is_gone_has_no_next_box(make):
-    tracker = Tracker()
-    update(tracker, [person(100, 100), make()])
-    assert len(tracker.next_boxes(0.3, (480, 640))[0]) == 1
-
-
-@pytest.mark.parametrize(("apart", "count"), [(1 / 12, 1), (1 / 7, 2)], ids=["IoU 0.85", "IoU 0.75"])
-def test_two_tracks_on_one_person_get_the_surer_ones_next_box(apart, count):
-    tracker, (box, keypoints, scores) = Tracker(), person(100, 100)
-    update(tracker, [(box, keypoints, scores)])
-    (alone,), _ = tracker.next_boxes(0.3, (480, 640))
-    moved = keypoints + np.array([apart * (alone[2] - alone[0]), 0], np.float32)
-    update(tracker, [(box, keypoints, 0.5 * scores), (box, moved, scores)])
-    boxes, _ = tracker.next_boxes(0.3, (480, 640))
-    assert len(boxes) == count and boxes[0, 0] > alone[0] + 1
-
-
-def test_who_scores_just_fair_has_a_next_box():
-    tracker, (box, keypoints, scores) = Tracker(), person(100, 100)
-    update(tracker, [(box, keypoints, 0 * scores + np.float32(0.3))])
-    assert len(tracker.next_boxes(0.3, (480, 640))[0]) == 1
 
 
 def test_likeness_is_a_mean_and_may_just_reach_what_is_asked():
@@ -200,13 +151,6 @@ def test_joints_that_are_not_trusted_do_not_count():
     wild, unsure = keypoints.copy(), scores.copy()
     wild[:7], unsure[:7] = 500, 0.1
     assert update(tracker, [(box, wild, unsure)]) == [1]
-
-
-def test_a_person_missing_now_has_no_next_box():
-    tracker = Tracker()
-    update(tracker, [person(100, 100), person(400, 100)])
-    update(tracker, [person(100, 100)])
-    assert len(tracker.next_boxes(0.3, (480, 640))[0]) == 1
 
 
 def test_iou_and_oks_by_their_definitions():

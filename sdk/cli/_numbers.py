@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 from math import isfinite
+from typing import Literal
 
-__all__ = ["finite"]
+__all__ = ["finite", "turns"]
 
 
 def finite(text: str) -> float:
@@ -20,3 +21,12 @@ def finite(text: str) -> float:
     if not isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a finite number (got '{text}')")
     return value
+
+
+def turns(text: str) -> int | Literal["auto"]:
+    """How often a detector looks: in every so-manieth frame, or 'auto'."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, or auto (got '{text}')")
+    return int(text)

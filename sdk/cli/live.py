@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdk.cli._numbers import turns
 from sdk.cli._page import add_page_arguments, check_page, serve_page
 from sdk.errors import UsageError
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="recordings end at their end")
     who = parser.add_argument_group("who is in the picture")
     who.add_argument("--detector", metavar="DETECTOR", help="a person detector; without one, one person is followed")
-    who.add_argument("--detect-every", type=int, default=1, metavar="N", help="detect in every Nth frame")
+    who.add_argument("--detect-every", type=turns, default=1, metavar="N", help="detect in every Nth frame, or auto")
     who.add_argument("--max-persons", type=int, metavar="N", help="of a frame (default: all)")
     how = parser.add_argument_group("how")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.detect_every > 1 and not arguments.detector:
+    if arguments.detect_every != 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
     options = check_page(arguments)
     words, engine = _words(arguments.words)
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         detector=arguments.detector,
         detect_every=arguments.detect_every,
         max_persons=arguments.max_persons,
+        smooth=True,
         threads=arguments.threads,
         refine=arguments.refine,
     )

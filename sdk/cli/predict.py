@@ -17,7 +17,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from sdk.cli._numbers import finite
+from sdk.cli._numbers import finite, turns
 from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.cli._results import OtherResults, add_result_arguments
@@ -70,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--box-threshold", type=finite, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
     )
     where.add_argument("--no-track", action="store_true", help="in videos: no ids, and each frame on its own")
-    where.add_argument("--detect-every", type=int, default=1, metavar="N", help="in videos: detect in every Nth frame")
+    where.add_argument(
+        "--detect-every", type=turns, default=1, metavar="N", help="in videos: detect in every Nth frame, or auto"
+    )
+    where.add_argument("--smooth", action="store_true", help="in videos: take the jitter out of the joints")
     how = parser.add_argument_group("how")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     how.add_argument(
@@ -100,11 +103,13 @@ def run(arguments: argparse.Namespace) -> int:
     _check_words(arguments)
     sources = sources_from(arguments.sources, recursive=arguments.recursive)
     tracked = any(source.kind == "video" for source in sources) and not arguments.no_track
-    if arguments.detect_every > 1 and not tracked:
+    if arguments.detect_every != 1 and not tracked:
         raise UsageError(
             f"--detect-every {arguments.detect_every} needs a video to follow persons in, and no --no-track; "
             "leave it out to detect in every frame"
         )
+    if arguments.smooth and not tracked:
+        raise UsageError("--smooth needs a video to follow persons in, and no --no-track; leave it out")
     check_forms(arguments, sources)
     pictures = _pictures_of(sources, arguments.save)
     others = OtherResults(arguments, sources)
@@ -151,10 +156,9 @@ def _check_words(arguments: argparse.Namespace) -> None:
     """UsageError for words that do not go together."""
     if arguments.boxes and arguments.detector:
         raise UsageError("--boxes and --detector exclude each other; give one")
-    for option, value in (("--detect-every", arguments.detect_every), ("--max-frames", arguments.max_frames)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} must be at least 1 (got {value})")
-    if arguments.detect_every > 1 and not arguments.detector:
+    if arguments.max_frames is not None and arguments.max_frames < 1:
+        raise UsageError(f"--max-frames must be at least 1 (got {arguments.max_frames})")
+    if arguments.detect_every != 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
     if arguments.style != "overlay" and not arguments.save:
         raise UsageError(
@@ -209,6 +213,7 @@ def _estimator(arguments: argparse.Namespace, *, tracked: bool) -> PoseEstimator
         detector=detector,
         tracker=tracked,
         detect_every=arguments.detect_every,
+        smooth=arguments.smooth,
         refine=arguments.refine,
         flip_test=arguments.flip_test,
         threads=arguments.threads,
@@ -382,7 +387,7 @@ class _Job:
     def _by_itself(self, estimate: PoseEstimator, frame: SourceFrame, boxes: Any, scores: Any) -> Poses:
         """One frame by a call of its own."""
         try:
-            poses = estimate(frame.picture, boxes, box_scores=scores)
+            poses = estimate(frame.picture, boxes, box_scores=scores, time_ms=frame.time_ms)
             return poses if self.parts is None else self.parts(frame.picture, poses)
         except InputError as error:
             raise InputError(f"frame {frame.number}: {error}") from error

@@ -26,6 +26,7 @@ __all__ = [
     "random_background",
     "rendered_clip",
     "rendered_figure",
+    "walking_pose",
 ]
 
 Frame = NDArray[np.uint8]
@@ -145,7 +146,7 @@ def rendered_clip(seed: int, frames: int, size_hw: tuple[int, int] = (360, 480))
     scene, wardrobe = _scene(rng, size_hw), Wardrobe.matched(rng)
     height_px, ground = 0.72 * size_hw[0], GROUND * size_hw[0]
     for index in range(frames):
-        pose = _stride(math.tau * index / STRIDE_FRAMES)
+        pose = walking_pose(math.tau * index / STRIDE_FRAMES)
         joints = joints_from_pose(pose, (0.0, 0.0), height_px)
         part = index / max(1, frames - 1)
         joints += np.array([size_hw[1] * (0.68 - 0.36 * part), ground - joints[10:12, 1].max()], np.float32)
@@ -155,7 +156,7 @@ def rendered_clip(seed: int, frames: int, size_hw: tuple[int, int] = (360, 480))
         yield frame, joints
 
 
-def _stride(phase: float) -> Pose:
+def walking_pose(phase: float) -> Pose:
     """A moment of a walk to the left: a leg that swings forward bends its knee, the arm follows the other leg."""
     swing, wave = 23 * math.sin(phase), math.sin(3 * phase)
     left, right = max(0.0, -math.cos(phase)), max(0.0, math.cos(phase))

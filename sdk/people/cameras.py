@@ -26,7 +26,7 @@ from sdk.media.sources import Damaged, Source, SourceFrame, frames_of, sources_f
 from sdk.people.camera_readers import LOOK_S, CameraEnd, Gathered, Kept, Named, Readers
 from sdk.people.estimator import PoseEstimator
 from sdk.people.gathering import check_wait
-from sdk.people.tracking import Tracker
+from sdk.people.other_trackers import AnyTracker, TrackerName
 from sdk.poses import Poses
 from sdk.runtime.closing import Closing
 
@@ -72,7 +72,7 @@ class Cameras(Closing):
         engine: Engine | str | Path | None = None,
         *,
         detector: str | Path | DetectorLike | None = None,
-        tracker: Tracker | bool | None = True,
+        tracker: AnyTracker | TrackerName | bool | None = True,
         max_wait_s: float | None = None,
         on_end: Callable[[CameraEnd], None] | None = None,
         **options: Any,
@@ -162,7 +162,9 @@ class Cameras(Closing):
     def _estimated(self, gathered: Gathered) -> list[CameraPoses]:
         taken = gathered.frames
         followers = None if self._followers is None else [self._followers[each.camera] for each in taken]
-        found = self._estimate.many([each.prepared for each in taken], followers=followers)
+        found = self._estimate.many(
+            [each.prepared for each in taken], followers=followers, times_ms=[each.frame.time_ms for each in taken]
+        )
         return [
             CameraPoses(each.camera, each.name, each.frame, poses, 1e3 * each.waited_s, len(taken))
             for each, poses in zip(taken, found, strict=True)

@@ -18,8 +18,9 @@ import numpy as np
 
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
-from sdk.people.following import Follower, check_following, most_persons
-from sdk.people.tracking import Tracker
+from sdk.people.following import DetectEvery, Follower, check_following, most_persons
+from sdk.people.other_trackers import AnyTracker, TrackerName, tracker_from
+from sdk.people.smoothing import Smoothing
 from sdk.poses import Poses
 from sdk.runtime.estimator import BoxEstimator, check_found, entries
 from sdk.runtime.frames import bgr_from_frame, size_hw_of
@@ -45,12 +46,13 @@ class PoseEstimator(BoxEstimator):
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
     'cuda:N'. `detector`: a person detector's engine folder, its name in the catalogue, or its ONNX file (boxes that
     score 0.3 or more count; `sdk.people.detector.Detector` takes another threshold), or a callable frame -> (boxes N x
-    4 xyxy, scores N). `tracker`: True, or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a
-    tracker, frames between two detections take the previous joints' boxes, with the detector's scores, 2 % less in
-    each. `max_persons`: of the detector's, at most so many: those who are followed, then the surest. `flip_test`: also
-    run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores,
-    and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each
-    joint is, as `poses.spread` and `poses.second`.
+    4 xyxy, scores N). `tracker`: True, 'bytetrack', 'ocsort' (package trackers) or a `Tracker`, gives `track_ids`.
+    `detect_every`: with a detector and a tracker, frames between two detections take the previous joints' boxes, with
+    the detector's scores, 2 % less in each; 'auto': it looks when it must. `max_persons`: of the detector's, at most so
+    many: those who are followed, then the surest. `smooth`: with a tracker, True or a `Smoothing` takes the jitter out
+    of the joints. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the
+    native ops (by default all cores, and one). `pixel_format`: 'bgr', or another of
+    `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each joint is, as `poses.spread` and `poses.second`.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class PoseEstimator(BoxEstimator):
         *,
         device: str = "auto",
         detector: DetectorEngine | str | Path | DetectorLike | None = None,
-        tracker: Tracker | bool | None = None,
-        detect_every: int = 1,
+        tracker: AnyTracker | TrackerName | bool | None = None,
+        detect_every: DetectEvery = 1,
         max_persons: int | None = None,
+        smooth: Smoothing | bool = False,
         refine: Refine = "none",
         flip_test: bool = False,
         threads: int | None = None,
@@ -69,7 +72,8 @@ class PoseEstimator(BoxEstimator):
         spread: bool = False,
     ) -> None:
         _check_detector(detector)
-        check_following(tracker, detect_every, max_persons)
+        check_following(tracker, detect_every, max_persons, smooth)
+        followed_by = tracker_from(tracker) if tracker else None
         self._detector = _opened(detector, threads)
         self._max_persons = max_persons
         self._tracking = Turns(1)
@@ -85,33 +89,40 @@ class PoseEstimator(BoxEstimator):
             spread=spread,
         )
         self._detect_every = detect_every
-        self._follower = self.follower(tracker) if tracker else None
+        self._smoothing = Smoothing() if smooth is True else smooth or None
+        self._follower = None if followed_by is None else self.follower(followed_by)
 
-    def follower(self, tracker: Tracker | bool = True) -> Follower:
+    def follower(self, tracker: AnyTracker | TrackerName | bool = True) -> Follower:
         """What follows the persons of one more video for `many`, by this estimator's rules; one a camera.
 
-        `tracker`: True, or a `Tracker` of that video's own.
+        `tracker`: True, a name, or a `Tracker` of that video's own.
         """
         return Follower(
             self._scale,
-            Tracker() if isinstance(tracker, bool) else tracker,
+            tracker_from(tracker),
             detects=self._detector is not None,
             detect_every=self._detect_every,
             max_persons=self._max_persons,
+            smoothing=self._smoothing,
         )
 
-    def __call__(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Poses:
+    def __call__(
+        self, frame: object, boxes: object = None, *, box_scores: object = None, time_ms: float | None = None
+    ) -> Poses:
         """The poses in `frame` (uint8 H x W x 3, BGR) of the persons in `boxes` (N x 4 xyxy, frame pixels).
 
-        Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame.
+        Without boxes: the detector's, else the previous frame's persons when tracking, else the whole frame. `time_ms`:
+        of the frame, for `smooth`.
         """
         self._check_open()
-        return self._call(frame, boxes, box_scores)
+        return self._call(frame, boxes, box_scores, time_ms)
 
-    def submit(self, frame: object, boxes: object = None, *, box_scores: object = None) -> Future[Poses]:
+    def submit(
+        self, frame: object, boxes: object = None, *, box_scores: object = None, time_ms: float | None = None
+    ) -> Future[Poses]:
         """As of `BoxEstimator`; not for the estimator's own detector, which would wait for itself."""
         self._check_not_finding()
-        return super().submit(frame, boxes, box_scores=box_scores)
+        return self._submit(frame, boxes, box_scores, time_ms)
 
     def many(
         self,
@@ -120,15 +131,18 @@ class PoseEstimator(BoxEstimator):
         *,
         box_scores: Iterable[object] | None = None,
         followers: Iterable[Follower] | None = None,
+        times_ms: Iterable[float | None] | None = None,
     ) -> list[Poses]:
         """As `BoxEstimator.many`; a frame without boxes is given to the detector, if there is one.
 
         `followers`: of each frame the one that follows its video, as `follower()` makes them: who is in a frame is then
-        found, and told by ids, as in calls with a tracker.
+        found, and told by ids, as in calls with a tracker. `times_ms`: of each frame, for `smooth`.
         """
         self._check_not_finding()
         if followers is not None:
-            return self._many_followed(entries(frames, boxes, box_scores), list(followers))
+            given = entries(frames, boxes, box_scores)
+            times: list[float | None] = [None] * len(given) if times_ms is None else list(times_ms)
+            return self._many_followed(given, list(followers), times)
         if self._follower is not None:
             raise InputError(
                 "many takes frames of several cameras or pictures, and the estimator's tracker follows one video; "
@@ -147,15 +161,20 @@ class PoseEstimator(BoxEstimator):
         """One where frames depend on each other."""
         return 1 if self._follower is not None else super()._in_flight()
 
-    def _call(self, frame: object, boxes: object, box_scores: object) -> Poses:
+    def _call(self, frame: object, boxes: object, box_scores: object, time_ms: float | None = None) -> Poses:
         if self._follower is None:
             return super()._call(frame, boxes, box_scores)
         self._check_not_finding()
         with self._tracking:
             self._looked = True
-            return self._follower.follow(super()._call(frame, boxes, box_scores), detected=self._looked)
+            poses = super()._call(frame, boxes, box_scores)
+            return self._follower.follow(poses, detected=self._looked, time_ms=time_ms)
 
-    def _many_followed(self, given: list[Entry], followers: list[Follower]) -> list[Poses]:
+    def _many_followed(
+        self, given: list[Entry], followers: list[Follower], times_ms: list[float | None]
+    ) -> list[Poses]:
+        if len(times_ms) != len(given):
+            raise InputError(f"times_ms must hold an entry for each of the {len(given)} frames (got {len(times_ms)})")
         if len({id(each) for each in followers}) != len(given) or len(followers) != len(given):
             raise InputError(
                 f"followers must hold one for each of the {len(given)} frames, each of another video "
@@ -171,8 +190,8 @@ class PoseEstimator(BoxEstimator):
         with in_flight:
             together = self._estimate_many(given, find)
         return [
-            follower.follow(poses, detected=new)
-            for follower, poses, new in zip(followers, together, looked, strict=True)
+            follower.follow(poses, detected=new, time_ms=time_ms)
+            for follower, poses, new, time_ms in zip(followers, together, looked, times_ms, strict=True)
         ]
 
     def _find(self, frame: Any, timings: Timings) -> Found:

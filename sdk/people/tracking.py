@@ -1,4 +1,4 @@
-"""Identities over frames, and the next frame's boxes from this frame's joints. No detector, no looks of persons.
+"""Identities over frames. No detector, no looks of persons; where they will be next is `sdk.people.following`'s.
 
 Persons of a new frame are matched to known tracks greedily, the most alike pair first. Likeness is the mean of the IoU
 of the boxes and the OKS of the joints, so that neither a lost limb nor a jumping box alone breaks a track; it is taken
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdk.errors import InputError
-from sdk.geometry import boxes_from_keypoints
 from sdk.oks import AREA_SHARE, joint_similarity
 
 if TYPE_CHECKING:
@@ -35,15 +34,14 @@ class _Track:
     box: Float32Array  # 4
     keypoints: Float32Array  # K x 2
     scores: Float32Array  # K
-    box_score: float
     step: Float32Array  # 2, the motion of the box's middle, pixels a frame
     missed: int = 0
 
-    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array, box_score: float) -> None:
+    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
         """Take in the person of the new frame."""
         moved = (box - self.box) / np.float32(self.missed + 1)
         self.step += ((moved[:2] + moved[2:]) / 2 - self.step) / 2
-        self.box, self.keypoints, self.scores, self.box_score = box, keypoints, scores, box_score
+        self.box, self.keypoints, self.scores = box, keypoints, scores
         self.missed = -1  # 0 after the frame's ageing
 
     @property
@@ -72,15 +70,14 @@ class Tracker:
         scores: Float32Array,  # N x K
         sigmas: tuple[float, ...],  # K
         fair: float,
-        box_scores: Float32Array | None = None,  # N; None: ones
+        box_scores: Float32Array | None = None,  # N; of no account here: other trackers go by them
     ) -> NDArray[np.int64]:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
-        given = np.ones(len(boxes_xyxy)) if box_scores is None else box_scores
         boxes_xyxy, keypoints, scores = boxes_xyxy.copy(), keypoints.copy(), scores.copy()  # the tracks keep these rows
         ids = np.zeros(len(boxes_xyxy), np.int64)
         for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
             ids[row] = track.id
-            track.seen(boxes_xyxy[row], keypoints[row], scores[row], float(given[row]))
+            track.seen(boxes_xyxy[row], keypoints[row], scores[row])
         for row in np.flatnonzero(ids == 0).tolist():
             ids[row] = self._next_id
             self._tracks.append(
@@ -89,7 +86,6 @@ class Tracker:
                     boxes_xyxy[row],
                     keypoints[row],
                     scores[row],
-                    float(given[row]),
                     step=np.zeros(2, np.float32),
                     missed=-1,
                 )
@@ -99,29 +95,6 @@ class Tracker:
             track.missed += 1
         self._tracks = [track for track in self._tracks if track.missed <= self.patience]
         return ids
-
-    def next_boxes(self, fair: float, size_hw: tuple[int, int]) -> tuple[Float32Array, Float32Array]:
-        """Where the persons of the last frame should be in the next, from their joints (M x 4 xyxy), and the scores
-        that their boxes last had (M).
-
-        A person most of whose joints score below `fair`, or who left the frame, has no next box; of two boxes that
-        came to lie on one person, the better scored stays.
-        """
-        seen = [track for track in self._tracks if track.missed == 0 and np.median(track.scores) >= fair]
-        if not seen:
-            return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        seen.sort(key=lambda track: -float(track.scores.mean()))
-        keypoints, scores = np.stack([t.keypoints for t in seen]), np.stack([t.scores for t in seen])
-        boxes = boxes_from_keypoints(keypoints, scores, fair)
-        height, width = size_hw
-        inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
-        rows = np.flatnonzero(inside)[_without_doubles(boxes[inside])]
-        return boxes[rows], np.array([track.box_score for track in seen], np.float32)[rows]
-
-    def last_boxes(self) -> Float32Array:  # M x 4 xyxy
-        """Where the persons of the last frame were."""
-        seen = [track.box for track in self._tracks if track.missed == 0]
-        return np.stack(seen) if seen else np.zeros((0, 4), np.float32)
 
     def reset(self) -> None:
         """Forget all tracks, as at the start of another video; ids count from 1 again."""
@@ -183,12 +156,3 @@ def keypoint_oks(
     joints = joint_similarity(first[:, None], second[None], areas_px2, sigmas) * counted
     oks: Float32Array = (joints.sum(axis=2) / np.maximum(counted.sum(axis=2), 1)).astype(np.float32)
     return oks
-
-
-def _without_doubles(boxes: Float32Array) -> NDArray[np.bool_]:  # M x 4, best first -> M
-    keep = np.ones(len(boxes), bool)
-    overlap = box_iou(boxes, boxes)
-    for row in range(len(boxes)):
-        if keep[row]:
-            keep[row + 1 :] &= overlap[row, row + 1 :] < 0.8
-    return keep

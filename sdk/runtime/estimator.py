@@ -159,17 +159,21 @@ class BoxEstimator(Closing):
         Calls start in the order of submission; where one runs at a time, as on the CPU, each waits for the one before.
         A frame in device memory may still be being made, on the calling thread's current stream.
         """
+        return self._submit(frame, boxes, box_scores)
+
+    def _submit(self, frame: object, *told: object) -> Future[Poses]:
+        """`_call` in the background, of a frame and what is told with it."""
         from concurrent.futures import ThreadPoolExecutor
 
         self._check_open()
         if _on_device(frame):
             frame = self._pipeline.arrived(frame)
-        boxes, box_scores = deepcopy((boxes, box_scores))
+        told = deepcopy(told)
         with self._starting:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(self._in_flight(), thread_name_prefix="sdk-estimator")
             try:
-                return self._worker.submit(self._call, frame, boxes, box_scores)
+                return self._worker.submit(self._call, frame, *told)
             except RuntimeError as error:  # closed meanwhile by another thread, or the program ends
                 raise ClosedError(f"the estimator is closed ({error}); make a new PoseEstimator") from error
 
