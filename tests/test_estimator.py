@@ -488,7 +488,10 @@ def test_a_walk_keeps_its_ids(engine, shared):
 
 
 BAD_HELPERS = {
-    "a tracker by name": ({"tracker": "yes"}, r"tracker must be True, or a Tracker, or None \(got 'yes'\)"),
+    "a tracker by name": (
+        {"tracker": "yes"},
+        r"tracker must be True, or a Tracker, or None, or 'bytetrack' .*\(got 'yes'\)",
+    ),
     "a tracker's class": ({"tracker": Tracker}, "tracker must be True"),
     "a number for a detector": ({"detector": 5}, r"detector must be .*ONNX file, or a callable.*\(got 5\)"),
 }
