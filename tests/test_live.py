@@ -31,7 +31,9 @@ from sdk.live.mailbox import IN_FLIGHT, Frame, Mailbox  # noqa: E402
 from sdk.live.prometheus import exposition  # noqa: E402
 from sdk.live.recording import Recorder  # noqa: E402
 from sdk.live.serving import ServingOptions, check_options, serve  # noqa: E402
+from sdk.live.steadying import smoothing_of  # noqa: E402
 from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
+from sdk.people.smoothing import Smoothing  # noqa: E402
 from sdk.skeletons import CROWDPOSE14, SKELETONS  # noqa: E402
 from tests.support.live import SCALE, Camera, Result, poses_of, served  # noqa: E402
 from tests.support.live import Frame as TakenFrame  # noqa: E402
@@ -414,7 +416,7 @@ WRONG = [
     ({"do": "arrived", "camera": 1}, "camera must be"),
     ({"do": "arrived", "camera": True}, "camera must be"),
     ({"do": "smooth", "value": "1"}, "smoothing must be"),
-    ({"do": "smooth", "value": 0.5}, "nothing smooths here"),
+    ({"do": "smooth", "value": 1.5}, "smoothing must be"),
 ]
 
 
@@ -437,11 +439,21 @@ def test_a_long_message_is_refused(local):
 
 
 def test_smoothing_acts_at_once():
-    seen = []
-    with served(Camera().watch(smooth=seen.append)) as page, Viewer(page) as one:
-        one.say(do="smooth", value=0.25)
-        assert one.text("state", lambda told: told["smoothing"] == 0.25)
-    assert seen == [0.25]
+    """A joint that trembles by two pixels comes as it is, and then held nearly still."""
+    with served(Camera(fps=60, trembling_px=2.0).watch(smoothing=0.0)) as page, Viewer(page) as one:
+        loose = np.std([one.frame()[1][0, 0, 0] for _ in range(20)])
+        one.say(do="smooth", value=1.0)
+        assert one.text("state", lambda told: told["smoothing"] == 1.0)
+        for _ in range(10):
+            one.frame()
+        assert np.std([one.frame()[1][0, 0, 0] for _ in range(20)]) < 0.35 * loose and loose > 0.8
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
+def test_the_middle_of_the_slider_is_the_library_s_own_smoothing(strength):
+    smoothing, own = smoothing_of(strength), Smoothing()
+    assert (smoothing.still_hz < own.still_hz) is (strength > 0.5)
+    assert (smoothing == own) is (strength == 0.5)
 
 
 # Ten minutes of a camera at 60 a second before a pipeline half as fast: what passes through it, without the waiting.

@@ -140,8 +140,8 @@ def test_limbs_and_joints_have_the_colours_of_their_side(browser):
 
 
 def test_controls_act(browser, tmp_path):
-    camera, smoothed = Camera(cameras=2), []
-    watch = camera.watch(tmp_path, smooth=smoothed.append)
+    camera = Camera(cameras=2)
+    watch = camera.watch(tmp_path)
     with served(watch) as server, opened(browser, server.url) as page:
         shows_frames(page)
         assert page.locator(".tile").count() == 2
@@ -181,7 +181,7 @@ def test_controls_act(browser, tmp_path):
         page.wait_for_timeout(400)
         page.click("#record")
         until(page, "document.querySelector('#notice').textContent.startsWith('Recorded')")
-    assert smoothed == [0.4]
+    assert watch._steady.strength == 0.4
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".jsonl", ".mp4", ".mp4"]
 
 
@@ -279,7 +279,7 @@ PALE = """() => {
 @pytest.mark.parametrize(("scheme", "options"), [("light", DESK), ("dark", PHONE)], ids=["light", "dark phone"])
 def test_everything_has_a_name_and_can_be_read(browser, scheme, options):
     look = {**options, "color_scheme": scheme}
-    with served(Camera(fps=20).watch(smooth=print)) as server, opened(browser, server.url, **look) as page:
+    with served(Camera(fps=20).watch()) as server, opened(browser, server.url, **look) as page:
         shows_frames(page)
         page.wait_for_selector("#stages tr", timeout=WAIT_MS)
         assert page.evaluate(UNNAMED) == []

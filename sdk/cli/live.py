@@ -56,7 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         detector=arguments.detector,
         detect_every=arguments.detect_every,
         max_persons=arguments.max_persons,
-        smooth=True,
         threads=arguments.threads,
         refine=arguments.refine,
     )

@@ -6,6 +6,7 @@ for result in cameras:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdk.poses import Poses
 
-__all__ = ["Result", "TakenFrame", "line_of", "times_of"]
+__all__ = ["Result", "Shown", "TakenFrame", "line_of", "times_of"]
 
 
 class TakenFrame(Protocol):
@@ -38,6 +39,15 @@ class Result(Protocol):
     def frame(self) -> TakenFrame: ...
     @property
     def poses(self) -> Poses: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A result as the page shows it."""
+
+    camera: int
+    frame: TakenFrame
+    poses: Poses
 
 
 def times_of(poses: Poses) -> dict[str, float]:

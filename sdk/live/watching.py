@@ -24,8 +24,9 @@ from sdk.errors import DeviceLostError, InputError, SdkError
 from sdk.live.gauges import Gauges
 from sdk.live.publishing import Publisher
 from sdk.live.recording import Recorder
-from sdk.live.results import Result, times_of
+from sdk.live.results import Result, Shown, times_of
 from sdk.live.sensors import Sensors
+from sdk.live.steadying import MIDDLE, Steady
 from sdk.live.viewers import Viewers
 from sdk.live.wire import look_of, text_message
 from sdk.poses import ScoreScale
@@ -39,7 +40,7 @@ TELL_S = 0.5  # between two statistics
 
 @dataclass(frozen=True)
 class Scene:
-    """What does not change while the page is open. `smooth`: sets how strongly joints are smoothed, 0 to 1."""
+    """What does not change while the page is open."""
 
     names: tuple[str, ...]
     skeleton: Skeleton
@@ -49,8 +50,7 @@ class Scene:
     folder: Path = field(default_factory=lambda: Path("recordings"))
     counts: Callable[[], Iterable[dict[str, int]]] = tuple  # of each source: dropped, late, broken, reconnections
     live: tuple[bool, ...] = ()  # of each source: what came while all was stopped is not shown
-    smooth: Callable[[float], None] | None = None
-    smoothing: float = 0.0
+    smoothing: float = MIDDLE  # how strongly joints are held steady at the start, 0 to 1
     width: int = 1280
     quality: int = 80
 
@@ -64,7 +64,7 @@ class Watch:
         self.error: Exception | None = None
         self.on_end: Callable[[], None] = lambda: None  # called in the pipeline's thread
         self._results, self._close = results, close
-        self._smoothing = scene.smoothing
+        self._steady = Steady(len(scene.names), scene.scale.fair, scene.smoothing)
         self._since_s = 0.0  # when it was started last
         self._go, self._leaving = Event(), Event()
         self._go.set()
@@ -126,13 +126,10 @@ class Watch:
         self._recorder.finish()
 
     def smooth(self, strength: float) -> None:
-        """From the next frame on; 0 is not at all."""
-        if self.scene.smooth is None:
-            raise InputError("nothing smooths here: smoothing follows persons from frame to frame")
+        """Hold joints so steady, from the next frame on; 0 is not at all."""
         if not 0 <= strength <= 1:
             raise InputError(f"smoothing must be a number of 0 to 1 (got {strength})")
-        self.scene.smooth(strength)
-        self._smoothing = strength
+        self._steady.strength = strength
         self._tell_state()
 
     def statistics(self) -> dict[str, Any]:
@@ -183,6 +180,8 @@ class Watch:
         return False
 
     def _note(self, result: Result) -> None:
+        poses = self._steady(result.camera, result.poses, 1e3 * result.frame.captured_s)
+        result = Shown(result.camera, result.frame, poses)
         age_ms = 1e3 * (monotonic() - result.frame.captured_s)
         stages = times_of(result.poses)
         total = stages.pop("total", 0.0)
@@ -218,7 +217,7 @@ class Watch:
             lost=self.lost,
             error=None if self.error is None else str(self.error),
             recording=self._recorder.state(),
-            smoothing=None if self.scene.smooth is None else self._smoothing,
+            smoothing=self._steady.strength,
         )
 
     def _post(self, kind: str, **told: Any) -> None:

@@ -62,8 +62,11 @@ def scattered(size_hw, count=68):
 class Camera:
     """Frames with known joints, `fps` a second and for ever, until `close`. `last`: what was given last."""
 
-    def __init__(self, *, fps=30.0, size_hw=(240, 320), cameras=1, kind="walk", frames=None, error=None):
+    def __init__(
+        self, *, fps=30.0, size_hw=(240, 320), cameras=1, kind="walk", frames=None, error=None, trembling_px=0.0
+    ):
         self.fps, self.cameras, self.frames, self.error = fps, cameras, frames, error
+        self.trembling_px, self._rng = trembling_px, np.random.default_rng(5)
         self.names = tuple(f"camera {camera}" for camera in range(cameras))
         self.skeleton = FACE68 if kind == "dots" else CROWDPOSE14
         self.last: dict[int, Result] = {}
@@ -79,7 +82,8 @@ class Camera:
         for number in range(self.frames or 1 << 40):
             if self._ended.wait(max(0.0, start + number / self.fps - time.monotonic())):
                 return
-            picture, joints = self.clip[number % len(self.clip)]
+            picture, joints = self.clip[0 if self.trembling_px else number % len(self.clip)]
+            joints = joints + self._rng.normal(0, self.trembling_px, joints.shape) if self.trembling_px else joints
             for camera in range(self.cameras):
                 now = time.monotonic()
                 frame = Frame(picture, number, 1e3 * (now - start), now)
@@ -98,9 +102,9 @@ class Camera:
             skeleton=self.skeleton,
             scale=SCALE,
             engine="simulated",
+            **{"smoothing": 0.0, **options},
             device="cpu",
             folder=folder,
-            **options,
         )
         return Watch(self, scene, close=self.close)
 
