@@ -9,7 +9,7 @@ import pytest
 
 import sdk
 from sdk.errors import ClosedError, InputError, SourceError
-from sdk.people.camera_readers import Readers
+from sdk.people.camera_readers import CameraSource, Readers
 from sdk.people.tracking import Tracker
 from tests.support.cuda_frames import DeviceArray, random_frame
 from tests.support.threads import wait_for
@@ -245,8 +245,8 @@ def test_of_a_live_source_the_newest_frame_counts_and_of_a_file_every_one():
             laid.release()
 
     live, file = (
-        Readers([("live", source(), True)], lambda frame: frame),
-        Readers([("file", video(0, 4), False)], lambda frame: frame),
+        Readers([CameraSource(name, frames, is_live=name == "live")], lambda frame: frame)
+        for name, frames in (("live", source()), ("file", video(0, 4)))
     )
     live._start()
     for _ in range(4):
@@ -260,7 +260,19 @@ def test_of_a_live_source_the_newest_frame_counts_and_of_a_file_every_one():
     assert taken == [("live", 3), *(("file", number) for number in range(4))]
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
+def test_an_opened_source_is_a_camera_and_closed_with_them(engine, clip, live):
+    source = sdk.open_source(clip, live=live)
+    with sdk.Cameras([source, [random_frame(0)]], engine, device="cpu") as cameras:
+        next(cameras)
+    assert list(source) == [] and source._is_closed
+
+
 BAD = {
+    "frames of another format": (
+        lambda engine: sdk.Cameras([0], engine, pixel_format="rgb"),
+        "camera 0, 'camera 0', gives BGR frames, not rgb",
+    ),
     "no list": (lambda engine: sdk.Cameras("0", engine), "cameras must be a list of sources"),
     "no source": (lambda engine: sdk.Cameras([3.5], engine), "camera 0 must be a camera's number, a URL, a file"),
     "no file": (lambda engine: sdk.Cameras(["nowhere.mp4"], engine), "'nowhere.mp4' does not exist"),

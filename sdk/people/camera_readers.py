@@ -3,7 +3,7 @@
 A live source's frame that nobody took is passed over for the next one; a file's waits. What a source raises ends that
 camera alone, and is told with its end. No estimator, and nothing is known of what frames are.
 
-    readers = Readers([("door", frames, True), ("yard.mp4", more, False)], prepare)
+    readers = Readers([CameraSource("door", frames, is_live=True), CameraSource("yard", more)], prepare)
     while (gathered := readers.gathered()) is not None:
         for each in gathered.frames: each.camera, each.frame, each.prepared
         for end in gathered.ends: end.name, end.error
@@ -23,13 +23,22 @@ from typing import Any
 from sdk.media.videos import SourceFrame
 from sdk.people.gathering import Gathering
 
-__all__ = ["CameraEnd", "Gathered", "Kept", "Named", "Readers", "Taken"]
+__all__ = ["CameraEnd", "CameraSource", "Gathered", "Kept", "Readers", "Taken"]
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.1  # a waiting thread looks by itself now and then: an interrupt may have cut off the thread that wakes it
 LEAVE_S = 2.0  # for threads in their sources when the cameras are closed
-Named = tuple[str, Iterable[Any], bool]  # what a camera is called, its frames, whether it is live
+
+
+@dataclass(frozen=True, eq=False)
+class CameraSource:
+    """What a camera is called, its frames, whether it is live, and what lets go of it, in any thread."""
+
+    name: str
+    frames: Iterable[Any]
+    is_live: bool = False
+    close: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +93,8 @@ class Kept:
 class _Reader:
     """A camera. Its fields belong to whoever holds the lock."""
 
-    def __init__(self, camera: int, name: str, source: Iterable[Any], is_live: bool, lock: Lock) -> None:
-        self.camera, self.name, self.source, self.is_live = camera, name, source, is_live
+    def __init__(self, camera: int, source: CameraSource, lock: Lock) -> None:
+        self.camera, self.name, self.source = camera, source.name, source
         self.freed = Condition(lock)  # the frame was taken
         self.there: tuple[SourceFrame, Any, float] | None = None  # frame, prepared, when it came
         self.frames = self.passed_over = 0
@@ -103,13 +112,13 @@ class Readers:
     raises is its source's fault. Threads begin with the first `gathered`, which one thread calls."""
 
     def __init__(
-        self, sources: Sequence[Named], prepare: Callable[[Any], Any], max_wait_s: float | None = None
+        self, sources: Sequence[CameraSource], prepare: Callable[[Any], Any], max_wait_s: float | None = None
     ) -> None:
         self._lock = Lock()
         self._came = Condition(self._lock)
         self._gathering = Gathering(len(sources), max_wait_s)
         self._prepare = prepare
-        self._readers = [_Reader(camera, *named, self._lock) for camera, named in enumerate(sources)]
+        self._readers = [_Reader(camera, source, self._lock) for camera, source in enumerate(sources)]
         self._closed = False
 
     @property
@@ -141,6 +150,9 @@ class Readers:
             self._came.notify_all()
             for reader in self._readers:
                 reader.freed.notify_all()
+        for reader in self._readers:
+            if reader.source.close is not None:
+                reader.source.close()
         until_s = monotonic() + LEAVE_S
         for reader in self._readers:
             if reader.thread is None:
@@ -160,7 +172,7 @@ class Readers:
     def _read(self, reader: _Reader) -> None:
         """The thread of a camera, from its first frame to its end."""
         with reader.failed:
-            frames = iter(reader.source)
+            frames = iter(reader.source.frames)
             try:
                 for number, item in enumerate(frames):
                     frame = item if isinstance(item, SourceFrame) else SourceFrame(item, number)
@@ -177,7 +189,7 @@ class Readers:
     def _give(self, reader: _Reader, frame: SourceFrame, prepared: Any) -> bool:
         """Lay a frame down, once the one before was taken where each counts. False when the cameras are closed."""
         with self._lock:
-            while reader.there is not None and not reader.is_live and not self._closed:
+            while reader.there is not None and not reader.source.is_live and not self._closed:
                 reader.freed.wait(LOOK_S)
             if self._closed:
                 return False

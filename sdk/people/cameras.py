@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.errors import ClosedError, InputError, SourceError
 from sdk.manifest import Engine
-from sdk.media.sources import Damaged, Source, SourceFrame, frames_of, sources_from
-from sdk.people.camera_readers import LOOK_S, CameraEnd, Gathered, Kept, Named, Readers
+from sdk.media.opening import OpenSource, open_source
+from sdk.media.sources import Source, SourceFrame
+from sdk.people.camera_readers import LOOK_S, CameraEnd, CameraSource, Gathered, Kept, Readers
 from sdk.people.estimator import PoseEstimator
 from sdk.people.gathering import check_wait
 from sdk.people.other_trackers import AnyTracker, TrackerName
@@ -58,12 +59,12 @@ class CameraPoses:
 class Cameras(Closing):
     """Iterate over the poses of all cameras, in the order in which they are done.
 
-    `sources`: what `sdk predict` takes (a camera's number, a URL, a file), or iterables of frames, each as
-    `PoseEstimator` takes them. Of a live one the newest frame counts, of a file every frame. `tracker`: True, a
-    `Tracker` of which each camera gets a copy, or None for no ids. `max_wait_s`: how long a frame waits for those of
-    other cameras; None: half its camera's period. `on_end` is called, by the thread that iterates, with the `CameraEnd`
-    of each camera that has ended. Without it an end is told in the log, and where a source raised, SourceError comes
-    after the poses of all others. `options` are those of `PoseEstimator`.
+    `sources`: each what `open_source` takes (a camera's number, a URL, a file), an opened one, which is closed with
+    these, or an iterable of frames as `PoseEstimator` takes them. Of a live one the newest frame counts, of a file
+    every frame. `tracker`: True, a `Tracker` of which each camera gets a copy, or None for no ids. `max_wait_s`: how
+    long a frame waits for those of other cameras; None: half its camera's period. `on_end` is called, by the thread
+    that iterates, with the `CameraEnd` of each camera that has ended. Without it an end is told in the log, and where a
+    source raised, SourceError comes after the poses of all others. `options` are those of `PoseEstimator`.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class Cameras(Closing):
         if tracker:
             self._followers = [self._estimate.follower(deepcopy(tracker)) for _ in given]
         try:
-            self._readers = Readers([_named(*each) for each in enumerate(given)], self._estimate.taken, max_wait_s)
+            opened = [_opened(*each, options.get("pixel_format", "bgr")) for each in enumerate(given)]
+            self._readers = Readers(opened, self._estimate.taken, max_wait_s)
         except BaseException:
             self._estimate.close()
             raise
@@ -142,7 +144,7 @@ class Cameras(Closing):
     def close(self) -> None:
         """End every camera, finish the batch at hand, free the engine. Closing twice is allowed.
 
-        A thread that iterates meanwhile comes to the end. Sources that were given open are closed.
+        A thread that iterates meanwhile comes to the end.
         """
         self._closed = True
         self._batches.end()
@@ -225,29 +227,22 @@ class _Handover:
             self._changed.notify_all()
 
 
-def _named(camera: int, source: object) -> Named:
-    """What a camera is called, its frames, and whether it is live."""
-    if isinstance(source, (str, Path, int)):
-        found = sources_from([str(source)])
-        if len(found) != 1:
+def _opened(camera: int, source: object, pixel_format: str) -> CameraSource:
+    """A camera's frames: an opened source's, those of what `open_source` takes, or any that it is given."""
+    if isinstance(source, (str, Path, int, Source)) and not isinstance(source, bool):
+        source = open_source(source)
+    if isinstance(source, OpenSource):
+        if pixel_format != "bgr":
             raise InputError(
-                f"camera {camera}: a source must be one camera, stream or file (got {len(found)}: {source})"
+                f"camera {camera}, '{source.name}', gives BGR frames, not {pixel_format}; name another "
+                "pixel_format for iterables of frames alone"
             )
-        return found[0].name, _frames(found[0]), found[0].address is not None
-    if isinstance(source, Iterable) and hasattr(source, "is_live"):  # an OpenSource, or what tells as much of itself
-        return str(getattr(source, "name", f"source {camera}")), source, bool(source.is_live)
+        return CameraSource(source.name, source, source.is_live, source.close)
+    if isinstance(source, Iterable) and hasattr(source, "is_live"):  # what tells as much of itself
+        name = str(getattr(source, "name", f"source {camera}"))
+        return CameraSource(name, source, bool(source.is_live), getattr(source, "close", None))
     if not isinstance(source, Iterable):
         raise InputError(
             f"camera {camera} must be a camera's number, a URL, a file, or an iterable of frames (got {source!r})"
         )
-    return f"source {camera}", source, False
-
-
-def _frames(source: Source) -> Iterator[SourceFrame]:
-    for item in frames_of(source):
-        if isinstance(item, SourceFrame):
-            yield item
-        elif isinstance(item, Damaged):
-            log.warning("%s: %s", source.name, item)
-        else:
-            raise SourceError(f"{source.name}: {item.reason}")
+    return CameraSource(f"source {camera}", source)
