@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an engine of a hand or of a face: crop those by the body's joints too; once for each",
     )
     where.add_argument(
-        "--box-threshold", type=finite, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
+        "--box-threshold", type=finite, help=f"lowest score of a box (default: {LOWEST_SCORE}, or the detector's)"
     )
     where.add_argument("--no-track", action="store_true", help="in videos: no ids, and each frame on its own")
     where.add_argument(
@@ -116,7 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_overwriting(arguments, sources, pictures, others)
     boxes = None
     if arguments.boxes:
-        boxes = boxes_from_file(arguments.boxes, score_threshold=arguments.box_threshold)
+        least = LOWEST_SCORE if arguments.box_threshold is None else arguments.box_threshold
+        boxes = boxes_from_file(arguments.boxes, score_threshold=least)
     job = _Job(arguments, sources, pictures, boxes, others)
     with _alone(arguments, others):
         try:

@@ -41,9 +41,10 @@ class Detector:
     """Persons in a frame.
 
     `where`: an engine folder of `sdk build-engine`, a name of the catalogue whose file is fetched already, an ONNX file
-    or a deploy zip. `kind`: what a file is, where 'auto' cannot tell (docs/detectors.md). `score_threshold`: 0.3, or
-    the recipe's. `person_class`: by a file's own names, else as COCO numbers persons, else 0. `size_hw` is for files of
-    free input size; 320x320 is what the nano detectors are trained for.
+    or a deploy zip. `kind`: what a file is, where 'auto' cannot tell (docs/detectors.md). `score_threshold`: the
+    recipe's, or its form's own, 0.25 of the YOLO families and 0.3 of the others. `person_class`: by a file's own names,
+    else as COCO numbers persons, else 0. `size_hw` is for files of free input size; 320x320 is what the nano detectors
+    are trained for.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ def _recipe_of_file(found: _Found, file: Understood) -> DetectorRecipe:
         outputs=tuple(output.name for output in found.session.get_outputs()),
         form=file.form,
         iou=file.iou,
+        score_threshold=file.threshold if found.recipe is None else found.recipe.score_threshold,
     )
 
 

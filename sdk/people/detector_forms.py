@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sdk import ops
 from sdk.detection import Activation, DetectionForm, Place, letterbox
-from sdk.detector_recipe import NMS_IOU, DetectorInput
+from sdk.detector_recipe import NMS_IOU, SCORE_THRESHOLD, DetectorInput
 from sdk.errors import GraphError, InputError
 from sdk.people.detector_layouts import Layout, LayoutName, best_score, columns_of, layouts, tables_of, units_of
 
@@ -41,7 +41,8 @@ SEEDS = (0, 1, 2, 4)  # of the known pictures: figures that both nano detectors 
 CLEARLY = 1.3
 LEAST_SCORE = 0.3
 PERSONS = ("person", "people", "human", "pedestrian")
-COCO_IDS = {91: 1, 92: 1}  # columns -> the person's, where they are numbered as COCO numbers its categories
+NOBODY = 92  # columns of DETR's own: COCO's numbers and nobody
+COCO_IDS = {91: 1, NOBODY: 1}  # columns -> the person's, where they are numbered as COCO numbers its categories
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Understood:
     input: DetectorInput
     form: DetectionForm
     iou: float
+    threshold: float
     fed: Mapping[str, Array]
 
 
@@ -85,12 +87,13 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class Form:
-    """Which layouts graphs of a form have, the pixels they are fed with, and at what overlap two boxes are one."""
+    """Which layouts graphs of a form have, the pixels they are fed with, and their own tools' overlap and threshold."""
 
     layouts: tuple[LayoutName, ...]
     pixels: _Pixels
     iou: float
     of: str  # whose graphs these are
+    threshold: float = SCORE_THRESHOLD
 
 
 _NONE: Triple = (0.0, 0.0, 0.0)
@@ -102,11 +105,11 @@ _NORMALISED = _Pixels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb",
 QUERIES: LayoutName = "boxes and scores of queries"
 FORMS = {
     "rtmdet": Form(("dets and labels", "boxes and scores of cells"), _RTMDET, 0.6, "RTMDet"),
-    "yolox": Form(("cells with objectness",), _YOLOX, NMS_IOU, "YOLOX"),
-    "yolox-nms": Form(("dets and labels", "boxes and scores of cells"), _YOLOX, NMS_IOU, "YOLOX by MMDeploy"),
-    "yolov5": Form(("anchors with objectness",), _YOLO, 0.45, "YOLOv5, v7"),
-    "yolov8": Form(("cells with classes", "boxes and scores of cells"), _YOLO, 0.7, "YOLOv8, v9, 11, 12"),
-    "yolo-e2e": Form(("rows of six",), _YOLO, 0.7, "YOLOv10, 26, and others with nms=True"),
+    "yolox": Form(("cells with objectness",), _YOLOX, NMS_IOU, "YOLOX", 0.25),
+    "yolox-nms": Form(("dets and labels", "boxes and scores of cells"), _YOLOX, NMS_IOU, "YOLOX by MMDeploy", 0.25),
+    "yolov5": Form(("anchors with objectness",), _YOLO, 0.45, "YOLOv5, v7", 0.25),
+    "yolov8": Form(("cells with classes", "boxes and scores of cells"), _YOLO, 0.7, "YOLOv8, v9, 11, 12", 0.25),
+    "yolo-e2e": Form(("rows of six",), _YOLO, 0.7, "YOLOv10, 26, and others with nms=True", 0.25),
     "rt-detr": Form(("queries with classes", QUERIES, "labels, boxes, scores"), _SET, NMS_IOU, "RT-DETR"),
     "d-fine": Form((QUERIES, "labels, boxes, scores"), _SET, NMS_IOU, "D-FINE, DEIM"),
     "rf-detr": Form((QUERIES,), _NORMALISED, NMS_IOU, "RF-DETR"),
@@ -171,7 +174,7 @@ class _Asked:
             return
         outputs = self.answer(form.pixels, 0)
         for layout in self._layouts(outputs):
-            if layout.name in form.layouts:
+            if layout.name in form.layouts and not (kind == "detr" and not self._named and layout.columns != NOBODY):
                 found = self._reading(kind, form, layout, outputs)
                 if isinstance(found, Understood):
                     yield found
@@ -214,7 +217,7 @@ class _Asked:
             label=layout.label, activation=activation,  # type: ignore[arg-type]
             suppress=layout.suppress, strides=layout.strides,
         )  # fmt: skip
-        return Understood(kind, self._source(form.pixels), read, form.iou, self.fed)
+        return Understood(kind, self._source(form.pixels), read, form.iou, form.threshold, self.fed)
 
     def _person(self, layout: Layout) -> int:
         """The class of persons: as told, by the metadata's names, by COCO's numbers, else the first."""
@@ -262,7 +265,7 @@ def _activation(kind: str, layout: Layout, boxes: Array, scores: Array) -> str:
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         return "its outputs hold inf or NaN for a known picture"
     inside = not scores.size or (scores.min() >= 0 and scores.max() <= 1)
-    if layout.name not in (QUERIES, "queries with classes"):
+    if layout.name != QUERIES:
         return "none" if inside else f"scores must lie in 0..1 (they go from {scores.min():.3g} to {scores.max():.3g})"
     if kind == "detr":
         return "softmax" if not inside and layout.columns > 1 else "its scores must be what a softmax is taken of"

@@ -36,6 +36,7 @@ ANCHORS = 3
 MOST_QUERIES = 1000  # of a set of boxes, or of rows after NMS; a grid of 320 x 320 has 2,100 cells
 NEAR = 8.0  # cells: from its own centre, a box's is this near in the median, or its numbers are no boxes of cells
 ORDERED = 0.99  # of the rows: then their numbers are corners
+OF_QUERIES = ("queries with classes", "boxes and scores of queries")
 SHARES = 1.5  # shares of the input go a little beyond 1; pixels far beyond
 SEEN = 0.05  # the score of a row that says something
 
@@ -89,7 +90,8 @@ def units_of(layout: Layout, boxes: Array, scores: Array) -> Units:  # M x 4, M 
     if layout.box_form == "grid":
         return "pixels"
     sized = (boxes[:, 2:] > (boxes[:, :2] if layout.box_form == "xyxy" else 0)).all(axis=1)
-    telling = boxes[sized & ((scores >= SEEN).any(axis=1) | layout.suppress)]
+    rows = (scores >= SEEN).any(axis=1) | layout.suppress | (layout.name in OF_QUERIES)
+    telling = boxes[sized & rows]
     if not len(telling):
         return "shares" if layout.box_form == "cxcywh" else "pixels"
     return "shares" if telling.max() <= SHARES else "pixels"
@@ -215,7 +217,9 @@ def _is_decoded(centres: Array, size_hw: tuple[int, int], strides: tuple[int, ..
 
 
 def _is_ordered(boxes: Array) -> bool:
-    return bool((boxes[:, 2:] >= boxes[:, :2]).all(axis=1).mean() >= ORDERED) if len(boxes) else True
+    """Whether rows are corners: those that are not empty, and of them nearly all."""
+    told = boxes[boxes.any(axis=1)]
+    return bool((told[:, 2:] > told[:, :2]).all(axis=1).mean() >= ORDERED) if len(told) else True
 
 
 def _is_whole(column: Array) -> bool:

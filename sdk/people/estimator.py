@@ -44,8 +44,8 @@ class PoseEstimator(BoxEstimator):
     """An engine, opened: call it with a BGR frame, and boxes where they are known.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
-    'cuda:N'. `detector`: a person detector's engine folder, its name in the catalogue, or its ONNX file (boxes that
-    score 0.3 or more count; `sdk.people.detector.Detector` takes another threshold), or a callable frame -> (boxes N x
+    'cuda:N'. `detector`: a person detector's engine folder, its name in the catalogue, or its ONNX file (with its
+    own score threshold, 0.25 or 0.3; `sdk.people.detector.Detector` takes another), or a callable frame -> (boxes N x
     4 xyxy, scores N). `tracker`: True, 'bytetrack', 'ocsort' (package trackers) or a `Tracker`, gives `track_ids`.
     `detect_every`: with a detector and a tracker, frames between two detections take the previous joints' boxes, with
     the detector's scores, 2 % less in each; 'auto': it looks when it must. `max_persons`: of the detector's, at most so

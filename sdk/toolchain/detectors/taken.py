@@ -247,6 +247,7 @@ def _recipe(
         outputs=outputs,
         form=form,
         iou=found.iou if cut is None or cut.iou is None else float(f"{cut.iou:.6g}"),  # written in float32
+        score_threshold=found.threshold,
     )
     if recipe is None:
         return made
