@@ -21,7 +21,8 @@ MAY_IMPORT = {  # room -> the rooms it may import, beside itself and the shared 
     "toolchain": {"networks", "runtime", "media", "people"},
     "evaluate": {"networks", "runtime", "media", "people", "toolchain"},
     "training": {"networks", "runtime", "media", "toolchain", "evaluate"},
-    "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training", "live", "scale"},
+    "serving": {"runtime", "people"},
+    "cli": {"networks", "runtime", "media", "people", "toolchain", "evaluate", "training", "live", "scale", "serving"},
 }
 EVALUATE_MAY_IMPORT = {  # the same within `sdk.evaluate`, in the order in which data goes; "" walks it
     "datasets": set(),

@@ -33,6 +33,7 @@ VERBS = {
     "live": "show cameras, streams and recordings on a page, with the persons in them",
     "verify": "measure an engine's accuracy, or compare two engines",
     "benchmark": "measure an engine's latency and throughput, stage by stage",
+    "export-triton": "write a Triton model repository of an engine",
     "train": "train or fine-tune a network on COCO-format data",
     "demo": "build the bundled engine and run it on a clip, with accuracy and latency",
 }

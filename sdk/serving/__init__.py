@@ -1,0 +1,1 @@
+"""Engines for servers of others: a Triton model repository."""
