@@ -260,9 +260,9 @@ def test_of_a_live_source_the_newest_frame_counts_and_of_a_file_every_one():
     assert taken == [("live", 3), *(("file", number) for number in range(4))]
 
 
-@pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
-def test_an_opened_source_is_a_camera_and_closed_with_them(engine, clip, live):
-    source = sdk.open_source(clip, live=live)
+@pytest.mark.parametrize("what", ["a file", "frames"])
+def test_an_opened_source_is_a_camera_and_closed_with_them(engine, clip, what):
+    source = sdk.open_source(clip if what == "a file" else [random_frame(0)] * 5)
     with sdk.Cameras([source, [random_frame(0)]], engine, device="cpu") as cameras:
         next(cameras)
     assert list(source) == [] and source._is_closed
