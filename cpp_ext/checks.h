@@ -31,7 +31,8 @@ inline CropSpec crop_spec(int64_t height, int64_t width, const std::array<float,
     spec.half = half;
     spec.yuv = {yuv[0], yuv[1], yuv[2], yuv[3], yuv[4], yuv[5]};
     set_channels(spec, scale.data(), bias.data(), swap);
-    require(border >= 0 && border <= 255 && (!nv12 || spec.yuv.gain > 0), "the border must be a grey level");
+    require(border >= 0 && border <= 255, "the border must be a grey level");
+    require(!nv12 || spec.yuv.gain > 0, "the gain of YUV must be positive");
     set_border(spec, border, nv12);
     return spec;
 }

@@ -9,7 +9,7 @@ from sdk.runtime.device import cuda_problem
 
 pytestmark = pytest.mark.native
 
-CROP = CropWork(256, 192, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), True, False, False, (0.0,) * 6)
+CROP = CropWork(256, 192, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), True, False, False, (1.0,) * 6)
 DECODE = DecodeWork(17, 384, 512, 2.0, 0, 0, False, True)
 
 

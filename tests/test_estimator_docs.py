@@ -49,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_python_blocks_run(folder, capsys):
-    assert len(BLOCKS["python"]) == 8
+    assert len(BLOCKS["python"]) == 9
     names = {}
     for block in BLOCKS["python"]:
         exec(compile(block, "docs/python.md", "exec"), names)
