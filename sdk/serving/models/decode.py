@@ -1,7 +1,6 @@
 """Triton's Python backend: a network's distributions and the crops' affines, joints in frame pixels (`sdk.ops.decode`).
 
 The server's Python needs the SDK installed. `engine.json` beside this file says how the network is to be decoded.
-Arrays come and go by DLPack, as in `pose.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from sdk import SdkError, ops
@@ -18,6 +16,7 @@ from sdk.errors import EngineError
 from sdk.manifest import MANIFEST_NAME, Manifest, manifest_from_table
 from sdk.reading import json_from_file
 from sdk.runtime.decoding import decoding_of
+from sdk.serving.tensors import array_from, tensor_from
 
 __all__ = ["TritonPythonModel"]
 
@@ -40,11 +39,11 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         names = (*self.names, "AFFINES")
-        x, y, *z, affines = (np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in names)
+        x, y, *z, affines = (array_from(pb_utils.get_input_tensor_by_name(request, name)) for name in names)
         try:
             joints = ops.decode(
                 x, y, affines, self.split_ratio, score=self.score, simcc_z=z[0] if z else None, depth=self.depth
             )
         except SdkError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
-        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("JOINTS", joints)])
+        return pb_utils.InferenceResponse([tensor_from(pb_utils, "JOINTS", joints)])

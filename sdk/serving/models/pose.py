@@ -1,7 +1,6 @@
 """Triton's Python backend: frames and boxes of requests, poses of all of them in one batch (`PoseEstimator.many`).
 
-The server's Python needs the SDK installed. `engine/` beside this file is the engine that it runs. Arrays come and go
-by DLPack: under numpy 2, `as_numpy` of Triton 2.51 gives arrays whose every element is the first one.
+The server's Python needs the SDK installed. `engine/` beside this file is the engine that it runs.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from sdk import PoseEstimator, Poses, SdkError
+from sdk.serving.tensors import array_from, tensor_from
 
 __all__ = ["TritonPythonModel"]
 
@@ -53,9 +53,9 @@ class TritonPythonModel:
 
 def _frames_of(request: Any) -> list[tuple[NDArray[np.uint8], NDArray[np.float32] | None]]:
     """The frames of a request, each with its boxes, or None for the whole frame."""
-    frames = np.from_dlpack(pb_utils.get_input_tensor_by_name(request, "FRAME"))
+    frames = array_from(pb_utils.get_input_tensor_by_name(request, "FRAME"))
     given = pb_utils.get_input_tensor_by_name(request, "BOXES")
-    boxes = [None] * len(frames) if given is None else list(np.from_dlpack(given))
+    boxes = [None] * len(frames) if given is None else list(array_from(given))
     return list(zip(frames, boxes, strict=True))
 
 
@@ -63,9 +63,4 @@ def _response(poses: Sequence[Poses]) -> Any:
     values = {"KEYPOINTS": [each.keypoints for each in poses], "SCORES": [each.scores for each in poses]}
     if poses[0].depths is not None:
         values["DEPTHS"] = [each.depths for each in poses if each.depths is not None]
-    return pb_utils.InferenceResponse([_tensor(name, np.stack(rows)) for name, rows in values.items()])
-
-
-def _tensor(name: str, values: NDArray[np.float32]) -> Any:
-    """DLPack's strides of an array of nothing are not those that Triton wants; its bytes are none in either way."""
-    return pb_utils.Tensor.from_dlpack(name, values) if values.size else pb_utils.Tensor(name, values)
+    return pb_utils.InferenceResponse([tensor_from(pb_utils, name, np.stack(rows)) for name, rows in values.items()])
