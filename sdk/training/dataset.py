@@ -208,7 +208,8 @@ def batch_loader(
 
 def _counted(loader: Iterable[Sequence[Tensor]]) -> Iterator[Batch]:
     """The batches, each of whose making is a call in flight."""
-    batches = iter(loader)
+    with in_flight:
+        batches = iter(loader)
     while True:
         with in_flight:
             batch = next(batches, None)
