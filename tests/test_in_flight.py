@@ -45,14 +45,25 @@ call = lambda: estimate(np.zeros((400, 600, 3), np.uint8), [[0, 0, 99, 99]] * 8)
 from sdk import PoseEstimator
 call = lambda: PoseEstimator({engine!r}, device="cpu").close()
 """,
+    "training loader": """
+from pathlib import Path
+from sdk.recipe import recipe_by_name
+from sdk.training.augment import Augmentation
+from sdk.training.dataset import PersonDataset, batch_loader
+from sdk.training.label_files import LabelFile
+from tests.support.training import write_data
+data = write_data(Path({folder!r}), 8)
+persons = PersonDataset([LabelFile(data, data.parent)], recipe_by_name("body14-nano-128x128"), seed=0)
+call = lambda: list(batch_loader(persons, [[0, 1, 2, 3]] * 8, 0, Augmentation(), workers=0))
+""",
 }
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("what", PREPARE)
-def test_a_program_ends_well_while_daemon_threads_call(what, small_engine, pytestconfig):
-    pytest.importorskip("onnxruntime")
-    prepare = PREPARE[what].format(engine=str(small_engine))
+def test_a_program_ends_well_while_daemon_threads_call(what, small_engine, tmp_path, pytestconfig):
+    pytest.importorskip("torch" if "training" in what else "onnxruntime")
+    prepare = PREPARE[what].format(engine=str(small_engine), folder=str(tmp_path))
     code = START.format(root=str(pytestconfig.rootpath), prepare=prepare)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0 and run.stdout == "done\n", run.stderr

@@ -177,7 +177,7 @@ def test_a_teacher_s_joints_lie_where_it_sees_them(teacher_engine, size):
     affine = np.array([[180 / size, 0, 10], [0, 180 / size, 10]], np.float32)
     with Teacher(teacher_engine.folder, student, temperature=1.0, device="cpu") as teacher:
         view = teacher.view.affines(affine, (size, size))
-        views = torch.from_numpy(raw_crop(frame, view, teacher.view.size_hw)[None])
+        views = raw_crop(frame, view, teacher.view.size_hw)[None]
         x, y, weights = teacher.targets(views, (size, size))
         logits = teacher._session.run(_normalised(views, teacher._session.recipe))
     assert x.shape == y.shape == (1, 14, 2 * size)
@@ -192,7 +192,7 @@ def test_a_teacher_s_joints_lie_where_it_sees_them(teacher_engine, size):
 
 def _normalised(views, recipe):
     mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in (recipe.input.mean, recipe.input.std))
-    return np.ascontiguousarray((views.numpy()[:, ::-1] - mean) / std, np.float32)
+    return np.ascontiguousarray((views[:, ::-1] - mean) / std, np.float32)
 
 
 def test_learning_from_a_teacher_alone_lowers_its_loss(teacher_engine, data, tmp_path):
@@ -240,6 +240,5 @@ def test_a_loader_gives_what_a_teacher_sees(data):
     view = View((64, 48), 1.0)
     batch = next(batch_loader(people, [[0, 1]], 0, Augmentation(), 0, view=view))
     assert batch.views.shape == (2, 3, 64, 48) and batch.crops.shape == (2, 3, 32, 32)
-    affines = batch.affines.numpy()
-    middle = view.affines(affines, (32, 32)) @ np.array([23.5, 31.5, 1], np.float32)
-    np.testing.assert_allclose(middle, affines @ np.array([15.5, 15.5, 1], np.float32), rtol=1e-5)
+    middle = view.affines(batch.affines, (32, 32)) @ np.array([23.5, 31.5, 1], np.float32)
+    np.testing.assert_allclose(middle, batch.affines @ np.array([15.5, 15.5, 1], np.float32), rtol=1e-5)

@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ from sdk.training.pictures import StoredPicture
 from sdk.training.views import View
 from sdk.wording import counted
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 __all__ = ["Batch", "PersonDataset", "batch_loader", "epoch_batches", "raw_crop"]
 
 logger = logging.getLogger(__name__)
@@ -44,15 +41,19 @@ Float32Array = NDArray[np.float32]
 
 
 class Batch(NamedTuple):
-    """N samples, as torch tensors. Crops are grey levels, BGR; empty where a device keeps the pictures itself."""
+    """N samples. Crops are grey levels, BGR; empty where a device keeps the pictures itself.
 
-    crops: Tensor  # N x 3 x h x w
-    keypoints: Tensor  # N x K x 3, crop pixels, visibility
-    weights: Tensor  # N x K
-    looks: Tensor  # N x F, of sdk.training.looks
-    views: Tensor  # N x 3 x h x w of the teacher's size, or empty
-    rows: Tensor  # N, which persons
-    affines: Tensor  # N x 2 x 3, crop -> picture pixels
+    Arrays, not tensors: these let go of the interpreter when they are freed, wherever that is, and a daemon thread that
+    frees one while the program ends aborts the process (torch 2.13).
+    """
+
+    crops: Float32Array  # N x 3 x h x w
+    keypoints: Float32Array  # N x K x 3, crop pixels, visibility
+    weights: Float32Array  # N x K
+    looks: Float32Array  # N x F, of sdk.training.looks
+    views: Float32Array  # N x 3 x h x w of the teacher's size, or empty
+    rows: NDArray[np.int64]  # N, which persons
+    affines: Float32Array  # N x 2 x 3, crop -> picture pixels
 
 
 @dataclass(frozen=True)
@@ -203,10 +204,14 @@ def batch_loader(
 
     cut = _Cut(size_hw or dataset.recipe.input.size_hw, view, here)
     epochs = _Epoch(dataset, epoch, augmentation, cut)
-    return _counted(DataLoader(epochs, batch_sampler=batches, num_workers=workers))  # type: ignore
+    return _counted(DataLoader(epochs, batch_sampler=batches, num_workers=workers, collate_fn=_stacked))  # type: ignore
 
 
-def _counted(loader: Iterable[Sequence[Tensor]]) -> Iterator[Batch]:
+def _stacked(samples: Sequence[tuple[Any, ...]]) -> Batch:
+    return Batch(*(np.stack(column) for column in zip(*samples, strict=True)))
+
+
+def _counted(loader: Iterable[Batch]) -> Iterator[Batch]:
     """The batches, each of whose making is a call in flight."""
     with in_flight:
         batches = iter(loader)
@@ -215,7 +220,7 @@ def _counted(loader: Iterable[Sequence[Tensor]]) -> Iterator[Batch]:
             batch = next(batches, None)
         if batch is None:
             return
-        yield Batch(*batch)
+        yield batch
 
 
 def epoch_batches(order: NDArray[np.int64], size: int, rank: int, world: int) -> list[list[int]]:

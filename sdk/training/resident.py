@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdk import ops
 from sdk.errors import SdkError
 from sdk.training.dataset import PersonDataset
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["ResidentPictures", "why_not_resident"]
+
+Float32Array = NDArray[np.float32]
 
 
 def why_not_resident(dataset: PersonDataset, device: Any) -> str | None:
@@ -40,12 +45,12 @@ class ResidentPictures:
         self._device = device
         self._pictures = [torch.from_numpy(dataset.person(row).image).to(device) for row in range(len(dataset))]
 
-    def crops(self, rows: Tensor, affines: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    def crops(self, rows: NDArray[np.int64], affines: Float32Array, size_hw: tuple[int, int]) -> Tensor:
         """N x 3 x h x w of persons `rows`. `affines`: N x 2 x 3, crop -> picture pixels."""
         import torch
 
         out = torch.empty((len(rows), 3, *size_hw), device=self._device)
-        placed = affines.to(self._device).contiguous()
+        placed = torch.from_numpy(affines).to(self._device)
         stream = torch.cuda.current_stream(self._device).cuda_stream if self._device.type == "cuda" else None
         for place, row in enumerate(rows.tolist()):
             one = slice(place, place + 1)

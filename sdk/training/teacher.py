@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdk.errors import TrainingError
 from sdk.joints import match_joints
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Teacher"]
+
+Float32Array = NDArray[np.float32]
 
 
 class Teacher(Closing):
@@ -61,7 +64,7 @@ class Teacher(Closing):
         """Which engine it is."""
         return self._session.engine.manifest.key
 
-    def targets(self, views: Tensor, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def targets(self, views: Float32Array, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """What the teacher says of N crops: distributions along x (N x K x Wx) and y (N x K x Hy), and weights N x K.
 
         `size_hw`: of the student's crop, whose bins they are over.
@@ -69,9 +72,9 @@ class Teacher(Closing):
         import torch
 
         chosen = self._session.recipe.input
-        pixels = views.flip(1) if chosen.colour == "rgb" else views
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (chosen.mean, chosen.std))
-        crops = ((pixels.cpu() - mean) / std).contiguous().numpy()
+        pixels = views[:, ::-1] if chosen.colour == "rgb" else views
+        mean, std = (np.reshape(np.array(values, np.float32), (1, 3, 1, 1)) for values in (chosen.mean, chosen.std))
+        crops = np.ascontiguousarray((pixels - mean) / std)
         size = self._session.max_batch
         parts = [self._session.run(crops[first : first + size]) for first in range(0, len(crops), size)]
         axes = list(zip(*parts, strict=True))[:2]

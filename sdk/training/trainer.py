@@ -152,7 +152,7 @@ class Trainer:
         with torch.inference_mode():
             for chosen, batch in zip(batches, loader, strict=True):
                 with in_flight:
-                    crop_px, batch_scores = self._decoded(self.average(self._pixels(batch.crops.to(self.device))))
+                    crop_px, batch_scores = self._decoded(self.average(self._pixels(self._sent(batch.crops))))
                 boxes = np.stack([annotations[index].box_xyxy for index in chosen])
                 affines = crop_affines(boxes, self.recipe.input.size_hw, self.recipe.input.box_padding)
                 keypoints[chosen] = apply_affines(affines, crop_px)
@@ -174,7 +174,8 @@ class Trainer:
         title = f"epoch {epoch + 1}/{settings.epochs}"
         with tqdm(range(steps), title, leave=False, disable=not self.progress) as bar:
             for _ in bar:
-                losses.append(self._step([next(batches) for _ in range(settings.accumulate)], size_hw))
+                with in_flight:
+                    losses.append(self._step([next(batches) for _ in range(settings.accumulate)], size_hw))
                 persons = self._persons_an_epoch / steps * (bar.format_dict["rate"] or 0)
                 loss, best = np.mean(losses[-50:]), max(self.best, 0)
                 bar.set_postfix_str(f"loss {loss:.3f}, best {best:.2f}, {persons:.0f} persons/s", refresh=False)
@@ -203,7 +204,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for index, batch in enumerate(batches):
-            with in_flight, self.processes.apart(self.module, index + 1 < len(batches)):
+            with self.processes.apart(self.module, index + 1 < len(batches)):
                 loss = self._loss(batch, size_hw) / len(batches)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
@@ -220,25 +221,32 @@ class Trainer:
     def _loss(self, batch: Batch, size_hw: tuple[int, int]) -> Tensor:
         """Of the labels, and of the teacher if there is one."""
         crops, views = self._cut(batch, size_hw)
-        pixels = self._pixels(with_looks(crops, batch.looks.to(self.device)))
+        pixels = self._pixels(with_looks(crops, self._sent(batch.looks)))
         with self._mixed_precision():
             outputs = self.module(pixels)
-        labels = batch.keypoints.to(self.device), batch.weights.to(self.device)
+        labels = self._sent(batch.keypoints), self._sent(batch.weights)
         loss = label_loss(outputs, labels, size_hw, self.recipe, self.settings)
         if self.teacher is None:
             return loss
         share, taught = self.settings.distil, self.teacher.loss(outputs, self.teacher.targets(views, size_hw))
         return (1 - share) * loss + share * taught
 
-    def _cut(self, batch: Batch, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _cut(self, batch: Batch, size_hw: tuple[int, int]) -> tuple[Tensor, np.ndarray]:
         """Grey levels, N x 3 x h x w: of the crops on the device, and of what the teacher sees of them."""
         if self.resident is None:
-            return batch.crops.to(self.device), batch.views
+            return self._sent(batch.crops), batch.views
         crops = self.resident.crops(batch.rows, batch.affines, size_hw)
         if self.teacher is None:
             return crops, batch.views
         view = self.teacher.view
-        return crops, self.resident.crops(batch.rows, view.affines(batch.affines, size_hw), view.size_hw)
+        views = self.resident.crops(batch.rows, view.affines(batch.affines, size_hw), view.size_hw)
+        return crops, views.cpu().numpy()
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        """The values on the device."""
+        import torch
+
+        return torch.from_numpy(values).to(self.device)
 
     def _decoded(self, outputs: Any) -> tuple[np.ndarray, np.ndarray]:
         """Crop pixels (N x K x 2) and scores (N x K) by the plain rule: the first largest bin, or heatmap cell."""

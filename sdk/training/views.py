@@ -8,7 +8,6 @@ view.bins(0, (128, 128), (2.0, 2.0))                 # where the student's bins 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +34,14 @@ class View:
         """Student's crop pixels in one of the teacher's, which sees all of it, and persons padded as it is used to."""
         return self.wider * max(theirs / own for theirs, own in zip(student_hw, self.size_hw, strict=True))
 
-    def affines(self, student: Any, student_hw: tuple[int, int]) -> Any:  # ... x 2 x 3, numpy's or torch's
+    def affines(self, student: Float32Array, student_hw: tuple[int, int]) -> Float32Array:  # ... x 2 x 3
         """Teacher's crop -> picture pixels, of the student's crop -> picture pixels."""
         scale = self.scale(student_hw)
-        placed = student * scale
+        placed = student * np.float32(scale)
         for axis in (0, 1):
             mine, theirs = student_hw[1 - axis], self.size_hw[1 - axis]
-            placed[..., 2] += student[..., axis] * ((mine - 1) / 2 - scale * (theirs - 1) / 2)
-        placed[..., 2] += student[..., 2] * (1 - scale)
+            placed[..., 2] += student[..., axis] * np.float32((mine - 1) / 2 - scale * (theirs - 1) / 2)
+        placed[..., 2] += student[..., 2] * np.float32(1 - scale)
         return placed
 
     def bins(self, axis: int, student_hw: tuple[int, int], ratios: tuple[float, float]) -> Float32Array:
