@@ -89,10 +89,8 @@ class Cameras(Closing):
         self._failed = Kept()
         self._closed = False
         self._estimate = PoseEstimator(engine, detector=detector, tracker=tracker, **options)
-        self._followers = None
-        if tracker:
-            self._followers = [self._estimate.follower(deepcopy(tracker)) for _ in given]
         try:
+            self._followers = [self._estimate.follower(deepcopy(tracker)) for _ in given] if tracker else None
             opened = [_opened(*each, options.get("pixel_format", "bgr")) for each in enumerate(given)]
             self._readers = Readers(opened, self._estimate.taken, max_wait_s)
         except BaseException:
