@@ -18,7 +18,7 @@ import numpy as np
 
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
-from sdk.people.following import DetectEvery, Follower, check_following, most_persons
+from sdk.people.following import DetectEvery, Follower, check_following, check_time, most_persons
 from sdk.people.other_trackers import AnyTracker, TrackerName, tracker_from
 from sdk.people.smoothing import Smoothing
 from sdk.poses import Poses
@@ -165,6 +165,7 @@ class PoseEstimator(BoxEstimator):
         if self._follower is None:
             return super()._call(frame, boxes, box_scores)
         self._check_not_finding()
+        check_time(time_ms)
         with self._tracking:
             self._looked = True
             poses = super()._call(frame, boxes, box_scores)
@@ -180,6 +181,8 @@ class PoseEstimator(BoxEstimator):
                 f"followers must hold one for each of the {len(given)} frames, each of another video "
                 f"(got {len(followers)}); make them with the estimator's follower()"
             )
+        for time_ms in times_ms:
+            check_time(time_ms)
         self._check_open()
         looked = [True] * len(given)
 

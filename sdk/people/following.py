@@ -25,10 +25,10 @@ from sdk.errors import InputError
 from sdk.people.other_trackers import NAMES, AnyTracker
 from sdk.people.presence import Presence, moved_boxes
 from sdk.people.smoothing import Smoother, Smoothing
-from sdk.people.tracking import box_iou
+from sdk.people.tracking import box_iou, same_rows
 from sdk.poses import Poses, ScoreScale
 
-__all__ = ["DetectEvery", "Follower", "check_following", "most_persons"]
+__all__ = ["DetectEvery", "Follower", "check_following", "check_time", "most_persons"]
 
 Float32Array = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -101,7 +101,7 @@ class Follower:
         self._tracker.reset()
         if self._smoother is not None:
             self._smoother.reset()
-        self._since: int | None = None  # frames followed since a detection; None: there was none
+        self._since = 0  # frames followed since a detection
         self._last: _Last | None = None
         self._size_hw: tuple[int, int] | None = None
         self._handed: _Handed = NOBODY
@@ -143,10 +143,6 @@ class Follower:
         `detected`: their boxes are the detector's or the caller's, not our own. `time_ms`: of the frame, where known.
         """
         start = perf_counter()
-        if time_ms is not None and not isinstance(time_ms, (int, float, np.number)):
-            raise InputError(
-                f"time_ms must be a number of milliseconds, or None where it is not known (got {time_ms!r})"
-            )
         ids = self._tracker.update(
             poses.boxes,
             poses.keypoints,
@@ -172,7 +168,7 @@ class Follower:
             self._since = 0
             presence = self._recognised(poses)
         else:
-            self._since = (self._since or 0) + 1
+            self._since += 1
             presence = handed.presence
             before = last.poses.keypoints[handed.rows], last.poses.scores[handed.rows]
         presence.saw(poses.boxes, poses.keypoints, poses.scores, self._scale.fair, self._size_hw)
@@ -185,10 +181,9 @@ class Follower:
         known = None if self._last is None else self._last.poses.track_ids
         if self._last is None or known is None or poses.track_ids is None or not len(poses):
             return presence
-        same = (poses.track_ids[:, None] == known[None]) & (poses.track_ids > 0)[:, None]
-        rows = np.flatnonzero(same.any(axis=1))
+        rows, olds = same_rows(poses.track_ids, known)
         if len(rows):
-            told = self._last.presence.rows(same[rows].argmax(axis=1))
+            told = self._last.presence.rows(olds)
             missed = np.zeros(len(rows), bool) if carried is None else carried[rows]
             told.found_again(poses.box_scores[rows], missed)
             presence.put(rows, told)
@@ -210,15 +205,20 @@ class Follower:
 
     def _must_detect(self, lost: bool) -> bool:
         """Whether the next frame is the detector's."""
-        if self._since is None or lost or self._handed.presence.running_out.any():
+        if lost or self._handed.presence.running_out.any():
             return True
-        auto = self._every == "auto"
         ceiling = CEILING if self._every == "auto" else self._every
         if not len(self._handed.rows):
             ceiling = min(ceiling, IDLE)
-        elif auto and self._handed.presence.worse.any():
+        elif self._every == "auto" and self._handed.presence.worse.any():
             ceiling = SOONEST
         return self._since + 1 >= ceiling
+
+
+def check_time(time_ms: object) -> None:
+    """InputError for a frame's time that is none; asked before its network runs."""
+    if time_ms is not None and not isinstance(time_ms, (int, float, np.number)):
+        raise InputError(f"time_ms must be a number of milliseconds, or None where it is not known (got {time_ms!r})")
 
 
 def most_persons(

@@ -7,7 +7,7 @@ They go by boxes and the detector's scores; `sdk.people.tracking.Tracker` goes b
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ __all__ = ["NAMES", "AnyTracker", "PackageTracker", "TrackerName", "tracker_from
 
 Float32Array = NDArray[np.float32]
 TrackerName = Literal["bytetrack", "ocsort"]
-NAMES = ("bytetrack", "ocsort")
+NAMES = get_args(TrackerName)
 CLASSES = {"bytetrack": "ByteTrackTracker", "ocsort": "OCSORTTracker"}
 # The package's thresholds are those of large detectors; persons of a nano detector score 0.3 and more, and between
 # detections less with each frame.

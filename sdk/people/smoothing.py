@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.people.tracking import same_rows
 
 __all__ = ["Smoother", "Smoothing"]
 
@@ -89,8 +90,7 @@ class Smoother:
         weak = scores < 0.5 * self._fair
         state = _State(ids.copy(), raw, raw.copy(), np.zeros_like(raw), weak.astype(np.int64))
         if last is not None and seconds is not None and len(ids) and len(last.ids):
-            same = (ids[:, None] == last.ids[None]) & (ids > 0)[:, None]
-            rows, olds = np.nonzero(same)
+            rows, olds = same_rows(ids, last.ids)
             if len(rows):
                 sizes_px = np.maximum(np.sqrt(np.prod(boxes[rows, 2:] - boxes[rows, :2], axis=1)), 1.0)
                 trust = self._trust(scores[rows], None if spread is None else spread[rows], sizes_px)

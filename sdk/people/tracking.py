@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Float32Array = NDArray[np.float32]
 
-__all__ = ["Tracker", "box_iou", "keypoint_oks"]
+__all__ = ["Tracker", "box_iou", "keypoint_oks", "same_rows"]
 
 
 @dataclass
@@ -131,6 +131,15 @@ class Tracker:
                 pairs[int(row)] = known[int(column)]
                 taken.add(int(column))
         return list(pairs.items())
+
+
+def same_rows(
+    ids: NDArray[np.int64],  # N, of a frame
+    before: NDArray[np.int64],  # M, of an earlier one
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows whose person was there before, and that person's rows then; ids that are not positive are nobody's."""
+    rows, olds = np.nonzero((ids[:, None] == before[None]) & (ids > 0)[:, None])
+    return rows, olds
 
 
 def box_iou(first: Float32Array, second: Float32Array) -> Float32Array:  # N x 4, M x 4, xyxy

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -134,13 +135,13 @@ class BoxEstimator(Closing):
         start = perf_counter()
         timings: Timings = {}
         pixels, found = [], []
-        for index, (frame, frame_boxes, scores) in enumerate(given):
-            try:
+        for index, (frame, _, _) in enumerate(given):  # all of them before a detector looks into the first
+            with _of_frame(index):
                 pixels.append(self._checked(frame))
-                own = None if find is None else partial(find, index)
-                found.append(self._found(pixels[-1], frame_boxes, scores, timings, own))
-            except InputError as error:
-                raise InputError(f"frame {index}: {error}") from error
+        for index, (_, frame_boxes, scores) in enumerate(given):
+            own = None if find is None else partial(find, index)
+            with _of_frame(index):
+                found.append(self._found(pixels[index], frame_boxes, scores, timings, own))
         counts = [len(each) for each, _ in found]
         frame_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         together = np.concatenate([each for each, _ in found]) if found else np.zeros((0, 4), np.float32)
@@ -354,6 +355,15 @@ def _iterable(name: str, values: Iterable[object]) -> Iterable[object]:
     if not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list or another iterable, an entry a frame (got {values!r})")
     return values
+
+
+@contextmanager
+def _of_frame(index: int) -> Iterator[None]:
+    """Says of what is wrong which frame of the list it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"frame {index}: {error}") from error
 
 
 def _on_device(frame: object) -> bool:
