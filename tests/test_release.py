@@ -20,6 +20,13 @@ def tools(monkeypatch):
     return release, wheels
 
 
+def test_a_python_that_is_not_here_is_told_or_ends_the_build(tools):
+    _, wheels = tools
+    assert wheels.found_interpreter("3.99") is None
+    with pytest.raises(SystemExit, match=r"no python3\.99 on PATH, .*leave it out by --python"):
+        wheels.interpreter("3.99")
+
+
 GOOD = (
     "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-11-27\n\n### Added\n\n- A thing.\n\n## [0.1.0]\n\nThe first.\n"
 )

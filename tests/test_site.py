@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,7 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.fixture
-def site(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    monkeypatch.delitem(sys.modules, "site", raising=False)  # Python's own is of that name
-    from importlib.util import module_from_spec, spec_from_file_location
-
+def site():
     spec = spec_from_file_location("documentation_site", ROOT / "tools/site.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)

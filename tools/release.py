@@ -22,7 +22,19 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from wheels import PYTHONS, REQUIREMENTS, ROOT, SOURCES, emptied, environment, interpreter, run, say, told
+from wheels import (
+    PYTHONS,
+    REQUIREMENTS,
+    ROOT,
+    SOURCES,
+    emptied,
+    environment,
+    found_interpreter,
+    interpreter,
+    run,
+    say,
+    told,
+)
 
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")  # of Keep a Changelog 1.1.0
 LINKED = {  # what the extension holds of others, which no environment lists: package -> its name in an SBOM
@@ -152,7 +164,7 @@ def tried(output: Path) -> None:
     """The wheels of this machine by every Python that is here, with what README's first command brings."""
     for wheel in sorted(output.glob("*x86_64.whl")):
         for number in serves(wheel):
-            python = interpreter(number, required=number in PYTHONS)
+            python = interpreter(number) if number in PYTHONS else found_interpreter(number)
             if python is None:
                 say(f"{wheel.name}: not tried with {number}, which is not here")
                 continue

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     "Start": ["README.md", "docs/python.md", "examples/README.md"],
-    "Whole frames": ["docs/detectors.md", "docs/sources.md", "docs/live.md", "docs/scale.md"],
+    "Whole frames": ["docs/detectors.md", "docs/sources.md", "docs/live.md", "docs/scale.md", "docs/triton.md"],
     "Engines": ["docs/networks.md", "docs/engines.md", "docs/precision.md", "docs/int8.md"],
     "Devices": ["docs/gpu.md", "docs/jetson.md", "docs/kernels.md"],
     "Accuracy and speed": ["docs/verify.md", "docs/benchmark.md", "docs/bundled-network.md", "docs/ablation.md"],
@@ -41,6 +41,7 @@ ROOMS = {  # of the reference; rooms that are not there are left out
     "scale": "sdk.scale",
     "runtime": "sdk.runtime",
     "evaluate": "sdk.evaluate",
+    "serving": "Engines for servers of others",
     "toolchain": "sdk.toolchain",
     "networks": "sdk.networks",
     "training": "sdk.training",
@@ -89,7 +90,7 @@ def modules() -> dict[str, list[str]]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(part for part in parts if part != "__init__")
         room = parts[1] if len(parts) > 2 else ""
-        if room in found and not path.stem.startswith("_main") and "__all__" in assigned(path):
+        if room in found and "__all__" in assigned(path):
             found[room].append(name)
     return found
 
@@ -103,10 +104,10 @@ def assigned(path: Path) -> set[str]:
 def navigation(pages: Path) -> list[dict[str, list[str]]]:
     named = [page for section in SECTIONS.values() for page in section]
     there = sorted(str(path.relative_to(pages)) for path in [*pages.glob("*.md"), *pages.glob("docs/**/*.md")])
-    more = [page for page in there if page not in named]
     sections = {title: [page for page in section if (pages / page).exists()] for title, section in SECTIONS.items()}
-    sections["More pages"] = more
-    reference = [{title: [f"reference/{name}.md" for name in modules()[room]]} for room, title in ROOMS.items()]
+    sections["More pages"] = [page for page in there if page not in named]
+    names = modules()
+    reference = [{title: [f"reference/{name}.md" for name in names[room]]} for room, title in ROOMS.items()]
     kept = [{title: section} for title, section in sections.items() if section]
     return [*kept, {"Reference": [entry for entry in reference if next(iter(entry.values()))]}]
 

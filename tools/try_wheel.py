@@ -74,10 +74,10 @@ def checked(python: Path, work: Path) -> dict[str, str]:
 
 def best_instructions() -> str:
     """The set of kernels that this processor can run, by the kernel's word."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
     if platform.machine() != "x86_64":
         return "baseline"
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
     return next((name for name, needed in NEEDED.items() if needed <= flags), "baseline")
 
 

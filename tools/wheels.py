@@ -159,10 +159,10 @@ def for_machine(machine: Machine, tag: str, tools: Path, work: Path) -> dict[str
 
 def cuda_runtime(machine: Machine, tools: Path, work: Path) -> Path:
     """The folder with another machine's libcudart_static.a, from the package that this machine's came from."""
-    folder = work / f"cudart-{machine.name}"
+    pinned = next(line for line in REQUIREMENTS.read_text().split() if line.startswith("nvidia-cuda-runtime"))
+    folder = work / f"cudart-{machine.name}-{pinned.partition('==')[2]}"
     library = folder / "nvidia/cu13/lib"
     if not library.is_dir():
-        pinned = next(line for line in REQUIREMENTS.read_text().split() if line.startswith("nvidia-cuda-runtime"))
         platform = ["--platform", f"manylinux_2_17_{machine.name}", "--only-binary", ":all:", "--no-deps"]
         run([str(tools), "-m", "pip", "download", "-q", *platform, "-d", str(emptied(folder)), pinned], work)
         (wheel,) = folder.glob("*.whl")
@@ -180,12 +180,13 @@ def only_build(work: Path) -> Path:
 
 
 def environment(python: Path, folder: Path, packages: list[str]) -> Path:
-    """The Python of a virtual environment with `packages`; made once."""
-    inside = folder / "bin/python"
-    if not (folder / "complete").exists():
+    """The Python of a virtual environment with `packages`; made once for what is asked of it."""
+    inside, complete = folder / "bin/python", folder / "complete"
+    asked = "\n".join([*packages, *(Path(each).read_text() for each in packages if Path(each).is_file())])
+    if not complete.is_file() or complete.read_text() != asked:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         run([str(inside), "-m", "pip", "install", "-q", *packages], folder)
-        (folder / "complete").touch()
+        complete.write_text(asked)
     return inside
 
 
@@ -199,17 +200,30 @@ def unpacked(sdist: Path, folder: Path) -> Path:
     return next(path for path in folder.iterdir() if path.is_dir())
 
 
-def interpreter(version: str, *, required: bool = True) -> Path | None:
-    """A Python of that version: on PATH, of pyenv or of uv."""
-    homes = [Path.home() / ".pyenv/versions", Path.home() / ".local/share/uv/python"]
-    found = [path for home in homes for path in sorted(home.glob(f"*{version}*/bin/python{version}"))]
+def interpreter(version: str) -> Path:
+    """A Python of that version; the end where there is none."""
+    found = found_interpreter(version)
+    if found is None:
+        sys.exit(
+            f"no python{version} on PATH, in {' or in '.join(map(str, homes()))}: install it, or leave it out by "
+            "--python"
+        )
+    return found
+
+
+def homes() -> list[Path]:
+    """Where pyenv and uv keep theirs."""
+    return [Path.home() / ".pyenv/versions", Path.home() / ".local/share/uv/python"]
+
+
+def found_interpreter(version: str) -> Path | None:
+    """A Python of that version, on PATH, of pyenv or of uv; None where there is none."""
+    found = [path for home in homes() for path in sorted(home.glob(f"*{version}*/bin/python{version}"))]
     named = [Path(name) for name in [shutil.which(f"python{version}")] if name]
     for path in found + named:  # pyenv's names on PATH exist for versions that are switched off
         if subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
             return path
-    sys.exit(
-        f"no python{version} on PATH, in {' or in '.join(map(str, homes))}: install it, or leave it out by --python"
-    )
+    return None
 
 
 def emptied(folder: Path) -> Path:
