@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.coco import CocoCategory, CocoRecord, joint_kinds, person_kinds
-from sdk.joints import match_joints
+from sdk.joints import in_order, match_joints
 
 __all__ = ["CocoJoints"]
 
@@ -70,10 +70,7 @@ class CocoJoints:
 
     def in_order(self, record: CocoRecord, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """What a record says of each joint its category lists, in the wanted order; 0 for a joint that it lacks."""
-        places = self.places[self._kind(record)]
-        found = values[[place or 0 for place in places]]
-        found[[place is None for place in places]] = 0
-        return found
+        return in_order(values, self.places[self._kind(record)])
 
     def why_none(self, record: CocoRecord, otherwise: str) -> str:
         """Why a record gives no keypoints: some exports write several persons into one; else `otherwise`."""

@@ -12,8 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["JointMatch", "match_joints"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["JointMatch", "in_order", "match_joints"]
 
 SIDES = {"l": "left", "r": "right"}
 OTHER_NAMES = {"head": "top_head"}  # CrowdPose's own file calls the top of the head 'head'
@@ -28,6 +32,10 @@ class JointMatch:
     extra: tuple[str, ...]  # listed and not wanted
     renamed: tuple[tuple[str, str], ...]
 
+    def in_order(self, values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+        """What is said of each listed joint, along `axis`, in the wanted order; 0 for one that is missing."""
+        return in_order(values, self.places, axis)
+
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the result should know of the matching."""
         notes = []
@@ -37,6 +45,13 @@ class JointMatch:
         if self.extra:
             notes.append(f"joints that are not asked for are left aside: {', '.join(self.extra)}")
         return tuple(notes)
+
+
+def in_order(values: NDArray[Any], places: Sequence[int | None], axis: int = 0) -> NDArray[Any]:
+    """The values at `places` along `axis`; 0 where a place is None."""
+    found: NDArray[Any] = np.take(values, [place or 0 for place in places], axis)
+    np.moveaxis(found, axis, 0)[[place is None for place in places]] = 0
+    return found
 
 
 def match_joints(listed: Sequence[str], wanted: Sequence[str]) -> JointMatch:

@@ -87,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     files = _label_files(arguments, settings)
     if arguments.pack is not None:
         return _pack(arguments, files, recipe)
-    train, val = _datasets(files, arguments, recipe, settings)
-    with _teacher(arguments, recipe, settings) as teacher:
+    with _teacher(arguments, recipe, settings) as teacher:  # before the pictures are read
+        train, val = _datasets(files, arguments, recipe, settings)
         trainer = Trainer(
             recipe,
             settings,

@@ -131,7 +131,7 @@ class PersonDataset:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self))
 
     def _fill(self, budget_bytes: float) -> None:
-        """Read every picture once: broken ones are dropped, the first ones are kept up to the budget."""
+        """Read every person once: broken ones are dropped, the first ones are kept up to the budget."""
         kept: list[Annotation] = []
         lost: dict[str, None] = {}  # each picture once, although several persons may be on it
         used = 0

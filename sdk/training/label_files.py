@@ -37,22 +37,23 @@ def annotations_of_files(
 ) -> list[Annotation]:
     """The usable persons of all files, in order; DatasetError for a joint that none annotates, unless `partly`."""
     found: list[Annotation] = []
+    some = partly or len(files) > 1
     for file in files:
-        whole = len(files) == 1 and not partly
         found += [
             replace(person, weights=person.weights * np.float32(file.weight))
             for person in (
                 annotations_from_pack(file.path, joints)
                 if file.is_pack
-                else annotations_from_coco(file.path, file.images, joints, partly=not whole)
+                else annotations_from_coco(file.path, file.images, joints, partly=some)
             )
         ]
     known = np.any([(person.keypoints[:, 2] > 0) & (person.weights > 0) for person in found], axis=0)
     missing = [name for name, is_known in zip(joints, known, strict=True) if not is_known]
     if missing and not partly:
+        more = f", nor {len(missing) - 1} more" if len(missing) > 1 else ""
         told = "', '".join(str(file.path) for file in files)
         raise DatasetError(
-            f"'{told}': no person has joint '{missing[0]}' annotated, nor {len(missing) - 1} more; give "
+            f"'{told}': no person has joint '{missing[0]}' annotated{more}; give "
             "a file that has it, or a recipe with the data's joint set"
         )
     return found

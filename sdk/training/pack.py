@@ -34,8 +34,8 @@ FORMAT = "sdk-pack-1"
 SEPARATOR = ", "  # of the joints' names, which hold none
 # Kept about a box, in longer sides of the box either way; crops drawn beyond see black there.
 REACH = 1.0
-# 57 MiB of LSPET at 128x128, 2.4 grey levels off on average; JPEG of 81 MiB is 2.2 off, of 56 MiB 3.2.
 SIDE = 1.0  # of a person's longer side, in sides of the crop: above, the picture is shrunk
+# 57 MiB of LSPET at 128x128, 2.4 grey levels off on average; JPEG of 81 MiB is 2.2 off, of 56 MiB 3.2.
 WEBP_QUALITY = 85
 
 
@@ -75,29 +75,28 @@ def write_pack(path: Path, annotations: Sequence[Annotation], recipe: Recipe, *,
 
 def annotations_from_pack(path: Path, joints: tuple[str, ...]) -> list[Annotation]:
     """The persons of a pack, joints taken by name; DatasetError for a file that is none."""
-    tensors, listed = _tensors(path)
+    mapped = real_path(path)
+    tensors, listed = _tensors(path, mapped)
     matched = match_joints(listed, joints)
     if len(matched.missing) == len(joints):
         raise DatasetError(f"pack '{path}' has none of the recipe's joints (it lists {', '.join(listed)})")
-    places, absent = [place or 0 for place in matched.places], [place is None for place in matched.places]
-    keypoints, weights = tensors["keypoints"][:, places], tensors["weights"][:, places]
-    keypoints[:, absent], weights[:, absent] = 0, 0
+    keypoints, weights = (matched.in_order(tensors[name], axis=1) for name in ("keypoints", "weights"))
     ends = tensors["ends"].tolist()
     return [
         Annotation(
-            row, row, PackedPicture(path, first, end), keypoints[row], tensors["boxes"][row],
+            row, row, PackedPicture(mapped, first, end), keypoints[row], tensors["boxes"][row],
             float(tensors["areas"][row]), weights[row],
         )
         for row, (first, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]  # fmt: skip
 
 
-def _tensors(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def _tensors(path: Path, mapped: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """The labels of a pack, and the joints that it lists."""
     from safetensors import SafetensorError
 
     try:
-        pack = opened_pack(real_path(path))
+        pack = opened_pack(mapped)
         notes = pack.metadata() or {}
         if notes.get("format") != FORMAT:
             raise DatasetError(f"'{path}' is no pack of this version ({FORMAT}); make it with `sdk train --pack`")

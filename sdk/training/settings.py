@@ -59,7 +59,7 @@ class Settings:
     file_weights: tuple[float, ...] = ()
     stages: tuple[Stage, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
-    plain_epochs: int = 8  # the last ones, without cut-out, half body and colour
+    plain_epochs: int = 8  # the last ones, with geometry alone
     figures: int = 0  # rendered figures added to the persons
     precision: Precision = "float32"
     workers: int = 1

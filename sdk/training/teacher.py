@@ -51,7 +51,6 @@ class Teacher(Closing):
                 f"teacher '{engine}' has none of the joints of recipe '{student.name}' (it has "
                 f"{', '.join(recipe.skeleton.joints)}); choose one of the same joints"
             )
-        self.missing = matched.missing
         self.view = View.of(recipe, student)
         self._places = [place or 0 for place in matched.places]
         self._known = np.array([place is not None for place in matched.places], np.float32)

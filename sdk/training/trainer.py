@@ -100,8 +100,8 @@ class Trainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = _optimiser(self.network, settings)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "float16")
-        persons_a_step = settings.batch * settings.accumulate * self.processes.world
-        self.schedule = Schedule(settings, len(train) // persons_a_step, recipe.input.size_hw)
+        self.persons_a_step = settings.batch * settings.accumulate * self.processes.world
+        self.schedule = Schedule(settings, len(train) // self.persons_a_step, recipe.input.size_hw)
         self._open_output(resume)
         self.module = self.processes.wrap(self.network)
         if self.schedule.steps_an_epoch == 0:
@@ -127,7 +127,7 @@ class Trainer:
             spent = time.perf_counter() - started
             self.epoch += 1
             row |= {"step": self.step, "learning_rate": self.schedule.rate(self.step - 1)}
-            row["persons_a_second"] = self._persons_an_epoch / spent
+            row["persons_a_second"] = self.schedule.steps_an_epoch * self.persons_a_step / spent
             if self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs:
                 row |= self.validate()
             row["seconds"] = time.perf_counter() - started
@@ -159,10 +159,6 @@ class Trainer:
                 scores[chosen] = batch_scores
         return validation_scores(keypoints, scores, annotations, self.recipe.skeleton)
 
-    @property
-    def _persons_an_epoch(self) -> int:
-        return self.schedule.steps_an_epoch * self.settings.batch * self.settings.accumulate * self.processes.world
-
     def _run_epoch(self, epoch: int) -> float:
         """All steps of an epoch; their mean loss."""
         from tqdm import tqdm
@@ -176,7 +172,7 @@ class Trainer:
             for _ in bar:
                 with in_flight:
                     losses.append(self._step([next(batches) for _ in range(settings.accumulate)], size_hw))
-                persons = self._persons_an_epoch / steps * (bar.format_dict["rate"] or 0)
+                persons = self.persons_a_step * (bar.format_dict["rate"] or 0)
                 loss, best = np.mean(losses[-50:]), max(self.best, 0)
                 bar.set_postfix_str(f"loss {loss:.3f}, best {best:.2f}, {persons:.0f} persons/s", refresh=False)
         return self.processes.mean(float(np.mean(losses)))
