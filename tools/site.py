@@ -41,7 +41,7 @@ ROOMS = {  # of the reference; rooms that are not there are left out
     "scale": "sdk.scale",
     "runtime": "sdk.runtime",
     "evaluate": "sdk.evaluate",
-    "serving": "Engines for servers of others",
+    "serving": "sdk.serving",
     "toolchain": "sdk.toolchain",
     "networks": "sdk.networks",
     "training": "sdk.training",
