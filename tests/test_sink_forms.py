@@ -273,6 +273,16 @@ def test_prediction_writes_every_form_at_once(small_engine, tmp_path, monkeypatc
     assert len(sys.modules["taker_of_poses"].seen) == 6
 
 
+@pytest.mark.native
+def test_one_folder_may_take_pictures_openposes_and_mmposes_files(small_engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.png", noise(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "same").symlink_to("out")
+    assert predict(small_engine, "photo.png", "--save", "out", "--openpose", "./out", "--mmpose", "same") == 0
+    assert names_in(tmp_path / "out") == ["photo.json", "photo.png", "photo_000000000000_keypoints.json"]
+
+
 WRONG = {
     "no such form": (["--table", "a.xlsx"], 2, "a table must end in .csv or .parquet"),
     "no module": (["--call", "no_such_module_here:f"], 2, "no module 'no_such_module_here' is found from here"),

@@ -148,7 +148,8 @@ def _alone(arguments: argparse.Namespace, others: OtherResults) -> ExitStack:
     with ExitStack() as stack:
         for path in filter(None, (arguments.jsonl, arguments.coco, *others.files.values())):
             stack.enter_context(held(path))
-        for folder in filter(None, (arguments.save, *others.folders)):
+        folders = filter(None, (arguments.save, *others.folders))
+        for folder in {real_path(folder): folder for folder in folders}.values():  # one may be of several options
             stack.enter_context(held_folder(folder))
         return stack.pop_all()
 
