@@ -283,6 +283,18 @@ def test_one_folder_may_take_pictures_openposes_and_mmposes_files(small_engine, 
     assert names_in(tmp_path / "out") == ["photo.json", "photo.png", "photo_000000000000_keypoints.json"]
 
 
+@pytest.mark.parametrize("option", ["--openpose", "--mmpose"])
+@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("clip.avi", "clip.mp4")], ids=lambda names: names[0])
+def test_two_sources_of_one_name_are_refused(small_engine, tmp_path, monkeypatch, capsys, option, names):
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        (tmp_path / name).write_bytes(b"never read")
+    assert predict(small_engine, *names, option, "out") == 2
+    stem = names[0].split(".")[0]
+    told = f"'{names[0]}' and '{names[1]}' would both be written as '{stem}' in 'out'; run them separately"
+    assert told in capsys.readouterr().err and names_in(tmp_path) == sorted(names)
+
+
 WRONG = {
     "no such form": (["--table", "a.xlsx"], 2, "a table must end in .csv or .parquet"),
     "no module": (["--call", "no_such_module_here:f"], 2, "no module 'no_such_module_here' is found from here"),

@@ -12,7 +12,7 @@ import argparse
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def add_result_arguments(out: argparse._ArgumentGroup) -> None:
 class OtherResults:
     """What of them was asked for."""
 
-    def __init__(self, arguments: argparse.Namespace, sources: Iterable[Source]) -> None:
+    def __init__(self, arguments: argparse.Namespace, sources: Sequence[Source]) -> None:
         self._table_path, self._rerun_path = arguments.table, arguments.rerun
         self._openpose, self._mmpose = arguments.openpose, arguments.mmpose
         self._frames: list[dict[str, Any]] = []  # MMPose's, of the source that is being read
@@ -54,6 +54,8 @@ class OtherResults:
         endless = next((source.name for source in sources if source.is_live), None)
         if self._mmpose and endless is not None:
             raise UsageError(f"--mmpose writes a file at the end of its source, and '{endless}' has none; use --jsonl")
+        for folder in self.folders:
+            _refuse_shared_names(folder, sources)
 
     @property
     def files(self) -> dict[str, Path | None]:
@@ -113,6 +115,19 @@ class OtherResults:
 
             writers.append(RerunFile(self._rerun_path))
         return writers
+
+
+def _refuse_shared_names(folder: Path, sources: Sequence[Source]) -> None:
+    """UsageError rather than write one source's files over another's: they are named after it without its ending."""
+    sources_of: dict[Path, Source] = {}
+    for source in sources:
+        name = source.relative.with_suffix("")
+        other = sources_of.setdefault(name, source)
+        if other is not source:
+            raise UsageError(
+                f"'{other.name}' and '{source.name}' would both be written as '{name}' in '{folder}'; "
+                "run them separately"
+            )
 
 
 def _function(name: str) -> Taker:
