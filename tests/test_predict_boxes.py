@@ -7,6 +7,7 @@ import pytest
 
 from sdk.cli.predict import _ImageIds
 from sdk.errors import InputError
+from sdk.media import sources
 from sdk.media.boxfile import boxes_from_file
 from sdk.media.sources import Source
 from tests.support.predict import lines_of, predict, write
@@ -43,9 +44,9 @@ def test_annotations_give_boxes_and_ids(small_engine, photos, tmp_path):
     boxes = write(tmp_path / "a.json", ANNOTATIONS)
     (photos / "sub").mkdir()
     (photos / "1.png").rename(photos / "sub" / "1.png")
-    sources = [photos / "0.png", photos / "sub" / "1.png", photos / "2.png"]
+    pictures = [photos / "0.png", photos / "sub" / "1.png", photos / "2.png"]
     results = ["--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json"]
-    assert predict(small_engine, *sources, "--boxes", boxes, *results) == 0
+    assert predict(small_engine, *pictures, "--boxes", boxes, *results) == 0
     assert [line["boxes"] for line in lines_of(tmp_path / "p")] == [[[1, 2, 31, 42]], [[7, 8, 16, 18]], []]
     assert [record["image_id"] for record in json.loads((tmp_path / "r.json").read_text())] == [70, 71]
 
@@ -280,9 +281,9 @@ def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expecte
     if listed is not None:
         images = [{"id": number, "file_name": name} for name, number in listed.items()]
         boxes = boxes_from_file(write(tmp_path / "b.json", {"images": images, "annotations": []}))
-    sources = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
-    ids = _ImageIds(sources, boxes)
-    found = [ids.of(source, frame) for source in sources for frame in range(3 if source.kind == "video" else 1)]
+    asked = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
+    ids = _ImageIds(asked, boxes)
+    found = [ids.of(source, frame) for source in asked for frame in range(3 if source.kind == "video" else 1)]
     assert found == expected and len(set(found)) == len(found)
 
 
@@ -308,6 +309,8 @@ def test_pictures_whose_boxes_are_known_share_batches_and_keep_their_order(
     boxes = write(tmp_path / "b.csv", "\n".join(rows))
     (photos / "1a.png").write_text("no picture")
     together, called = [], PoseEstimator.many
+    read, reads = [], sources.read_image
+    monkeypatch.setattr(sources, "read_image", lambda path: (read.append(path.name), reads(path))[1])
 
     def many(self, frames, *given, **scores):
         together.append(len(frames))
@@ -319,8 +322,23 @@ def test_pictures_whose_boxes_are_known_share_batches_and_keep_their_order(
     assert predict(small_engine, photos, "--boxes", boxes, "--jsonl", tmp_path / "p", "--save", tmp_path / "s") == 1
     found = lines_of(tmp_path / "p")
     assert [Path(line["source"]).name for line in found] == ["0.png", "1.png", "2.png"] and together == [2, 1]
+    assert read == ["0.png", "1.png", "1a.png", "2.png"]
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0.png", "1.png", "2.png"]
     with PoseEstimator(small_engine, device="cpu", threads=1) as estimate:
         for line in found:
             poses = estimate(cv2.imread(line["source"]), line["boxes"])
             assert line["keypoints"] == poses.keypoints.tolist() and line["scores"] == poses.scores.tolist()
+
+
+def test_a_picture_that_a_later_step_refuses_leaves_nothing_to_the_next_ones_file(
+    small_engine, photos, tmp_path, monkeypatch, caplog
+):
+    boxes = write(tmp_path / "b.csv", "file,x1,y1,x2,y2\n0.png,1,2,31,42\n1.png,7,8,16,18\n1.png,0,0,60,60\n")
+    refusing = "def f(frame, poses):\n    if frame.source.endswith('0.png'): raise InputError('not this one')\n"
+    write(tmp_path / "refusing_the_first.py", f"from sdk.errors import InputError\n{refusing}")
+    monkeypatch.chdir(tmp_path)
+    words = ["--boxes", boxes, "--mmpose", "mm", "--call", "refusing_the_first:f"]
+    assert predict(small_engine, photos, *words) == 1
+    assert "0.png' cannot be read: not this one" in caplog.text
+    found = {path.name: len(json.loads(path.read_text())) for path in (tmp_path / "mm").iterdir()}
+    assert found == {"0.json": 1, "1.json": 2, "2.json": 0}

@@ -311,20 +311,23 @@ class _Job:
         self._opened = None
 
     def predict_pictures(self, estimate: PoseEstimator, sources: list[Source]) -> None:
-        """Sources whose boxes are known: pictures share batches, clips and what cannot be read goes one by one."""
+        """Sources whose boxes are known: pictures share batches, and clips go one by one."""
         from sdk.media.sources import frames_of
-        from sdk.media.videos import Damaged, Unreadable
+        from sdk.media.videos import SourceFrame, Unreadable
 
         waiting: list[tuple[Source, SourceFrame]] = []
         for source in sources:
             item = next(frames_of(source), None) if source.kind == "image" else None
-            if item is None or isinstance(item, (Damaged, Unreadable)):
-                self._predict_together(estimate, waiting)
-                self.predict(estimate, source)
+            if isinstance(item, SourceFrame):
+                waiting.append((source, item))
+                if len(waiting) == PICTURES_TOGETHER:
+                    self._predict_together(estimate, waiting)
                 continue
-            waiting.append((source, item))
-            if len(waiting) == PICTURES_TOGETHER:
-                self._predict_together(estimate, waiting)
+            self._predict_together(estimate, waiting)
+            if isinstance(item, Unreadable):
+                self._pass_over(source, item.reason)
+            else:
+                self.predict(estimate, source)
         self._predict_together(estimate, waiting)
 
     def _predict_together(self, estimate: PoseEstimator, waiting: list[tuple[Source, SourceFrame]]) -> None:
@@ -345,10 +348,10 @@ class _Job:
                     poses = self._by_itself(estimate, frame, *given[index]) if found is None else found[index]
                     self._record(source, frame, _share_of(poses, 1 if found is None else len(waiting)))
                     self._save(source, frame, poses, stack)
-                    self._others.end(source)
                     self._bar.update()
             except InputError as error:
                 self._pass_over(source, str(error))
+            self._others.end(source)
         waiting.clear()
 
     def _predict(self, estimate: PoseEstimator, source: Source, frame: SourceFrame, stack: ExitStack) -> None:
