@@ -315,6 +315,14 @@ def test_words_that_name_no_result_are_refused(small_engine, tmp_path, monkeypat
     assert names_in(tmp_path) == ["photo.png"]
 
 
+def test_a_fault_of_the_called_module_is_told_as_its_own(small_engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("photo.png", noise(0))
+    (tmp_path / "faulty_taker.py").write_text("import json\njson.lods\ndef f(frame, poses): pass\n")
+    assert predict(small_engine, "photo.png", "--call", "faulty_taker:f") == 1
+    assert "AttributeError: module 'json' has no attribute 'lods'" in capsys.readouterr().err
+
+
 def test_mmposes_file_of_a_camera_is_refused(small_engine, tmp_path, capsys):
     assert predict(small_engine, "0", "--mmpose", tmp_path / "mm") == 2
     assert "--mmpose writes a file at the end of its source, and 'camera 0' has none" in capsys.readouterr().err

@@ -135,15 +135,16 @@ def _function(name: str) -> Taker:
     module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), function) if module and function else None
+        loaded = importlib.import_module(module) if module and function else None
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # a module of the user's that imports what is not installed
         raise UsageError(f"--call must name MODULE:FUNCTION (no module '{module}' is found from here)") from error
-    except AttributeError:
-        raise UsageError(f"--call must name MODULE:FUNCTION (module '{module}' has no '{function}')") from None
     finally:
         sys.path.remove("")
+    found = getattr(loaded, function, None)
+    if loaded is not None and found is None:
+        raise UsageError(f"--call must name MODULE:FUNCTION (module '{module}' has no '{function}')")
     if not callable(found):
         raise UsageError(f"--call must name MODULE:FUNCTION, such as my_app:on_poses (got '{name}')")
     taker: Taker = found
