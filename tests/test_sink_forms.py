@@ -295,6 +295,21 @@ def test_two_sources_of_one_name_are_refused(small_engine, tmp_path, monkeypatch
     assert told in capsys.readouterr().err and names_in(tmp_path) == sorted(names)
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_an_interrupt_loses_no_row_of_a_csv(small_engine, tmp_path, monkeypatch, caplog, ending):
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "clip.avi")
+    stopping = "def f(frame, poses):\n    if frame.number == 2: raise KeyboardInterrupt\n"
+    (tmp_path / "stopping_taker.py").write_text(stopping)
+    assert predict(small_engine, "clip.avi", "--table", f"t{ending}", "--call", "stopping_taker:f") == 1
+    lost = "nothing" if ending == ".csv" else "the unfinished 't.parquet'"
+    assert f"interrupted after 3 frames; lost: {lost}\n" in caplog.text
+    assert ("t.csv.part" in names_in(tmp_path)) == (ending == ".csv")
+
+
 WRONG = {
     "no such form": (["--table", "a.xlsx"], 2, "a table must end in .csv or .parquet"),
     "no module": (["--call", "no_such_module_here:f"], 2, "no module 'no_such_module_here' is found from here"),

@@ -60,9 +60,15 @@ class OtherResults:
     @property
     def files(self) -> dict[str, Path | None]:
         """What is written, by option; and where it grows."""
-        grows = self._table_path is not None and self._table_path.suffix.lower() == ".csv"
-        unfinished = {"--table, unfinished,": part_of(self._table_path)} if grows else {}
+        grown = self._grows_in
+        unfinished = {} if grown is None else {"--table, unfinished,": grown}
         return {"--table": self._table_path, "--rerun": self._rerun_path, **unfinished}
+
+    @property
+    def _grows_in(self) -> Path | None:
+        """Where a table's rows outlive a run that ends early; None where they do not, or there is none."""
+        path = self._table_path
+        return None if path is None or path.suffix.lower() != ".csv" else part_of(path)
 
     @property
     def folders(self) -> list[Path]:
@@ -99,7 +105,8 @@ class OtherResults:
 
     def lost(self) -> list[str]:
         """What an interrupt takes, in words."""
-        lost = [f"the unfinished '{path}'" for path in (self._table_path, self._rerun_path) if path is not None]
+        table = self._table_path if self._grows_in is None else None
+        lost = [f"the unfinished '{path}'" for path in (table, self._rerun_path) if path is not None]
         if self._frames:
             lost.append(f"{counted(len(self._frames), 'frame')} for '{self._mmpose}'")
         return lost
