@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from sdk.media import sinks
+from sdk.media import sinks, videos
 from sdk.media.containers import frames_all_shown, missing_bytes
+from sdk.media.feeds import FeedError, Grab
 from sdk.media.mp4_times import set_times
 from sdk.media.opening import open_source
 from sdk.media.sinks import VideoFile
@@ -102,6 +103,33 @@ def test_a_file_that_was_cut_off_breaks_off(tmp_path, ending, codec):
     assert 0 < len(frames) < FRAMES and missing_bytes(path) == len(data) - len(data) // 2
     assert last.reason.startswith(f"the video breaks off after frame {len(frames)} of {FRAMES}: the file is ")
     assert missing_bytes(tmp_path / f"whole.{ending}") == 0
+
+
+class Breaking:
+    """A feed that gives some frames, and then has a fault."""
+
+    fps = 25.0
+
+    def __init__(self, frames, claimed):
+        self.left, self.claimed = frames, claimed
+
+    def read(self):
+        if not self.left:
+            raise FeedError("the decoder has a fault")
+        self.left -= 1
+        return Grab(noise(self.left))
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("claimed", [0, 4, FRAMES], ids=["counts none", "counts those", "counts more"])
+def test_a_decoder_that_fails_in_mid_file_is_no_clean_end(tmp_path, monkeypatch, claimed):
+    path = write_video(tmp_path / "whole.avi", "MJPG")
+    monkeypatch.setattr(videos, "open_feed", lambda source, how: Breaking(4, claimed))
+    *frames, last = items_of(path)
+    assert numbers_of(frames) == [0, 1, 2, 3] and len(frames) == 4
+    assert last == Unreadable("the video breaks off after frame 4: the decoder has a fault")
 
 
 def boxes_grown(data, box, by):

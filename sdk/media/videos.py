@@ -125,7 +125,7 @@ def _frames(source: Source, feed: Feed, how: How) -> Iterator[Item]:
     elif source.address is not None:
         yield from _end_of_stream(number, feed.claimed, broken)
     else:
-        yield from _end_of_file(source, number, feed.claimed)
+        yield from _end_of_file(source, number, feed.claimed, broken)
 
 
 def _end_of_stream(number: int, claimed: int, broken: str) -> Iterator[Unreadable]:
@@ -135,13 +135,15 @@ def _end_of_stream(number: int, claimed: int, broken: str) -> Iterator[Unreadabl
         yield Unreadable(f"the stream breaks off after frame {number}{of_all}; check the connection{said}")
 
 
-def _end_of_file(source: Source, number: int, claimed: int) -> Iterator[Damaged | Unreadable]:
+def _end_of_file(source: Source, number: int, claimed: int, broken: str) -> Iterator[Damaged | Unreadable]:
     missing = missing_bytes(source.path)
     if missing:
         of_all = f" of {claimed}" if claimed > number else ""
         yield Unreadable(f"the video breaks off after frame {number}{of_all}: the file is {missing} bytes short")
     elif number < claimed and frames_all_shown(source.path):
         yield Damaged(number, claimed - number)
+    elif broken:
+        yield Unreadable(f"the video breaks off after frame {number}: {broken}")
     elif number < claimed:
         log.info("'%s' shows %s; its header counts %d", source.name, counted(number, "frame"), claimed)
 
