@@ -187,9 +187,9 @@ def test_a_rerun_recording_is_one(tmp_path):
 
 
 def with_sound(path, seconds=2):
-    """A clip of ten frames a second, with a tone as AAC."""
+    """A clip of ten frames a second, with a tone as AAC; one that is a transport stream begins at 1.4 s."""
     av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"max_delay": "700000"} if path.suffix == ".ts" else {}) as container:
         video, sound = container.add_stream("mpeg4", rate=10), container.add_stream("aac", rate=16000)
         video.width, video.height, video.pix_fmt = 120, 90, "yuv420p"
         for index in range(10 * seconds):
@@ -204,14 +204,20 @@ def with_sound(path, seconds=2):
 
 
 @pytest.mark.native
-def test_prediction_keeps_times_and_sound_in_h264(small_engine, tmp_path):
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_prediction_keeps_times_and_sound_in_h264(small_engine, tmp_path, ending):
     av = pytest.importorskip("av")
-    clip = with_sound(tmp_path / "clip.mp4")
+    clip = with_sound(tmp_path / f"clip.{ending}")
+    with av.open(str(clip)) as made:
+        assert float(made.streams.video[0].start_time * made.streams.video[0].time_base) == (
+            1.4 if ending == "ts" else 0
+        )
     assert predict(small_engine, clip, "--save", tmp_path / "out", "--max-frames", "12") == 0
     with av.open(str(tmp_path / "out" / "clip.mp4")) as saved:
         video, sound = saved.streams.video[0], saved.streams.audio[0]
         assert (video.codec_context.name, sound.codec_context.name, video.frames) == ("h264", "aac", 12)
         assert float(sound.duration * sound.time_base) == pytest.approx(1.2, abs=0.15)
+        assert float(sound.start_time * sound.time_base) == pytest.approx(0, abs=0.07)
         assert [1e3 * float(f.pts * f.time_base) for f in saved.decode(video)] == [100.0 * k for k in range(12)]
 
 

@@ -2,7 +2,7 @@
 
 writer = AvVideoWriter(Path("walk.mp4"), (480, 640), fps=25.0, sound_of=Path("source.mp4"))
 writer.write(picture_bgr, time_ms=40.0)
-writer.close()
+writer.close(whole=True)
 
 Times count from the first frame's. `sdk.media.sinks.VideoFile` is what makes it whole or not at all.
 """
@@ -102,7 +102,10 @@ class _Sound:
         return None
 
     def copy(self, container: Any, from_s: float, length_s: float) -> None:
-        """What is heard from `from_s` on, for so long."""
+        """What is heard from `from_s` after the file's first picture on, for so long."""
+        pictures = next(iter(self._source.streams.video), None)
+        if pictures is not None and pictures.start_time is not None:
+            from_s += float(pictures.start_time * pictures.time_base)  # 1.4 in many transport streams
         for packet in self._source.demux(self._track):
             if packet.pts is None:
                 continue
