@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
 from sdk.cli import _parser  # noqa: E402
 from sdk.errors import DeviceLostError, InputError, OutputError  # noqa: E402
+from sdk.files import whole_file  # noqa: E402
 from sdk.live.gauges import Gauges  # noqa: E402
 from sdk.live.guard import Rules  # noqa: E402
 from sdk.live.mailbox import IN_FLIGHT, Frame, Mailbox  # noqa: E402
@@ -33,6 +35,7 @@ from sdk.live.recording import Recorder  # noqa: E402
 from sdk.live.serving import ServingOptions, check_options, serve  # noqa: E402
 from sdk.live.steadying import smoothing_of  # noqa: E402
 from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
+from sdk.media.sinks import VideoFile  # noqa: E402
 from sdk.people.smoothing import Smoothing  # noqa: E402
 from sdk.skeletons import CROWDPOSE14, SKELETONS  # noqa: E402
 from tests.support.live import SCALE, Camera, Result, poses_of, served  # noqa: E402
@@ -558,10 +561,10 @@ def frames_in(path):
     return count
 
 
-def result(number, size_hw=(48, 64), captured_s=None):
+def result(number, size_hw=(48, 64), captured_s=None, camera=0):
     picture = np.full((*size_hw, 3), 10 * number, np.uint8)
     taken = TakenFrame(picture, number, 0.0, number / 30 if captured_s is None else captured_s)
-    return Result(0, "a", taken, poses_of(np.ones((1, 14, 2)), CROWDPOSE14))
+    return Result(camera, "ab"[camera], taken, poses_of(np.ones((1, 14, 2)), CROWDPOSE14))
 
 
 def test_a_clip_ends_where_the_size_changes_or_it_is_long(tmp_path):
@@ -594,6 +597,38 @@ def test_a_recording_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path,
     recorder.offer(result(1))
     recorder.finish()
     assert recorder.state()["error"] is None and len(recorder.state()["files"]) == 2
+
+
+@contextmanager
+def lines_on_a_full_disk(path):
+    """They wait in memory until their file is closed, which then fails."""
+    with whole_file(path):
+        yield Path("/dev/full")
+
+
+def test_where_the_disk_is_full_at_the_giving_up_too_all_cameras_are_given_up(tmp_path, monkeypatch):
+    def full(self, picture, time_ms):
+        if picture[0, 0, 0] == 20:
+            raise OutputError("'clip.mp4' cannot be written (No space left on device); make room")
+        written(self, picture, time_ms)
+
+    written, states = VideoFile.write, []
+    recorder = Recorder(tmp_path / "kept", ["a", "b"], lambda: states.append(recorder.state()))
+    recorder.start()
+    with monkeypatch.context() as patched:
+        patched.setattr("sdk.live.recording.whole_file", lines_on_a_full_disk)
+        patched.setattr("sdk.media.sinks.VideoFile.write", full)
+        for number, camera in enumerate((0, 1, 0)):
+            recorder.offer(result(number, camera=camera))
+        wait_for(lambda: len(states) == 2)
+    assert "'clip.mp4' cannot be written" in states[1]["error"] and states[1]["files"] == [] and not states[1]["on"]
+    assert list((tmp_path / "kept").iterdir()) == []
+    recorder.finish()
+    assert recorder.state()["files"] == []
+    recorder.start()
+    recorder.offer(result(1))
+    recorder.finish()
+    assert recorder.state()["error"] is None and recorder.state()["frames"] == 1 and len(recorder.state()["files"]) == 2
 
 
 def test_a_place_that_cannot_be_written_is_told_to_who_asked(tmp_path):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from queue import Full, Queue
@@ -76,6 +76,7 @@ class Recorder:
                 return
             self._join()  # one that failed still waits to be told
             check_place(self._folder / "recording.mp4")
+            self._queue = Queue(WAITING)  # a frame may have come after the last recording's end
             self._frames, self._left_out, self._files, self._error = 0, 0, [], None
             self._since, self._on = monotonic(), True
             self._thread = Thread(target=self._run, name="sdk-live-recorder", daemon=True)
@@ -183,4 +184,5 @@ class _Take:
         return [str(self._path), str(self._lines_path)]
 
     def give_up(self, error: SdkError) -> None:
-        self._stack.__exit__(type(error), error, error.__traceback__)
+        with suppress(SdkError, OSError):  # on a full disk the lines that wait cannot be written either: `error` is told
+            self._stack.__exit__(type(error), error, error.__traceback__)
