@@ -161,7 +161,6 @@ class _Take:
         self._name = name
         self._path, self._lines_path = path, path.with_suffix(".jsonl")
         self._began_s = first.frame.captured_s
-        self._shape = first.frame.picture.shape
         with ExitStack() as stack:
             unfinished = stack.enter_context(whole_file(self._lines_path))  # the last to be renamed: beside its clip
             self._video = stack.enter_context(VideoFile(path, NOMINAL_FPS))
@@ -169,7 +168,7 @@ class _Take:
             self._stack = stack.pop_all()
 
     def goes_on_with(self, result: Result) -> bool:
-        return result.frame.picture.shape == self._shape and result.frame.captured_s - self._began_s < MOST_S
+        return self._video.takes(result.frame.picture) and result.frame.captured_s - self._began_s < MOST_S
 
     def write(self, result: Result) -> None:
         self._video.write(result.frame.picture, 1e3 * (result.frame.captured_s - self._began_s))
