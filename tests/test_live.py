@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shlex
+import signal
 import socket
 import struct
 import threading
@@ -32,7 +33,7 @@ from sdk.live.guard import Rules  # noqa: E402
 from sdk.live.mailbox import IN_FLIGHT, Frame, Mailbox  # noqa: E402
 from sdk.live.prometheus import exposition  # noqa: E402
 from sdk.live.recording import Recorder  # noqa: E402
-from sdk.live.serving import ServingOptions, check_options, serve  # noqa: E402
+from sdk.live.serving import Server, ServingOptions, check_options, serve  # noqa: E402
 from sdk.live.steadying import smoothing_of  # noqa: E402
 from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
 from sdk.media.sinks import VideoFile  # noqa: E402
@@ -667,6 +668,24 @@ def test_an_error_is_shown_and_then_ends_the_server(monkeypatch, error, status):
         assert got == 503 and json.loads(text)["status"] == status
         page.wait()
     assert page.errors == [error]
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As `nohup` leaves it: a server that listened to it would end with its terminal."""
+    heard = []
+
+    def announce(_):
+        heard.extend(signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM))
+        server.stop()
+
+    server = Server(Camera(fps=60).watch(), ServingOptions(port=0))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server.run(announce)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert heard[0] == signal.SIG_IGN and heard[1] not in (signal.SIG_IGN, signal.SIG_DFL)
 
 
 def test_nothing_of_a_server_stays_behind():

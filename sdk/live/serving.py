@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -101,6 +102,8 @@ class Server:
         self._uvicorn, viewers = _uvicorn_server(self._watch, self._options)
         viewers.open(self._loop)
         for number in STOPS:
+            if signal.getsignal(number) == signal.SIG_IGN:  # nohup: the terminal may close
+                continue
             with suppress(ValueError, RuntimeError):  # not the main thread: who runs it there ends it by `stop`
                 self._loop.add_signal_handler(number, self._end)
         self._watch.on_end = self._ended
