@@ -139,7 +139,7 @@ def test_figures_are_of_the_last_moments_and_counts_of_the_whole_run():
         gauges.note_stage("encode", 2.0)
     rate, none = gauges.rates()
     assert rate["fps"] == pytest.approx(30, abs=0.2) and rate["persons"] == 2 and rate["frames"] == 300
-    assert rate["latency_ms"] == {"p50": 10.0, "p99": 10.0} or rate["latency_ms"]["p99"] > 10
+    assert rate["latency_ms"] == {"p50": 10.0, "p99": 10.3}
     assert [stage["name"] for stage in gauges.stages()] == ["crop", "network", "encode"]
     assert (none["fps"], none["age_s"], none["latency_ms"]) == (0.0, None, None)
     now[0] += 60
@@ -174,7 +174,7 @@ def test_prometheus_is_told_in_its_own_form():
     named = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
     typed = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert {name.replace("_bucket", "").replace("_sum", "").replace("_count", "") for name in named} <= typed
-    assert "power_watts " not in [line for line in text.splitlines() if not line.startswith("#")]
+    assert "\nsdk_live_power_watts " not in text and "\n# TYPE sdk_live_power_watts " in text
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_the_page_holds_no_inline_script_or_style_and_names_no_other_host(local)
     for name in ("", "page/live.js", "page/tile.js", "page/draw.js", "page/chart.js", "page/wire.js", "page/live.css"):
         status, _, text = asked(local, f"/{name}")
         assert status == 200
-        assert "http://" not in text and "https://" not in text.replace("https:", "", 1)
+        assert "http://" not in text and "https://" not in text
     _, _, html = asked(local, "/")
     assert " style=" not in html and "<style" not in html and " onclick" not in html
     assert html.count("<script") == html.count('<script type="module" src="/page/live.js"></script>') == 1
@@ -339,7 +339,7 @@ def test_operators_see_health_and_figures(local):
     assert "sdk_live_frames_total" in text
 
 
-def test_both_are_off_unless_asked_for(open_page):
+def test_both_are_off_unless_asked_for():
     with served(Camera().watch()) as page:
         assert [asked(page, path)[0] for path in ("/healthz", "/metrics")] == [404, 404]
 
@@ -689,7 +689,7 @@ def test_a_hangup_that_is_ignored_stays_ignored():
 
 
 def test_nothing_of_a_server_stays_behind():
-    before = {thread.name for thread in threading.enumerate()}
+    before = set(threading.enumerate())
     with served(Camera().watch()) as page, Viewer(page) as one:
         one.frame()
-    assert {thread.name for thread in threading.enumerate() if thread.name.startswith("sdk-live")} <= before
+    assert set(threading.enumerate()) <= before
