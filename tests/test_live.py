@@ -37,10 +37,11 @@ from sdk.live.serving import Server, ServingOptions, check_options, serve  # noq
 from sdk.live.steadying import smoothing_of  # noqa: E402
 from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
 from sdk.media.sinks import VideoFile  # noqa: E402
+from sdk.media.videos import SourceFrame  # noqa: E402
+from sdk.people.cameras import CameraPoses  # noqa: E402
 from sdk.people.smoothing import Smoothing  # noqa: E402
 from sdk.skeletons import CROWDPOSE14, SKELETONS  # noqa: E402
-from tests.support.live import SCALE, Camera, Result, poses_of, served  # noqa: E402
-from tests.support.live import Frame as TakenFrame  # noqa: E402
+from tests.support.live import SCALE, Camera, poses_of, served  # noqa: E402
 
 TOKEN = "a-token_of-24-characters"
 
@@ -564,8 +565,8 @@ def frames_in(path):
 
 def result(number, size_hw=(48, 64), captured_s=None, camera=0):
     picture = np.full((*size_hw, 3), 10 * number, np.uint8)
-    taken = TakenFrame(picture, number, 0.0, number / 30 if captured_s is None else captured_s)
-    return Result(camera, "ab"[camera], taken, poses_of(np.ones((1, 14, 2)), CROWDPOSE14))
+    taken = SourceFrame(picture, number, 0.0, captured_s=number / 30 if captured_s is None else captured_s)
+    return CameraPoses(camera, "ab"[camera], taken, poses_of(np.ones((1, 14, 2)), CROWDPOSE14))
 
 
 def test_a_clip_ends_where_the_size_changes_or_it_is_long(tmp_path):

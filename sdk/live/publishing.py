@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from sdk.live.gauges import Gauges
 from sdk.live.mailbox import Frame
-from sdk.live.results import Result, times_of
+from sdk.live.results import times_of
 from sdk.live.viewers import Viewers
 from sdk.live.wire import frame_message
+from sdk.people.cameras import CameraPoses
 
 __all__ = ["Publisher"]
 
@@ -30,8 +31,8 @@ class Publisher:
     def __init__(self, viewers: Viewers, gauges: Gauges, *, width: int, quality: int) -> None:
         self._viewers, self._gauges = viewers, gauges
         self._width, self._quality = width, quality
-        self._waiting: OrderedDict[int, Result] = OrderedDict()
-        self._last: dict[int, Result] = {}
+        self._waiting: OrderedDict[int, CameraPoses] = OrderedDict()
+        self._last: dict[int, CameraPoses] = {}
         self._changed = Condition()
         self._ended = False
         self._thread = Thread(target=self._run, name="sdk-live-publisher", daemon=True)
@@ -48,7 +49,7 @@ class Publisher:
             self._changed.notify()
         self._thread.join()
 
-    def offer(self, result: Result) -> None:
+    def offer(self, result: CameraPoses) -> None:
         """A new result; one of its camera that still waits is not shown."""
         with self._changed:
             self._last[result.camera] = result
@@ -71,7 +72,7 @@ class Publisher:
                 _, result = self._waiting.popitem(last=False)
             self._viewers.post_frame(self._encoded(result))
 
-    def _encoded(self, result: Result) -> Frame:
+    def _encoded(self, result: CameraPoses) -> Frame:
         start = perf_counter()
         picture = result.frame.picture
         jpeg = _jpeg(picture, self._width, self._quality)

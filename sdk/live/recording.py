@@ -25,8 +25,9 @@ from typing import Any
 
 from sdk.errors import SdkError
 from sdk.files import check_place, refusal, whole_file
-from sdk.live.results import Result, line_of
+from sdk.live.results import line_of
 from sdk.media.sinks import VideoFile
+from sdk.people.cameras import CameraPoses
 
 __all__ = ["MOST_S", "Recorder"]
 
@@ -41,7 +42,7 @@ class Recorder:
 
     def __init__(self, folder: Path, names: Sequence[str], changed: Callable[[], None] = lambda: None) -> None:
         self._folder, self._names, self._changed = folder, names, changed
-        self._queue: Queue[Result | None] = Queue(WAITING)
+        self._queue: Queue[CameraPoses | None] = Queue(WAITING)
         self._lock = Lock()
         self._thread: Thread | None = None
         self._on = False
@@ -92,7 +93,7 @@ class Recorder:
             self._join()
         self._changed()
 
-    def offer(self, result: Result) -> None:
+    def offer(self, result: CameraPoses) -> None:
         """A frame, if it is to be recorded; never waits."""
         if not self._on:
             return
@@ -116,7 +117,7 @@ class Recorder:
         finally:
             self._end(takes)
 
-    def _write(self, takes: dict[int, _Take], result: Result) -> None:
+    def _write(self, takes: dict[int, _Take], result: CameraPoses) -> None:
         try:
             take = takes.get(result.camera)
             if take is not None and not take.goes_on_with(result):
@@ -157,7 +158,7 @@ class Recorder:
 class _Take:
     """A clip and its lines, open."""
 
-    def __init__(self, path: Path, name: str, first: Result) -> None:
+    def __init__(self, path: Path, name: str, first: CameraPoses) -> None:
         self._name = name
         self._path, self._lines_path = path, path.with_suffix(".jsonl")
         self._began_s = first.frame.captured_s
@@ -167,10 +168,10 @@ class _Take:
             self._lines = stack.enter_context(unfinished.open("w", encoding="utf-8"))
             self._stack = stack.pop_all()
 
-    def goes_on_with(self, result: Result) -> bool:
+    def goes_on_with(self, result: CameraPoses) -> bool:
         return self._video.takes(result.frame.picture) and result.frame.captured_s - self._began_s < MOST_S
 
-    def write(self, result: Result) -> None:
+    def write(self, result: CameraPoses) -> None:
         self._video.write(result.frame.picture, 1e3 * (result.frame.captured_s - self._began_s))
         try:
             self._lines.write(json.dumps(line_of(result, self._name)) + "\n")
@@ -183,5 +184,7 @@ class _Take:
         return [str(self._path), str(self._lines_path)]
 
     def give_up(self, error: SdkError) -> None:
-        with suppress(SdkError, OSError):  # on a full disk the lines that wait cannot be written either: `error` is told
+        with suppress(
+            SdkError, OSError
+        ):  # on a full disk the lines that wait cannot be written either: `error` is told
             self._stack.__exit__(type(error), error, error.__traceback__)

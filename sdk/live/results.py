@@ -1,53 +1,17 @@
-"""What the page's pipeline hands on: a frame of a camera with its poses, as `sdk.Cameras` gives them.
+"""What is told of a result of `sdk.Cameras`: its stages' times, and its line in a recording.
 
 for result in cameras:
-    result.camera, result.frame.picture, result.poses
+    times_of(result.poses), line_of(result, "door")
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sdk.people.cameras import CameraPoses
 from sdk.poses import Poses
 
-__all__ = ["Result", "Shown", "TakenFrame", "line_of", "times_of"]
-
-
-class TakenFrame(Protocol):
-    """A frame with its number in the source and when it was taken, in seconds of `time.monotonic`."""
-
-    @property
-    def picture(self) -> NDArray[np.uint8]: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def time_ms(self) -> float | None: ...
-    @property
-    def captured_s(self) -> float: ...
-
-
-class Result(Protocol):
-    """A frame of a camera with the persons in it."""
-
-    @property
-    def camera(self) -> int: ...
-    @property
-    def frame(self) -> TakenFrame: ...
-    @property
-    def poses(self) -> Poses: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A result as the page shows it."""
-
-    camera: int
-    frame: TakenFrame
-    poses: Poses
+__all__ = ["line_of", "times_of"]
 
 
 def times_of(poses: Poses) -> dict[str, float]:
@@ -55,7 +19,7 @@ def times_of(poses: Poses) -> dict[str, float]:
     return {name: float(value) for name, value in poses.timings_ms.items() if not isinstance(value, str)}
 
 
-def line_of(result: Result, name: str) -> dict[str, Any]:
+def line_of(result: CameraPoses, name: str) -> dict[str, Any]:
     """A result as `sdk predict --jsonl` writes it."""
     height, width = result.frame.picture.shape[:2]
     return {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -24,11 +24,12 @@ from sdk.errors import DeviceLostError, InputError, SdkError
 from sdk.live.gauges import Gauges
 from sdk.live.publishing import Publisher
 from sdk.live.recording import Recorder
-from sdk.live.results import Result, Shown, times_of
+from sdk.live.results import times_of
 from sdk.live.sensors import Sensors
 from sdk.live.steadying import MIDDLE, Steady
 from sdk.live.viewers import Viewers
 from sdk.live.wire import look_of, text_message
+from sdk.people.cameras import CameraPoses
 from sdk.poses import ScoreScale
 from sdk.skeletons import Skeleton
 
@@ -58,7 +59,9 @@ class Scene:
 class Watch:
     """One run over `results`, which are taken in a thread. `close`: ends a wait for the next of them."""
 
-    def __init__(self, results: Iterable[Result], scene: Scene, *, close: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, results: Iterable[CameraPoses], scene: Scene, *, close: Callable[[], None] = lambda: None
+    ) -> None:
         self.scene = scene
         self.gauges = Gauges(scene.names)
         self.error: Exception | None = None
@@ -179,9 +182,9 @@ class Watch:
                 return True
         return False
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: CameraPoses) -> None:
         poses = self._steady(result.camera, result.poses, 1e3 * result.frame.captured_s)
-        result = Shown(result.camera, result.frame, poses)
+        result = replace(result, poses=poses)
         age_ms = 1e3 * (monotonic() - result.frame.captured_s)
         stages = times_of(result.poses)
         total = stages.pop("total", 0.0)

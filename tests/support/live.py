@@ -13,26 +13,12 @@ from sdk.errors import SdkError
 from sdk.live.serving import Server, ServingOptions
 from sdk.live.watching import Scene, Watch
 from sdk.media.figures import rendered_clip
+from sdk.media.videos import SourceFrame
+from sdk.people.cameras import CameraPoses
 from sdk.poses import Poses, ScoreScale
 from sdk.skeletons import CROWDPOSE14, FACE68
 
 SCALE = ScoreScale(0.3, 0.8)
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    picture: np.ndarray
-    number: int
-    time_ms: float
-    captured_s: float
-
-
-@dataclass(frozen=True)
-class Result:
-    camera: int
-    name: str
-    frame: Frame
-    poses: Poses
 
 
 def poses_of(joints, skeleton, score=0.9, ids=True):  # N x K x 2
@@ -69,7 +55,7 @@ class Camera:
         self.trembling_px, self._rng = trembling_px, np.random.default_rng(5)
         self.names = tuple(f"camera {camera}" for camera in range(cameras))
         self.skeleton = FACE68 if kind == "dots" else CROWDPOSE14
-        self.last: dict[int, Result] = {}
+        self.last: dict[int, CameraPoses] = {}
         self.given = 0
         self._ended = threading.Event()
         if kind == "dots":
@@ -86,8 +72,8 @@ class Camera:
             joints = joints + self._rng.normal(0, self.trembling_px, joints.shape) if self.trembling_px else joints
             for camera in range(self.cameras):
                 now = time.monotonic()
-                frame = Frame(picture, number, 1e3 * (now - start), now)
-                self.last[camera] = Result(camera, self.names[camera], frame, poses_of(joints, self.skeleton))
+                frame = SourceFrame(picture, number, 1e3 * (now - start), captured_s=now)
+                self.last[camera] = CameraPoses(camera, self.names[camera], frame, poses_of(joints, self.skeleton))
                 self.given += 1
                 yield self.last[camera]
         if self.error is not None:
