@@ -244,6 +244,14 @@ def test_the_verb_tells_what_was_done(small_engine, archive, tmp_path, capsys, c
     assert "9 persons in 10 pictures, 1 of them with an error" in caplog.text
 
 
+def test_coco_results_in_the_current_folder_are_written_again_with_the_bundled_engine(tmp_path, monkeypatch):
+    write_archive(tmp_path / "archive", 2)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["annotate", "archive", "--output", "out", "--coco", "results.json", "--device", "cpu"]) == 0
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+
+
 def test_an_archive_of_which_nothing_can_be_read_fails(small_engine, tmp_path):
     archive = write_archive(tmp_path / "archive", 2, bad=(0, 1))
     words = ["annotate", archive, "--output", tmp_path / "out", "--engine", small_engine, "--device", "cpu"]

@@ -141,7 +141,8 @@ def _refuse_overwriting(arguments: argparse.Namespace) -> None:
 
     read = [Path(source) for source in arguments.sources if not is_url(source)]
     read += [Path(name) for name in (arguments.detector, arguments.boxes) if name is not None]
-    refuse_overwriting({"--coco": arguments.coco}, [*read, *engine_files(arguments.engine or "")])
+    read += engine_files(arguments.engine) if arguments.engine else []
+    refuse_overwriting({"--coco": arguments.coco}, read)
 
 
 def _tell(report: Report) -> None:
