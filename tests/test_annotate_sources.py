@@ -13,7 +13,7 @@ from sdk.scale.listing import Listing
 from sdk.scale.pictures import Reading, chunks_of
 from sdk.scale.segments import frames_of, segments_of
 from sdk.scale.sorting import Seen, sorted_names
-from sdk.scale.stores import shown
+from sdk.scale.stores import shown, told
 from tests.support.archives import rows_in, run, write_archive, write_shard, write_video
 
 pa = pytest.importorskip("pyarrow")
@@ -132,12 +132,32 @@ def test_refused(tmp_path, name, text, message):
         ("a b.jpg", "a b.jpg"),
         ("https://me:secret@host/a.jpg", "https://host/a.jpg"),
         ("https://host/a.jpg?id=5&X-Amz-Signature=abc&sig=x", "https://host/a.jpg?id=5"),
+        ("https://host/a.jpg?id=5&pwd=abc&auth=def&user=me", "https://host/a.jpg?id=5"),
         ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
     ],
-    ids=["a path", "a password", "a signature", "a key"],
+    ids=["a path", "a password", "a signature", "a camera's words", "a key"],
 )
 def test_no_credential_is_written_down(place, expected):
     assert shown(place) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OSError("403, message='Forbidden', url='https://me:abc@host/a.jpg?X-Amz-Signature=abc&id=5'"),
+            "403, message='Forbidden', url='https://host/a.jpg?X-Amz-Signature=***&id=5'",
+        ),
+        (OSError("no https://h/a?id=5&client_secret=abc, pwd=abc"), "no https://h/a?id=5&client_secret=*** pwd=***"),
+        (OSError(13, "not https://h/a?sig=abc"), "not https://h/a?sig=***"),
+        (ValueError(f"https://h/{'a' * 281}?token=abc"), f"https://h/{'a' * 281}?token=**"),
+        (RuntimeError("it broke\nabc"), "it broke"),
+    ],
+    ids=["a signature", "a secret", "the system's words", "a long one", "many lines"],
+)
+def test_no_credential_is_written_down_with_an_error(error, expected):
+    assert told(error) == expected
+    assert "abc" not in told(error)
 
 
 def test_a_block_comes_back_from_its_text_and_is_named_by_all_that_it_says():

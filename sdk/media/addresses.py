@@ -13,7 +13,17 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-__all__ = ["STDIN", "address_of", "comes_back", "file_name_of", "is_camera", "is_pipeline", "is_url", "without_secrets"]
+__all__ = [
+    "STDIN",
+    "URL",
+    "address_of",
+    "comes_back",
+    "file_name_of",
+    "is_camera",
+    "is_pipeline",
+    "is_url",
+    "without_secrets",
+]
 
 STDIN = "-"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdk.errors import InputError, MissingDependencyError
+from sdk.media.addresses import URL, without_secrets
 
 __all__ = ["faults_as_oserror", "filesystem", "is_url", "opened", "read_bytes", "shown", "told"]
 
@@ -28,9 +29,9 @@ LIBRARIES = frozenset(
 TRIES = 3
 WAIT_S = 0.5  # before the second try; twice as long before the next
 MOST_BYTES = 1 << 30  # of one picture's file
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 LIVE = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "mms"})
 SECRET = re.compile(r"sig|token|secret|credential|password|key|expires|x-(amz|goog)-", re.IGNORECASE)
+PARAMETER = re.compile(r"(?<=[?&])(?P<name>[^?&=\s]+)=[^&#\s\"']+")
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # a second try meets them again
 
 
@@ -43,16 +44,22 @@ def shown(place: str) -> str:
     if not is_url(place):
         return place
     parts = urlsplit(place)
-    query = [(name, value) for name, value in parse_qsl(parts.query) if not SECRET.search(name)]
+    query = [(name, value) for name, value in parse_qsl(parts.query) if not _is_secret(name)]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query), ""))
 
 
 def told(error: BaseException) -> str:
-    """What an error of a store says, in one line."""
+    """What an error of a store says, in one line; of the addresses in it no more than may be written down."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return words.splitlines()[0][:300]
+    line = without_secrets(words.splitlines()[0])
+    return PARAMETER.sub(lambda each: f"{each['name']}=***" if _is_secret(each["name"]) else each[0], line)[:300]
+
+
+def _is_secret(name: str) -> bool:
+    """Whether a parameter of an address signs it, or is a secret in those of cameras."""
+    return SECRET.search(name) is not None or without_secrets(f"{name}=0") != f"{name}=0"
 
 
 def filesystem(url: str) -> tuple[Any, str]:
