@@ -14,11 +14,13 @@ import pytest
 
 from sdk.cli import main
 from sdk.errors import ClusterError, EngineError, MissingDependencyError, UsageError
+from sdk.scale import careful
 from sdk.scale.cluster import Cluster, started, stdout_on_stderr
+from sdk.scale.entries import Block, Entry
 from sdk.scale.job import Piece
 from sdk.scale.on_ray import _in_words
 from sdk.scale.packing import chunk_from_table, piece_from_table, table_from_chunk, table_from_piece
-from sdk.scale.pictures import Chunk, Picture
+from sdk.scale.pictures import Chunk, Picture, Reading
 from tests.support.archives import rows_in, run, write_archive, write_shard
 from tests.support.processes import alive, below, kill, wait_until
 
@@ -90,6 +92,43 @@ def test_chunks_and_pieces_travel_as_they_are():
     back = piece_from_table(table_from_piece(piece))
     assert (back.block, back.number, back.last, back.again) == ("block", 1, False, True)
     assert back.rows.equals(piece.rows)
+
+
+class Dying:
+    """Ray as far as work shows that dies over every picture named 'bad', with the error that is given."""
+
+    def __init__(self, error):
+        import ray.exceptions
+
+        self.exceptions, self._error = ray.exceptions, error
+        self.rows = self  # of an actor
+
+    def remote(self, *given, **_):
+        return (lambda work: self) if not given else given[0]
+
+    def get(self, given):
+        pictures = given.pictures if isinstance(given, Chunk) else [Picture(each.place) for each in given.entries]
+        if any(each.source == "bad" and each.error is None for each in pictures):
+            raise self._error
+        return pictures
+
+
+@needs_ray
+@pytest.mark.parametrize("name", ["WorkerCrashedError", "ActorDiedError", "OutOfMemoryError"])
+def test_a_picture_that_kills_who_works_on_it_is_its_own_error(name):
+    import ray.exceptions
+
+    kind = getattr(ray.exceptions, name)
+    ray = Dying(kind("no memory") if name == "OutOfMemoryError" else kind())
+    block = Block(0, 4, (Entry("picture", "a"), Entry("picture", "bad"), Entry("tar", "bad", count=0)))
+    read = list(careful._pictures(ray, block, Reading()))
+    assert [(each.source, each.error, each.image_id) for each in read] == [
+        ("a", None, None), ("bad", careful.KILLED, 6), ("bad", careful.KILLED, None)
+    ]  # fmt: skip
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    chunk = Chunk("block", 0, True, [Picture("a", pixels=pixels), Picture("bad", pixels=pixels)])
+    piece = careful._estimated(ray, ray, chunk)
+    assert [each.error for each in piece.rows] == [None, careful.REFUSED]
 
 
 REFUSED = {

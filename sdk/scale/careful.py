@@ -1,4 +1,5 @@
 """Blocks that a cluster gave up, picture by picture: who kills its reader, or its estimator, is a row with its error.
+A shard that kills its reader is one row, and so is a segment of a video: it is read as a whole.
 
     for piece in carefully(ray, work, worker, resources): ...
 
@@ -49,9 +50,15 @@ def _pictures(ray: Any, block: Block, reading: Reading) -> Iterator[Picture]:
         alone = Block(block.number, first, (entry,))
         try:
             yield from ray.get(read.remote(alone, reading))
-        except ray.exceptions.WorkerCrashedError:
+        except _deaths(ray):
             yield _lost(entry, first + 1)
         first += entry.count
+
+
+def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """What tells that a process died over its work; one that Ray ended for want of memory has an error of its own."""
+    errors = ray.exceptions
+    return errors.WorkerCrashedError, errors.RayActorError, errors.OutOfMemoryError
 
 
 def _read(block: Block, reading: Reading) -> list[Picture]:
@@ -83,7 +90,7 @@ def _estimated(ray: Any, estimate: Any, chunk: Chunk) -> Piece:
     """The rows of a chunk; where that kills the actor, of each picture by itself."""
     try:
         return Piece.of(chunk, ray.get(estimate.rows.remote(chunk)))
-    except ray.exceptions.RayActorError:
+    except _deaths(ray):
         pictures = [_surviving(ray, estimate, chunk, picture) for picture in chunk.pictures]
     return Piece.of(chunk, ray.get(estimate.rows.remote(replace(chunk, pictures=pictures))))
 
@@ -93,6 +100,6 @@ def _surviving(ray: Any, estimate: Any, chunk: Chunk, picture: Picture) -> Pictu
         return picture
     try:
         ray.get(estimate.rows.remote(replace(chunk, pictures=[picture])))
-    except ray.exceptions.RayActorError:
+    except _deaths(ray):
         return replace(picture, pixels=None, error=REFUSED)
     return picture
