@@ -57,7 +57,8 @@ def test_lists_with_boxes(tmp_path, suffix):
     import pyarrow.csv
     import pyarrow.parquet
 
-    text = "file,x1,y1,x2,y2,score\na.jpg,1,2,30,40,0.5\na.jpg,5,6,70,80,0.25\nsub/b.jpg,,,,,\n/c.jpg,1,1,2,2,1\n"
+    text = "file,x1,y1,x2,y2,score\na.jpg,1,2,30,40,0.5\na.jpg,5,6,70,80,0.25\nsub/b.jpg,,,,,\n"
+    text += "/c.jpg,1,1,2,2,0.0\n/c.jpg,1,1,2,2,\n"
     path = written(tmp_path / "list.csv", text)
     if suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.csv.read_csv(path), tmp_path / "list.parquet")
@@ -67,7 +68,7 @@ def test_lists_with_boxes(tmp_path, suffix):
     assert [entry.boxes for entry in found] == [
         ((1.0, 2.0, 30.0, 40.0, 0.5), (5.0, 6.0, 70.0, 80.0, 0.25)),
         (),
-        ((1.0, 1.0, 2.0, 2.0, 1.0),),
+        ((1.0, 1.0, 2.0, 2.0, 0.0), (1.0, 1.0, 2.0, 2.0, 1.0)),
     ]
 
 

@@ -143,8 +143,9 @@ def _box(row: Mapping[str, Any], where: str) -> Row | None:
     given = [row[name] for name in BOX_COLUMNS]
     if given[0] in ("", None):
         return None
+    score = row.get("score")
     try:
-        numbers = [float(value) for value in (*given, row.get("score") or 1.0)]
+        numbers = [float(value) for value in (*given, 1.0 if score in ("", None) else score)]
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: a box is four numbers and, if wanted, a score ({error})") from error
     if not math.isfinite(numbers[4]):
