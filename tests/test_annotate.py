@@ -46,6 +46,20 @@ def test_boxes_of_a_file(small_engine, archive, tmp_path):
     check_rows(rows_in(tmp_path / "out"), looped(sorted(archive.iterdir()), small_engine, BOXES))
 
 
+def test_rows_of_a_boxes_file_that_are_no_box_are_told(small_engine, archive, tmp_path, caplog):
+    path = boxes_csv(tmp_path / "boxes.csv")
+    path.write_text(path.read_text() + "\n" + "\n".join(f"00{index}.jpg,9,9,2,80" for index in range(7)))
+    report = run(small_engine, tmp_path / "out", archive, boxes=path)
+    check_rows(rows_in(tmp_path / "out"), looped(sorted(archive.iterdir()), small_engine, BOXES))
+    told = [record.getMessage() for record in caplog.records if record.name == "sdk.scale.lists"]
+    assert [f"line {line}: the box has no area" in text for line, text in zip(range(17, 22), told, strict=False)] == [
+        True
+    ] * 5
+    assert all(text.endswith("the row is left out") for text in told[:5])
+    assert told[5:] == [f"7 rows of '{path}' left out: no box"]
+    assert report.errors == 0
+
+
 def test_a_row_says_all_of_a_person(small_engine, archive, tmp_path):
     run(small_engine, tmp_path / "out", archive, boxes=boxes_csv(tmp_path / "boxes.csv"))
     row = rows_in(tmp_path / "out").to_pylist()[2]

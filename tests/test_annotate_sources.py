@@ -78,12 +78,13 @@ def test_a_text_list_counts_from_its_folder_or_the_root(tmp_path):
     assert places(names, root="s3://bucket/may/") == ["s3://bucket/may/a.jpg", "https://host/p/2?size=l"]
 
 
-def test_annotations_give_ids_and_boxes_of_single_persons(tmp_path):
+def test_annotations_give_ids_and_boxes_of_single_persons(tmp_path, caplog):
     images = [{"id": 7, "file_name": "b.jpg"}, {"id": 3, "file_name": "a.jpg"}, {"id": 9, "file_name": "c.jpg"}]
     persons = [
         {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 30, 40], "iscrowd": 0},
         {"id": 2, "image_id": 7, "category_id": 1, "bbox": [1, 2, 90, 90], "iscrowd": 1},
         {"id": 3, "image_id": 3, "category_id": 1, "bbox": [5, 5, 30, 40], "iscrowd": 0},
+        {"id": 4, "image_id": 3, "category_id": 1, "bbox": [5, 5, -30, 40], "iscrowd": 0},
     ]
     table = {"images": images, "annotations": persons, "categories": [{"id": 1, "name": "person"}]}
     path = written(tmp_path / "instances.json", json.dumps(table))
@@ -93,6 +94,7 @@ def test_annotations_give_ids_and_boxes_of_single_persons(tmp_path):
         ("val/b.jpg", 7, ((1.0, 2.0, 31.0, 42.0, 1.0),)),
         ("val/c.jpg", 9, ()),
     ]
+    assert f"1 row of '{path}' left out: no box" in caplog.text
 
 
 def test_braces_stand_for_shards(tmp_path):

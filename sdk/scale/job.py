@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.errors import InputError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, sha256_of_file
-from sdk.media.boxfile import boxes_from_file
 from sdk.scale.estimating import How
 from sdk.scale.listing import Listing
+from sdk.scale.lists import told_boxes
 from sdk.scale.pictures import Chunk, Reading
 from sdk.scale.plan import Plan
 from sdk.scale.rows import SCHEMA_VERSION
@@ -66,7 +66,7 @@ class Job:
     def reading(self) -> Reading:
         boxes = None
         if self.boxes is not None:
-            boxes = boxes_from_file(self.boxes, score_threshold=self.how.box_threshold)
+            boxes = told_boxes(self.boxes, score_threshold=self.how.box_threshold)
         return Reading(self.batch, boxes)
 
 

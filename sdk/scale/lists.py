@@ -12,26 +12,30 @@ count.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from sdk.errors import InputError, MissingDependencyError
 from sdk.geometry import check_boxes
-from sdk.media.boxfile import boxes_from_file
+from sdk.media.boxfile import BoxFile, boxes_from_file
 from sdk.reading import csv_from_lines
 from sdk.scale.entries import Entry, Row
 from sdk.scale.stores import is_url, opened, shown, told
+from sdk.wording import counted
 
-__all__ = ["LIST_SUFFIXES", "PATH_COLUMNS", "entries_from_annotations", "entries_from_list"]
+__all__ = ["LIST_SUFFIXES", "PATH_COLUMNS", "entries_from_annotations", "entries_from_list", "told_boxes"]
 
+log = logging.getLogger(__name__)
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".csv", ".parquet"})
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "source", "url", "image")
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 ROWS_AT_A_TIME = 4096
+NAMED = 5  # bad rows of a boxes file that are told one by one
 Line = tuple[int, Mapping[str, Any]]
 
 
@@ -50,13 +54,26 @@ def entries_from_annotations(place: str, root: str | None) -> Iterator[Entry]:
     """The pictures of COCO annotations, with their ids and the boxes of single persons; one without has no box."""
     if is_url(place):
         raise InputError(f"annotations '{shown(place)}' must be a local file; copy it first")
-    table = boxes_from_file(Path(place))
+    table = told_boxes(Path(place))
     if not table.image_ids or any(key.startswith("#") for key in table.known):
         raise InputError(f"'{place}' is no COCO annotations with a table of images; give results with --boxes")
     base = root if root is not None else _folder_of(place)
     for name in sorted(table.known, key=lambda name: table.image_ids[name]):
         boxes = tuple(table.rows.get((name, 0), []))
         yield Entry("picture", _joined(base, name), boxes=boxes, image_id=table.image_ids[name])
+
+
+def told_boxes(path: Path, *, score_threshold: float = 0.0) -> BoxFile:
+    """The boxes of a file; how it was taken, and which of its rows are left out since they are no boxes, in the log."""
+    boxes = boxes_from_file(path, score_threshold=score_threshold)
+    for remark in boxes.remarks:
+        log.warning("boxes file '%s': %s", path, remark)
+    reasons = list(chain.from_iterable(boxes.refused.values()))
+    for reason in reasons[:NAMED]:
+        log.warning("%s; the row is left out", reason)
+    if reasons:
+        log.warning("%s of '%s' left out: no box", counted(len(reasons), "row"), path)
+    return boxes
 
 
 def _table(place: str, file: Any, path_column: str | None) -> tuple[tuple[str, ...], Iterator[Line]]:
