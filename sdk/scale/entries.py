@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from sdk.reading import json_from_text
@@ -45,7 +46,7 @@ class Entry:
     end: int | None = None
 
 
-_DEFAULTS = asdict(Entry("picture", ""))
+_DEFAULTS = dict(vars(Entry("picture", "")))
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Block:
         """How many frames it has; a shard, which does not tell, counts as none."""
         return sum(entry.count for entry in self.entries)
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.number:09d}-{hashlib.sha256(self.to_text().encode()).hexdigest()[:16]}"
 
     def to_text(self) -> str:
         """One line of JSON that `block_from_text` reads back: what is hashed, and what travels to a worker."""
-        entries = [{k: v for k, v in asdict(entry).items() if v != _DEFAULTS[k]} for entry in self.entries]
+        entries = [{k: v for k, v in vars(entry).items() if v != _DEFAULTS[k]} for entry in self.entries]
         table = {"number": self.number, "first": self.first, "entries": entries}
         return json.dumps(table, sort_keys=True, separators=(",", ":"))
 

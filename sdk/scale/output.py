@@ -80,15 +80,15 @@ class Output:
         found = next(on_disk, None)
         with whole_file(self.folder / BLOCKS) as temporary, temporary.open("w", encoding="ascii") as file:
             file.write("block,frames,persons,errors\n")
-            for block in plan.blocks():
-                while found is not None and found < block.name + ENDING:  # both are in the order of their numbers
+            for name in plan.names():
+                while found is not None and found < name + ENDING:  # both are in the order of their numbers
                     (self.folder / found).unlink(missing_ok=True)
                     found = next(on_disk, None)
-                if found != block.name + ENDING:
+                if found != name + ENDING:
                     missing += 1
                     continue
-                told = self.counts_of(block.name)
-                file.write(f"{block.name},{told['frames']},{told['persons']},{told['errors']}\n")
+                told = self.counts_of(name)
+                file.write(f"{name},{told['frames']},{told['persons']},{told['errors']}\n")
                 total = {key: total[key] + told[key] for key in total}
                 found = next(on_disk, None)
             for name in filter(None, [found, *on_disk]):

@@ -2,7 +2,7 @@
 
     with planned(folder, listing.entries(), size=512, done=output.has) as plan:
         plan.total, plan.left                         # blocks, frames and shards, and of them those to be done
-        for block in plan.blocks(): ...
+        for name in plan.names(): ...                 # of all blocks
         for block in plan.todo(): ...                 # those that were not done at the start, in any process and again
 
 The file holds places as they are opened, credentials included: it is its owner's alone, and gone when the work ends.
@@ -47,17 +47,19 @@ class Plan:
     total: Total
     left: Total
 
-    def blocks(self) -> Iterator[Block]:
-        return (block_from_text(text) for _, text in _lines(self.path))
+    def names(self) -> Iterator[str]:
+        return (name.decode() for _, name, _ in _lines(self.path))
 
     def todo(self) -> Iterator[Block]:
-        return (block_from_text(text) for done, text in _lines(self.path) if done == TODO)
+        return (block_from_text(text) for done, _, text in _lines(self.path) if done == TODO)
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, bytes]]:
+def _lines(path: Path) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(DONE or TODO, a block's name, its text)."""
     with gzip.open(path, "rb") as file:
         for line in file:
-            yield line[:1], line[1:]
+            done, name, text = line.split(b" ", 2)
+            yield done, name, text
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def planned(folder: Path, entries: Iterable[Entry], size: int, done: Callable[[s
             total.add(block)
             if not finished:
                 left.add(block)
-            file.write((DONE if finished else TODO) + block.to_text().encode() + b"\n")
+            file.write(b"%b %b %b\n" % (DONE if finished else TODO, block.name.encode(), block.to_text().encode()))
     try:
         yield Plan(path, total, left)
     finally:
