@@ -272,6 +272,15 @@ def test_an_archive_of_which_nothing_can_be_read_fails(small_engine, tmp_path):
     assert main([str(word) for word in words]) == 1
 
 
+def test_a_run_that_reads_only_bad_pictures_after_a_better_one_does_not_fail(small_engine, tmp_path):
+    archive = write_archive(tmp_path / "archive", 3, bad=(2,))
+    words = ["annotate", archive, "--output", tmp_path / "out", "--engine", small_engine, "--device", "cpu"]
+    words = [str(word) for word in (*words, "--block", 2)]
+    assert main(words) == 0
+    (archive / "002.jpg").write_bytes(b"no picture either")
+    assert main(words) == 0
+
+
 def test_progress_tells_of_how_many_how_fast_and_how_long(small_engine, archive, tmp_path):
     from sdk.cli.annotate import progress_line
 

@@ -2,7 +2,7 @@
 
 Sources are folders, patterns, lists (text, CSV, Parquet), COCO annotations, videos and tar shards, here or in a store
 (s3://, gs://, https://). A run that was stopped goes on where it was. A picture that cannot be read is a row with its
-error; the exit status is 1 where a block is not done, or no picture at all could be read.
+error; the exit status is 1 where a block is not done, or where a run that found none done could read no picture.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     _tell(report)
     if arguments.json:
         print(json.dumps({**asdict(report), "rate": report.rate}))
-    nothing = report.frames > 0 and report.errors == report.frames
+    nothing = not report.found and report.frames > 0 and report.errors == report.frames
     if nothing:
         log.error("no picture could be read; see the column 'error' in '%s'", job.output)
     return 1 if report.missing or nothing else 0
