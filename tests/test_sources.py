@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
+from sdk.media.opening import open_source
 from sdk.media.sources import Unreadable, frames_of, read_image, read_stored_image, sources_from
 from tests.support.engines import SMALL
 
@@ -53,6 +54,14 @@ def test_a_folder_is_read_with_those_below_where_that_is_asked(photos, caplog):
     found = sources_from([str(photos)], recursive=True)
     assert [source.relative.as_posix() for source in found] == ["A.JPG", "below/deep/b.jpg"]
     assert "passed over 1 file: notes.txt" in caplog.text and "not looked into" not in caplog.text
+
+
+@pytest.mark.parametrize("where", [".", Path(), "*.JPG", Path("below")], ids=repr)
+def test_a_source_of_several_files_is_called_what_was_asked_for(photos, monkeypatch, where):
+    monkeypatch.chdir(photos)
+    for name in ("B.JPG", "below/c.jpg", "below/d.jpg"):
+        (photos / name).write_bytes((photos / "A.JPG").read_bytes())
+    assert open_source(where).name == str(where) and len(list(open_source(where))) == 2
 
 
 def test_a_folder_of_folders_says_so(photos):

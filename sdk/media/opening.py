@@ -79,7 +79,7 @@ def open_source(
     )
     patience = Patience(open_timeout_s, read_timeout_s, max_age_s, bool(reconnect), reconnect == "always")
     if isinstance(where, (str, Path, int, Source)) and not isinstance(where, bool):
-        return _of_sources(_listed(where, recursive), str(getattr(where, "name", where)), live, how, patience)
+        return _of_sources(_listed(where, recursive), str(where), live, how, patience)
     if not isinstance(where, Iterable):
         raise InputError(
             f"a source must be a path, a camera's number, a URL or an iterable of frames (got {type(where).__name__})"
@@ -97,12 +97,9 @@ class OpenSource:
     (whole), a SourceError ends what could. `items()` gives all that came, errors among it, instead.
     """
 
-    def __init__(
-        self, name: str, items: Callable[[Counts], Items], *, is_live: bool, sources: Iterable[Source] = ()
-    ) -> None:
+    def __init__(self, name: str, items: Callable[[Counts], Items], *, is_live: bool) -> None:
         self.name = name
         self.is_live = is_live
-        self.sources = tuple(sources)
         self.counts = Counts()
         self._open = items
         self._opened: Items | None = None
@@ -180,7 +177,7 @@ def _of_sources(sources: list[Source], name: str, live: bool | None, how: How, p
         name = first.name
     _check_forms(first, how)
     if not is_live:
-        return OpenSource(name, lambda _: _recorded(sources, how), is_live=False, sources=sources)
+        return OpenSource(name, lambda _: _recorded(sources, how), is_live=False)
     if first.address is None:
         raise InputError(f"source '{name}' is of files, of which every frame counts; live=True is for streams")
 
@@ -194,7 +191,7 @@ def _of_sources(sources: list[Source], name: str, live: bool | None, how: How, p
             flush=is_url(first.address),
         )
 
-    return OpenSource(name, frames, is_live=True, sources=sources)
+    return OpenSource(name, frames, is_live=True)
 
 
 def _check_forms(source: Source, how: How) -> None:
