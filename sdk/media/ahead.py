@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from time import monotonic
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from sdk.media.clock import CLOCK, Clock
+from sdk.media.kept import Kept
 
 __all__ = ["ReadAhead"]
 
@@ -28,13 +29,14 @@ class ReadAhead(Generic[T]):
     Leaving the block closes a generator. A thread that hangs in its library is left to itself.
     """
 
-    def __init__(self, items: Iterator[T], *, timeout_s: float = float("inf"), clock: Clock = CLOCK) -> None:
-        self._items, self._timeout_s, self._clock = items, timeout_s, clock
-        self._changed = clock.condition()
+    def __init__(self, items: Iterator[T], *, timeout_s: float = float("inf")) -> None:
+        self._items, self._timeout_s = items, timeout_s
+        self._changed = threading.Condition()
         self._read: deque[T] = deque()
         self._is_over = self._is_left = False
-        self._error: BaseException | None = None
-        self._thread = clock.spawn(self._run, "sdk-ahead")
+        self._ended = Kept()
+        self._thread = threading.Thread(target=self._run, name="sdk-ahead", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> ReadAhead[T]:
         return self
@@ -44,7 +46,7 @@ class ReadAhead(Generic[T]):
     ) -> None:
         with self._changed:
             self._is_left = True
-            self._clock.notify(self._changed)
+            self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
 
@@ -53,19 +55,19 @@ class ReadAhead(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
-            until_s = self._clock.now() + self._timeout_s
+            until_s = monotonic() + self._timeout_s
             while not self._read:
                 if self._is_over or self._is_left:
-                    raise self._error or StopIteration
-                if self._clock.now() >= until_s:
+                    raise self._ended.error or StopIteration
+                if monotonic() >= until_s:
                     raise TimeoutError
-                self._clock.wait(self._changed, min(until_s - self._clock.now(), threading.TIMEOUT_MAX))
+                self._changed.wait(min(until_s - monotonic(), threading.TIMEOUT_MAX))
             item = self._read.popleft()
-            self._clock.notify(self._changed)
+            self._changed.notify_all()
             return item
 
     def _run(self) -> None:
-        with _Kept(self):
+        with self._ended:
             try:
                 while self._put(next(self._items)):
                     pass
@@ -73,35 +75,15 @@ class ReadAhead(Generic[T]):
                 close = getattr(self._items, "close", None)
                 if close is not None:
                     close()
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
         """Wait for room; False where nobody takes any more."""
         with self._changed:
             while len(self._read) >= MOST_AHEAD and not self._is_left:
-                self._clock.wait(self._changed, threading.TIMEOUT_MAX)
+                self._changed.wait()
             self._read.append(item)
-            self._clock.notify(self._changed)
+            self._changed.notify_all()
             return not self._is_left
-
-    def end(self, error: BaseException | None) -> None:
-        """The iterator is over, by `error` if any."""
-        with self._changed:
-            self._error = None if isinstance(error, StopIteration) else error
-            self._is_over = True
-            self._clock.notify(self._changed)
-
-
-class _Kept:
-    """A block whose end, by whatever error, is told to those who wait."""
-
-    def __init__(self, ahead: ReadAhead[T]) -> None:
-        self._ahead = ahead
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self._ahead.end(error)
-        return True

@@ -22,6 +22,7 @@ from types import TracebackType
 from sdk.media.clock import CLOCK, Clock
 from sdk.media.feeds import Feed, FeedEndedError, FeedError, Grab
 from sdk.media.freshness import Freshness
+from sdk.media.kept import Kept
 from sdk.media.videos import SourceFrame, Unreadable
 from sdk.wording import counted
 
@@ -247,7 +248,7 @@ class _Opening:
         self._frames, self._open, self._patience, self._flush = frames, open_it, patience, flush
         self.held: _Held | None = None
         self.is_taken = self.is_left = self.is_over = False
-        self._ended = _Ended()
+        self._ended = Kept()
         self._feed: Feed | None = None
         self._began_s = frames.clock.now()
         self.deadline_s = self._began_s + patience.open_timeout_s
@@ -297,18 +298,3 @@ class _Opening:
             self._frames.arrived(self, grab, lost, freshness)
             lost = 0
         raise FeedError(f"it gives no more frames ({counted(lost, 'attempt')})")
-
-
-class _Ended:
-    """A block whose error is kept for another thread to raise."""
-
-    error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self.error = error
-        return True

@@ -17,13 +17,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
+from sdk.media.kept import Kept
 from sdk.media.videos import SourceFrame
 from sdk.people.gathering import Gathering
 
-__all__ = ["CameraEnd", "CameraSource", "Gathered", "Kept", "Readers", "Taken"]
+__all__ = ["CameraEnd", "CameraSource", "Gathered", "Readers", "Taken"]
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +74,6 @@ class Gathered:
 
     frames: list[Taken]
     ends: list[CameraEnd]
-
-
-class Kept:
-    """A block whose error is kept instead of raised: nobody is there to catch it at a thread's end."""
-
-    error: BaseException | None = None
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self.error = error
-        return True
 
 
 class _Reader:

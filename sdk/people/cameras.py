@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from sdk.errors import ClosedError, InputError, SourceError
 from sdk.manifest import Engine
+from sdk.media.kept import Kept
 from sdk.media.opening import OpenSource, open_source
 from sdk.media.sources import Source, SourceFrame
-from sdk.people.camera_readers import LOOK_S, CameraEnd, CameraSource, Gathered, Kept, Readers
+from sdk.people.camera_readers import LOOK_S, CameraEnd, CameraSource, Gathered, Readers
 from sdk.people.estimator import PoseEstimator
 from sdk.people.gathering import check_wait
 from sdk.people.other_trackers import AnyTracker, TrackerName
