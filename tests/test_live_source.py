@@ -36,7 +36,7 @@ def watched(frames, until_s, work_s=0.0):
         if now >= until_s:
             break
         if work_s:
-            clock.work(work_s)
+            clock.sleep(work_s)
     frames.close()
     return found
 

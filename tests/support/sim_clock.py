@@ -58,19 +58,11 @@ class SimClock:
             while self.time_s < until:
                 self.wait(self.changed, until - self.time_s)
 
-    def work(self, seconds):
-        """The thread that asks is busy so long."""
-        self.sleep(seconds)
-
     def leave(self):
         """The thread that asks waits for others outside of the simulation."""
         with self.changed:
             self._threads -= 1
             self._leap()
-
-    def come_back(self):
-        with self.changed:
-            self._threads += 1
 
     def _run(self, target):
         try:
