@@ -30,7 +30,7 @@ class OpenCvFeed:
     """OpenCV's capture. It turns pictures as their container says, and fits later ones of another size to the first."""
 
     def __init__(self, source: Source, how: How) -> None:
-        self._stamped = source.address is None or not source.is_live
+        self._stamped = not source.is_live
         with in_flight:
             self._capture = _capture_of(source, how)
             opened = self._capture.isOpened()

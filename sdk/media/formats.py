@@ -34,7 +34,7 @@ CONVERSIONS = {
     "yuv420p": (3, "COLOR_YUV2BGR_I420"),
 }
 PLANES = ("nv12", "yuv420p")  # luma first, then chroma of half the rows
-NAMES = f"{', '.join(CONVERSIONS)}"
+NAMES = ", ".join(CONVERSIONS)
 
 
 @dataclass(frozen=True)

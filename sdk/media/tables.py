@@ -126,7 +126,7 @@ class ParquetFile(_Table):
 
     def write(self, frame: SourceFrame, poses: Poses) -> None:
         self._waiting += self._rows(frame, poses)
-        if self._writer is None and self._joints is not None:
+        if self._writer is None:
             self._open(poses)
         if len(self._waiting) >= ROWS_TOGETHER:
             self._flush()
