@@ -291,6 +291,12 @@ def test_results_do_not_replace_the_engine(small_engine, photos, capsys):
     assert "--coco would overwrite the input" in capsys.readouterr().err
 
 
+def test_a_stream_may_be_saved_under_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stream = Source(Path("walk.mp4"), "video", address="http://server/walk.mp4")
+    assert _pictures_of([stream], Path()) == {stream: Path("walk.mp4")}
+
+
 def test_many_sources_are_not_compared_with_each_other(tmp_path, monkeypatch):
     sources = [Source(tmp_path / f"{number}.png", "image") for number in range(500)]
     compared = []

@@ -477,7 +477,7 @@ def _pictures_of(sources: list[Source], folder: Path | None) -> dict[Source, Pat
     if folder is None:
         return {}
     sources_of: dict[Path, Source] = {}
-    originals = {real_path(source.path) for source in sources}
+    originals = {real_path(source.path) for source in sources if source.address is None}
     whole_folder = real_path(folder)
     for source in sources:
         name = source.relative if source.kind == "image" else source.relative.with_suffix(".mp4")
