@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from time import time
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli._numbers import finite, turns
@@ -398,19 +397,20 @@ class _Job:
             raise InputError(f"frame {frame.number}: {error}") from error
 
     def _record(self, source: Source, frame: SourceFrame, poses: Poses) -> None:
+        from sdk.media.lines import line_of
+
         self._frames += 1
         self._persons += len(poses)
-        height, width = frame.picture.shape[:2]
-        when = {"frame": frame.number, "time_ms": frame.time_ms}
-        line = {"source": source.name, **when, "width": width, "height": height, **poses.to_dict()}
-        line |= {"captured": round(time() - frame.age_ms / 1e3, 3), "age_ms": round(frame.age_ms, 3)}
+        line = line_of(source.name, frame, poses)
+        line |= {"captured": frame.captured_unix_s, "age_ms": round(frame.age_ms, 3)}
         if source.kind == "video" and self._opened is not None:
             line["counts"] = self._opened.counts.to_dict()
         if self._lines is not None:
             self._lines.write(line)
         if self._arguments.coco:
             records = poses.to_coco(self._ids.of(source, frame.number))
-            self._results += [{**record, "file_name": source.relative.as_posix(), **when} for record in records]
+            told = {"file_name": source.relative.as_posix(), "frame": frame.number, "time_ms": frame.time_ms}
+            self._results += [{**record, **told} for record in records]
         self._others.write(source, frame, poses)
         self._print(line, poses)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sdk.media import lines
 from sdk.people.cameras import CameraPoses
 from sdk.poses import Poses
 
@@ -20,13 +21,5 @@ def times_of(poses: Poses) -> dict[str, float]:
 
 
 def line_of(result: CameraPoses, name: str) -> dict[str, Any]:
-    """A result as `sdk predict --jsonl` writes it."""
-    height, width = result.frame.picture.shape[:2]
-    return {
-        "source": name,
-        "frame": result.frame.number,
-        "time_ms": result.frame.time_ms,
-        "width": width,
-        "height": height,
-        **result.poses.to_dict(),
-    }
+    """A result with the fields that `sdk predict --jsonl` writes, but for captured, age_ms and counts."""
+    return lines.line_of(name, result.frame, result.poses)

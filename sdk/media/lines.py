@@ -5,7 +5,7 @@ The one result that may lie there unfinished: a run of hours that is stopped kee
 it is ever half of one, and `poses.jsonl` itself appears whole or not at all.
 
     with PartFile(Path("poses.jsonl")) as lines:
-        lines.write({"frame": 0})
+        lines.write(line_of("clip.mp4", frame, poses))        # of a SourceFrame, and its Poses
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from sdk.files import refusal
 from sdk.wording import counted
 
-__all__ = ["PartFile", "part_of"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sdk.poses import Poses
+
+__all__ = ["NumberedFrame", "PartFile", "line_of", "part_of"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,24 @@ log = logging.getLogger(__name__)
 def part_of(path: Path) -> Path:
     """Where the lines of `path` grow."""
     return path.with_name(f"{path.name}.part")
+
+
+class NumberedFrame(Protocol):
+    """A frame, and its number and time in its source."""
+
+    @property
+    def picture(self) -> NDArray[np.uint8]: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def time_ms(self) -> float | None: ...
+
+
+def line_of(name: str, frame: NumberedFrame, poses: Poses) -> dict[str, Any]:
+    """The JSON line of a frame of the source `name`."""
+    height, width = frame.picture.shape[:2]
+    where = {"source": name, "frame": frame.number, "time_ms": frame.time_ms}
+    return {**where, "width": width, "height": height, **poses.to_dict()}
 
 
 class PartFile:

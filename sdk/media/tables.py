@@ -17,7 +17,6 @@ import io
 from contextlib import AbstractContextManager
 from math import isnan
 from pathlib import Path
-from time import time
 from types import TracebackType
 from typing import Any
 
@@ -55,8 +54,8 @@ class _Table:
         if held != self._joints:
             raise InputError(f"'{self.path}' holds poses of one joint set; write those of another to another file")
         height, width = frame.picture.shape[:2]
-        captured = round(time() - frame.age_ms / 1e3, 3)
-        told = {"source": frame.source, "frame": frame.number, "time_ms": frame.time_ms, "captured": captured}
+        when = {"time_ms": frame.time_ms, "captured": frame.captured_unix_s}
+        told = {"source": frame.source, "frame": frame.number, **when}
         self.rows += len(poses)
         return [
             {**told, "width": width, "height": height, "person": row, **_person(poses, row)}

@@ -18,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +57,11 @@ class SourceFrame:
     def age_ms(self) -> float:
         """How long ago it was captured."""
         return 1e3 * (monotonic() - self.captured_s)
+
+    @property
+    def captured_unix_s(self) -> float:
+        """When it was captured, as Unix time, to the millisecond."""
+        return round(time() - self.age_ms / 1e3, 3)
 
 
 @dataclass(frozen=True)
