@@ -9,7 +9,7 @@ import pytest
 
 from sdk import PoseEstimator
 from sdk.cli import main
-from sdk.cli.predict import _pictures_of
+from sdk.cli._annotated import AnnotatedCopies
 from sdk.media import sinks
 from sdk.media.sources import Source
 from tests.support.predict import lines_of, names_in, noise, predict, write
@@ -294,7 +294,7 @@ def test_results_do_not_replace_the_engine(small_engine, photos, capsys):
 def test_a_stream_may_be_saved_under_its_own_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stream = Source(Path("walk.mp4"), "video", address="http://server/walk.mp4")
-    assert _pictures_of([stream], Path()) == {stream: Path("walk.mp4")}
+    assert AnnotatedCopies([stream], Path()).places == {stream: Path("walk.mp4")}
 
 
 def test_many_sources_are_not_compared_with_each_other(tmp_path, monkeypatch):
@@ -302,7 +302,7 @@ def test_many_sources_are_not_compared_with_each_other(tmp_path, monkeypatch):
     compared = []
     real = PurePath.__eq__
     monkeypatch.setattr(PurePath, "__eq__", lambda *paths: (compared.append(1), real(*paths))[1])
-    assert len(_pictures_of(sources, tmp_path / "out")) == 500
+    assert len(AnnotatedCopies(sources, tmp_path / "out").places) == 500
     assert len(compared) < 5 * 500
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sdk.cli.predict import _ImageIds
+from sdk.cli._image_ids import ImageIds
 from sdk.errors import InputError
 from sdk.media import sources
 from sdk.media.boxfile import boxes_from_file
@@ -282,7 +282,7 @@ def test_every_frame_has_an_image_id_of_its_own(tmp_path, listed, paths, expecte
         images = [{"id": number, "file_name": name} for name, number in listed.items()]
         boxes = boxes_from_file(write(tmp_path / "b.json", {"images": images, "annotations": []}))
     asked = [Source(Path(path), "video" if "clip" in path else "image", claimed) for path in paths]
-    ids = _ImageIds(asked, boxes)
+    ids = ImageIds(asked, boxes)
     found = [ids.of(source, frame) for source in asked for frame in range(3 if source.kind == "video" else 1)]
     assert found == expected and len(set(found)) == len(found)
 
