@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -113,3 +114,19 @@ def test_the_kernels_use_what_the_processor_has(tools):
     import try_wheel
 
     assert native.instruction_set() == try_wheel.best_instructions()
+
+
+LOADS = {  # what a program opens -> whether it looked for a driver
+    "none": ("", False),
+    "a driver, there or not": ("try: ctypes.CDLL('libcuda.so.1')\nexcept OSError: pass", True),
+}
+
+
+@pytest.mark.parametrize(("statement", "looked"), LOADS.values(), ids=LOADS)
+def test_a_driver_that_is_looked_for_is_seen_where_there_is_none(tools, tmp_path, statement, looked):
+    import try_wheel
+
+    command = [sys.executable, "-c", f"import ctypes\n{statement}"]
+    try_wheel.told(command, tmp_path, try_wheel.loader_log(tmp_path))
+    names = try_wheel.looked_for(tmp_path)
+    assert names and any(name.startswith("libcuda.so") for name in names) == looked
