@@ -4,8 +4,9 @@
     python3.13 tools/try_wheel.py dist [--extra rtx]
 
 Run it by each Python to be tried; it needs the standard library and the package index. It holds that importing the
-package does not so much as look for a driver, that its kernels use the instructions that this processor has (a wheel can
-be right and slow), that it has its CUDA half, and that `sdk predict` gives poses; with the extra rtx, `sdk demo` too.
+package does not so much as look for a driver, that its kernels use the instructions that this processor has (a wheel
+can be right and slow), that it has its CUDA half, and that `sdk predict` gives poses; with the extra rtx, that `sdk
+demo` does.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def used(scripts: Path, work: Path) -> str:
     """The demo: a plan is built, and its figure found."""
     demo = json.loads(told([str(scripts / "sdk"), "demo", "--json", "--frames", "8", "--output", "seen"], work))
     assert demo["accuracy"]["pck_0.2"] > 80, f"the demo's figure is not found: {demo['accuracy']}"  # seen: 92
-    return f"demo on {demo['device']} with a plan of {demo['compiler']}; "
+    return f"demo on {demo['device']} ({demo['device_reason']}) with a plan of {demo['compiler']}; "
 
 
 def predicted(scripts: Path, work: Path) -> str:
