@@ -11,10 +11,11 @@ from sdk.scale import sorting
 from sdk.scale.entries import Block, Entry, block_from_text, blocks_from
 from sdk.scale.listing import Listing
 from sdk.scale.pictures import Reading, chunks_of
-from sdk.scale.segments import frames_of, segments_of
+from sdk.scale.segments import frames_of_segment, segments_of
 from sdk.scale.sorting import Seen, sorted_names
 from sdk.scale.stores import shown, told
 from tests.support.archives import rows_in, run, write_archive, write_shard, write_video
+from tests.support.predict import noise
 
 pa = pytest.importorskip("pyarrow")
 needs_av = pytest.mark.skipif(not __import__("importlib").util.find_spec("av"), reason="av is not installed")
@@ -213,8 +214,8 @@ def test_segments_hold_what_the_whole_video_holds(tmp_path, open_gop):
     path = str(write_video(tmp_path / "clip.mp4", open_gop=open_gop))
     segments = list(segments_of(path, "", 10, None))
     assert [(each.first, each.count) for each in segments] == [(0, 16), (16, 16), (32, 8)]
-    whole = list(frames_of(Entry("video", path, count=40)))
-    found = list(itertools.chain.from_iterable(map(frames_of, segments)))
+    whole = list(frames_of_segment(Entry("video", path, count=40)))
+    found = list(itertools.chain.from_iterable(map(frames_of_segment, segments)))
     assert [frame.number for frame in found] == list(range(40))
     assert [frame.time_ms for frame in found] == [40.0 * number for number in range(40)]
     assert all(np.array_equal(one.picture, other.picture) for one, other in zip(found, whole, strict=True))
@@ -222,19 +223,43 @@ def test_segments_hold_what_the_whole_video_holds(tmp_path, open_gop):
 
 @needs_av
 def test_frames_are_those_that_other_verbs_see_and_segments_are_remembered(tmp_path):
-    from sdk.media.sources import frames_of as frames_of_source
-    from sdk.media.sources import sources_from
+    from sdk.media.sources import frames_of, sources_from
 
     path = write_video(tmp_path / "clip.mp4")
     (source,) = sources_from([str(path)])
-    seen = [item.picture.astype(int) for item in frames_of_source(source)]
-    found = [frame.picture.astype(int) for frame in frames_of(Entry("video", str(path), count=40))]
-    assert (
-        max(np.abs(one - other).max() for one, other in zip(seen, found, strict=True)) <= 24
-    )  # chroma is scaled otherwise
+    seen = [item.picture for item in frames_of(source)]
+    found = [frame.picture for frame in frames_of_segment(Entry("video", str(path), count=40))]
+    assert all(np.array_equal(one, other) for one, other in zip(seen, found, strict=True))
     first = list(segments_of(str(path), "stamp", 10, tmp_path / "memory"))
     path.write_bytes(b"")
     assert list(segments_of(str(path), "stamp", 10, tmp_path / "memory")) == first
+
+
+@needs_av
+def test_a_damaged_frame_is_a_row_with_its_error_and_those_after_keep_their_numbers(tmp_path):
+    import av
+
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuvj420p"
+        for index in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(index, (96, 128)), format="bgr24")))
+        container.mux(stream.encode())
+    segments = list(segments_of(str(path), "", 4, None))
+    with av.open(str(path)) as container:
+        sixth = [bytes(packet) for packet in container.demux(video=0)][5]
+    path.write_bytes(path.read_bytes().replace(sixth, bytes(len(sixth))))
+    assert [(each.first, each.count) for each in segments] == [(0, 4), (4, 4), (8, 4)]
+    pictures = [
+        picture
+        for segment in segments
+        for chunk in chunks_of(Block(0, 0, (segment,)), Reading())
+        for picture in chunk.pictures
+    ]
+    assert [picture.frame for picture in pictures] == list(range(12))
+    assert [picture.error for picture in pictures] == [*[None] * 5, "frame 5 is damaged", *[None] * 6]
+    assert [picture.time_ms for picture in pictures][6:8] == [240.0, 280.0]
 
 
 @needs_av

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdk.in_flight import in_flight
 from sdk.media.addresses import without_secrets
@@ -21,7 +22,7 @@ from sdk.media.feeds import FeedError, Grab, How
 if TYPE_CHECKING:
     from sdk.media.sources import Source
 
-__all__ = ["AvFeed"]
+__all__ = ["AvFeed", "picture_from_av"]
 
 STAMPED = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps")  # schemes whose stamps are a camera's or an encoder's
 # Its description tells what a stream is: looking into it for 0.1 s, not 2 to 5, opens it in 0.5 s instead of 2.1 and
@@ -53,9 +54,8 @@ class AvFeed:
             frame = next(self._frames, None)
             if frame is None or frame.is_corrupt:
                 return None
-            picture = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")
-        turns = int(frame.rotation) // 90 % 4
-        return Grab(np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture, self._stamp_s(frame))
+            picture = picture_from_av(frame)
+        return Grab(picture, self._stamp_s(frame))
 
     def abort(self) -> None:
         """Its time-out ends it, twice too late; another thread must not touch it."""
@@ -90,6 +90,13 @@ class AvFeed:
         if self._stream.duration is not None and self._stream.time_base:
             return round(float(self._stream.duration * self._stream.time_base) * self.fps)
         return round((self._container.duration or 0) / 1e6 * self.fps)
+
+
+def picture_from_av(frame: Any) -> NDArray[np.uint8]:
+    """H x W x 3 BGR of one of PyAV's frames, turned as the recording says."""
+    picture: NDArray[np.uint8] = frame.to_ndarray(format="bgr24", interpolation="BICUBIC")
+    turns = int(frame.rotation) // 90 % 4
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
 def _opened(source: Source, how: How, scheme: str) -> Any:

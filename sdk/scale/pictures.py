@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from sdk.media.boxfile import BoxFile
 from sdk.media.sources import IMAGE_SUFFIXES, Unreadable, picture_from_bytes
+from sdk.media.videos import Damaged
 from sdk.scale.entries import Block, Entry, Row
-from sdk.scale.segments import VideoError, frames_of
+from sdk.scale.segments import VideoError, frames_of_segment
 from sdk.scale.stores import MOST_BYTES, faults_as_oserror, opened, read_bytes, shown, told
 
 __all__ = ["Chunk", "Picture", "Reading", "chunks_from", "chunks_of"]
@@ -128,9 +129,13 @@ def _video(entry: Entry) -> Iterator[Picture]:
     picture = Picture(shown(entry.place), segment=entry.segment)
     frame = entry.first
     try:
-        for item in frames_of(entry):
-            frame = item.number + 1
-            yield replace(picture, frame=item.number, time_ms=item.time_ms, pixels=item.picture)
+        for item in frames_of_segment(entry):
+            if isinstance(item, Damaged):
+                frame = item.first + item.count
+                yield replace(picture, frame=item.first, error=str(item))
+            else:
+                frame = item.number + 1
+                yield replace(picture, frame=item.number, time_ms=item.time_ms, pixels=item.picture)
     except VideoError as error:
         yield replace(picture, frame=frame, error=told(error))
 

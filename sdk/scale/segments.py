@@ -1,7 +1,10 @@
 """A video as segments that begin at key frames, so that several workers share it; and the frames of one segment.
 
     for entry in segments_of("clip.mp4", stamp, frames=512, memory=None): ...
-    for frame in frames_of(entry): frame.number, frame.time_ms, frame.picture
+    for item in frames_of_segment(entry):
+        match item:
+            case SourceFrame():  item.picture, item.number, item.time_ms
+            case Damaged():      item.first, item.count      # those after keep their numbers
 
 They are, bit for bit, what decoding the whole video gives.
 
@@ -21,16 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sdk.errors import MissingDependencyError
 from sdk.files import write_text
-from sdk.media.videos import SourceFrame
+from sdk.media.av_feed import picture_from_av
+from sdk.media.videos import Damaged, SourceFrame
 from sdk.reading import json_from_file
 from sdk.scale.entries import Entry
 from sdk.scale.stores import is_url, opened, shown, told
 
-__all__ = ["VideoError", "frames_of", "segments_of"]
+__all__ = ["VideoError", "frames_of_segment", "segments_of"]
 
 
 class VideoError(OSError):
@@ -52,7 +54,7 @@ def segments_of(place: str, stamp: str, frames: int, memory: Path | None) -> Ite
         yield whole
 
 
-def frames_of(entry: Entry) -> Iterator[SourceFrame]:
+def frames_of_segment(entry: Entry) -> Iterator[SourceFrame | Damaged]:
     """The frames of a segment, in order. VideoError where there are fewer than were counted, after those that came."""
     number = entry.first
     try:
@@ -62,7 +64,10 @@ def frames_of(entry: Entry) -> Iterator[SourceFrame]:
             if entry.begin is not None:
                 container.seek(entry.begin, stream=stream)
             for frame in _decoded(container, entry):
-                yield SourceFrame(_picture(frame), number, _time_ms(frame, start))
+                if frame is None or frame.is_corrupt:
+                    yield Damaged(number, 1)
+                else:
+                    yield SourceFrame(picture_from_av(frame), number, _time_ms(frame, start))
                 number += 1
     except OSError as error:
         raise VideoError(f"the video breaks off before frame {number}: {told(error)}") from error
@@ -71,29 +76,25 @@ def frames_of(entry: Entry) -> Iterator[SourceFrame]:
 
 
 def _decoded(container: Any, entry: Entry) -> Iterator[Any]:
-    """Frames with their times in the segment; those that cannot be decoded are left out."""
+    """Frames with their times in the segment; None for one that cannot be decoded."""
     for packet in container.demux(container.streams.video[0]):
         for frame in _of_packet(packet):
-            if entry.end is not None and frame.pts is not None and frame.pts >= entry.end:
-                return
-            if entry.begin is None or frame.pts is None or frame.pts >= entry.begin:
+            stamp = packet.pts if frame is None else frame.pts
+            if entry.end is not None and stamp is not None and stamp >= entry.end:
+                if frame is not None:
+                    return
+            elif entry.begin is None or stamp is None or stamp >= entry.begin:
                 yield frame
 
 
 def _of_packet(packet: Any) -> list[Any]:
+    """The frames that come out with a packet; one None where it is damaged."""
     import av
 
     try:
         return list(packet.decode())
     except av.error.InvalidDataError:
-        return []
-
-
-def _picture(frame: Any) -> Any:
-    """H x W x 3 BGR, turned as the video says: what a viewer sees."""
-    picture = frame.to_ndarray(format="bgr24")
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, quarters)) if quarters else picture
+        return [None] if packet.size else []
 
 
 def _time_ms(frame: Any, start: int) -> float | None:

@@ -48,7 +48,7 @@ def write_shard(path, count, *, cut=0):
     return path
 
 
-def write_video(path, count=40, *, gop=8, open_gop=True, rotation=0):
+def write_video(path, count=40, *, gop=8, open_gop=True):
     """H.264 with B frames and a key frame every `gop`; frames before a key frame may need it (open groups)."""
     import av
 
