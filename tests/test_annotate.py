@@ -2,6 +2,7 @@
 
 import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ from sdk import PoseEstimator
 from sdk.cli import main
 from sdk.errors import InputError, OutputError, SdkError, UsageError
 from sdk.media.sources import read_image
+from sdk.people.detector import Detector
 from sdk.scale import annotating, plain
 from sdk.scale.annotating import annotate
+from sdk.scale.carried import carried_from
 from sdk.scale.estimating import How
-from sdk.scale.job import Job
+from sdk.scale.job import Job, key_of_engine
 from tests.support.archives import check_rows, looped, rows_in, run, write_archive, write_shard
 from tests.support.full_disk import full_disk
+from tests.support.predict import noise
 
 pa = pytest.importorskip("pyarrow")
 pytest.importorskip("onnxruntime")
@@ -290,3 +294,76 @@ def test_progress_tells_of_how_many_how_fast_and_how_long(small_engine, archive,
     assert lines[1].startswith("4 pictures of 10 (40 %), ")
     assert lines[1].endswith(" left")
     assert "4 persons, 0 errors, " in lines[1]
+
+
+def test_a_terminals_line_of_progress_is_ended(small_engine, archive, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("sdk.cli.annotate.EVERY_S", 0.0)
+    words = ["annotate", archive, "--output", tmp_path / "out", "--engine", small_engine, "--device", "cpu"]
+    assert main([str(word) for word in words]) == 0
+    told = capsys.readouterr().err
+    assert told.rpartition("\x1b[K")[2].startswith("10 pictures of 10 (100 %)")
+    assert "00:00 left\n" in told
+
+
+@pytest.fixture
+def detector(tmp_path):
+    pytest.importorskip("onnx")
+    from tests.support.detector_graphs import rtmdet
+
+    return rtmdet(tmp_path / "detector.onnx")
+
+
+def test_persons_of_a_detector_are_a_loops_to_the_bit(small_engine, archive, tmp_path, detector):
+    report = run(small_engine, tmp_path / "out", archive, how={"detector": str(detector)})
+    joints, boxes, sources = [], [], []
+    with PoseEstimator(str(small_engine), device="cpu", threads=1, detector=Detector(detector)) as estimate:
+        for path in sorted(archive.iterdir()):
+            poses = estimate(read_image(path))
+            joints.append(np.concatenate([poses.keypoints, poses.scores[..., None]], axis=2))
+            boxes.append(poses.boxes)
+            sources += [str(path)] * len(poses)
+    assert report.persons == len(sources) == 30
+    check_rows(rows_in(tmp_path / "out"), (np.concatenate(joints), np.concatenate(boxes), sources))
+
+
+def test_the_verb_fetches_a_published_detector_before_it_works(archive, tmp_path, monkeypatch, capsys):
+    fetched = []
+    monkeypatch.setenv("SIMCC_EDGE_SDK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sdk.networks.weights_file", lambda recipe: fetched.append(recipe.name))
+    assert main(["annotate", str(archive), "--output", str(tmp_path / "out"), "--detector", "yolox-nano-416"]) == 1
+    assert fetched == ["yolox-nano-416"]
+    assert "detector 'yolox-nano-416' is not on this machine yet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_job_opens_travels_with_it(small_engine, tmp_path, detector):
+    from sdk.runtime.opening import engine_from
+
+    engine, folder = engine_from(str(small_engine)), tmp_path / "there"
+    how = carried_from(engine, None).laid(folder, How("elsewhere"))
+    assert key_of_engine(engine_from(how.engine)) == key_of_engine(engine)
+    assert how.detector is None
+    how = carried_from(engine, str(detector)).laid(folder, How("elsewhere", detector=str(detector)))
+    assert Path(how.detector) == folder / "detector" / "detector.onnx"
+    assert Path(how.detector).read_bytes() == detector.read_bytes()
+    detector.rename((tmp_path / "d").mkdir() or tmp_path / "d" / "detector.onnx")
+    how = carried_from(engine, str(tmp_path / "d")).laid(tmp_path / "more", How(detector=str(tmp_path / "d")))
+    assert Path(how.detector) == tmp_path / "more" / "detector"
+    assert len(Detector(how.detector)(noise(0, (128, 128)))[0]) == 3
+
+
+def test_a_published_detector_is_kept_where_it_comes(small_engine, tmp_path, detector, monkeypatch):
+    from sdk.detector_recipe import detector_by_name
+    from sdk.resources import CACHE_VARIABLE, released_path
+    from sdk.runtime.opening import engine_from
+
+    url = detector_by_name("yolox-nano-416").weights.url
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "here"))
+    released_path(url).parent.mkdir(parents=True)
+    detector.rename(released_path(url))
+    carried = carried_from(engine_from(str(small_engine)), "yolox-nano-416")
+    content = released_path(url).read_bytes()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "there"))
+    assert carried.laid(tmp_path / "job", How(detector="yolox-nano-416")).detector == "yolox-nano-416"
+    assert released_path(url).read_bytes() == content

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._detectors import fetched
 from sdk.cli._numbers import finite
 from sdk.cli._paths import engine_files, refuse_overwriting
 from sdk.coco import LOWEST_SCORE
@@ -66,9 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--no-track", action="store_true", help="no ids in segments of videos")
     where = parser.add_argument_group("where the persons are (default: boxes of the list, else the whole frame)")
     where.add_argument("--boxes", type=Path, metavar="FILE", help="COCO JSON, or CSV: file,x1,y1,x2,y2[,score][,frame]")
-    where.add_argument("--detector", metavar="ONNX", help="person detector, as `sdk predict` takes it")
+    where.add_argument("--detector", type=Path, metavar="D", help="its engine, ONNX file, deploy zip or catalogue name")
     where.add_argument(
-        "--box-threshold", type=finite, default=LOWEST_SCORE, help=f"lowest score of a box (default: {LOWEST_SCORE})"
+        "--box-threshold",
+        type=finite,
+        help=f"lowest score of a box of --boxes or --detector (default: {LOWEST_SCORE}, or the detector's)",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--engine", help="an engine folder, or the name of a bundled engine (default: the bundled one)")
@@ -97,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     job = _job(arguments)
     _refuse_overwriting(arguments)
-    report = annotate(job, _way(arguments), progress=_Progress())
+    with _Progress() as progress:
+        report = annotate(job, _way(arguments), progress=progress)
     _tell(report)
     if arguments.json:
         print(json.dumps({**asdict(report), "rate": report.rate}))
@@ -128,8 +132,9 @@ def _job(arguments: argparse.Namespace) -> Job:
     from sdk.scale.estimating import How
     from sdk.scale.job import Job
 
-    names = ("engine", "device", "detector", "box_threshold", "refine", "flip_test", "threads")
-    how = How(**{name: getattr(arguments, name) for name in names})
+    detector = None if arguments.detector is None else str(fetched(arguments.detector))
+    names = ("engine", "device", "box_threshold", "refine", "flip_test", "threads")
+    how = How(detector=detector, **{name: getattr(arguments, name) for name in names})
     more = ("output", "coco", "recursive", "root", "path_column", "boxes", "block", "batch", "segment_frames")
     told: dict[str, Any] = {name: getattr(arguments, name) for name in (*more, "retry_errors")}
     return Job(tuple(arguments.sources), how=how, track=not arguments.no_track, **told)
@@ -140,7 +145,7 @@ def _refuse_overwriting(arguments: argparse.Namespace) -> None:
     from sdk.scale.stores import is_url
 
     read = [Path(source) for source in arguments.sources if not is_url(source)]
-    read += [Path(name) for name in (arguments.detector, arguments.boxes) if name is not None]
+    read += [path for path in (arguments.detector, arguments.boxes) if path is not None]
     read += engine_files(arguments.engine) if arguments.engine else []
     refuse_overwriting({"--coco": arguments.coco}, read)
 
@@ -166,12 +171,13 @@ def _tell(report: Report) -> None:
 
 
 class _Progress:
-    """Lines of how far the work is: on a terminal one that is renewed, else one in the log now and then."""
+    """Lines of how far the work is: on a terminal one that is renewed and ended, else one in the log now and then."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._every_s = EVERY_S / 10 if self._terminal else EVERY_S
         self._told = monotonic()
+        self._begun = False  # a line of the terminal
 
     def __call__(self, report: Report, plan: Plan) -> None:
         if monotonic() - self._told < self._every_s:
@@ -180,20 +186,24 @@ class _Progress:
         line = progress_line(report, plan)
         if self._terminal:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            self._begun = True
         else:
             log.info("%s", line)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._begun:
+            print(file=sys.stderr)
 
 
 def progress_line(report: Report, plan: Plan) -> str:
     """Of how many, how fast and how long still; by blocks where shards do not tell how many pictures they hold."""
+    from tqdm import tqdm
+
     left = plan.left
     share = (report.blocks - report.found) / left.blocks if left.shards else report.frames_seen / max(1, left.frames)
     known = f"{report.frames_seen} pictures" + ("" if left.shards else f" of {left.frames}") + f" ({100 * share:.0f} %)"
-    still = f", {_clock(report.working_s * (1 - share) / share)} left" if 0 < share <= 1 else ""
+    still = f", {tqdm.format_interval(report.working_s * (1 - share) / share)} left" if 0 < share <= 1 else ""
     return f"{known}, {report.rate:.1f} a second, {report.persons} persons, {report.errors} errors{still}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}"

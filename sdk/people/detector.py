@@ -29,7 +29,7 @@ from sdk.resources import released_path
 from sdk.runtime.frames import check_frame
 from sdk.runtime.ort_session import onnxruntime_run, onnxruntime_session
 
-__all__ = ["FREE_SIZE_HW", "Detector", "Kind"]
+__all__ = ["FREE_SIZE_HW", "Detector", "Kind", "place_of_detector"]
 
 Array = NDArray[Any]
 Float32Array = NDArray[np.float32]
@@ -94,6 +94,12 @@ class Detector:
         )  # fmt: skip
 
 
+def place_of_detector(where: str | Path) -> Path:
+    """The file or folder that `Detector(where)` reads: by a name of the catalogue, the published file, once fetched."""
+    there = kind_of(Path(where), "detector", InputError)
+    return _fetched(detector_catalogue().get(str(where)), where) if there is None else Path(where)
+
+
 @dataclass(frozen=True)
 class _Found:
     """A graph, opened: an engine's, a file's, or a published one's."""
@@ -107,11 +113,9 @@ class _Found:
 def _found(where: str | Path | DetectorEngine, threads: int | None) -> _Found:
     if isinstance(where, DetectorEngine):
         return _Found(where.graph_path, onnxruntime_session(where.graph_path, threads), where)
-    path = Path(where)
-    there = kind_of(path, "detector", InputError)
-    if there is None:
-        recipe = detector_catalogue().get(str(where))
-        return replace(_file(_fetched(recipe, where), threads), recipe=recipe)
+    path = place_of_detector(where)
+    if path != Path(where):
+        return replace(_file(path, threads), recipe=detector_catalogue()[str(where)])
     if path.is_dir() and (path / MANIFEST_NAME).is_file():
         engine = open_detector_engine(path)
         return _Found(engine.graph_path, onnxruntime_session(engine.graph_path, threads), engine)

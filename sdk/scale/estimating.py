@@ -27,12 +27,12 @@ __all__ = ["ChunkEstimator", "How"]
 
 @dataclass(frozen=True)
 class How:
-    """What decides a person's joints, beside the engine's files."""
+    """What decides a person's joints, beside the engine's files. `box_threshold` None: the detector's own."""
 
     engine: str | None = None
     device: str = "auto"
     detector: str | None = None
-    box_threshold: float = 0.3
+    box_threshold: float | None = None
     refine: Refine = "none"
     flip_test: bool = False
     threads: int | None = None
@@ -54,7 +54,6 @@ class ChunkEstimator(Closing):
             threads=how.threads,
         )
         self.schema = schema_for(self._estimate.recipe)
-        self.device = self._estimate.device
         self._engine_key = engine_key
 
     def __call__(self, chunk: Chunk) -> pa.Table:
@@ -63,9 +62,6 @@ class ChunkEstimator(Closing):
         found = iter(self._many(readable))
         poses = [picture.error or "" if picture.pixels is None else next(found) for picture in chunk.pictures]
         return rows_from(chunk.pictures, poses, self.schema, self._engine_key)
-
-    def warm(self) -> None:
-        self._estimate.warm()
 
     def close(self) -> None:
         self._estimate.close()

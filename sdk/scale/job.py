@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.coco import LOWEST_SCORE
 from sdk.errors import InputError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, sha256_of_file
+from sdk.people.detector import place_of_detector
 from sdk.scale.estimating import How
 from sdk.scale.listing import Listing
 from sdk.scale.lists import told_boxes
@@ -66,7 +68,8 @@ class Job:
     def reading(self) -> Reading:
         boxes = None
         if self.boxes is not None:
-            boxes = told_boxes(self.boxes, score_threshold=self.how.box_threshold)
+            least = LOWEST_SCORE if self.how.box_threshold is None else self.how.box_threshold
+            boxes = told_boxes(self.boxes, score_threshold=least)
         return Reading(self.batch, boxes)
 
 
@@ -117,7 +120,7 @@ def manifest_of(job: Job, engine: Engine, key: str) -> dict[str, Any]:
         **{name: getattr(job, name) for name in ("recursive", "root", "path_column", "block", "batch")},
         **{name: getattr(job, name) for name in ("segment_frames", "track")},
         "boxes": None if job.boxes is None else _hash_of(job.boxes, "boxes file"),
-        "detector": None if job.how.detector is None else _hash_of(Path(job.how.detector), "detector"),
+        "detector": None if job.how.detector is None else _hash_of(place_of_detector(job.how.detector), "detector"),
     }
     told = {
         "engine": {"key": key, "recipe": engine.manifest.recipe.name, "precision": engine.manifest.precision},
@@ -130,7 +133,7 @@ def manifest_of(job: Job, engine: Engine, key: str) -> dict[str, Any]:
 
 
 def _hash_of(path: Path, what: str) -> str:
-    """The sha256 of a file, or of an engine folder's manifest; a catalogue's name stands for itself."""
+    """The sha256 of a file, or of an engine folder's manifest; another folder's name stands for itself."""
     if path.is_dir():
         path = path / MANIFEST_NAME
     if not path.is_file():

@@ -9,15 +9,16 @@ one that kills its reader becomes a row with its error and takes nothing with it
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sdk.errors import ClusterError, SdkError
 from sdk.scale.careful import carefully
+from sdk.scale.carried import Carried, carried_from
 from sdk.scale.cluster import Cluster, gpus_of_worker, started
 from sdk.scale.entries import block_from_text
 from sdk.scale.estimating import ChunkEstimator, How
@@ -52,6 +53,15 @@ class OnRay:
 
     def _pieces(self, ray: Any, work: Work, worker: Worker) -> Iterator[Piece]:
         _settings(ray.data.DataContext.get_current())
+        with warnings.catch_warnings():  # of the way in which every release is told what a task needs
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = self._dataset(ray, work, worker)
+        for table in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for row in range(len(table)):
+                yield piece_from_table(table.slice(row, 1))
+
+    def _dataset(self, ray: Any, work: Work, worker: Worker) -> Any:
+        """Pieces as they will come: blocks read from the plan, then chunks read and decoded, then poses."""
         cluster, data = self.cluster, ray.data
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -59,13 +69,8 @@ class OnRay:
         alike = {"batch_format": "pyarrow", "batch_size": 1, "zero_copy_batch": True}
         pool = {"size": cluster.workers} if cluster.address is None else {"min_size": 1, "max_size": cluster.workers}
         readers = cluster.tasks if cluster.address is None else cluster.readers
-        found = (
-            data.read_datasource(
-                _source(ray, work.plan),
-                override_num_blocks=1,
-                num_cpus=0,
-                scheduling_strategy=here,
-            )
+        return (
+            data.read_datasource(_source(ray, work.plan), override_num_blocks=1, num_cpus=0, scheduling_strategy=here)
             .map_batches(
                 read,
                 fn_kwargs={"reading": work.reading},
@@ -84,20 +89,16 @@ class OnRay:
                 **alike,
             )
         )
-        for table in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for row in range(len(table)):
-                yield piece_from_table(table.slice(row, 1))
 
     def _resources(self, ray: Any, work: Work) -> dict[str, float]:
         return {"num_cpus": self.cluster.cpus, "num_gpus": gpus_of_worker(ray, self.cluster, work.job.how.device)}
 
     def _worker(self, ray: Any, work: Work) -> Worker:
-        """What each actor is made from; where the cluster is elsewhere, the engine's files travel with it."""
-        folder = work.engine.folder
+        """What each actor is made from; where the cluster is elsewhere, the files that it opens travel with it."""
+        how = work.job.how
         if self.cluster.address is None:
-            return Worker(replace(work.job.how, engine=str(folder)), work.engine_key)
-        files = {name: (folder / name).read_bytes() for name in ("engine.json", *work.engine.manifest.files)}
-        return Worker(work.job.how, work.engine_key, files)
+            return Worker(replace(how, engine=str(work.engine.folder)), work.engine_key)
+        return Worker(how, work.engine_key, carried_from(work.engine, how.detector))
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,14 @@ class Worker:
 
     how: How
     engine_key: str
-    files: Mapping[str, bytes] | None = None
+    carried: Carried | None = None
 
     def opened(self) -> ChunkEstimator:
-        """The estimator; of an engine that came with it, from a folder that lasts as long as the process."""
-        if self.files is None:
+        """The estimator. Files that came with it lie in a folder while it reads them."""
+        if self.carried is None:
             return ChunkEstimator(self.how, self.engine_key)
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdk-engine-")))
-            for name, content in self.files.items():
-                (folder / name).write_bytes(content)
-            return ChunkEstimator(replace(self.how, engine=str(folder)), self.engine_key)
+        with TemporaryDirectory(prefix="sdk-engine-") as folder:
+            return ChunkEstimator(self.carried.laid(Path(folder), self.how), self.engine_key)
 
 
 class _Estimating:
