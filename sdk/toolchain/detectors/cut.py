@@ -90,9 +90,12 @@ def with_outputs(model: onnx.ModelProto, names: tuple[str, ...]) -> None:
     needed = {id(makers[name]) for out in names for name in _ancestors(out, makers) if name in makers}
     kept = [node for node in model.graph.node if id(node) in needed]
     kept = [type(node).FromString(node.SerializeToString()) for node in kept]
+    kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
     model.graph.node.extend(kept)
-    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), None) for name in names
+    )
     used = {name for node in kept for name in node.input}
     tensors = [type(t).FromString(t.SerializeToString()) for t in model.graph.initializer if t.name in used]
     del model.graph.initializer[:]
