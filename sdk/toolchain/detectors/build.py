@@ -149,7 +149,8 @@ def _compared(model: onnx.ModelProto, typed: onnx.ModelProto, recipe: DetectorRe
         f"{distance:.2f} px apart on average"
     )
     if found < DETECTS * expected:
-        raise CalibrationError(f"'{recipe.name}': {told}; build it in fp16, or calibrate with more photographs")
+        mend = "fp32" if options.precision == "fp16" else "fp16, or calibrate with more photographs"
+        raise CalibrationError(f"'{recipe.name}': {told}; build it in {mend}")
     log.log(logging.WARNING if found < FOUND * expected else logging.INFO, "%s", told)
     return told
 
