@@ -17,6 +17,7 @@ __all__ = ["float_in_int8", "tail_of"]
 
 WEIGHTED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Identity"}
+SCALES = {"Mul", "Div", "Add", "Sub"}  # by constants, as a graph with its normalisation inside
 
 
 def tail_of(model: onnx.ModelProto) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -53,11 +54,11 @@ def float_in_int8(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _stem(model: onnx.ModelProto) -> list[str]:
-    """Weighted nodes that see nothing but the picture, moved at most."""
+    """Weighted nodes that see nothing but the picture, moved or scaled at most."""
     weights, plain = initializers(model), {value.name for value in model.graph.input}
     stem = []
     for node in model.graph.node:
-        if node.op_type in MOVES and all(name in plain for name in node.input if name and name not in weights):
+        if node.op_type in MOVES | SCALES and all(name in plain for name in node.input if name and name not in weights):
             plain.update(node.output)
         elif node.op_type in WEIGHTED and node.input[0] in plain:
             stem.append(node.name)
