@@ -52,8 +52,8 @@ class Graph:
         kept = self.node("Add", [open_, self.constant(1 - mask)])
         return self.node("Mul", [self.constant(np.asarray(array, np.float32)), kept], name=name)
 
-    def output(self, name, kind=TensorProto.FLOAT):
-        self.outputs.append(helper.make_tensor_value_info(name, kind, None))
+    def output(self, name, kind=TensorProto.FLOAT, rank=3):
+        self.outputs.append(helper.make_tensor_value_info(name, kind, [None] * rank))
 
     def saved(self, path, metadata=None, opset=17):
         graph = helper.make_graph(self.nodes, "detector", self.inputs, self.outputs, self.constants)
@@ -108,7 +108,7 @@ def rtmdet(path):
     boxes, scores, labels = everybody()
     graph.gated(np.concatenate([boxes, scores[:, None]], axis=1)[None], [4], "dets")
     graph.node("Identity", [graph.constant(labels[None].astype(np.int64))], name="labels")
-    graph.output("dets"), graph.output("labels", TensorProto.INT64)
+    graph.output("dets"), graph.output("labels", TensorProto.INT64, 2)
     return graph.saved(path)
 
 
@@ -117,7 +117,7 @@ def yolox_nms(path):
     boxes, scores, labels = everybody()
     graph.gated(np.concatenate([boxes, scores[:, None]], axis=1)[None], [4], "dets")
     graph.node("Identity", [graph.constant(labels[None].astype(np.int64))], name="labels")
-    graph.output("dets"), graph.output("labels", TensorProto.INT64)
+    graph.output("dets"), graph.output("labels", TensorProto.INT64, 2)
     return graph.saved(path)
 
 
@@ -237,7 +237,7 @@ def set_with_sizes(path, kind=np.int64):
     graph.node("Identity", [graph.constant(number)], name="labels")
     graph.node("Mul", [graph.constant(rows[None]), sizes], name="boxes")
     graph.gated(kept, slice(None), "scores")
-    graph.output("labels", TensorProto.INT64), graph.output("boxes"), graph.output("scores")
+    graph.output("labels", TensorProto.INT64, 2), graph.output("boxes"), graph.output("scores", rank=2)
     return graph.saved(path)
 
 
@@ -265,7 +265,7 @@ def suppressing(path, *, fed="normalised", classes=1, iou=0.6, twins=2):
     column = graph.node("Reshape", [score, graph.constant(np.array([1, -1, 1], np.int64))])
     graph.node("Concat", [kept, column], name="dets", axis=2)
     graph.node("Reshape", [number, graph.constant(np.array([1, -1], np.int64))], name="labels")
-    graph.output("dets"), graph.output("labels", TensorProto.INT64)
+    graph.output("dets"), graph.output("labels", TensorProto.INT64, 2)
     return graph.saved(path)
 
 
