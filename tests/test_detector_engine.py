@@ -1,4 +1,4 @@
-"""Detectors made into engines: cut before their own suppression, proved, typed, written, opened; and by the command line."""
+"""Detectors made into engines: cut before their own NMS, proved, typed, written, opened; and by the command line."""
 
 import json
 from dataclasses import replace
@@ -22,8 +22,9 @@ from sdk.toolchain.compile import CompileOptions  # noqa: E402
 from sdk.toolchain.detectors.build import DetectorBuild, build_detector  # noqa: E402
 from sdk.toolchain.detectors.proof import check_same, finding_of  # noqa: E402
 from sdk.toolchain.detectors.tail import float_in_int8, tail_of  # noqa: E402
-from sdk.toolchain.detectors.taken import DetectorTold, take  # noqa: E402
+from sdk.toolchain.detectors.taken import DetectorTold, look_in_child, take  # noqa: E402
 from tests.support import detector_graphs as forms  # noqa: E402
+from tests.support.engines import SMALL, pooled_simcc_graph  # noqa: E402
 
 NONE = CompileOptions(compiler="none")
 
@@ -101,7 +102,7 @@ def test_an_open_size_has_to_be_told(tmp_path):
     graph.gated(forms.decoded_cells(3)[None], slice(4, None), "output0")
     graph.output("output0")
     path = graph.saved(tmp_path / "d.onnx")
-    with pytest.raises(GraphError, match="leaves its input size open .*; give --size HxW"):
+    with pytest.raises(GraphError, match=r"leaves its input size open .*; give --size HxW"):
         take(path, DetectorTold(kind="yolov8"), None)
     assert take(path, DetectorTold("yolov8", (128, 128)), None).recipe.input.size_hw == (128, 128)
 
@@ -111,8 +112,39 @@ def test_a_recipe_that_says_something_else_is_refused(tmp_path):
     recipe = take(path, DetectorTold(), None).recipe
     assert take(path, DetectorTold(), replace(recipe, outputs=("cells",))).recipe.outputs == ("cells",)
     other = replace(recipe, input=replace(recipe.input, colour="rgb"))
-    with pytest.raises(GraphError, match="is not what the recipe 'd-128' says: its input is .*colour='bgr'"):
+    with pytest.raises(GraphError, match=r"is not what the recipe 'd-128' says: its input is .*colour='bgr'"):
         take(path, DetectorTold(), other)
+
+
+def test_the_class_and_the_overlap_of_a_recipe_are_used(tmp_path):
+    path = forms.yolov8(tmp_path / "d.onnx")
+    made = take(path, DetectorTold(), None).recipe
+    dogs = replace(made, iou=0.5, form=replace(made.form, person_class=16))
+    taken = take(path, DetectorTold(), dogs)
+    assert taken.recipe == dogs
+    boxes, scores = finding_of(taken.model, taken.recipe)(frame())
+    np.testing.assert_allclose(boxes, forms.DOG[0][None] * 2, atol=0.02)
+    np.testing.assert_allclose(scores, [forms.DOG[1]], atol=2e-3)
+    assert take(path, DetectorTold(person_class=0), dogs).recipe.form.person_class == 0  # what is told goes before
+
+
+def test_the_overlap_of_a_suppression_inside_goes_before_the_recipes(tmp_path):
+    path = forms.suppressing(tmp_path / "d.onnx", iou=0.55)
+    recipe = take(path, DetectorTold(), None).recipe
+    assert take(path, DetectorTold(), replace(recipe, iou=0.9)).recipe.iou == 0.55
+
+
+def test_a_pose_graph_that_runs_at_one_size_alone_is_no_detector_nor_an_end(tmp_path, capsys):
+    path = pooled_simcc_graph(tmp_path / "pose.onnx", SMALL)
+    model = onnx.load(path)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("h", "w"), strict=True):
+        dim.dim_param = name
+    onnx.save(model, path)
+    assert "does not run on ONNX Runtime" in look_in_child({"path": str(path), "told": {}})[0]["problem"]
+    assert main(["inspect", str(path), "--size", "64x48"]) == 0
+    assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in capsys.readouterr().out
+    assert main(["inspect", str(path)]) == 1
+    assert "leaves" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +220,7 @@ def test_a_detector_that_loses_most_persons_is_not_built(tmp_path, monkeypatch):
 
     monkeypatch.setattr(build, "moved", lambda ours, theirs, images: (1.0, 1, 4))
     path = forms.yolov8(tmp_path / "d.onnx", 1)
-    with pytest.raises(CalibrationError, match="FP16 finds 1 of the 4 persons .*; build it in fp32"):
+    with pytest.raises(CalibrationError, match=r"FP16 finds 1 of the 4 persons .*; build it in fp32"):
         build_detector(DetectorBuild(None, onnx=path, precision="fp16", compile=NONE, output=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
 

@@ -106,7 +106,7 @@ def is_detector(arguments: argparse.Namespace) -> bool:
         return False
     from sdk.toolchain.detectors.taken import detector_facts
 
-    return detector_facts(arguments.onnx)["kind"] is not None
+    return detector_facts(arguments.onnx, arguments.size)["kind"] is not None
 
 
 def detector_from(arguments: argparse.Namespace) -> DetectorBuild:

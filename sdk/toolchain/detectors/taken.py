@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from sdk.detector_recipe import DetectorRecipe, detector_from_table
 from sdk.errors import GraphError
 from sdk.people.detector import FREE_SIZE_HW
 from sdk.people.detector_forms import SIZES, GraphSeen, TensorSeen, Understood, understood
+from sdk.runtime.ort_session import onnxruntime_errors
 from sdk.strict import strict_from_table, table_from
 from sdk.toolchain.detectors.cut import NMS, PLUGINS, Cut, cut_before_nms, cut_plugin, with_outputs
 from sdk.toolchain.detectors.proof import Finding, check_same, finding_of
@@ -36,6 +38,7 @@ from sdk.toolchain.graph_files import graph_file
 from sdk.toolchain.graphs import described, graph_inputs, graph_outputs, graph_session, opset_of, serialized
 from sdk.toolchain.limits import limited
 from sdk.toolchain.opsets import in_our_form
+from sdk.toolchain.proof import first_line
 
 __all__ = [
     "DetectorTold",
@@ -99,11 +102,14 @@ def take_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
 def take(path: Path, told: DetectorTold, recipe: DetectorRecipe | None) -> TakenDetector:
     """As `detector_from_graph`, in this process and without its limits."""
     subject = f"'{path}'"
+    if recipe is not None and told.person_class is None:
+        told = replace(told, person_class=recipe.form.person_class)
     file = graph_file(path, beyond=PLUGINS)
     notes: list[str] = []
     plugged = cut_plugin(file.model)
     original, size_hw = file.model, _size_hw(file.model, told, recipe, subject)
-    theirs = None if plugged else _understood(original, told.kind, size_hw, told.person_class, subject)
+    seen = _seen(original, subject) if plugged is None else None
+    theirs = None if seen is None else understood(seen, told.kind, size_hw=size_hw, person_class=told.person_class)
     model, changed = in_our_form(original, subject)
     notes += changed
     model = _fixed(model, size_hw, subject)
@@ -112,15 +118,15 @@ def take(path: Path, told: DetectorTold, recipe: DetectorRecipe | None) -> Taken
         model = slim(model)
         notes.append(f"cut before its own suppression ({cut.what}): boxes '{cut.boxes}', scores '{cut.scores}'")
     kind = told.kind if theirs is None else UNSUPPRESSED.get(theirs.kind, theirs.kind) if cut else theirs.kind
-    ours = _understood(model, kind, size_hw, told.person_class, subject)
+    ours = understood(_seen(model, subject), kind, size_hw=size_hw, person_class=told.person_class)
     made = _recipe(path, told, ours, cut, recipe, model)
     with_outputs(model, tuple(made.outputs))
-    if theirs is not None:
-        names = tuple(output.name for output in graph_outputs(original))
-        found = Finding(theirs.input, theirs.form, theirs.iou, _runner(original, names, theirs.fed))
+    if seen is not None and theirs is not None:
         images = None if told.images is None else Path(told.images)
-        notes.append(check_same(finding_of(model, made), found, subject, images))
+        notes.append(check_same(finding_of(model, made), _finding_of_file(seen, theirs), subject, images))
     if recipe is not None:
+        if cut is None or cut.iou is None:  # else the overlap that the graph allowed is kept
+            made = replace(made, iou=recipe.iou)
         model, made = _named_as(model, made, recipe)
     notes.insert(0, f"taken for '{ours.kind}'")
     for note in notes:
@@ -137,7 +143,7 @@ def look_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         plugged = cut_plugin(file.model)
         size_hw = _size_hw(file.model, told, None, subject, free=FREE_SIZE_HW)
-        found = _understood(file.model, told.kind, size_hw, told.person_class, subject)
+        found = understood(_seen(file.model, subject), told.kind, size_hw=size_hw, person_class=told.person_class)
     except GraphError as error:
         return {"kind": None, "problem": str(error)}, b""
     outputs = {output.name: list(output.shape) for output in graph_outputs(file.model)}
@@ -209,20 +215,33 @@ def _fixed(model: onnx.ModelProto, size_hw: tuple[int, int], subject: str) -> on
         raise GraphError(f"{subject} cannot be simplified ({str(error)[:200]}); export it anew") from error
 
 
-def _understood(
-    model: onnx.ModelProto, kind: str, size_hw: tuple[int, int], person_class: int | None, subject: str
-) -> Understood:
+def _seen(model: onnx.ModelProto, subject: str) -> GraphSeen:
+    """A graph on ONNX Runtime; GraphError, here or when it is asked, where it does not run there."""
     inputs = tuple(TensorSeen(tensor.name, tensor.dtype, tensor.shape) for tensor in graph_inputs(model))
-    names = tuple(output.name for output in graph_outputs(model))
+    names = [output.name for output in graph_outputs(model)]
+    with _running(model, subject):
+        session = graph_session(model)
+
+    def run(feed: Mapping[str, Array]) -> Sequence[Array]:
+        with _running(model, subject):
+            arrays: Sequence[Array] = session.run(names, feed)
+        return arrays
+
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    seen = GraphSeen(subject, inputs, names, _runner(model, names, {}), metadata)
-    return understood(seen, kind, size_hw=size_hw, person_class=person_class)
+    return GraphSeen(subject, inputs, tuple(names), run, metadata)
 
 
-def _runner(model: onnx.ModelProto, names: Sequence[str], fed: Mapping[str, Array]) -> Any:
-    """Inputs by name to the outputs `names`, on ONNX Runtime."""
-    session = graph_session(model)
-    return lambda feed: session.run(list(names), {**feed, **fed})
+@contextmanager
+def _running(model: onnx.ModelProto, subject: str) -> Iterator[None]:
+    try:
+        yield
+    except onnxruntime_errors() as error:
+        raise GraphError(f"{subject} does not run on ONNX Runtime ({first_line(error)}); {listed(model)}") from error
+
+
+def _finding_of_file(seen: GraphSeen, found: Understood) -> Finding:
+    """Of a file's own graph, fed as it was understood."""
+    return Finding(found.input, found.form, found.iou, lambda feed: seen.run({**feed, **found.fed}))
 
 
 def _recipe(
