@@ -9,7 +9,7 @@ cannot be freed, and the reason is told. The result is a proposal: whoever asks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from sdk.toolchain.graphs import array_of, initializers, producers
+from sdk.toolchain.graphs import array_of, attribute_of, initializers, producers
 
 __all__ = ["free_batch"]
 
@@ -92,7 +92,7 @@ class _Walk:
         return self._broadcast(node, names)
 
     def _transpose(self, node: onnx.NodeProto, names: list[str]) -> int:
-        perm = list(_ints(node, "perm", range(len(self._known(names[0])) - 1, -1, -1)))
+        perm = list(attribute_of(node, "perm", range(len(self._known(names[0])) - 1, -1, -1)))
         return perm.index(self._axis[names[0]])
 
     def _stay_first(self, node: onnx.NodeProto, names: list[str]) -> int:
@@ -101,7 +101,7 @@ class _Walk:
     def _along(self, node: onnx.NodeProto, names: list[str]) -> int:
         """Operators that work along one axis, or along all from one on."""
         axis, op = self._axis[names[0]], node.op_type
-        touched = _int(node, "axis", 0 if op == "Split" else -1) % len(self._known(names[0]))
+        touched = attribute_of(node, "axis", 0 if op == "Split" else -1) % len(self._known(names[0]))
         kept = axis < touched if op == "LayerNormalization" else axis != touched
         return axis if kept else self._lose(node)
 
@@ -137,7 +137,7 @@ class _Walk:
     def _concat(self, node: onnx.NodeProto, names: list[str]) -> int:
         axis = self._axis[names[0]]
         rank = len(self._known(names[0]))
-        if _int(node, "axis", 0) % rank == axis or any(self._axis[name] != axis for name in names):
+        if attribute_of(node, "axis", 0) % rank == axis or any(self._axis[name] != axis for name in names):
             return self._lose(node)
         for index, name in enumerate(node.input):
             if name not in self._axis:
@@ -186,7 +186,7 @@ class _Walk:
         left, right = node.input[0], node.input[1]
         rank = len(self._known(node.output[0]))
         if node.op_type == "Gemm":
-            kept = names == [left] and self._axis[left] == 0 and not _int(node, "transA", 0)
+            kept = names == [left] and self._axis[left] == 0 and not attribute_of(node, "transA", 0)
             return 0 if kept else self._lose(node)
         axes = set()
         for name in names:
@@ -200,7 +200,7 @@ class _Walk:
         )
 
     def _gather(self, node: onnx.NodeProto, names: list[str]) -> int:
-        axis, rank, touched = self._axis[names[0]], len(self._known(names[0])), _int(node, "axis", 0)
+        axis, rank, touched = self._axis[names[0]], len(self._known(names[0])), attribute_of(node, "axis", 0)
         if node.input[0] not in self._axis or touched % rank == axis:
             return self._lose(node)
         grown = len(self._known(node.output[0])) - rank
@@ -208,11 +208,11 @@ class _Walk:
 
     def _reduced(self, node: onnx.NodeProto, names: list[str]) -> int:
         rank, axis = len(self._known(names[0])), self._axis[names[0]]
-        axes = self._list(node, 1) if node.op_type.startswith("Reduce") else [_int(node, "axis", 0)]
+        axes = self._list(node, 1) if node.op_type.startswith("Reduce") else [attribute_of(node, "axis", 0)]
         touched = {a % rank for a in axes} if axes else set(range(rank))
         if axis in touched:
             return self._lose(node)
-        return axis if _int(node, "keepdims", 1) else axis - sum(a < axis for a in touched)
+        return axis if attribute_of(node, "keepdims", 1) else axis - sum(a < axis for a in touched)
 
     def _broadcast(self, node: onnx.NodeProto, names: list[str]) -> int:
         """Elementwise operators, aligned at the right, and whatever leaves the axes where they are."""
@@ -261,11 +261,3 @@ def _shapes(model: onnx.ModelProto, batch: int) -> dict[str, Shape]:
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)
     return shapes
-
-
-def _int(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
-
-
-def _ints(node: onnx.NodeProto, name: str, default: Sequence[int]) -> Sequence[int]:
-    return next((tuple(attribute.ints) for attribute in node.attribute if attribute.name == name), default)

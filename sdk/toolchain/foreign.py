@@ -32,7 +32,7 @@ from sdk.toolchain.deploy import DeployFacts, deploy_facts
 from sdk.toolchain.ends import End, bins_seen, ends_of, inner_ends, put_ends_in_our_form, wanted_ends
 from sdk.toolchain.front import Front, Settled, front_of, listed, put_in_our_form, settle
 from sdk.toolchain.graph_files import GraphFile, graph_file
-from sdk.toolchain.graphs import graph_inputs, graph_session, name_nodes, serialized
+from sdk.toolchain.graphs import graph_inputs, graph_session, name_nodes, rename, serialized
 from sdk.toolchain.limits import limited
 from sdk.toolchain.opsets import in_our_form, written_out
 from sdk.toolchain.proof import Proof, first_line, proof_crops
@@ -44,6 +44,7 @@ __all__ = [
     "file_bytes",
     "graph_from_file",
     "slim",
+    "slimmed",
     "take",
     "take_file",
     "take_in_child",
@@ -127,7 +128,7 @@ def take_file(file: GraphFile, recipe: Recipe | None, told: Told) -> Taken:
     notes += put_in_our_form(model, front, settled)
     notes += put_ends_in_our_form(model, ends)
     recipe, scored = _scored(settled.recipe, ends, subject)
-    _rename(model, {front.name: recipe.input.name, **{f"{end.target}/out": end.target for end in ends}})
+    rename(model, {front.name: recipe.input.name, **{f"{end.target}/out": end.target for end in ends}})
     crops = proof_crops(recipe)
     proof = Proof(recipe, ends, crops, original.rows(crops, front, settled, ends), TOLERANCE[original.precision])
     model, batch, freed = _with_batch(model, proof, front.batch, subject)
@@ -138,10 +139,18 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Simplified: constants folded, dead nodes dropped, every node named. Tensor names in and out are kept."""
     import onnxslim
 
-    slimmed: onnx.ModelProto = onnxslim.slim(model)
-    name_nodes(slimmed)
-    onnx.checker.check_model(slimmed)
-    return slimmed
+    small: onnx.ModelProto = onnxslim.slim(model)
+    name_nodes(small)
+    onnx.checker.check_model(small)
+    return small
+
+
+def slimmed(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
+    """As `slim`, of a graph made elsewhere: GraphError where it cannot be done."""
+    try:
+        return slim(model)
+    except Exception as error:  # onnxslim has no error type of its own
+        raise GraphError(f"{subject} cannot be simplified ({first_line(error)}); export it anew") from error
 
 
 class Original:
@@ -254,11 +263,11 @@ def _with_batch(
 ) -> tuple[onnx.ModelProto, int | None, tuple[str, ...]]:
     """The first form of the graph that gives what the original gives: any batch, a freed batch, its own batch."""
     only = declared or 1
-    free = _attempt(lambda: _slimmed(_declared(model, proof, None), subject))
+    free = _attempt(lambda: slimmed(_declared(model, proof, None), subject))
     reason = free if isinstance(free, str) else proof.differs(free, None)
     if not isinstance(free, str) and reason is None:
         return free, None, (f"its batch of {only} is freed",) if declared else ()
-    fixed = _slimmed(_declared(model, proof, only), subject)
+    fixed = slimmed(_declared(model, proof, only), subject)
     if problem := proof.differs(fixed, only):
         raise GraphError(
             f"{subject} cannot be put into the SDK's form: {problem}, beside the file's own graph on ONNX Runtime; "
@@ -303,13 +312,6 @@ def _declared(model: onnx.ModelProto, proof: Proof, batch: int | None) -> onnx.M
     return copy
 
 
-def _slimmed(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
-    try:
-        return slim(model)
-    except Exception as error:  # onnxslim has no error type of its own
-        raise GraphError(f"{subject} cannot be simplified ({first_line(error)}); export it anew") from error
-
-
 def _scored(recipe: Recipe, ends: tuple[End, ...], subject: str) -> tuple[Recipe, tuple[str, ...]]:
     """The score rule for a graph with its softmax inside: the recipe's rule on probabilities."""
     if not any(end.probabilities for end in ends) or recipe.output.score == "min_softmax":
@@ -321,21 +323,6 @@ def _scored(recipe: Recipe, ends: tuple[End, ...], subject: str) -> tuple[Recipe
         )
     used = replace(recipe, output=replace(recipe.output, score="min_softmax"))
     return used, ("scores are min_softmax: min_logit on the probabilities that the graph gave",)
-
-
-def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Rename tensors everywhere; a tensor that already has one of the new names steps aside."""
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)} - set(names)
-    taken |= {tensor.name for tensor in model.graph.initializer}
-    aside = {name: f"{name}_inner" for name in names.values() if name in taken}
-    moves = {**aside, **names}
-    for node in model.graph.node:
-        node.input[:] = [moves.get(name, name) for name in node.input]
-        node.output[:] = [moves.get(name, name) for name in node.output]
-    for value in (*model.graph.input, *model.graph.output):
-        value.name = moves.get(value.name, value.name)
-    for tensor in model.graph.initializer:
-        tensor.name = moves.get(tensor.name, tensor.name)
 
 
 def any_crops(front: Front, batch: int) -> Array:

@@ -5,7 +5,7 @@ for tensor in graph_inputs(model): tensor.name, tensor.dtype, tensor.shape    # 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -21,6 +21,8 @@ __all__ = [
     "OPSET",
     "GraphTensor",
     "array_of",
+    "attribute_of",
+    "constants",
     "consumers",
     "described",
     "fixed_batch",
@@ -32,6 +34,7 @@ __all__ = [
     "names_matching",
     "opset_of",
     "producers",
+    "rename",
     "serialized",
 ]
 
@@ -72,6 +75,21 @@ def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Tensors whose values the graph holds: initializers, and what Constant nodes give."""
+    held = initializers(model)
+    for node in model.graph.node:
+        value = attribute_of(node, "value") if node.op_type == "Constant" else None
+        if value is not None:
+            held[node.output[0]] = value
+    return held
+
+
+def attribute_of(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute, `default` where it names none."""
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
 def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     """Tensor name -> the node that makes it."""
     return {name: node for node in model.graph.node for name in node.output if name}
@@ -105,6 +123,19 @@ def name_nodes(model: onnx.ModelProto) -> None:
             name = f"{name}_{index}"
         node.name = name
         taken.add(name)
+
+
+def rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Rename tensors everywhere; a tensor that already has one of the new names steps aside."""
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)} - set(names)
+    taken |= set(initializers(model)) - set(names)
+    aside = {name: f"{name}_inner" for name in names.values() if name in taken}
+    moves = {**aside, **names}
+    for node in model.graph.node:
+        node.input[:] = [moves.get(name, name) for name in node.input]
+        node.output[:] = [moves.get(name, name) for name in node.output]
+    for holder in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        holder.name = moves.get(holder.name, holder.name)
 
 
 def names_matching(pattern: str, names: Sequence[str], kind: str) -> list[str]:

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 
 from sdk.errors import GraphError
-from sdk.toolchain.graphs import consumers, initializers, names_matching, producers
+from sdk.toolchain.graphs import attribute_of, constants, consumers, names_matching, producers
 
 __all__ = ["PROTECTED", "GraphView", "Placement", "PlacementOptions", "WeightedNode", "placement_of"]
 
@@ -92,12 +91,9 @@ class GraphView:
     _shapes: dict[str, tuple[int, ...]] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.constants = initializers(self.model)
+        self.constants = constants(self.model)
         self.producer, self.consumers = producers(self.model), consumers(self.model)
         self.order = {name: at for at, node in enumerate(self.model.graph.node) for name in node.output}
-        for node in self.model.graph.node:
-            for value in (a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"):
-                self.constants[node.output[0]] = value
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -126,7 +122,7 @@ class GraphView:
 
     def _weighted(self, node: onnx.NodeProto) -> WeightedNode:
         weight = self.constants[node.input[1]]
-        dims, groups = list(weight.dims), _attribute(node, "group", 1)
+        dims, groups = list(weight.dims), attribute_of(node, "group", 1)
         output, data = node.output[0], node.input[0]
         pixels = int(np.prod(self.shapes[data if node.op_type == "ConvTranspose" else output][2:]))
         rows = pixels if "Conv" in node.op_type else int(np.prod(self.shapes[data][:-1]))
@@ -290,7 +286,7 @@ def _sharing(view: GraphView, tensors: set[str]) -> tuple[tuple[str, ...], ...]:
 
 def _blends(node: onnx.NodeProto) -> bool:
     """A Resize that interpolates makes new values; INT8 does not pass through it unchanged."""
-    return node.op_type == "Resize" and _attribute(node, "mode", b"nearest") != b"nearest"
+    return node.op_type == "Resize" and attribute_of(node, "mode", b"nearest") != b"nearest"
 
 
 def _origin(view: GraphView, tensor: str) -> str | None:
@@ -307,12 +303,8 @@ def _weight_axis(node: onnx.NodeProto, dims: list[int], groups: int) -> int | No
     if node.op_type == "ConvTranspose":
         return 1 if groups == 1 else None
     if node.op_type == "Gemm":
-        return 0 if _attribute(node, "transB", 0) else 1
+        return 0 if attribute_of(node, "transB", 0) else 1
     return len(dims) - 1 if len(dims) == 2 else None
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _shapes_for_one_crop(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sdk.errors import GraphError
-from sdk.toolchain.graphs import array_of, initializers, producers
+from sdk.toolchain.graphs import array_of, attribute_of, constants, producers
 
 __all__ = ["NMS", "PLUGINS", "Cut", "cut_before_nms", "cut_plugin", "with_outputs"]
 
@@ -46,10 +46,9 @@ def cut_plugin(model: onnx.ModelProto) -> Cut | None:
         return None
     if len(nodes) > 1:
         raise GraphError(f"the graph suppresses boxes {len(nodes)} times; export it with one NMS or none")
-    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in nodes[0].attribute}
     boxes, scores = nodes[0].input[:2]
     with_outputs(model, (boxes, scores))
-    iou = values.get("iou_threshold")
+    iou = attribute_of(nodes[0], "iou_threshold")
     return Cut(boxes, scores, None if iou is None else float(iou), nodes[0].op_type)
 
 
@@ -147,11 +146,5 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _constant(model: onnx.ModelProto, name: str) -> float | None:
-    tensor = initializers(model).get(name)
-    if tensor is None:
-        maker = producers(model).get(name)
-        values = (
-            [] if maker is None or maker.op_type != "Constant" else [a.t for a in maker.attribute if a.name == "value"]
-        )
-        tensor = values[0] if values else None
+    tensor = constants(model).get(name)
     return None if tensor is None else float(np.asarray(array_of(tensor)).ravel()[0])

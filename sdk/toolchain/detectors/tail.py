@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx
 
-from sdk.toolchain.graphs import initializers, producers
+from sdk.toolchain.graphs import attribute_of, initializers, producers
 
 __all__ = ["float_in_int8", "tail_of"]
 
@@ -49,7 +49,9 @@ def float_in_int8(model: onnx.ModelProto) -> tuple[str, ...]:
     what INT8 costs: with them RTMDet-nano found 18 of 28 persons and YOLOX-nano 1, without them 27 and 21.
     """
     _, heads = tail_of(model)
-    depthwise = [node.name for node in model.graph.node if node.op_type == "Conv" and _groups(node) > 1]
+    depthwise = [
+        node.name for node in model.graph.node if node.op_type == "Conv" and attribute_of(node, "group", 1) > 1
+    ]
     return tuple(dict.fromkeys((*heads, *_stem(model), *depthwise)))
 
 
@@ -63,10 +65,6 @@ def _stem(model: onnx.ModelProto) -> list[str]:
         elif node.op_type in WEIGHTED and node.input[0] in plain:
             stem.append(node.name)
     return stem
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _takes_shares(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:
