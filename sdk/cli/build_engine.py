@@ -113,6 +113,9 @@ def _detector(arguments: argparse.Namespace) -> DetectorEngine:
     for name in ("max_drop", "quantize_all"):
         if getattr(arguments, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is for pose networks; a build says what a detector loses")
+    for name in ("min_batch", "opt_batch", "max_batch"):
+        if getattr(arguments, name) not in (None, 1):
+            raise UsageError(f"--{name.replace('_', '-')} must be 1: a detector takes one frame at a time")
     _check_int8_arguments(arguments, precision)
     return build_detector(
         replace(

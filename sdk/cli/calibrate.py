@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+CROPS_AT_A_TIME = 8
 CURVE_CROPS = 256
+GROUP_CROPS = 64  # for the sensitivity of one group
+OF_CROPS = ("pictures", "boxes", "jitter", "batch", "no_equalise", "sensitivity", "sensitivity_crops", "chart")
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=Path, metavar="DIR", help="where a COCO.json's pictures lie, if not beside it"
     )
     parser.add_argument("--boxes", type=Path, metavar="F", help="boxes other than those of --data, in COCO's format")
-    parser.add_argument("--images", type=int, default=512, metavar="N", help="crops to calibrate with (default 512)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=512,
+        metavar="N",
+        help="crops, or a detector's pictures, to calibrate with (default 512)",
+    )
     parser.add_argument("--method", choices=("max", "percentile", "entropy", "mse", "auto"), default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of crops (default 0)")
     parser.add_argument(
         "--jitter", type=finite, default=0.0, metavar="SHARE", help="move box sides by up to this share"
     )
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="crops at a time (default 8)")
+    parser.add_argument("--batch", type=_count, metavar="N", help=f"crops at a time (default {CROPS_AT_A_TIME})")
     parser.add_argument("--no-equalise", action="store_true", help="do not try range equalisation")
     parser.add_argument("--sensitivity", action="store_true", help="measure what quantising each layer group costs")
-    parser.add_argument("--sensitivity-crops", type=_count, default=64, metavar="N", help="for each group (default 64)")
+    parser.add_argument("--sensitivity-crops", type=_count, metavar="N", help=f"for each group (default {GROUP_CROPS})")
     parser.add_argument("--chart", type=Path, metavar="F.png", help="draw the sensitivity")
     parser.add_argument("--output", type=Path, metavar="F.json", help="the table; not with --spread")
     parser.add_argument(
@@ -102,10 +111,11 @@ def _detector(arguments: argparse.Namespace) -> int:
     from sdk.toolchain.precision import with_constants_named
     from sdk.toolchain.table import write_table
 
-    for name in ("pictures", "boxes", "sensitivity", "chart"):
+    for name in OF_CROPS:
         if getattr(arguments, name):
             raise UsageError(
-                f"--{name} is for pose networks; a detector is calibrated on the pictures below --data DIR"
+                f"--{name.replace('_', '-')} is for pose networks; a detector is calibrated on the pictures below "
+                "--data DIR, whole and one by one"
             )
     if not arguments.data.is_dir():
         raise UsageError(f"--data must be a folder of photographs for a detector (got '{arguments.data}')")
@@ -114,7 +124,7 @@ def _detector(arguments: argparse.Namespace) -> int:
     with held(arguments.output):
         taken, _ = float_detector(source)
         pictures = PictureSet.below(arguments.data, taken.recipe, count=arguments.images, seed=arguments.seed)
-        table = calibrate_detector(with_constants_named(taken.model), pictures, arguments.data.name)
+        table = calibrate_detector(with_constants_named(taken.model), pictures, arguments.data.name, arguments.method)
         write_table(table, arguments.output)
     _show(table, arguments)
     return 0
@@ -160,7 +170,7 @@ def _calibrated(arguments: argparse.Namespace, source: BuildOptions) -> Calibrat
     model, _ = float_graph(source)
     options = CalibrateOptions(
         method=arguments.method,
-        batch=arguments.batch,
+        batch=CROPS_AT_A_TIME if arguments.batch is None else arguments.batch,
         equalise=not arguments.no_equalise,
         source=arguments.data.name,
         state=arguments.output.with_name(f".{arguments.output.name}.state.npz"),
@@ -203,7 +213,7 @@ def _with_sensitivity(
 ) -> CalibrationTable:
     from sdk.toolchain.sensitivity import measure_sensitivity
 
-    groups = crops.some(range(min(arguments.sensitivity_crops, len(crops))))
+    groups = crops.some(range(min(arguments.sensitivity_crops or GROUP_CROPS, len(crops))))
     curve = crops.some(range(min(CURVE_CROPS, len(crops))))
     return replace(table, sensitivity=measure_sensitivity(model, table, groups, curve_crops=curve))
 

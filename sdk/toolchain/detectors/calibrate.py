@@ -22,6 +22,7 @@ from sdk.people.detector_forms import blob_of
 from sdk.toolchain.calibrate import FEW_IMAGES, HELD_OUT_EVERY, observe, range_of, versions
 from sdk.toolchain.fingerprint import fingerprint_of
 from sdk.toolchain.placement import PlacementOptions, placement_of
+from sdk.toolchain.ranges import Method
 from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote
 
 __all__ = ["MOST", "PictureSet", "calibrate_detector"]
@@ -88,8 +89,10 @@ class PictureSet:
         return blob_of(frame, self.recipe.input)
 
 
-def calibrate_detector(model: onnx.ModelProto, pictures: PictureSet, source: str) -> CalibrationTable:
-    """The calibration table of a detector's float graph: of each tensor the range that errs least on held-out pictures.
+def calibrate_detector(
+    model: onnx.ModelProto, pictures: PictureSet, source: str, method: Method = "auto"
+) -> CalibrationTable:
+    """The calibration table of a detector's float graph: 'auto' takes what errs least on held-out pictures, by tensor.
 
     Warns of few pictures; refuses NaN and dead tensors by name.
     """
@@ -105,9 +108,9 @@ def calibrate_detector(model: onnx.ModelProto, pictures: PictureSet, source: str
         format=TABLE_FORMAT,
         recipe=pictures.recipe.name,
         graph=fingerprint_of(model),
-        method="auto",
+        method=method,
         data=DataNote(source, pictures.found, len(pictures), held_out, pictures.seed, 0.0, pictures.sha256),
-        tensors={name: range_of(name, observed, "auto") for name, observed in seen.items()},
+        tensors={name: range_of(name, observed, method) for name, observed in seen.items()},
         versions=versions(),
         warnings=warnings,
     )
