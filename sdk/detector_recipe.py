@@ -148,8 +148,8 @@ def detector_by_name(name: str) -> DetectorRecipe:
         if name in names_of_kind("pose"):
             raise RecipeError(f"'{name}' is a pose network, and a detector is asked for")
         near = get_close_matches(name, recipes, n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise RecipeError(f"detector '{name}' is not in the catalogue{hint} It has {', '.join(recipes)}")
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        raise RecipeError(f"detector '{name}' is not in the catalogue{hint} The catalogue has {', '.join(recipes)}")
     return recipes[name]
 
 

@@ -428,7 +428,7 @@ def recipe_by_name(name: str) -> Recipe:
         if name in names_of_kind("detector"):
             raise RecipeError(f"'{name}' is a detector, and the recipe of a pose network is asked for")
         near = get_close_matches(name, recipes, n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        hint = f"; did you mean {', '.join(near)}?" if near else "."
         raise RecipeError(f"recipe '{name}' is not in the catalogue{hint} `sdk models` lists all {len(recipes)}")
     return recipes[name]
 

@@ -4,7 +4,8 @@
 they describe and who gives the rest a meaning: 'pose' where it is left out (`sdk.recipe`), or 'detector'
 (`sdk.detector_recipe`).
 
-    tables_of_file(path, "pose")["rtmpose-s-256x192"]          # the merged table, with its name
+    file = recipe_file(path, "pose")
+    table, where = file.merged(chosen_name(file, "rtmpose-s-256x192"))      # the merged table; how a message names it
 """
 
 from __future__ import annotations

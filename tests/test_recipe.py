@@ -356,5 +356,5 @@ def test_an_unknown_name_suggests_near_ones(asked, near):
 
 
 def test_a_name_like_none_suggests_none():
-    with pytest.raises(RecipeError, match="is not in the catalogue `sdk models` lists all"):
+    with pytest.raises(RecipeError, match=r"is not in the catalogue\. `sdk models` lists all"):
         recipe_by_name("qqqqqqqq")
