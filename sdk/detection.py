@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 
-__all__ = ["Activation", "BoxForm", "DetectionForm", "Letterbox", "Part", "Place", "Units", "letterbox"]
+__all__ = ["Activation", "BoxForm", "DetectionForm", "Letterbox", "Part", "Place", "Units", "is_whole", "letterbox"]
 
 BoxForm = Literal["xyxy", "cxcywh", "grid"]
 Units = Literal["pixels", "shares"]
@@ -72,7 +72,7 @@ class DetectionForm:
         for name, kind in (("box_form", BoxForm), ("units", Units), ("activation", Activation)):
             if getattr(self, name) not in get_args(kind):
                 raise InputError(f"{name} must be one of {', '.join(get_args(kind))} (got {getattr(self, name)!r})")
-        if not _is_whole(self.classes, 1) or not _is_whole(self.person_class, 0):
+        if not is_whole(self.classes, 1) or not is_whole(self.person_class, 0):
             raise InputError(
                 "classes must be a whole number from 1 on and person_class one from 0 on "
                 f"(got {self.classes!r} and {self.person_class!r})"
@@ -81,7 +81,7 @@ class DetectionForm:
             raise InputError(f"person_class must be one of the {self.classes} classes (got {self.person_class})")
         if self.label is not None and self.classes != 1:
             raise InputError(f"classes must be 1 where a label says whose score it is (got {self.classes})")
-        if self.objectness is not None and not _is_whole(self.objectness, 0):
+        if self.objectness is not None and not is_whole(self.objectness, 0):
             raise InputError(f"objectness must be a column, or None (got {self.objectness!r})")
         if self.activation == "softmax" and self.classes < 2:
             raise InputError("activation 'softmax' must have at least 2 classes to share among (got 1)")
@@ -91,7 +91,7 @@ class DetectionForm:
         strides = self.strides
         if (self.box_form == "grid") != bool(strides):
             raise InputError(f"strides must be given for box_form 'grid', and for no other (got {strides})")
-        if len(strides) > MAX_STRIDES or not all(_is_whole(stride, 1) for stride in strides):
+        if len(strides) > MAX_STRIDES or not all(is_whole(stride, 1) for stride in strides):
             raise InputError(f"strides must be at most {MAX_STRIDES} positive whole numbers (got {strides})")
         if strides and self.units == "shares":
             raise InputError("units must be 'pixels' for box_form 'grid', which counts cells (got 'shares')")
@@ -114,7 +114,7 @@ def letterbox(frame_hw: tuple[int, int], size_hw: tuple[int, int], place: Place 
     """
     if place not in get_args(Place):
         raise InputError(f"place must be one of {', '.join(get_args(Place))} (got {place!r})")
-    if not all(_is_whole(side, 1) for side in (*frame_hw, *size_hw)):
+    if not all(is_whole(side, 1) for side in (*frame_hw, *size_hw)):
         raise InputError(f"a letterbox must have positive sides (got a frame {frame_hw} and an input {size_hw})")
     ratio = min(size / frame for size, frame in zip(size_hw, frame_hw, strict=True))
     inner = tuple(max(1, round(side * ratio)) for side in frame_hw) if place != "stretch" else tuple(size_hw)
@@ -128,5 +128,6 @@ def letterbox(frame_hw: tuple[int, int], size_hw: tuple[int, int], place: Place 
     return Letterbox(crop, to_frame, (inner[0], inner[1]))
 
 
-def _is_whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number of `least` and more."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least

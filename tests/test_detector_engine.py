@@ -144,7 +144,7 @@ def test_a_pose_graph_that_runs_at_one_size_alone_is_no_detector_nor_an_end(tmp_
     assert main(["inspect", str(path), "--size", "64x48"]) == 0
     assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in capsys.readouterr().out
     assert main(["inspect", str(path)]) == 1
-    assert "leaves" in capsys.readouterr().err
+    assert "does not say its input size" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,10 @@ def test_the_command_line_builds_calibrates_and_inspects(tmp_path, photographs, 
     assert "detects   persons that score 0.3 and more" in told and "BGR, mean 103.53 116.28 123.675" in told
     forms.convolutional(tmp_path / "net.onnx")
     asked = ["net.onnx", "--form", "yolox"]
-    assert main(["calibrate", "--onnx", *asked, "--data", "photos", "--output", "ranges.json"]) == 0
+    ranges = ["calibrate", "--onnx", *asked, "--data", "photos", "--method", "max", "--output", "ranges.json"]
+    assert main(ranges) == 0
+    table = json.loads((tmp_path / "ranges.json").read_text())
+    assert table["method"] == "max" and {tensor["method"] for tensor in table["tensors"].values()} == {"max"}
     built = ["build-engine", "--onnx", *asked, "--precision", "int8", "--calibration", "ranges.json"]
     assert main([*built, "--compiler", "none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["calibration"]["table"] == "ranges.json"
@@ -251,6 +254,7 @@ USAGE = {
         2,
         "--colour is for pose networks; a detector is told by --form",
     ),
+    "a batch": (["yolox-nano-416", "--max-batch", "4"], 2, "--max-batch must be 1: a detector takes one frame"),
     "a budget": (["yolox-nano-416", "--max-drop", "1"], 2, "--max-drop is for pose networks"),
     "a form of nothing": (["--form", "yolox"], 2, "--form says what the graph of --onnx is; give --onnx F"),
     "no such form": (["--onnx", "d.onnx", "--form", "ssd"], 1, "detector kind must be one of 'auto', 'rtmdet'"),
@@ -263,3 +267,28 @@ def test_what_a_detector_does_not_take_is_told(arguments, status, message, tmp_p
     forms.yolov8(tmp_path / "d.onnx", 1)
     assert main(["build-engine", *arguments, "--compiler", "none"]) == status
     assert message in capsys.readouterr().err
+
+
+OF_CROPS = {
+    "jitter": ["--jitter", "0.1"],
+    "crops at a time": ["--batch", "8"],
+    "equalisation": ["--no-equalise"],
+    "crops for each group": ["--sensitivity-crops", "64"],
+    "boxes": ["--boxes", "b.json"],
+}
+
+
+@pytest.mark.parametrize("options", OF_CROPS.values(), ids=OF_CROPS)
+def test_what_the_calibration_of_a_detector_does_not_take_is_told(options, tmp_path, capsys):
+    asked = ["calibrate", "yolox-nano-416", "--data", str(tmp_path), "--output", str(tmp_path / "ranges.json")]
+    assert main([*asked, *options]) == 2
+    assert f"{options[0]} is for pose networks; a detector is calibrated on" in capsys.readouterr().err
+
+
+def test_the_size_that_metadata_tells_is_taken_where_the_graph_leaves_it_open(tmp_path):
+    graph = forms.Graph("0..1", free=True)
+    graph.gated(forms.decoded_cells(3)[None], slice(4, None), "output0")
+    graph.output("output0")
+    path = graph.saved(tmp_path / "d.onnx", {"imgsz": "[128, 128]"})
+    assert take(path, DetectorTold("yolov8"), None).recipe.input.size_hw == (128, 128)
+    assert Detector(path, kind="yolov8", threads=1).size_hw == (128, 128)

@@ -83,7 +83,7 @@ def told_from(arguments: argparse.Namespace) -> Told:
     from sdk.skeletons import skeleton_by_name
     from sdk.toolchain.conventions import Told
 
-    given = [name for name in GRAPH_OPTIONS if getattr(arguments, name) not in (None, ())]
+    given = _given(arguments)
     if given and arguments.onnx is None:
         raise UsageError(f"--{given[0]} says something of a graph made elsewhere; give --onnx F as well")
     skeleton = None if arguments.skeleton is None else skeleton_by_name(arguments.skeleton)
@@ -101,8 +101,7 @@ def is_detector(arguments: argparse.Namespace) -> bool:
         return recipe_file(arguments.recipe_file).kind == "detector"
     if arguments.recipe is not None or arguments.onnx is None:
         return arguments.recipe in names_of_kind("detector")
-    told = [name for name in GRAPH_OPTIONS if name != "size" and getattr(arguments, name) not in (None, ())]
-    if told or recipe_of_graph(arguments) is not None:
+    if _told_of_pose(arguments) or recipe_of_graph(arguments) is not None:
         return False
     from sdk.toolchain.detectors.taken import detector_facts
 
@@ -114,9 +113,8 @@ def detector_from(arguments: argparse.Namespace) -> DetectorBuild:
     from sdk.toolchain.detectors.build import DetectorBuild
     from sdk.toolchain.detectors.taken import DetectorTold
 
-    for name in GRAPH_OPTIONS:
-        if name != "size" and getattr(arguments, name) not in (None, ()):
-            raise UsageError(f"--{name} is for pose networks; a detector is told by --form and --person-class")
+    for name in _told_of_pose(arguments):
+        raise UsageError(f"--{name} is for pose networks; a detector is told by --form and --person-class")
     recipe = None
     if arguments.recipe_file is not None:
         recipe = detector_from_file(arguments.recipe_file, arguments.recipe)
@@ -188,6 +186,16 @@ def size_hw(text: str) -> tuple[int, int]:
     if not (height.isascii() and height.isdigit() and width.isascii() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, as 256x192 (got '{text}')")
     return int(height), int(width)
+
+
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """What is said of a graph made elsewhere, by the options' names."""
+    return [name for name in GRAPH_OPTIONS if getattr(arguments, name) not in (None, ())]
+
+
+def _told_of_pose(arguments: argparse.Namespace) -> list[str]:
+    """Of that, what is said of a pose network's alone."""
+    return [name for name in _given(arguments) if name != "size"]
 
 
 def _triple(text: str) -> tuple[float, float, float]:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from sdk import ops
 from sdk.deploy_zip import graph_in_zip
-from sdk.detection import letterbox
+from sdk.detection import is_whole, letterbox
 from sdk.detector_recipe import DetectorRecipe, detector_catalogue
 from sdk.errors import EngineError, GraphError, InputError
 from sdk.manifest import MANIFEST_NAME, DetectorEngine, open_detector_engine
-from sdk.people.detector_forms import GraphSeen, Kind, TensorSeen, Understood, blob_of, understood
+from sdk.people.detector_forms import GraphSeen, Kind, TensorSeen, Understood, blob_of, size_of_metadata, understood
 from sdk.reading import kind_of
 from sdk.resources import released_path
 from sdk.runtime.frames import check_frame
@@ -43,8 +43,8 @@ class Detector:
     `where`: an engine folder of `sdk build-engine`, a name of the catalogue whose file is fetched already, an ONNX file
     or a deploy zip. `kind`: what a file is, where 'auto' cannot tell (docs/detectors.md). `score_threshold`: the
     recipe's, or its form's own, 0.25 of the YOLO families and 0.3 of the others. `person_class`: by a file's own names,
-    else as COCO numbers persons, else 0. `size_hw` is for files of free input size; 320x320 is what the nano detectors
-    are trained for.
+    else as COCO numbers persons, else 0. `size_hw` is for files of free input size: else what their metadata
+    tells, else 320x320, which the nano detectors are trained for.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ def _understood(found: _Found, kind: Kind, size_hw: tuple[int, int] | None, pers
     )
     if size_hw is None and found.recipe is not None:
         size_hw = found.recipe.input.size_hw
-    return understood(seen, kind, size_hw=_size_hw_of(inputs, size_hw, path), person_class=person_class)
+    size_hw = _size_hw_of(inputs, size_hw, size_of_metadata(seen.metadata) or FREE_SIZE_HW, path)
+    return understood(seen, kind, size_hw=size_hw, person_class=person_class)
 
 
 def _recipe_of_file(found: _Found, file: Understood) -> DetectorRecipe:
@@ -217,21 +218,19 @@ def _check_options(score_threshold: object, person_class: object, size_hw: objec
         not isinstance(score_threshold, (int, float, np.number)) or not 0 <= score_threshold <= 1
     ):
         raise InputError(f"score_threshold must be in 0..1 (got {score_threshold!r})")
-    if person_class is not None and not _is_whole(person_class, 0):
+    if person_class is not None and not is_whole(person_class, 0):
         raise InputError(f"person_class must be the number of a class, from 0 on (got {person_class!r})")
     sides = size_hw if isinstance(size_hw, (tuple, list)) else ()
-    if size_hw is not None and (len(sides) != 2 or not all(_is_whole(side, 1) for side in sides)):
+    if size_hw is not None and (len(sides) != 2 or not all(is_whole(side, 1) for side in sides)):
         raise InputError(f"size_hw must be a pair (height, width) of positive multiples of 32 (got {size_hw!r})")
 
 
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least
-
-
-def _size_hw_of(inputs: tuple[TensorSeen, ...], size_hw: tuple[int, int] | None, path: Path) -> tuple[int, int]:
-    """The input size: the file's own, or for a file of free size the one asked for or FREE_SIZE_HW."""
+def _size_hw_of(
+    inputs: tuple[TensorSeen, ...], size_hw: tuple[int, int] | None, free: tuple[int, int], path: Path
+) -> tuple[int, int]:
+    """The input size: the file's own, or for a file of free size the one asked for, else `free`."""
     declared = next((tensor.shape[2:] for tensor in inputs if len(tensor.shape) == 4), ("h", "w"))
-    wanted = FREE_SIZE_HW if size_hw is None else size_hw
+    wanted = free if size_hw is None else size_hw
     sides = [side if isinstance(side, int) else want for side, want in zip(declared, wanted, strict=True)]
     if size_hw is not None and tuple(sides) != tuple(size_hw):
         raise InputError(f"detector '{path}' takes {sides[0]}x{sides[1]} only (size_hw was {size_hw})")

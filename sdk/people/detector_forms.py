@@ -13,6 +13,7 @@ refused with its shapes. An ONNX file and a graph that is made into an engine ar
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,7 +28,17 @@ from sdk.detector_recipe import NMS_IOU, SCORE_THRESHOLD, DetectorInput
 from sdk.errors import GraphError, InputError
 from sdk.people.detector_layouts import Layout, LayoutName, best_score, columns_of, layouts, tables_of, units_of
 
-__all__ = ["FORMS", "GraphSeen", "Kind", "TensorSeen", "Understood", "blob_of", "known_pictures", "understood"]
+__all__ = [
+    "FORMS",
+    "GraphSeen",
+    "Kind",
+    "TensorSeen",
+    "Understood",
+    "blob_of",
+    "known_pictures",
+    "size_of_metadata",
+    "understood",
+]
 
 Array = NDArray[Any]
 Triple = tuple[float, float, float]
@@ -132,9 +143,18 @@ def understood(
     return fitting[0] if len(fitting) == 1 else _told_apart(asked, fitting)
 
 
+@lru_cache(maxsize=1)
 def known_pictures() -> tuple[NDArray[np.uint8], ...]:
     """Rendered figures, 320 x 240 BGR, each a person whom detectors of persons see."""
-    return tuple(_known_picture(seed) for seed in SEEDS)
+    from sdk.media.figures import rendered_figure
+
+    return tuple(rendered_figure(np.random.default_rng(seed), (320, 240))[0] for seed in SEEDS)
+
+
+def size_of_metadata(metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """The (height, width) that a graph of free size tells, as Ultralytics writes it; None where it tells none."""
+    written = re.fullmatch(r"\[(\d{1,4}), (\d{1,4})\]", metadata.get("imgsz", ""))
+    return (int(written[1]), int(written[2])) if written else None
 
 
 def blob_of(frame: NDArray[np.uint8], source: DetectorInput) -> NDArray[np.float32]:
@@ -145,13 +165,6 @@ def blob_of(frame: NDArray[np.uint8], source: DetectorInput) -> NDArray[np.float
         border=source.border,
     )  # fmt: skip
     return blob
-
-
-@lru_cache(maxsize=8)
-def _known_picture(seed: int) -> NDArray[np.uint8]:
-    from sdk.media.figures import rendered_figure
-
-    return rendered_figure(np.random.default_rng(seed), (320, 240))[0]
 
 
 class _Asked:

@@ -24,11 +24,11 @@ from sdk.people.detector_forms import blob_of, known_pictures
 from sdk.toolchain.build import TypedGraph, engine_from_typed, report
 from sdk.toolchain.compile import CompileOptions, choose_compiler
 from sdk.toolchain.detectors.calibrate import PictureSet, calibrate_detector
-from sdk.toolchain.detectors.proof import finding_of, moved
+from sdk.toolchain.detectors.proof import Finding, finding_of, moved
 from sdk.toolchain.detectors.tail import float_in_int8, tail_of
 from sdk.toolchain.detectors.taken import DetectorTold, TakenDetector, detector_from_graph
 from sdk.toolchain.engine import check_output
-from sdk.toolchain.graphs import graph_session, opset_of, serialized
+from sdk.toolchain.graphs import opset_of, serialized
 from sdk.toolchain.placement import Placement
 from sdk.toolchain.precision import fp16_graph_from_graph, stored_graph_from_graph, with_constants_named
 from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
@@ -137,12 +137,12 @@ def _note(table: CalibrationTable, name: str, digest: str, placement: Placement)
 
 def _compared(model: onnx.ModelProto, typed: onnx.ModelProto, recipe: DetectorRecipe, options: DetectorBuild) -> str:
     """How far the precision moves boxes, in a sentence; GraphError where FP16 storage overflows."""
-    stored = stored_graph_from_graph(typed)
-    _check_finite(stored, recipe)
+    ours = finding_of(stored_graph_from_graph(typed), recipe)
+    _check_finite(ours, recipe)
     images = options.images
     if images is None and options.calibration is not None and options.calibration.is_dir():
         images = options.calibration
-    distance, found, expected = moved(finding_of(stored, recipe), finding_of(model, recipe), images)
+    distance, found, expected = moved(ours, finding_of(model, recipe), images)
     where = "rendered figures" if images is None else f"rendered figures and '{images.name}'"
     told = (
         f"{options.precision.upper()} finds {found} of the {expected} persons that FP32 finds in {where}, their boxes "
@@ -155,10 +155,9 @@ def _compared(model: onnx.ModelProto, typed: onnx.ModelProto, recipe: DetectorRe
     return told
 
 
-def _check_finite(stored: onnx.ModelProto, recipe: DetectorRecipe) -> None:
-    session = graph_session(stored)
+def _check_finite(ours: Finding, recipe: DetectorRecipe) -> None:
     for picture in known_pictures():
-        outputs = session.run(list(recipe.outputs), {recipe.input.name: blob_of(picture, recipe.input)})
+        outputs = ours.run({recipe.input.name: blob_of(picture, recipe.input)})
         if not all(np.isfinite(array).all() for array in outputs):
             raise GraphError(
                 f"'{recipe.name}' overflows in FP16 on rendered figures: outputs hold inf or NaN; build it in fp32, or "

@@ -27,15 +27,15 @@ from sdk.detection import DetectionForm, Part
 from sdk.detector_recipe import DetectorRecipe, detector_from_table
 from sdk.errors import GraphError
 from sdk.people.detector import FREE_SIZE_HW
-from sdk.people.detector_forms import SIZES, GraphSeen, TensorSeen, Understood, understood
+from sdk.people.detector_forms import SIZES, GraphSeen, TensorSeen, Understood, size_of_metadata, understood
 from sdk.runtime.ort_session import onnxruntime_errors
 from sdk.strict import strict_from_table, table_from
 from sdk.toolchain.detectors.cut import NMS, PLUGINS, Cut, cut_before_nms, cut_plugin, with_outputs
 from sdk.toolchain.detectors.proof import Finding, check_same, finding_of
-from sdk.toolchain.foreign import file_bytes, slim
+from sdk.toolchain.foreign import file_bytes, slimmed
 from sdk.toolchain.front import listed
 from sdk.toolchain.graph_files import graph_file
-from sdk.toolchain.graphs import described, graph_inputs, graph_outputs, graph_session, opset_of, serialized
+from sdk.toolchain.graphs import described, graph_inputs, graph_outputs, graph_session, opset_of, rename, serialized
 from sdk.toolchain.limits import limited
 from sdk.toolchain.opsets import in_our_form
 from sdk.toolchain.proof import first_line
@@ -115,23 +115,24 @@ def take(path: Path, told: DetectorTold, recipe: DetectorRecipe | None) -> Taken
     model = _fixed(model, size_hw, subject)
     cut = plugged or cut_before_nms(model)
     if cut is not None:
-        model = slim(model)
+        model = slimmed(model, subject)
         notes.append(f"cut before its own suppression ({cut.what}): boxes '{cut.boxes}', scores '{cut.scores}'")
     kind = told.kind if theirs is None else UNSUPPRESSED.get(theirs.kind, theirs.kind) if cut else theirs.kind
     ours = understood(_seen(model, subject), kind, size_hw=size_hw, person_class=told.person_class)
     made = _recipe(path, told, ours, cut, recipe, model)
-    with_outputs(model, tuple(made.outputs))
+    with_outputs(model, made.outputs)
+    if recipe is not None:
+        made = _named_as(model, made, recipe)
+    final = finding_of(model, made)
     if seen is not None and theirs is not None:
         images = None if told.images is None else Path(told.images)
-        notes.append(check_same(finding_of(model, made), _finding_of_file(seen, theirs), subject, images))
-    if recipe is not None:
-        if cut is None or cut.iou is None:  # else the overlap that the graph allowed is kept
-            made = replace(made, iou=recipe.iou)
-        model, made = _named_as(model, made, recipe)
+        notes.append(check_same(final, _finding_of_file(seen, theirs), subject, images))
+    if recipe is not None and (cut is None or cut.iou is None):  # else the overlap that the graph allowed is kept
+        made = replace(made, iou=recipe.iou)
     notes.insert(0, f"taken for '{ours.kind}'")
     for note in notes:
         log.info("'%s': %s", path.name, note)
-    return TakenDetector(_declared(model, made), made, tuple(notes))
+    return TakenDetector(_declared(model, final, made), made, tuple(notes))
 
 
 def look_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -182,9 +183,7 @@ def _size_hw(
     if len(pictures) != 1:
         raise GraphError(f"{subject} must take one picture, 1 x 3 x h x w; {listed(model)}")
     wanted = told.size_hw or (recipe.input.size_hw if recipe else None)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    written = re.fullmatch(r"\[(\d{1,4}), (\d{1,4})\]", metadata.get("imgsz", ""))
-    known = wanted or ((int(written[1]), int(written[2])) if written else free)
+    known = wanted or size_of_metadata({entry.key: entry.value for entry in model.metadata_props}) or free
     declared = pictures[0].shape[2:]
     if known is None and not all(isinstance(side, int) for side in declared):
         raise GraphError(f"{subject} leaves its input size open ({described(pictures)}); give --size HxW or a RECIPE")
@@ -209,10 +208,7 @@ def _fixed(model: onnx.ModelProto, size_hw: tuple[int, int], subject: str) -> on
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     del fixed.graph.value_info[:]
-    try:
-        return slim(fixed)
-    except Exception as error:  # onnxslim has no error type of its own
-        raise GraphError(f"{subject} cannot be simplified ({str(error)[:200]}); export it anew") from error
+    return slimmed(fixed, subject)
 
 
 def _seen(model: onnx.ModelProto, subject: str) -> GraphSeen:
@@ -301,25 +297,15 @@ def _used(found: Understood, model: onnx.ModelProto) -> tuple[tuple[str, ...], D
     return tuple(every[place] for place in places), alone
 
 
-def _named_as(
-    model: onnx.ModelProto, made: DetectorRecipe, recipe: DetectorRecipe
-) -> tuple[onnx.ModelProto, DetectorRecipe]:
-    """The graph with the tensor names of the recipe that was asked for."""
-    names = dict(zip((made.input.name, *made.outputs), (recipe.input.name, *recipe.outputs), strict=True))
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)} - set(names)
-    moves = {**{name: f"{name}_inner" for name in names.values() if name in taken}, **names}
-    for node in model.graph.node:
-        node.input[:] = [moves.get(name, name) for name in node.input]
-        node.output[:] = [moves.get(name, name) for name in node.output]
-    for holder in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        holder.name = moves.get(holder.name, holder.name)
-    return model, replace(made, input=replace(made.input, name=recipe.input.name), outputs=recipe.outputs)
+def _named_as(model: onnx.ModelProto, made: DetectorRecipe, recipe: DetectorRecipe) -> DetectorRecipe:
+    """The graph, in place, with the tensor names of the recipe that was asked for."""
+    rename(model, dict(zip((made.input.name, *made.outputs), (recipe.input.name, *recipe.outputs), strict=True)))
+    return replace(made, input=replace(made.input, name=recipe.input.name), outputs=recipe.outputs)
 
 
-def _declared(model: onnx.ModelProto, recipe: DetectorRecipe) -> onnx.ModelProto:
+def _declared(model: onnx.ModelProto, ours: Finding, recipe: DetectorRecipe) -> onnx.ModelProto:
     """The graph with its outputs declared as they are."""
-    blank = np.zeros((1, 3, *recipe.input.size_hw), np.float32)
-    arrays = graph_session(model).run(list(recipe.outputs), {recipe.input.name: blank})
+    arrays = ours.run({recipe.input.name: np.zeros((1, 3, *recipe.input.size_hw), np.float32)})
     del model.graph.output[:]
     for name, array in zip(recipe.outputs, arrays, strict=True):
         kind = helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype)
