@@ -184,7 +184,5 @@ class _Take:
         return [str(self._path), str(self._lines_path)]
 
     def give_up(self, error: SdkError) -> None:
-        with suppress(
-            SdkError, OSError
-        ):  # on a full disk the lines that wait cannot be written either: `error` is told
+        with suppress(SdkError, OSError):  # a full disk takes no waiting lines either; `error` is what is told
             self._stack.__exit__(type(error), error, error.__traceback__)

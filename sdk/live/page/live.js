@@ -2,6 +2,7 @@
 
 import { Stages, told } from "./chart.js";
 import { Tile } from "./tile.js";
+import { parsedFrame } from "./wire.js";
 
 const PROTOCOL = "sdk-live.1";
 const NO_TOKEN = 4401;
@@ -96,18 +97,14 @@ function say(message) {
 function hear(data) {
   if (typeof data !== "string") {
     const socket = page.socket;
-    const camera = cameraOf(data);
+    const frame = parsedFrame(data);
+    const { camera } = frame;
     const arrived = () => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify({ do: "arrived", camera }));
-    page.tiles[camera]?.receive(data, arrived);
+    page.tiles[camera]?.receive(frame, arrived);
     return;
   }
   const message = JSON.parse(data);
   ({ hello, state, statistics, notice: ({ words }) => notice(words) })[message.type]?.(message);
-}
-
-function cameraOf(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  return JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))).camera;
 }
 
 // --- what the server tells --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 // while another is decoded waits, and a newer one takes its place.
 
 import { confidence, drawPersons, Trails } from "./draw.js";
-import { parsedFrame } from "./wire.js";
 
 const NEAR = 16; // pixels of the screen, from a joint to the pointer
 const MOST_DOTS = 2; // canvas pixels a pixel of the page: more cost a phone more than they show
@@ -56,18 +55,18 @@ export class Tile {
     this.screen.addEventListener("keydown", (event) => this.page.key(event, this));
   }
 
-  // A message has come. `arrived` is called once it is drawn or passed over: the server sends no more than two ahead.
-  async receive(buffer, arrived) {
+  // A frame has come. `arrived` is called once it is drawn or passed over: the server sends no more than two ahead.
+  async receive(frame, arrived) {
     if (this.decoding) {
       if (this.next) this.next.arrived();
-      this.next = { buffer, arrived };
+      this.next = { frame, arrived };
       return;
     }
     this.decoding = true;
     try {
-      for (let item = { buffer, arrived }; item; item = this.next) {
+      for (let item = { frame, arrived }; item; item = this.next) {
         this.next = null;
-        await this.show(item.buffer);
+        await this.show(item.frame);
         item.arrived();
       }
     } finally {
@@ -75,8 +74,7 @@ export class Tile {
     }
   }
 
-  async show(buffer) {
-    const frame = parsedFrame(buffer);
+  async show(frame) {
     const bitmap = await createImageBitmap(new Blob([frame.jpeg], { type: "image/jpeg" }));
     if (this.bitmap) this.bitmap.close();
     this.bitmap = bitmap;
