@@ -340,6 +340,18 @@ def test_operators_see_health_and_figures(local):
     assert "sdk_live_frames_total" in text
 
 
+def test_figures_are_gathered_beside_the_event_loop(local, monkeypatch):
+    gatherers, statistics = [], local.watch.statistics
+
+    def noted():
+        gatherers.append(threading.current_thread())
+        return statistics()
+
+    monkeypatch.setattr(local.watch, "statistics", noted)
+    assert asked(local, "/metrics")[0] == 200
+    assert local.thread not in gatherers and any(not one.name.startswith("sdk-live") for one in gatherers)
+
+
 def test_both_are_off_unless_asked_for():
     with served(Camera().watch()) as page:
         assert [asked(page, path)[0] for path in ("/healthz", "/metrics")] == [404, 404]

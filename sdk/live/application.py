@@ -82,7 +82,8 @@ async def _health(watch: Watch, _: Request) -> Response:
     return JSONResponse(told, 200 if well else 503)
 
 
-async def _metrics(watch: Watch, viewers: Viewers, _: Request) -> Response:
+def _metrics(watch: Watch, viewers: Viewers, _: Request) -> Response:
+    """Sensors are read here, from files and a driver: no coroutine, so that Starlette runs it beside the loop."""
     text = exposition(watch.statistics(), watch.gauges, lost=watch.lost, replaced=viewers.replaced)
     return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
