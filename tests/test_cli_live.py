@@ -18,8 +18,9 @@ pytest.importorskip("starlette", reason="the extra 'live' is not installed")
 cv2 = pytest.importorskip("cv2")
 
 from sdk.cli import main  # noqa: E402
-from sdk.cli.live import _words  # noqa: E402
+from sdk.cli.live import _words, live_source  # noqa: E402
 from sdk.live.playback import Playback  # noqa: E402
+from sdk.media.opening import open_source  # noqa: E402
 from sdk.media.videos import SourceFrame  # noqa: E402
 from sdk.resources import bundled_engines  # noqa: E402
 
@@ -113,6 +114,17 @@ def test_a_recording_is_shown_at_its_pace_and_again():
     assert time.monotonic() - start >= 0.07, "three steps of 10 ms, one of 40 between two showings, one more"
     steps = np.diff([frame.time_ms for frame in shown])
     assert (steps > 0).all() and player.is_live
+
+
+def test_a_recording_that_is_left_in_its_middle_is_closed(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("sdk.media.opening.open_source", lambda word: opened.append(open_source(word)) or opened[-1])
+    player = live_source(str(clip(tmp_path)))
+    for frame in player:
+        if frame.number == 1:
+            player.close()
+    assert len(opened) == 2, "one to know what it is, one a showing"
+    assert list(opened[-1]) == [], "a source that is closed gives nothing more"
 
 
 def test_a_recording_that_is_shown_once_ends():

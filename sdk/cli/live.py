@@ -9,6 +9,7 @@ engine.json, or a bundled engine. A recording runs at its own pace, again and ag
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from sdk.errors import UsageError
 if TYPE_CHECKING:
     from sdk.live.playback import Playback
     from sdk.media.opening import OpenSource
+    from sdk.media.videos import SourceFrame
 
 __all__ = ["add_arguments", "live_source", "run"]
 
@@ -83,4 +85,12 @@ def live_source(word: str, *, repeat: bool = True) -> OpenSource | Playback:
     found = open_source(word)
     if found.is_live:
         return found
-    return Playback(found.name, lambda: open_source(word), repeat=repeat)
+    return Playback(found.name, lambda: _frames_of(word), repeat=repeat)
+
+
+def _frames_of(word: str) -> Iterator[SourceFrame]:
+    """One showing of a recording, closed with it."""
+    from sdk.media.opening import open_source
+
+    with open_source(word) as frames:
+        yield from frames

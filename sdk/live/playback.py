@@ -1,6 +1,6 @@
 """A recording shown as a camera would show it: each frame at its time, and from the start again at the end.
 
-    player = Playback("clip.mp4", lambda: open_source("clip.mp4"), repeat=True)
+    player = Playback("clip.mp4", frames, repeat=True)    # frames(): a generator that opens the clip and closes it
     for frame in player: ...                       # frame.captured_s: when it was shown
     player.close()                                 # from any thread
 
