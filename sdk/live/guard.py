@@ -19,7 +19,7 @@ from hmac import compare_digest
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["OPEN_PATHS", "PROTOCOL", "TOKEN", "Guard", "Rules"]
+__all__ = ["PROTOCOL", "TOKEN", "Guard", "Rules"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -29,7 +29,7 @@ from sdk.live.results import line_of
 from sdk.media.sinks import VideoFile
 from sdk.people.cameras import CameraPoses
 
-__all__ = ["MOST_S", "Recorder"]
+__all__ = ["Recorder"]
 
 log = logging.getLogger(__name__)
 MOST_S = 600.0

@@ -50,14 +50,12 @@ class Sensors:
         thermometer, power = self._thermometer, self._power
         if power is not None:
             self._watts = _number(power.watts()) or self._watts
-        memory = None if self._gpu is None else self._gpu.memory_bytes()
         return {
             "celsius": None if thermometer is None else _number(thermometer.celsius()),
             "celsius_of": None if thermometer is None else thermometer.source,
             "watts": self._watts,
             "watts_of": None if power is None else power.source,
-            "memory_bytes": None if memory is None else memory[0],
-            "memory_total_bytes": None if memory is None else memory[1],
+            "memory_bytes": None if self._gpu is None else self._gpu.memory_bytes(),
             "resident_bytes": _resident_bytes(),
         }
 

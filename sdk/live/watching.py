@@ -209,7 +209,6 @@ class Watch:
             device=scene.device,
             cameras=list(scene.names),
             look=look_of(scene.skeleton, scene.scale),
-            folder=str(scene.folder),
         )
 
     def _tell_state(self) -> None:

@@ -25,11 +25,10 @@ from sdk.poses import Poses, ScoreScale
 from sdk.reading import json_from_text
 from sdk.skeletons import Skeleton
 
-__all__ = ["JPEG_DATA", "frame_message", "look_of", "parsed_frame", "text_message"]
+__all__ = ["frame_message", "look_of", "parsed_frame", "text_message"]
 
 Float32Array = NDArray[np.float32]
 HEAD_LENGTH = struct.Struct("<I")
-JPEG_DATA = b"\xff\xd8\xff"  # what every JPEG file begins with
 
 
 def frame_message(
@@ -93,7 +92,6 @@ def look_of(skeleton: Skeleton, scale: ScoreScale) -> dict[str, Any]:
         "sure": scale.sure,
         "parts": [
             {
-                "kind": part.kind,
                 "joints": list(part.joints),
                 "colours": [_css(colour) for colour in part.colours],
                 "limbs": [[a, b, _css(colour)] for a, b, colour in part.limbs],

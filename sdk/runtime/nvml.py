@@ -46,11 +46,11 @@ class NvmlDevice:
         failed = self._nvml.nvmlDeviceGetTemperature(self._handle, TEMPERATURE_GPU, ctypes.byref(degrees))
         return nan if failed else float(degrees.value)
 
-    def memory_bytes(self) -> tuple[int, int] | None:
-        """Memory in use by all processes, and all there is."""
+    def memory_bytes(self) -> int | None:
+        """Memory in use by all processes."""
         memory = _Memory()
         failed = self._nvml.nvmlDeviceGetMemoryInfo(self._handle, ctypes.byref(memory))
-        return None if failed else (int(memory.used), int(memory.total))
+        return None if failed else int(memory.used)
 
 
 def nvml_device(device: str) -> NvmlDevice | None:

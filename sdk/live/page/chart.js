@@ -24,11 +24,6 @@ export class Stages {
     if (lines.some((line, index) => this.body.children[index] !== line)) this.body.prepend(...lines);
   }
 
-  clear() {
-    this.rows.clear();
-    this.body.replaceChildren();
-  }
-
   made(name) {
     const line = document.createElement("tr");
     const cells = ["td", "td", "td", "td"].map((tag) => line.appendChild(document.createElement(tag)));
