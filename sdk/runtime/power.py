@@ -23,6 +23,7 @@ from time import perf_counter, sleep
 from types import TracebackType
 
 from sdk.runtime.nvml import nvml_device
+from sdk.runtime.sysfs import HWMON, number_in, word_in
 
 __all__ = ["Meter", "PowerLog", "find_power_meter", "sysfs_meter", "watts_from_tegrastats"]
 
@@ -33,7 +34,6 @@ PERIOD_SECONDS = (
 )
 TEGRASTATS_MS = 100
 PATIENCE_SECONDS = 2.0  # for a meter's first number; tegrastats takes a moment to start
-HWMON = Path("/sys/class/hwmon")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sysfs_meter(hwmon: Path) -> Meter | None:
         number = label.name.removeprefix("in").removesuffix("_label")
         volt, ampere = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
         if volt.is_file() and ampere.is_file():
-            channels.setdefault(_word(label), (volt, ampere))
+            channels.setdefault(word_in(label), (volt, ampere))
     rails = _rails(channels)
     if not rails:
         return None
@@ -148,7 +148,7 @@ def _rails(names: Mapping[str, object]) -> list[str]:
 
 
 def _sum_watts(channels: Sequence[tuple[Path, Path]]) -> float:  # mV, mA
-    return sum(_number(volt) * _number(ampere) for volt, ampere in channels) * 1e-6
+    return sum(number_in(volt) * number_in(ampere) for volt, ampere in channels) * 1e-6
 
 
 class _Tegrastats:
@@ -188,18 +188,3 @@ def _tegrastats_meter() -> Meter | None:
 def _nvml_meter(device: str) -> Meter | None:
     gpu = nvml_device(device)
     return None if gpu is None else Meter(f"NVML, GPU {gpu.bus}", gpu.watts)
-
-
-def _number(path: Path) -> float:
-    """The whole number in a file of sysfs; NaN where it cannot be read now."""
-    try:
-        return int(_word(path))
-    except ValueError:
-        return nan
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 
 from sdk.runtime.nvml import nvml_device
+from sdk.runtime.sysfs import HWMON, number_in, word_in
 
 __all__ = ["Thermometer", "find_thermometer"]
 
-THERMAL, HWMON = Path("/sys/class/thermal"), Path("/sys/class/hwmon")
+THERMAL = Path("/sys/class/thermal")
 # Names of zones in the order of what they tell of the device: Orin, Xavier, then a PC's processor and a Raspberry's.
 GPU_ZONES = ("gpu-thermal", "GPU-therm")
 ZONES = ("tj-thermal", "Tboard_tegra", "x86_pkg_temp", "cpu-thermal", "CPU-therm", "cpu_thermal")
@@ -38,24 +39,14 @@ def find_thermometer(device: str, thermal: Path = THERMAL, hwmon: Path = HWMON) 
     """The first that fits `device` and gives a number."""
     gpu = nvml_device(device)
     found = [] if gpu is None else [Thermometer(f"GPU {gpu.bus}", gpu.celsius)]
-    zones = {_word(path / "type"): path / "temp" for path in sorted(thermal.glob("thermal_zone*"))}
+    zones = {word_in(path / "type"): path / "temp" for path in sorted(thermal.glob("thermal_zone*"))}
     wanted = (*GPU_ZONES, *ZONES) if device.startswith("cuda") else ZONES
     found += [Thermometer(name, partial(_celsius, zones[name])) for name in wanted if name in zones]
-    chips = {_word(path / "name"): path / "temp1_input" for path in sorted(hwmon.glob("hwmon*"))}
+    chips = {word_in(path / "name"): path / "temp1_input" for path in sorted(hwmon.glob("hwmon*"))}
     found += [Thermometer(name, partial(_celsius, chips[name])) for name in PROCESSORS if name in chips]
     return next((each for each in found if isfinite(each.celsius())), None)
 
 
 def _celsius(path: Path) -> float:
     """Sysfs has thousandths of a degree; NaN where it cannot be read now."""
-    try:
-        return int(_word(path)) * 1e-3
-    except ValueError:
-        return nan
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""
+    return number_in(path) * 1e-3
