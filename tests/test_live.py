@@ -123,7 +123,26 @@ def test_no_more_frames_than_are_answered_go_out():
         assert await mailbox.take() == frame(0, 7)
         for camera in (0, 0, 0, 0, 1, 1):  # more answers than frames give no more frames
             mailbox.arrived(camera)
-        assert mailbox.silent_s() <= 1
+        assert mailbox.silent_s() == 0
+
+    asyncio.run(run())
+
+
+def test_silence_begins_with_the_first_frame_that_is_under_way():
+    async def run():
+        now = [0.0]
+        mailbox = Mailbox(lambda: now[0])
+        for number in range(IN_FLIGHT):  # nothing came for a minute, and nobody asked
+            now[0] += 60.0 if number == 0 else 1.0
+            mailbox.put_frame(frame(0, number))
+            await mailbox.take()
+            assert mailbox.silent_s() == number
+        mailbox.arrived(0)
+        now[0] += 3.0
+        assert mailbox.silent_s() == 3, "the other one is still under way"
+        mailbox.arrived(0)
+        now[0] += 60.0
+        assert mailbox.silent_s() == 0
 
     asyncio.run(run())
 

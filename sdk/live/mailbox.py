@@ -39,7 +39,7 @@ class Mailbox:
         self._texts: OrderedDict[str, str] = OrderedDict()
         self._frames: OrderedDict[int, Frame] = OrderedDict()
         self._under_way: Counter[int] = Counter()
-        self._heard_s = clock()  # when an arrival was last told, or nothing waited for one
+        self._heard_s = clock()  # when an arrival was last told, or the first of what is under way left
         self._something = asyncio.Event()
         self.replaced = 0  # frames that a newer one took the place of
 
@@ -68,6 +68,8 @@ class Mailbox:
                 return self._texts.popitem(last=False)[1]
             camera = next((each for each in self._frames if self._may_go(each)), None)
             if camera is not None:
+                if not self._waits():
+                    self._heard_s = self._clock()
                 self._under_way[camera] += 1
                 return self._frames.pop(camera)
             self._something.clear()
@@ -75,9 +77,11 @@ class Mailbox:
 
     def silent_s(self) -> float:
         """For how long frames have been under way without a word from the viewer; 0 where none are."""
-        if not any(self._under_way.values()):
-            self._heard_s = self._clock()
-        return self._clock() - self._heard_s
+        return self._clock() - self._heard_s if self._waits() else 0.0
+
+    def _waits(self) -> bool:
+        """Whether an arrival is still to be told."""
+        return any(self._under_way.values())
 
     def _may_go(self, camera: int) -> bool:
         return self._under_way[camera] < IN_FLIGHT
