@@ -1,12 +1,15 @@
 """Temperature and NVML's other readings: which zone is taken, and what a reading that fails gives."""
 
 import ctypes
+import time
 
 import numpy as np
 import pytest
 
 from sdk.cuda_devices import CudaDevice
+from sdk.live.sensors import Sensors
 from sdk.runtime.nvml import nvml_device
+from sdk.runtime.power import Meter
 from sdk.runtime.temperature import find_thermometer
 
 
@@ -89,3 +92,17 @@ def test_an_nvml_that_tells_nothing_gives_no_number(one_gpu, tmp_path, monkeypat
     gpu = nvml_device("cuda:0")
     assert np.isnan(gpu.celsius()) and gpu.memory_bytes() is None
     assert find_thermometer("cuda", tmp_path, tmp_path) is None
+
+
+def test_power_is_the_last_number_told_and_nothing_is_one(monkeypatch):
+    now = [5.0]
+    monkeypatch.setattr("sdk.live.sensors.find_power_meter", lambda device: (Meter("a rail", lambda: now[0]), "a rail"))
+    with Sensors("cpu") as sensors:
+        deadline = time.monotonic() + 10
+        while sensors.readings()["watts"] is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        told = []
+        for now[0] in (5.0, np.nan, 0.0, np.nan, 7.0):
+            told.append(sensors.readings()["watts"])
+    assert told == [5.0, 5.0, 0.0, 0.0, 7.0]

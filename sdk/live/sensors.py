@@ -49,7 +49,8 @@ class Sensors:
         """The numbers of now, and where they come from."""
         thermometer, power = self._thermometer, self._power
         if power is not None:
-            self._watts = _number(power.watts()) or self._watts
+            watts = _number(power.watts())
+            self._watts = self._watts if watts is None else watts
         return {
             "celsius": None if thermometer is None else _number(thermometer.celsius()),
             "celsius_of": None if thermometer is None else thermometer.source,
