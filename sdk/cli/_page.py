@@ -1,7 +1,7 @@
 """What `sdk live` and `sdk demo --live` share: the page's options, its sources, and its life until Ctrl-C.
 
 add_page_arguments(parser)
-return serve_page([Playback(...)], engine, arguments)
+return serve_page([Playback(...)], engine, arguments, check_page(arguments))
 """
 
 from __future__ import annotations

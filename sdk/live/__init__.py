@@ -5,5 +5,6 @@ Two worlds meet here and share nothing but newest-frame boxes: threads that take
 Neither waits for the other. docs/live.md tells how it is used.
 
     with sdk.Cameras(["0"]) as cameras:
-        serve(Watch(cameras), ServingOptions())
+        scene = Scene(names=("0",), skeleton=..., scale=..., engine="body", device=cameras.device)
+        serve(Watch(cameras, scene), ServingOptions())
 """

@@ -1,6 +1,6 @@
 """The figures in Prometheus' text form (version 0.0.4), for `/metrics`.
 
-exposition(watch.statistics(), watch.gauges, lost=watch.lost)
+exposition(watch.statistics(), watch.gauges, lost=watch.lost, replaced=viewers.replaced)
 """
 
 from __future__ import annotations

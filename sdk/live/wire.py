@@ -80,7 +80,7 @@ def parsed_frame(message: bytes) -> tuple[dict[str, Any], Float32Array, Float32A
 
 
 def text_message(kind: str, **told: Any) -> str:
-    """A message of any other kind; what is no number becomes null."""
+    """A message of any other kind; its numbers are finite, or null."""
     return json.dumps({"type": kind, **told}, separators=(",", ":"), allow_nan=False)
 
 
