@@ -35,7 +35,7 @@ def engine(simulate, monkeypatch):
 def no_thread_stays():
     before = set(threading.enumerate())
     yield
-    assert [each.name for each in set(threading.enumerate()) - before if each.is_alive()] == []
+    wait_for(lambda: set(threading.enumerate()) <= before)
 
 
 def two_persons(frame):

@@ -28,22 +28,26 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 from sdk.cli import _parser  # noqa: E402
 from sdk.errors import DeviceLostError, InputError, OutputError  # noqa: E402
 from sdk.files import whole_file  # noqa: E402
+from sdk.live.application import SLOW, _send  # noqa: E402
 from sdk.live.gauges import Gauges  # noqa: E402
 from sdk.live.guard import Rules  # noqa: E402
 from sdk.live.mailbox import IN_FLIGHT, Frame, Mailbox  # noqa: E402
 from sdk.live.prometheus import exposition  # noqa: E402
-from sdk.live.recording import Recorder  # noqa: E402
-from sdk.live.serving import Server, ServingOptions, check_options, serve  # noqa: E402
+from sdk.live.recording import WAITING, Recorder  # noqa: E402
+from sdk.live.serving import LINGER_S, Server, ServingOptions, check_options, serve  # noqa: E402
 from sdk.live.steadying import smoothing_of  # noqa: E402
+from sdk.live.viewers import Viewers  # noqa: E402
 from sdk.live.wire import frame_message, look_of, parsed_frame  # noqa: E402
 from sdk.media.sinks import VideoFile  # noqa: E402
 from sdk.media.videos import SourceFrame  # noqa: E402
 from sdk.people.cameras import CameraPoses  # noqa: E402
 from sdk.people.smoothing import Smoothing  # noqa: E402
 from sdk.skeletons import CROWDPOSE14, SKELETONS  # noqa: E402
-from tests.support.live import SCALE, Camera, poses_of, served  # noqa: E402
+from tests.support.live import AGES_S, SCALE, Camera, poses_of, served  # noqa: E402
+from tests.support.threads import wait_for  # noqa: E402
 
 TOKEN = "a-token_of-24-characters"
+WAIT_S = 60.0  # for one answer: a busy machine's; what comes is not waited for longer
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -246,7 +250,7 @@ def asked(page, path, **headers):
     """Status, headers and body of an answer."""
     request = urllib.request.Request(f"http://127.0.0.1:{page.port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()
@@ -316,10 +320,10 @@ def test_beyond_this_machine_a_token_is_needed(open_page):
     assert asked(open_page, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
     for wrong in ([], ["sdk-live.1"], ["sdk-live.1", "token.nonsense"]):
         with viewer(open_page, subprotocols=wrong or None) as socket_, pytest.raises(ConnectionClosed) as closed:
-            socket_.recv(timeout=5)
+            socket_.recv(timeout=WAIT_S)
         assert closed.value.rcvd.code == 4401
     with viewer(open_page, subprotocols=["sdk-live.1", f"token.{TOKEN}"]) as right:
-        assert right.subprotocol == "sdk-live.1" and json.loads(right.recv(timeout=5))["type"] == "hello"
+        assert right.subprotocol == "sdk-live.1" and json.loads(right.recv(timeout=WAIT_S))["type"] == "hello"
     assert open_page.url.endswith(f"/#token={TOKEN}")
 
 
@@ -349,11 +353,12 @@ def test_a_port_in_use_and_a_host_elsewhere_are_told(local):
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-def test_operators_see_health_and_figures(local):
+def test_operators_see_health_and_figures(local, monkeypatch):
     wait_for(lambda: local.watch.gauges.cameras[0].frames > 3)
+    monkeypatch.setattr("sdk.live.application.STALE_S", AGES_S)
     status, headers, text = asked(local, "/healthz")
     told = json.loads(text)
-    assert (status, told["status"], told["device_lost"]) == (200, "running", False) and told["last_frame_age_s"] < 5
+    assert (status, told["status"], told["device_lost"]) == (200, "running", False) and told["last_frame_age_s"] >= 0
     status, headers, text = asked(local, "/metrics")
     assert status == 200 and headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "sdk_live_frames_total" in text
@@ -376,13 +381,6 @@ def test_both_are_off_unless_asked_for():
         assert [asked(page, path)[0] for path in ("/healthz", "/metrics")] == [404, 404]
 
 
-def wait_for(met, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
-
-
 class Viewer:
     """A client that answers as the page does."""
 
@@ -399,7 +397,7 @@ class Viewer:
     def frame(self):
         """The next frame."""
         while True:
-            data = self.socket.recv(timeout=10)
+            data = self.socket.recv(timeout=WAIT_S)
             if isinstance(data, bytes):
                 self.say(do="arrived", camera=parsed_frame(data)[0]["camera"])
                 return parsed_frame(data)
@@ -407,7 +405,7 @@ class Viewer:
     def text(self, kind, met=lambda told: True):
         """The next message of a kind that meets a rule."""
         while True:
-            data = self.socket.recv(timeout=10)
+            data = self.socket.recv(timeout=WAIT_S)
             if isinstance(data, bytes):
                 self.say(do="arrived", camera=parsed_frame(data)[0]["camera"])
             elif (told := json.loads(data))["type"] == kind and met(told):
@@ -431,13 +429,14 @@ def test_a_viewer_sees_frames_state_and_figures(local):
 
 def test_stop_and_start_act_and_everybody_is_told(local):
     with Viewer(local) as one, Viewer(local) as other:
+        while one.frame()[0]["frame"] == 0:
+            pass
         one.say(do="stop")
         assert other.text("state", lambda told: not told["running"])
-        assert json.loads(asked(local, "/healthz")[2])["status"] == "stopped"
-        time.sleep(0.1)
         before = local.watch.gauges.cameras[0].frames
-        time.sleep(0.2)
-        assert local.watch.gauges.cameras[0].frames == before
+        assert json.loads(asked(local, "/healthz")[2])["status"] == "stopped"
+        time.sleep(0.3)
+        assert local.watch.gauges.cameras[0].frames <= before + 1, "the one that was on its way, of 18"
         with Viewer(local) as late:  # who comes while it is stopped sees the last frame
             assert late.frame()[0]["frame"] > 0
         one.say(do="start")
@@ -462,7 +461,7 @@ def test_a_message_that_says_nothing_known_ends_that_viewer_alone(local, message
         with viewer(local) as socket_, pytest.raises(ConnectionClosed) as closed:
             socket_.send(json.dumps(message))
             while True:
-                socket_.recv(timeout=5)
+                socket_.recv(timeout=WAIT_S)
         assert closed.value.rcvd.code == 1008 and words in closed.value.rcvd.reason
         other.frame()
 
@@ -471,7 +470,7 @@ def test_a_long_message_is_refused(local):
     with viewer(local) as socket_, pytest.raises(ConnectionClosed):
         socket_.send("x" * 5000)
         while True:
-            socket_.recv(timeout=5)
+            socket_.recv(timeout=WAIT_S)
 
 
 def test_smoothing_acts_at_once():
@@ -539,14 +538,15 @@ def test_the_commands_of_the_docs_are_understood():
 # --- many and slow viewers --------------------------------------------------------------------------------------------
 
 
-def test_twenty_viewers_see_the_same_frames_and_one_too_many_is_told():
+def test_twenty_viewers_see_the_same_frames_and_one_too_many_is_told(monkeypatch):
+    monkeypatch.setattr("sdk.live.application.SILENT_S", AGES_S)  # the last one answers when all have come
     with served(Camera(fps=60).watch(), viewers=20) as page:
         viewers = [Viewer(page) for _ in range(20)]
         try:
             for each in viewers:
                 assert each.frame()[1].shape == (1, 14, 3)
             with viewer(page) as socket_, pytest.raises(ConnectionClosed) as closed:
-                socket_.recv(timeout=5)
+                socket_.recv(timeout=WAIT_S)
             assert closed.value.rcvd.code == 1013 and "at most 20 viewers" in closed.value.rcvd.reason
         finally:
             for each in viewers:
@@ -555,22 +555,45 @@ def test_twenty_viewers_see_the_same_frames_and_one_too_many_is_told():
 
 
 def test_a_viewer_that_stops_reading_is_sent_away_and_slows_nobody(monkeypatch):
-    monkeypatch.setattr("sdk.live.application.SILENT_S", 0.8)
-    monkeypatch.setattr("sdk.live.application.SEND_S", 0.5)
+    monkeypatch.setattr("sdk.live.application.SILENT_S", AGES_S / 2)
     stuck = {"max_queue": 1, "close_timeout": 0.1}  # its client reads no more once one message waits
     with served(Camera(fps=120).watch()) as page, Viewer(page) as well, viewer(page, **stuck):
         wait_for(lambda: len(page.watch._viewers) == 2)
-        while page.watch._viewers.slow == 0:
-            well.frame()
+        seen = [well.frame()[0]["frame"] for _ in range(20)]
+        assert seen == sorted(seen) and page.watch._viewers.slow == 0
+        page.outwait_the_silent()
         wait_for(lambda: len(page.watch._viewers) == 1)
-        first = well.frame()[0]["frame"]
-        assert well.frame()[0]["frame"] - first < 30
+        assert page.watch._viewers.slow == 1 and well.frame()
+
+
+def test_a_viewer_whose_socket_takes_nothing_is_sent_away(monkeypatch):
+    """What a kernel's full buffers do to a message: its sending does not end."""
+
+    class Full:
+        def __init__(self):
+            self.closed = []
+
+        async def send_text(self, text):
+            await asyncio.Event().wait()
+
+        async def close(self, code, words):
+            self.closed.append(code)
+
+    async def run():
+        mailbox, socket_, viewers = Mailbox(), Full(), Viewers(1, lambda: None)
+        mailbox.put_text("state", "{}")
+        await _send(None, viewers, socket_, mailbox)
+        return viewers.slow, socket_.closed
+
+    monkeypatch.setattr("sdk.live.application.SEND_S", 0.01)
+    assert asyncio.run(run()) == (1, [SLOW])
 
 
 # --- recording --------------------------------------------------------------------------------------------------------
 
 
-def test_a_recording_is_a_clip_and_its_lines(tmp_path):
+def test_a_recording_is_a_clip_and_its_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("sdk.live.recording.WAITING", 0)  # without a limit, so that a busy machine leaves none out
     folder = tmp_path / "kept"
     camera = Camera(fps=60)
     with served(camera.watch(folder)) as page, Viewer(page) as one:
@@ -623,13 +646,35 @@ def test_a_recording_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path,
     with monkeypatch.context() as patched:
         patched.setattr("sdk.media.sinks.VideoFile.write", full)
         recorder.offer(result(0))
-        wait_for(lambda: recorder.state()["error"])
+        wait_for(lambda: len(states) == 2)
     assert "No space left" in states[-1]["error"] and not states[-1]["on"]
     assert list((tmp_path / "kept").iterdir()) == []
     recorder.start()  # and again, once there is room
     recorder.offer(result(1))
     recorder.finish()
     assert recorder.state()["error"] is None and len(recorder.state()["files"]) == 2
+
+
+def test_what_a_slow_disk_cannot_take_is_left_out_of_both_and_told(tmp_path, monkeypatch):
+    recorder, written, begun, goes_on = Recorder(tmp_path, ["a"]), VideoFile.write, threading.Event(), threading.Event()
+
+    def slow(self, picture, time_ms):
+        begun.set()
+        goes_on.wait()
+        written(self, picture, time_ms)
+
+    monkeypatch.setattr("sdk.media.sinks.VideoFile.write", slow)
+    recorder.start()
+    recorder.offer(result(0))
+    begun.wait()
+    for number in range(1, WAITING + 4):
+        recorder.offer(result(number))
+    goes_on.set()
+    recorder.finish()
+    clip, lines = map(Path, recorder.state()["files"])
+    numbers = [json.loads(line)["frame"] for line in lines.read_text().splitlines()]
+    assert numbers == list(range(WAITING + 1)) and frames_in(clip) == len(numbers)
+    assert recorder.state()["left_out"] == 3
 
 
 @contextmanager
@@ -691,13 +736,16 @@ def test_where_the_sources_end_the_page_stays():
     ("error", "status"), [(InputError("camera 0 broke"), "failed"), (DeviceLostError("gone"), "lost")]
 )
 def test_an_error_is_shown_and_then_ends_the_server(monkeypatch, error, status):
-    monkeypatch.setattr("sdk.live.serving.LINGER_S", 0.5)
+    stop, later_s = Server.stop, []
+    monkeypatch.setattr(Server, "stop", lambda self, *, after_s=0.0: later_s.append(after_s))
     with served(Camera(frames=3, fps=200, error=error).watch(), health=True) as page:
         with Viewer(page) as one:
             told = one.text("state", lambda told: told["error"])
         assert told["error"] == str(error) and told["lost"] is (status == "lost")
         got, _, text = asked(page, "/healthz")
         assert got == 503 and json.loads(text)["status"] == status
+        assert later_s == [LINGER_S]
+        stop(page.server, after_s=0.01)
         page.wait()
     assert page.errors == [error]
 
@@ -724,4 +772,4 @@ def test_nothing_of_a_server_stays_behind():
     before = set(threading.enumerate())
     with served(Camera().watch()) as page, Viewer(page) as one:
         one.frame()
-    assert set(threading.enumerate()) <= before
+    wait_for(lambda: set(threading.enumerate()) <= before)

@@ -2,6 +2,7 @@
 nothing of it leaves the machine."""
 
 import shutil
+import time
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -13,14 +14,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytest.importorskip("cv2")
 
 from sdk.live.mailbox import IN_FLIGHT  # noqa: E402
-from tests.support.live import Camera, served  # noqa: E402
+from tests.support.live import AGES_S, Camera, served  # noqa: E402
+from tests.support.threads import wait_for  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 TOKEN = "a-token_of-24-characters"
-WAIT_MS = 15_000
+WAIT_MS = 60_000  # a busy machine's; what comes is not waited for longer
 
 # The middles of all that is drawn apart on the overlay, in canvas pixels: x, y of each blob's bounds.
 BLOBS = """() => {
@@ -84,11 +86,10 @@ def opened(browser, url, *, quiet=True, **options):
 
 def until(page, met):
     """Ask again and again; playwright's own waiting needs `eval`, which the page forbids."""
-    for _ in range(WAIT_MS // 30):
-        if page.evaluate(met):
-            return
+    deadline = time.monotonic() + WAIT_MS / 1e3
+    while not page.evaluate(met):
+        assert time.monotonic() < deadline, f"it did not come: {met}"
         page.wait_for_timeout(30)
-    raise AssertionError(f"it did not come: {met}")
 
 
 def shows_frames(page):
@@ -99,11 +100,14 @@ def has_state(page, state):
     page.wait_for_selector(f'#status[data-state="{state}"]', timeout=WAIT_MS)
 
 
+PICKED = """document.querySelectorAll('.persons button[aria-pressed="true"]').length === {}"""
+
+
 def stop(page, camera):
-    """Stop, and wait until the page shows the last frame that there is."""
+    """Stop, and wait until the page shows the last frame that there is; none comes until the camera goes on."""
     page.click("#run")
     has_state(page, "stopped")
-    page.wait_for_timeout(150)
+    camera.hold()
     number = camera.last[0].frame.number
     until(page, f"document.querySelector('.screen').dataset.frame === '{number}'")
     return camera.last[0].poses
@@ -166,19 +170,20 @@ def test_controls_act(browser, tmp_path):
         bounds = page.locator(".screen").first.bounding_box()
         x, y = (poses.keypoints[0, joint] + 0.5) * bounds["width"] / 320 + [bounds["x"], bounds["y"]]
         page.mouse.move(x + 2, y + 2)
-        assert "right wrist 0.90, person 1" in page.locator(".tip").first.inner_text()
+        until(page, "document.querySelector('.tip').textContent.includes('right wrist 0.90, person 1')")
         page.mouse.click(x, y)
-        assert page.locator('.persons button[aria-pressed="true"]').count() == 1
+        until(page, PICKED.format(1))
         page.locator(".screen").first.focus()
         page.keyboard.press("Escape")
-        assert page.locator('.persons button[aria-pressed="true"]').count() == 0
+        until(page, PICKED.format(0))
         page.keyboard.press("ArrowRight")
-        assert page.locator('.persons button[aria-pressed="true"]').count() == 1
+        until(page, PICKED.format(1))
         page.keyboard.press("Space")
         has_state(page, "live")
+        camera.go_on()
         page.keyboard.press("r")
         page.wait_for_selector('#record[aria-pressed="true"]', timeout=WAIT_MS)
-        page.wait_for_timeout(400)
+        wait_for(lambda: len(list(tmp_path.glob(".*.mp4*"))) == 2)
         page.click("#record")
         until(page, "document.querySelector('#notice').textContent.startsWith('Recorded')")
     assert watch._steady.strength == 0.4
@@ -192,7 +197,7 @@ def test_it_comes_back_with_the_server(browser):
             shows_frames(page)
             first.close()
             has_state(page, "offline")
-            assert page.is_disabled("#run")
+            until(page, "document.querySelector('#run').disabled")
             with served(Camera(fps=60).watch(), port=server.port):
                 has_state(page, "live")
                 until(page, "!document.querySelector('#run').disabled")
@@ -233,18 +238,19 @@ MORE_VIEWERS = """() => {
 
 
 def test_twenty_viewers_look_and_one_that_stops_reading_slows_nobody(browser, monkeypatch):
-    monkeypatch.setattr("sdk.live.application.SILENT_S", 2.0)
+    monkeypatch.setattr("sdk.live.application.SILENT_S", AGES_S / 2)
     with served(Camera().watch(), viewers=20) as server, opened(browser, server.url) as page:
         shows_frames(page)
         page.evaluate(MORE_VIEWERS)
         until(page, "window.seen.slice(1).every((frames) => frames > 5)")
+        assert page.evaluate("window.seen[0]") == IN_FLIGHT and not page.evaluate("window.left")
+        server.outwait_the_silent()
         until(page, "window.left")
         assert page.evaluate("window.left") == [0, 4408]
-        before = page.evaluate("window.seen")
-        until(page, "window.seen[18] > 30")
-        after = page.evaluate("window.seen")
-        assert len(server.watch._viewers) == 19
-        assert all(now > then for then, now in zip(before[1:], after[1:], strict=True)) and after[0] == IN_FLIGHT
+        wait_for(lambda: len(server.watch._viewers) == 19)
+        page.evaluate("window.before = [...window.seen]")
+        until(page, "window.seen.every((frames, index) => !index || frames > window.before[index] + 2)")
+        assert page.evaluate("window.seen[0]") == IN_FLIGHT and server.watch._viewers.slow == 1
 
 
 # What a screen reader is told, and what an eye can read: names of all that can be used, and contrast of all text.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import threading
 import time
 
@@ -258,13 +259,12 @@ def test_a_pipeline_that_fails_says_why_and_keeps_secrets():
 @gst
 def test_a_pipeline_that_hangs_is_killed():
     feed = GstFeed("videotestsrc is-live=true ! video/x-raw,width=64,height=48 ! identity sleep-time=100000000")
-    threading.Timer(0.5, feed.abort).start()
-    began = time.monotonic()
+    threading.Timer(0.2, feed.abort).start()
     with pytest.raises(FeedError, match="the pipeline ended"):
         while True:
             feed.read()
     feed.close()
-    assert time.monotonic() - began < 20 and feed._process.returncode is not None
+    assert feed._process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.native

@@ -1,6 +1,7 @@
 """The sources of `sdk predict`: pictures, folders, patterns, videos, cameras, and those that cannot be read."""
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError
+from sdk.media.live import LiveFrames
 from sdk.media.sources import read_image, read_stored_image, sources_from
 from tests.support.pictures import turned_jpeg, vast_png
 from tests.support.predict import lines_of, names_in, noise, predict
@@ -88,9 +90,10 @@ def test_a_video_that_is_none_is_reported(small_engine, photos, tmp_path, caplog
 
 
 class Camera:
-    """OpenCV's capture of a camera or a stream that gives four frames."""
+    """OpenCV's capture of a camera or a stream that gives four frames, each when one is waited for."""
 
     opened: list = []  # noqa: RUF012
+    waited_for: threading.Semaphore
 
     def __init__(self, address, *_):
         self.opened.append(address)
@@ -104,11 +107,27 @@ class Camera:
 
     def read(self):
         self.left -= 1
-        time.sleep(0.05 * (self.left >= 0))
+        if self.left >= 0:
+            self.waited_for.acquire()
+            time.sleep(0.02)  # frames that come closer together may be a backlog
         return (True, noise(self.left)) if self.left >= 0 else (False, None)
 
     def release(self):
         pass
+
+
+def give_when_waited_for(monkeypatch):
+    """A frame each time that the reader waits for one; what it leaves is not held up."""
+    waited_for, take, leave = threading.Semaphore(0), LiveFrames._take, LiveFrames._leave
+
+    def left(frames):
+        if frames._opening is not None:
+            waited_for.release(4)
+        return leave(frames)
+
+    monkeypatch.setattr(Camera, "waited_for", waited_for, raising=False)
+    monkeypatch.setattr(LiveFrames, "_take", lambda *each: waited_for.release() or take(*each))
+    monkeypatch.setattr(LiveFrames, "_leave", left)
 
 
 LIVE = {  # source -> what OpenCV opens, its name in results, its file name
@@ -127,6 +146,7 @@ def test_cameras_and_streams_are_videos_without_an_end(
     address, name, file_name = LIVE[source]
     monkeypatch.setattr(Camera, "opened", [])
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    give_when_waited_for(monkeypatch)
     monkeypatch.setattr("sdk.media.freshness.FLUSH_S", 0.0)  # none of the four lay waiting
     how = "--backend", "opencv", "--reconnect", "no", "--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json"
     assert predict(small_engine, source, *words, *how) == (0 if words else 1)

@@ -1,7 +1,6 @@
 """Temperature and NVML's other readings: which zone is taken, and what a reading that fails gives."""
 
 import ctypes
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from sdk.live.sensors import Sensors
 from sdk.runtime.nvml import nvml_device
 from sdk.runtime.power import Meter
 from sdk.runtime.temperature import find_thermometer
+from tests.support.threads import wait_for
 
 
 def zone(folder, number, name, text):
@@ -98,10 +98,7 @@ def test_power_is_the_last_number_told_and_nothing_is_one(monkeypatch):
     now = [5.0]
     monkeypatch.setattr("sdk.live.sensors.find_power_meter", lambda device: (Meter("a rail", lambda: now[0]), "a rail"))
     with Sensors("cpu") as sensors:
-        deadline = time.monotonic() + 10
-        while sensors.readings()["watts"] is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: sensors.readings()["watts"] is not None)
         told = []
         for now[0] in (5.0, np.nan, 0.0, np.nan, 7.0):
             told.append(sensors.readings()["watts"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sdk.errors import SdkError
+from sdk.live.mailbox import Mailbox
 from sdk.live.serving import Server, ServingOptions
 from sdk.live.watching import Scene, Watch
 from sdk.media.figures import rendered_clip
@@ -19,6 +20,7 @@ from sdk.poses import Poses, ScoreScale
 from sdk.skeletons import CROWDPOSE14, FACE68
 
 SCALE = ScoreScale(0.3, 0.8)
+AGES_S = 3600.0
 
 
 def poses_of(joints, skeleton, score=0.9, ids=True):  # N x K x 2
@@ -46,7 +48,8 @@ def scattered(size_hw, count=68):
 
 
 class Camera:
-    """Frames with known joints, `fps` a second and for ever, until `close`. `last`: what was given last."""
+    """Frames with known joints, `fps` a second and for ever, until `close`. `last`: what was given last, which stays so
+    from `hold` on, until `go_on`. A trembling one tells its frames' own times, however late a busy machine is."""
 
     def __init__(
         self, *, fps=30.0, size_hw=(240, 320), cameras=1, kind="walk", frames=None, error=None, trembling_px=0.0
@@ -56,8 +59,8 @@ class Camera:
         self.names = tuple(f"camera {camera}" for camera in range(cameras))
         self.skeleton = FACE68 if kind == "dots" else CROWDPOSE14
         self.last: dict[int, CameraPoses] = {}
-        self.given = 0
-        self._ended = threading.Event()
+        self._ended, self._goes_on, self._giving = threading.Event(), threading.Event(), threading.Lock()
+        self._goes_on.set()
         if kind == "dots":
             self.clip = [(np.full((*size_hw, 3), 90, np.uint8), scattered(size_hw)[None])]
         else:
@@ -71,16 +74,36 @@ class Camera:
             picture, joints = self.clip[0 if self.trembling_px else number % len(self.clip)]
             joints = joints + self._rng.normal(0, self.trembling_px, joints.shape) if self.trembling_px else joints
             for camera in range(self.cameras):
-                now = time.monotonic()
+                now = start + number / self.fps if self.trembling_px else time.monotonic()
                 frame = SourceFrame(picture, number, 1e3 * (now - start), captured_s=now)
-                self.last[camera] = CameraPoses(camera, self.names[camera], frame, poses_of(joints, self.skeleton))
-                self.given += 1
-                yield self.last[camera]
+                result = CameraPoses(camera, self.names[camera], frame, poses_of(joints, self.skeleton))
+                if not self._gives(result):
+                    return
+                yield result
         if self.error is not None:
             raise self.error
 
+    def _gives(self, result):
+        """Note it, once nobody holds the camera; False where it is closed meanwhile."""
+        while not self._ended.is_set():
+            self._goes_on.wait()
+            with self._giving:
+                if self._goes_on.is_set():
+                    self.last[result.camera] = result
+                    return True
+        return False
+
+    def hold(self):
+        """Give nothing more, not even what is on its way, when this returns."""
+        with self._giving:
+            self._goes_on.clear()
+
+    def go_on(self):
+        self._goes_on.set()
+
     def close(self):
         self._ended.set()
+        self._goes_on.set()
 
     def watch(self, folder=Path("recordings"), **options):
         scene = Scene(
@@ -101,6 +124,11 @@ class Served:
     server: Server
     thread: threading.Thread
     errors: list[BaseException]
+
+    def outwait_the_silent(self) -> None:
+        """Let ages pass for the one viewer who has been silent for longest."""
+        silent = max(self.watch._viewers._mailboxes, key=Mailbox.silent_s)
+        silent._clock = lambda: time.monotonic() + AGES_S
 
     @property
     def url(self) -> str:

@@ -38,7 +38,7 @@ class SimClock:
         self._waiting[me] = self.time_s + max(timeout_s, 0.0)
         self._leap()
         while me in self._waiting:
-            assert self.changed.wait(20.0), "the simulation stands still"
+            assert self.changed.wait(60.0), "the simulation stands still"
 
     def notify(self, condition):
         self._waiting.clear()

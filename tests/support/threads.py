@@ -14,8 +14,8 @@ def in_threads(work, count):
 
 
 def wait_for(condition):
-    """Until `condition()`; AssertionError after half a minute."""
-    end = monotonic() + 30
+    """Until `condition()`; AssertionError after a minute, of which no machine needs more than a part."""
+    end = monotonic() + 60
     while not condition():
         assert monotonic() < end, "it did not come about"
         sleep(0.001)
