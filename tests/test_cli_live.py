@@ -17,8 +17,8 @@ pytest.importorskip("uvicorn", reason="the extra 'live' is not installed")
 pytest.importorskip("starlette", reason="the extra 'live' is not installed")
 cv2 = pytest.importorskip("cv2")
 
-from sdk.cli import main  # noqa: E402
-from sdk.cli.live import _words, live_source  # noqa: E402
+from sdk.cli import _parser, main  # noqa: E402
+from sdk.cli.live import _opened, _words, live_source  # noqa: E402
 from sdk.live.playback import Playback  # noqa: E402
 from sdk.media.opening import open_source  # noqa: E402
 from sdk.media.videos import SourceFrame  # noqa: E402
@@ -43,6 +43,11 @@ REFUSED = [
     (["live", "0", "--port", "99999"], "port must be a number of 0 to 65535"),
     (["live", "0", "--quality", "0"], "--quality must be a number of 1 to 100"),
     (["live", "0", "--detect-every", "3"], "needs a --detector"),
+    (["live", "-"], "--raw is the form of frames on standard input, the source '-'; give --raw"),
+    (["live", "0", "--raw", "y4m"], "name the source '-', or leave --raw out"),
+    (["live", "rtsp://yard/1", "--camera-format", "MJPG"], "--camera-format is of V4L2 cameras, and no source is one"),
+    (["live", "0", "--camera-format", "best:"], "a camera's format must read as"),
+    (["live", "0", "--read-timeout", "0"], "read_timeout_s must be a number of seconds above 0"),
     (["live", "0", "--token-file", "none.txt"], "none.txt"),
     (["live", "0", "--token-file", "short.txt"], "16 to 128 letters"),
     (["live", "0", "--record-to", "short.txt/below"], "cannot be written"),
@@ -61,6 +66,37 @@ def test_without_a_camera_the_demo_is_named(capsys, monkeypatch):
     monkeypatch.setattr("sdk.cli.live.Path.glob", lambda self, pattern: iter(()))
     assert main(["live"]) == 2
     assert "sdk demo --live" in capsys.readouterr().err
+
+
+def test_each_source_is_opened_by_the_options_that_are_for_it(monkeypatch):
+    """By those of `sdk predict`, and what each is of."""
+    asked = []
+    monkeypatch.setattr("sdk.media.opening.open_source", lambda word, **how: asked.append((word, how)) or Opened())
+    everywhere = ["--reconnect", "always", "--read-timeout", "3", "--backend", "av", "--hwaccel", "vaapi", "--live"]
+    words = ["live", "0", "-", "rtsp://yard/1", *everywhere, "--camera-format", "MJPG:640x480", "--raw", "y4m"]
+    arguments = _parser(words).parse_args(words)
+    _opened(_words(arguments.words)[0], arguments)
+    shared = {"reconnect": "always", "read_timeout_s": 3.0, "backend": "av", "hwaccel": "vaapi", "live": True}
+    assert asked == [
+        ("0", {**shared, "camera_format": "MJPG:640x480"}),
+        ("-", {**shared, "raw": "y4m"}),
+        ("rtsp://yard/1", shared),
+    ]
+
+
+class Opened:
+    is_live = True
+
+
+def test_raw_frames_on_standard_input_are_shown_once(monkeypatch):
+    """There is no second time of a pipe."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as pipe:
+        pipe.write(bytes(3 * 4 * 2 * 3))
+    with os.fdopen(reader) as given:
+        monkeypatch.setattr("sys.stdin", given)
+        shown = list(live_source("-", raw="bgr24:4x2"))
+    assert [(frame.number, frame.picture.shape) for frame in shown] == [(number, (2, 4, 3)) for number in range(3)]
 
 
 @pytest.mark.native

@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdk.cli._numbers import turns
+from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._page import add_page_arguments, check_page, serve_page
 from sdk.errors import UsageError
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cameras (0, /dev/video0), streams (rtsp://...), recordings; then the engine (default: the bundled one)",
     )
     parser.add_argument("--once", action="store_true", help="recordings end at their end")
+    add_source_arguments(parser)
     who = parser.add_argument_group("who is in the picture")
     who.add_argument("--detector", metavar="DETECTOR", help="a person detector; without one, one person is followed")
     who.add_argument("--detect-every", type=turns, default=1, metavar="N", help="detect in every Nth frame, or auto")
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
     options = check_page(arguments)
     words, engine = _words(arguments.words)
-    sources = [live_source(word, repeat=not arguments.once) for word in words]
+    sources = _opened(words, arguments)
     return serve_page(
         sources,
         engine,
@@ -77,20 +79,33 @@ def _words(words: list[str]) -> tuple[list[str], str | None]:
     return ["0"], engine
 
 
-def live_source(word: str, *, repeat: bool = True) -> OpenSource | Playback:
-    """A live source as it is, a recording at its pace."""
+def _opened(words: list[str], arguments: argparse.Namespace) -> list[OpenSource | Playback]:
+    """Each word's source, by the options that are for it."""
+    from sdk.media.sources import sources_from
+
+    firsts = [sources_from([word])[0] for word in words]
+    check_forms(arguments, firsts)
+    return [
+        live_source(word, repeat=not arguments.once, **source_options(arguments, first))
+        for word, first in zip(words, firsts, strict=True)
+    ]
+
+
+def live_source(word: str, *, repeat: bool = True, **how: Any) -> OpenSource | Playback:
+    """A live source as it is, a recording at its pace. `how`: options of `open_source`."""
     from sdk.live.playback import Playback
+    from sdk.media.addresses import STDIN
     from sdk.media.opening import open_source
 
-    found = open_source(word)
+    found = open_source(word, **how)
     if found.is_live:
         return found
-    return Playback(found.name, lambda: _frames_of(word), repeat=repeat)
+    return Playback(found.name, lambda: _frames_of(word, how), repeat=repeat and word != STDIN)
 
 
-def _frames_of(word: str) -> Iterator[SourceFrame]:
+def _frames_of(word: str, how: dict[str, Any]) -> Iterator[SourceFrame]:
     """One showing of a recording, closed with it."""
     from sdk.media.opening import open_source
 
-    with open_source(word) as frames:
+    with open_source(word, **how) as frames:
         yield from frames

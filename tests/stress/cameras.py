@@ -26,7 +26,8 @@ READ_S, MAX_AGE_S = 3.0, 1.0
 BACK_S = {"av": 2.0, "opencv": 3.0}  # OpenCV looks into a stream for 1 to 2 s before it gives a frame
 ODDS = 3000  # one byte of so many is garbage: a wound in about every third frame
 WATCHER = (
-    "import sys; from sdk import open_source\n"
+    "import signal, sys; from sdk import open_source\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores Ctrl-C
     "with open_source(sys.argv[1], backend=sys.argv[2], read_timeout_s=3) as frames:\n"
     "    for frame in frames: print(frame.number, flush=True)\n"
 )
