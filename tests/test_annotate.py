@@ -1,7 +1,6 @@
 """`sdk annotate` on one process: rows against a plain loop, restarts, what cannot be read, what is refused."""
 
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,12 @@ from sdk.cli import main
 from sdk.errors import InputError, OutputError, SdkError, UsageError
 from sdk.media.sources import read_image
 from sdk.people.detector import Detector
-from sdk.scale import annotating, plain
+from sdk.scale import annotating
 from sdk.scale.annotating import annotate
 from sdk.scale.carried import carried_from
 from sdk.scale.estimating import How
 from sdk.scale.job import Job, key_of_engine
-from tests.support.archives import check_rows, looped, rows_in, run, write_archive, write_shard
+from tests.support.archives import check_rows, looped, rows_in, run, stopping, write_archive, write_shard
 from tests.support.full_disk import full_disk
 from tests.support.predict import noise
 
@@ -129,16 +128,6 @@ def test_a_picture_that_the_estimator_refuses_costs_no_other(small_engine, archi
     errors = rows_in(tmp_path / "out")["error"].to_pylist()
     assert [error is None for error in errors] == [True, False, True, True]
     assert "pixels of the frame" in errors[1]
-
-
-def stopping(after):
-    """A way that gives `after` pieces and then fails, as if it were killed there."""
-
-    def way(work):
-        yield from islice(plain.pieces(work), after)
-        raise KeyboardInterrupt
-
-    return way
 
 
 @pytest.mark.parametrize("after", range(5))

@@ -1,5 +1,5 @@
-"""`sdk annotate` of what lies in a store: S3 as moto's server plays it, and files behind HTTP. Rows are those of the same
-files in a folder, to the bit."""
+"""`sdk annotate` of what lies in a store: S3 as moto's server plays it, and files behind HTTP. Rows are those of the
+same files in a folder, to the bit."""
 
 import threading
 from functools import partial
@@ -7,7 +7,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.support.archives import rows_in, run, write_archive, write_shard, write_video
+from sdk.errors import OutputError, UsageError
+from sdk.scale.annotating import annotate
+from sdk.scale.estimating import How
+from sdk.scale.job import Job
+from tests.support.archives import rows_in, run, stopping, write_archive, write_shard, write_video
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("onnxruntime")
@@ -99,3 +103,49 @@ def test_rows_of_files_behind_http_are_those_of_a_folder(small_engine, tmp_path,
     rows, sources = rows_of(small_engine, tmp_path / "there", http, *names)
     assert sources == expected_sources
     assert rows.equals(expected)
+
+
+def test_rows_in_a_bucket_are_those_in_a_folder_and_a_run_goes_on_there(small_engine, tmp_path, s3):
+    place = s3.replace("may", "rows")
+    job = Job((s3,), place, How(str(small_engine), device="cpu", threads=1), block=4, batch=3, segment_frames=8)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(job, stopping(4))
+    report = annotate(job)
+    assert (report.found, report.blocks, report.missing) == (2, 6, 0)
+    run(small_engine, tmp_path / "here", s3, segment_frames=8)
+    assert rows_in(place).equals(rows_in(tmp_path / "here"))
+    names = {name for name, _ in listed(place)}
+    assert names >= {"_annotate.json", "_blocks.csv"}
+    assert len(names) == 8
+
+
+def test_a_bucket_keeps_no_block_that_is_no_longer_of_the_archive(small_engine, tmp_path, s3):
+    archive, place = write_archive(tmp_path / "archive", 8), s3.replace("may", "less")
+    run(small_engine, place, archive)
+    before = listed(place)
+    (archive / "007.jpg").unlink()
+    report = run(small_engine, place, archive)
+    assert (report.found, report.blocks, report.frames) == (1, 2, 3)
+    assert len(listed(place)) == len(before) == 4
+    assert len(rows_in(place)) == 7
+
+
+def listed(place):
+    """Names and sizes of what is in a bucket's folder."""
+    import s3fs
+
+    found = s3fs.S3FileSystem(skip_instance_cache=True).ls(place, detail=True)
+    return sorted((each["name"].rpartition("/")[2], each["size"]) for each in found)
+
+
+REFUSED = {
+    "what is no output": ("s3://photos/may", UsageError, "'s3://photos/may' holds other files than an annotated arch"),
+    "no bucket": ("s3://none/rows", OutputError, "'s3://none/rows/_annotate.json' cannot be written"),
+    "an address that takes nothing": ("https://me:pw@host/rows", UsageError, "'https://host/rows' must be a folder"),
+}
+
+
+@pytest.mark.parametrize(("place", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(small_engine, archive, s3, place, error, message):
+    with pytest.raises(error, match=message):
+        run(small_engine, place, archive)

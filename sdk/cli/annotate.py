@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder, pattern, picture, video, tar shard ({000..127}.tar), list (.txt, .csv, .parquet) or COCO JSON; "
         "a path, or an address (s3://, gs://, https://)",
     )
-    parser.add_argument("--output", type=Path, metavar="OUT", required=True, help="the folder of the rows")
+    parser.add_argument("--output", metavar="OUT", required=True, help="the folder of the rows, here or in a store")
     parser.add_argument("--coco", type=Path, metavar="FILE", help="also write COCO keypoint results")
     parser.add_argument("--json", action="store_true", help="print the report as JSON at the end")
     parser.add_argument("--retry-errors", action="store_true", help="do blocks again in which a picture has an error")
@@ -97,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sdk.scale.annotating import annotate
+    from sdk.scale.stores import shown
 
     job = _job(arguments)
     _refuse_overwriting(arguments)
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**asdict(report), "rate": report.rate}))
     nothing = not report.found and report.frames > 0 and report.errors == report.frames
     if nothing:
-        log.error("no picture could be read; see the column 'error' in '%s'", job.output)
+        log.error("no picture could be read; see the column 'error' in '%s'", shown(str(job.output)))
     return 1 if report.missing or nothing else 0
 
 

@@ -62,8 +62,8 @@ def annotate(job: Job, way: Way = pieces, *, progress: Callable[[Report, Plan], 
     key = key_of_engine(engine)
     reading = job.reading()
     with held_output(job.output, manifest_of(job, engine, key), retry_errors=job.retry_errors) as output:
-        began, listing, report = monotonic(), job.listing(), Report()
-        with planned(job.output, listing.entries(), job.block, output.has) as plan:
+        began, listing, report = monotonic(), job.listing(output.scratch / "_segments"), Report()
+        with planned(output.scratch, listing.entries(), job.block, output.has) as plan:
             report.listing_s = monotonic() - began
             report.found = plan.total.blocks - plan.left.blocks
             report.blocks = report.found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["write_coco"]
 
 
-def write_coco(rows: Path, path: Path) -> None:
+def write_coco(rows: Path | str, path: Path) -> None:
     """One record a person, as `Poses.to_coco` has them, in the order of the listing."""
     with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
         between = "["

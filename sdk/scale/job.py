@@ -38,7 +38,7 @@ class Job:
     for COCO results beside the rows."""
 
     sources: tuple[str, ...]
-    output: Path
+    output: Path | str  # a folder, or the address of one in a store
     how: How = field(default_factory=How)
     recursive: bool = False
     root: str | None = None
@@ -61,8 +61,8 @@ class Job:
         if self.boxes is not None and self.how.detector is not None:
             raise UsageError("--boxes and --detector exclude each other; give one")
 
-    def listing(self) -> Listing:
-        memory = self.output / "_segments"
+    def listing(self, memory: Path) -> Listing:
+        """`memory`: where segments of videos are kept between runs."""
         return Listing(self.sources, self.recursive, self.root, self.path_column, self.segment_frames, memory)
 
     def reading(self) -> Reading:

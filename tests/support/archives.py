@@ -6,6 +6,7 @@ same_rows(rows, looped(photos, engine))
 
 import io
 import tarfile
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sdk.media.sources import Unreadable, read_image
 from sdk.scale.annotating import annotate
 from sdk.scale.estimating import How
 from sdk.scale.job import Job
+from sdk.scale.plain import pieces
 from tests.support.predict import noise
 
 
@@ -66,7 +68,17 @@ def write_video(path, count=40, *, gop=8, open_gop=True):
 def run(engine, output, *sources, device="cpu", **options):
     """An archive annotated by this process; the report."""
     how = How(str(engine), device=device, threads=1, **options.pop("how", {}))
-    return annotate(Job(tuple(map(str, sources)), Path(output), how, **{"block": 4, "batch": 3, **options}))
+    return annotate(Job(tuple(map(str, sources)), output, how, **{"block": 4, "batch": 3, **options}))
+
+
+def stopping(after):
+    """A way that gives `after` pieces and then fails, as if it were killed there."""
+
+    def way(work):
+        yield from islice(pieces(work), after)
+        raise KeyboardInterrupt
+
+    return way
 
 
 def rows_in(output):
@@ -75,7 +87,7 @@ def rows_in(output):
 
     from sdk.scale.output import tables_of
 
-    return pa.concat_tables(table.replace_schema_metadata() for table in tables_of(Path(output)))
+    return pa.concat_tables(table.replace_schema_metadata() for table in tables_of(output))
 
 
 def looped(paths, engine, boxes=None):
