@@ -19,9 +19,11 @@ from sdk.skeletons import skeleton_by_name
 from sdk.toolchain.conventions import CONVENTIONS, Told
 from sdk.toolchain.foreign import graph_from_file, take
 from sdk.toolchain.graphs import OPSET, graph_inputs, graph_outputs, graph_session, opset_of
+from sdk.toolchain.limits import limited
 from tests.support import foreign_forms as forms
 from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
 from tests.support.foreign_forms import before, behind, changed, in_turn, rename
+from tests.support.limited_work import ERRORS
 
 HEIGHT, WIDTH = SMALL.input.size_hw
 SQUARE = replace(SMALL, name="small-64x64", input=replace(SMALL.input, width=64))
@@ -669,6 +671,12 @@ def test_a_graph_that_needs_more_memory_than_its_limit_is_told(path, monkeypatch
     monkeypatch.setattr(limits, "MEMORY_FACTOR", 0)
     with pytest.raises(GraphError, match=r"small.onnx' ended the process that read it, which had 0 GiB of memory"):
         graph_from_file(path, SMALL)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_want_of_memory_that_is_told_as_a_fault_of_the_graph_is_still_one_of_memory(error):
+    with pytest.raises(GraphError, match=r"'a.onnx' ended the process that read it, .* GiB of memory"):
+        limited("tests.support.limited_work", "lacks_memory", {"error": error}, subject="'a.onnx'", size=0)
 
 
 def test_a_graph_that_takes_longer_than_its_limit_is_told(path, monkeypatch):

@@ -70,9 +70,18 @@ def child() -> None:
         facts, content = work(order["request"])
         head: dict[str, Any] = {"facts": facts}
     except SdkError as error:
+        if _for_want_of_memory(error):
+            raise
         head, content = {"error": [type(error).__name__, str(error)]}, b""
     line = json.dumps({**head, "log": records}).encode() + b"\n"
     Path(order["answer"]).write_bytes(line + content)
+
+
+def _for_want_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one it came from, is the limit's and not the file's. ONNX Runtime has no class for it."""
+    if error is None:
+        return False
+    return isinstance(error, MemoryError) or "bad_alloc" in str(error) or _for_want_of_memory(error.__cause__)
 
 
 class _Kept(logging.Handler):
