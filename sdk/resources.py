@@ -17,6 +17,7 @@ from sdk.errors import DownloadError, SdkError
 
 __all__ = [
     "CACHE_VARIABLE",
+    "DEFAULT_ENGINE",
     "bundled_engines",
     "bundled_weights",
     "cache_folder",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 CACHE_VARIABLE = "SIMCC_EDGE_SDK_CACHE"
+DEFAULT_ENGINE = "body14-nano-128x128.fp32"  # the bundled engine that is used where none is named
 
 
 def catalogue_folder(name: Literal["engines", "calibration"]) -> Path:

@@ -12,7 +12,7 @@ from sdk import trt
 from sdk.errors import ClosedError, DeviceError, EngineError, InputError
 from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, CompilerNote, sha256_of_file
 from sdk.recipe import Output
-from sdk.resources import bundled_engines
+from sdk.resources import DEFAULT_ENGINE, bundled_engines
 from sdk.runtime import device as device_module
 from sdk.runtime.device import (
     Device,
@@ -270,6 +270,12 @@ def test_an_installation_without_engines_says_so(monkeypatch):
     monkeypatch.setattr("sdk.runtime.opening.bundled_engines", dict)
     with pytest.raises(EngineError, match="no engine ships with this installation; name an engine folder"):
         engine_from(None)
+
+
+def test_the_default_is_the_engine_that_is_named_so_not_the_first(monkeypatch, tmp_path):
+    there = {"a.fp32": tmp_path, **bundled_engines()}
+    monkeypatch.setattr("sdk.runtime.opening.bundled_engines", lambda: there)
+    assert engine_from(None).folder.name == DEFAULT_ENGINE
 
 
 def test_a_name_that_is_nearly_one_is_guessed_at():

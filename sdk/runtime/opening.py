@@ -20,7 +20,7 @@ from sdk.manifest import OPENINGS, Engine, open_engine
 from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.recipe_files import names_of_kind
-from sdk.resources import bundled_engines
+from sdk.resources import DEFAULT_ENGINE, bundled_engines
 from sdk.runtime.closing import Closing
 from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.device import Device, choose_device
@@ -40,9 +40,9 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
         return engine
     bundled = bundled_engines()
     if engine is None:
-        if not bundled:
+        if DEFAULT_ENGINE not in bundled:
             raise EngineError("no engine ships with this installation; name an engine folder (`sdk build-engine`)")
-        return open_engine(next(iter(bundled.values())))
+        return open_engine(bundled[DEFAULT_ENGINE])
     folder = Path(engine)
     there = kind_of(folder, "engine", EngineError) is not None
     if not there and str(engine) in bundled:
