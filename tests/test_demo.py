@@ -1,18 +1,21 @@
 """Rendered figures, and `sdk demo` from end to end on the bundled network."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sdk.cli import main
-from sdk.media.figures import drawn_pose, joints_from_pose, rendered_clip, rendered_figure
+from sdk.media.figures import FIGURE_SKELETON, drawn_pose, joints_from_pose, rendered_clip, rendered_figure
 from sdk.media.mannequin import Wardrobe, draw_figure
+from sdk.recipe import recipe_by_name
 from sdk.skeletons import skeleton_by_name
+from tests.support.live import poses_of
 
 cv2 = pytest.importorskip("cv2")
 
-JOINTS = skeleton_by_name("crowdpose14").joints
+JOINTS = skeleton_by_name(FIGURE_SKELETON).joints
 
 
 def joint(joints, name):
@@ -101,6 +104,23 @@ def test_the_demo_finds_the_figure(demo):
     assert result["frames"] == 24
     assert result["accuracy"]["pck_0.2"] >= 60
     assert {"crop", "total"} <= set(result["latency_ms"]) and min(result["latency_ms"].values()) > 0
+
+
+@pytest.mark.parametrize("skeleton", ["crowdpose14", "coco17", "halpe26"])
+def test_a_network_is_measured_on_the_joints_that_the_figure_has_too(skeleton):
+    """Other joints may lie anywhere; those of the figure are found by name, here 3 pixels off."""
+    from sdk.cli.demo import _accuracy, _Seen
+
+    names, seen = skeleton_by_name(skeleton).joints, _Seen()
+    for _, truth in rendered_clip(0, 3):
+        seen.truth.append(truth)
+        found = np.full((1, len(names), 2), 1e4, np.float32)
+        for row, name in enumerate(names):
+            if name in JOINTS:
+                found[0, row] = joint(truth, name) + np.float32([0, 3])
+        seen.poses.append(poses_of(found, skeleton_by_name(skeleton)))
+    recipe = replace(recipe_by_name("rtmpose-t-256x192"), skeleton=skeleton_by_name(skeleton))
+    assert _accuracy(seen, recipe) == {"pck_0.2": 100, "pck_0.1": 100, "median_error_px": 3}
 
 
 def test_the_demo_leaves_engine_picture_and_clip(demo):

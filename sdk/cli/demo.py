@@ -187,17 +187,22 @@ def _result(engine: Engine, seen: _Seen, arguments: argparse.Namespace) -> dict[
 
 
 def _accuracy(seen: _Seen, recipe: Recipe) -> dict[str, float]:
-    """Against the joints that the figure was drawn from; a frame in which nobody was found counts as missed."""
+    """Against the joints that the figure was drawn from and the network knows; a frame without him counts as missed."""
     import numpy as np
 
     from sdk.evaluate.scores.pck import pck, torso_px
+    from sdk.joints import match_joints
+    from sdk.media.figures import FIGURE_SKELETON
+    from sdk.skeletons import skeleton_by_name
 
     missed = np.full((recipe.joints, 2), np.nan, np.float32)
     found = np.stack([poses.keypoints[0] if len(poses) else missed for poses in seen.poses])
     drawn = np.stack(seen.truth)
-    truth = np.concatenate([drawn, np.full((*drawn.shape[:2], 1), 2, np.float32)], axis=2)
+    marked = np.concatenate([drawn, np.full((*drawn.shape[:2], 1), 2, np.float32)], axis=2)
+    matched = match_joints(skeleton_by_name(FIGURE_SKELETON).joints, recipe.skeleton.joints)
+    truth = matched.in_order(marked, axis=1)
     torsos = torso_px(truth, np.concatenate([drawn.min(axis=1), drawn.max(axis=1)], axis=1), recipe.skeleton)
-    errors_px = np.linalg.norm(found - drawn, axis=2)
+    errors_px = np.linalg.norm(found - truth[..., :2], axis=2)[truth[..., 2] > 0]
     return {
         "pck_0.2": round(pck(found, truth, torsos, 0.2).mean, 2),
         "pck_0.1": round(pck(found, truth, torsos, 0.1).mean, 2),

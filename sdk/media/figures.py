@@ -1,7 +1,7 @@
 """Rendered figures: a person with known joints, for the demo and as a small part of training batches.
 
 Not a model of a human body: poses, clothes and backgrounds vary enough for a network trained on photographs to find the
-joints. They are in CrowdPose order (`sdk.skeletons`, "crowdpose14"). Seeded; `sdk.media.mannequin` draws.
+joints. They are in CrowdPose order (`FIGURE_SKELETON` of `sdk.skeletons`). Seeded; `sdk.media.mannequin` draws.
 
     frame, keypoints = rendered_figure(np.random.default_rng(1), (240, 320))       # H x W x 3 BGR, 14 x 2 pixels
     for frame, keypoints in rendered_clip(seed=0, frames=48): ...
@@ -20,6 +20,7 @@ from sdk.errors import InputError
 from sdk.media.mannequin import Wardrobe, draw_figure
 
 __all__ = [
+    "FIGURE_SKELETON",
     "Pose",
     "drawn_pose",
     "joints_from_pose",
@@ -31,6 +32,7 @@ __all__ = [
 
 Frame = NDArray[np.uint8]
 Joints = NDArray[np.float32]
+FIGURE_SKELETON = "crowdpose14"
 GROUND = 0.90  # of a clip's height: where the feet stand
 STRIDE_FRAMES = 48  # two steps
 # The scene of a clip, BGR: skies (above, below), what stands before them, and where it begins, in parts of the height.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DatasetError
-from sdk.media.figures import rendered_figure
+from sdk.media.figures import FIGURE_SKELETON, rendered_figure
 from sdk.media.sources import Unreadable
 from sdk.recipe import Recipe
 from sdk.skeletons import skeleton_by_name
@@ -63,7 +63,7 @@ def rendered_person(recipe: Recipe, seed: int, index: int) -> PersonImage:
 
     Joints of the recipe that figures do not have are not annotated.
     """
-    drawn = skeleton_by_name("crowdpose14").joints
+    drawn = skeleton_by_name(FIGURE_SKELETON).joints
     names = recipe.skeleton.joints
     if not set(drawn) & set(names):
         raise DatasetError(f"rendered figures have none of the recipe's joints ({', '.join(names)}); set figures = 0")
