@@ -234,6 +234,14 @@ REFUSED = {
         "joints of 'coco17' and the engine those of 'crowdpose14'",
     ),
     "crowdpose-without-index": (lambda f: load(f, table([annotation(1)]), "crowdpose"), "image 1 has no 'crowdIndex'"),
+    "wrong-joints-partly": (
+        lambda f: load(f, table([annotation(1)], categories=[{"keypoints": ["chin"]}]), partly=True),
+        r"lacks joint 'left_shoulder' and 13 more",
+    ),
+    "crowdpose-partly": (
+        lambda f: load(f, table([]), "crowdpose", partly=True),
+        "partly is for datasets lsp and custom",
+    ),
     "unknown-kind": (lambda f: load(f, table([]), "aic"), "dataset must be one of coco"),
     "limit-0": (lambda f: load(f, table([annotation(1)]), limit=0), "at least one picture"),
     "detections-a-table": (lambda f: load(f, table([annotation(1)]), detections={}), "detections must be a list"),

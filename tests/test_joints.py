@@ -108,6 +108,20 @@ def test_a_joint_that_is_not_there_is_named(verb, tmp_path):
         VERBS[verb](tmp_path / "a.json")
 
 
+@pytest.mark.parametrize(
+    "wanted", [("neck", "nose", "left_hip"), ("left_hip", "neck")], ids=["one lacks", "none lacks"]
+)
+def test_a_file_may_lack_joints_where_that_is_asked_for(wanted, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8")
+    (tmp_path / "a.json").write_text(json.dumps(document(list(JOINTS), range(14))))
+    recipe = replace(RECIPE, skeleton=Skeleton("other", wanted, (), (), (0.1,) * len(wanted)))
+    dataset = load_dataset(DatasetOptions("custom", tmp_path / "a.json", tmp_path, partly=True), recipe)
+    for name, found in zip(wanted, dataset.truth.keypoints[0], strict=True):
+        np.testing.assert_array_equal(found, TRUTH[JOINTS.index(name)] if name in JOINTS else 0)
+    told = [note for note in dataset.notes if "not annotated" in note]
+    assert told == (["every figure is of 2 joints; not annotated: nose"] if "nose" in wanted else [])
+
+
 def test_calibration_goes_on_without_them(tmp_path, caplog):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "a.json").write_text(json.dumps(document(["chin"], [0])))

@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("paper", "mmpose", "plain"),
         help="how annotated boxes are cropped; else as the code did that published the network",
     )
+    parser.add_argument(
+        "--partly", action="store_true", help="the file lacks joints of the network: measure the others"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--flip-test", action="store_true", help="average with the mirrored crop")
@@ -103,5 +106,6 @@ def _options(arguments: argparse.Namespace) -> VerifyOptions:
         arguments.head_boxes,
         arguments.limit,
         arguments.boxes,
+        arguments.partly,
     )
     return VerifyOptions(dataset=dataset, progress=sys.stderr.isatty() and not arguments.quiet, **same)

@@ -46,6 +46,7 @@ class DatasetOptions:
     """Where a dataset lies. `head_boxes` is MPII's `gt_valid.mat`; `limit` keeps the first pictures.
 
     `convention` says how annotated boxes are cropped; None takes that of the code that published the network.
+    `partly`: the file may lack joints of the network, and every figure is of those that it has.
     """
 
     kind: DatasetKind
@@ -55,6 +56,7 @@ class DatasetOptions:
     head_boxes: Path | None = None
     limit: int | None = None
     convention: Convention | None = None
+    partly: bool = False
 
     def convention_for(self, recipe: Recipe) -> Convention:
         """How annotated boxes are cropped for an engine of `recipe`."""

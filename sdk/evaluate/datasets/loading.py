@@ -53,6 +53,7 @@ Box = tuple[float, float, float, float]  # xyxy
 Row = tuple[int, NDArray[np.float32], Box, float, bool, str, int]
 
 UNKNOWN = -1
+PARTLY = ("lsp", "custom")  # the others are defined by all of their joints
 
 SKELETON_OF = {
     "coco": "coco17",
@@ -105,6 +106,8 @@ def _check(options: DatasetOptions, recipe: Recipe) -> None:
         )
     if options.kind in BY_OWN_BOXES and options.detections is not None:
         raise DatasetError(f"{BY_OWN_BOXES[options.kind]}; leave the detections out")
+    if options.partly and options.kind not in PARTLY:
+        raise DatasetError(f"partly is for datasets {' and '.join(PARTLY)} (got '{options.kind}'); leave it out")
     if not options.images.is_dir():
         raise DatasetError(f"the folder of images '{options.images}' does not exist; check the path")
 
@@ -120,10 +123,11 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         picture.id: int(n) if kept else None for picture, n, kept in zip(listed, keep.cumsum() - 1, keep, strict=True)
     }
     tables_of(table, "categories", options.annotations, DatasetError)  # must be there, though it may be empty
-    joints, kinds = CocoJoints.of_file(table, recipe.skeleton.joints), person_categories(table)
+    joints = CocoJoints.of_file(table, recipe.skeleton.joints, partly=options.partly)
+    kinds = person_categories(table)
     if joints.problem is not None:
         raise DatasetError(f"{options.annotations}: {joints.problem}")
-    notes = joints.remarks
+    notes = (*_lacking(joints, recipe), *joints.remarks)
     annotations = records_of(table, "annotations", options.annotations, DatasetError)
     parted = parted_problem(table, annotations)
     if parted is not None:
@@ -156,6 +160,14 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         problems=problems,
         notes=notes,
     )
+
+
+def _lacking(joints: CocoJoints, recipe: Recipe) -> tuple[str, ...]:
+    """What a reader must know of a file without some of the joints."""
+    lists = list(joints.places.values())
+    missing = [name for name, *places in zip(recipe.skeleton.joints, *lists, strict=True) if set(places) == {None}]
+    known = recipe.joints - len(missing)
+    return (f"every figure is of {known} joints; not annotated: {', '.join(missing)}",) if missing else ()
 
 
 def _pictures(options: DatasetOptions, tables: list[Table], problems: Problems) -> tuple[Picture, ...]:
