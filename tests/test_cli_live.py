@@ -21,6 +21,7 @@ from sdk.cli import _parser, main  # noqa: E402
 from sdk.cli.live import _opened, _words, live_source  # noqa: E402
 from sdk.live.playback import Playback  # noqa: E402
 from sdk.media.opening import open_source  # noqa: E402
+from sdk.media.sources import sources_from  # noqa: E402
 from sdk.media.videos import SourceFrame  # noqa: E402
 from sdk.resources import bundled_engines  # noqa: E402
 
@@ -75,7 +76,8 @@ def test_each_source_is_opened_by_the_options_that_are_for_it(monkeypatch):
     everywhere = ["--reconnect", "always", "--read-timeout", "3", "--backend", "av", "--hwaccel", "vaapi", "--live"]
     words = ["live", "0", "-", "rtsp://yard/1", *everywhere, "--camera-format", "MJPG:640x480", "--raw", "y4m"]
     arguments = _parser(words).parse_args(words)
-    _opened(_words(arguments.words)[0], arguments)
+    named = _words(arguments.words)[0]
+    _opened(named, [sources_from([word])[0] for word in named], arguments)
     shared = {"reconnect": "always", "read_timeout_s": 3.0, "backend": "av", "hwaccel": "vaapi", "live": True}
     assert asked == [
         ("0", {**shared, "camera_format": "MJPG:640x480"}),

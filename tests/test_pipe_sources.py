@@ -5,16 +5,19 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sdk.errors import InputError, SourceError, UsageError
 from sdk.media.addresses import address_of, comes_back, without_secrets
+from sdk.media.cv_feed import OPTIONS, briefly_looked_into
 from sdk.media.feeds import FeedEndedError, FeedError
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
 from sdk.media.opening import open_source
 from sdk.media.pipe_feed import GstFeed, RawFeed
+from sdk.media.sources import Source
 
 cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT = 16, 12
@@ -159,6 +162,23 @@ def test_forms_are_held_to_what_they_are_of(call, message):
 def test_a_cameras_format_reads_as_it_is_written(text):
     assert str(camera_format_from(text)) == text
     assert len(camera_format_from("y16").fourcc) == 4
+
+
+LOOKS = {  # sources, what the variable was -> whether it is set meanwhile
+    "cameras alone": (["rtsp://a/1", "RTSPS://b/1"], None, True),
+    "a camera and a file": (["rtsp://a/1", __file__.replace(".py", ".mp4")], None, False),
+    "a camera and a page": (["rtsp://a/1", "http://b/1.mjpg"], None, False),
+    "set already": (["rtsp://a/1"], "rtsp_transport;udp", False),
+}
+
+
+@pytest.mark.parametrize(("words", "before", "is_set"), LOOKS.values(), ids=LOOKS)
+def test_opencv_looks_briefly_where_all_that_is_opened_is_rtsp(words, before, is_set, monkeypatch):
+    sources = [Source(Path(word), "video", address=address_of(word)) for word in words]
+    monkeypatch.setattr("os.environ", {} if before is None else {OPTIONS: before})
+    with briefly_looked_into(sources):
+        assert (os.environ.get(OPTIONS) != before) is is_set
+    assert os.environ.get(OPTIONS) == before
 
 
 class Camera:

@@ -21,6 +21,7 @@ from sdk.errors import UsageError
 if TYPE_CHECKING:
     from sdk.live.playback import Playback
     from sdk.media.opening import OpenSource
+    from sdk.media.sources import Source
     from sdk.media.videos import SourceFrame
 
 __all__ = ["add_arguments", "live_source", "run"]
@@ -47,22 +48,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from sdk.media.cv_feed import briefly_looked_into
+    from sdk.media.sources import sources_from
+
     if arguments.detect_every != 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
     options = check_page(arguments)
     words, engine = _words(arguments.words)
-    sources = _opened(words, arguments)
-    return serve_page(
-        sources,
-        engine,
-        arguments,
-        options,
-        detector=arguments.detector,
-        detect_every=arguments.detect_every,
-        max_persons=arguments.max_persons,
-        threads=arguments.threads,
-        refine=arguments.refine,
-    )
+    named = [sources_from([word])[0] for word in words]
+    check_forms(arguments, named)
+    with briefly_looked_into(named):
+        return serve_page(
+            _opened(words, named, arguments),
+            engine,
+            arguments,
+            options,
+            detector=arguments.detector,
+            detect_every=arguments.detect_every,
+            max_persons=arguments.max_persons,
+            threads=arguments.threads,
+            refine=arguments.refine,
+        )
 
 
 def _words(words: list[str]) -> tuple[list[str], str | None]:
@@ -79,15 +85,11 @@ def _words(words: list[str]) -> tuple[list[str], str | None]:
     return ["0"], engine
 
 
-def _opened(words: list[str], arguments: argparse.Namespace) -> list[OpenSource | Playback]:
+def _opened(words: list[str], named: list[Source], arguments: argparse.Namespace) -> list[OpenSource | Playback]:
     """Each word's source, by the options that are for it."""
-    from sdk.media.sources import sources_from
-
-    firsts = [sources_from([word])[0] for word in words]
-    check_forms(arguments, firsts)
     return [
-        live_source(word, repeat=not arguments.once, **source_options(arguments, first))
-        for word, first in zip(words, firsts, strict=True)
+        live_source(word, repeat=not arguments.once, **source_options(arguments, source))
+        for word, source in zip(words, named, strict=True)
     ]
 
 
