@@ -2,6 +2,7 @@
 
     python -m tests.stress.annotate                      # all of it, about a quarter of an hour on two cores
     python -m tests.stress.annotate workers driver       # kill -9 of a worker, of the driver: ten moments each
+    python -m tests.stress.annotate driver --moments 3 4  # of these ten
     python -m tests.stress.annotate disk vanishing twice poison
 
 Exit status 1 and a line for each finding where something is amiss. Needs Ray; `disk` needs to mount a tmpfs.
@@ -30,7 +31,7 @@ from tests.support.archives import looped, rows_in
 from tests.support.processes import alive, below, kill, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES, BLOCK, MOMENTS = 240, 20, 10
+PICTURES, BLOCK, MOMENTS = 240, 20, range(10)
 WAIT_S = 240
 VERB = "import sys; from sdk.cli import main; sys.exit(main())"
 ENGINE = next(iter(bundled_engines()))
@@ -89,9 +90,9 @@ def differences(output, expected):
     return told if same else [*told, "other boxes"]
 
 
-def workers(folder, pictures, expected):
+def workers(folder, pictures, expected, moments):
     """A worker or a reader dies at ten moments: the run goes on by itself, and says so."""
-    for moment in range(MOMENTS):
+    for moment in moments:
         title = "_Estimating" if moment % 2 else "read"
         run = Attacked(folder / f"workers-{moment}", pictures)
         victims = run.when(moment + 1, title) or run.when(moment + 1, "ray::")
@@ -105,9 +106,9 @@ def workers(folder, pictures, expected):
         yield from differences(run.output, expected)
 
 
-def driver(folder, pictures, expected):
+def driver(folder, pictures, expected, moments):
     """The driver dies at ten moments: its processes go, and a second run ends what the first began."""
-    for moment in range(MOMENTS):
+    for moment in moments:
         run = Attacked(folder / f"driver-{moment}", pictures)
         run.when(moment, "ray::")
         others = [each.pid for each in below(run.process.pid)]
@@ -124,7 +125,7 @@ def driver(folder, pictures, expected):
         yield from differences(run.output, expected)
 
 
-def disk(folder, pictures, expected):
+def disk(folder, pictures, expected, _):
     """The output's disk is full: the run ends in words, what is done stays, and with room it is ended."""
     place = folder / "small"
     place.mkdir()
@@ -146,7 +147,7 @@ def disk(folder, pictures, expected):
         subprocess.run(["umount", str(place)], check=True)
 
 
-def vanishing(folder, pictures, _):
+def vanishing(folder, pictures, *_):
     """The pictures go while the run works: each that is gone is a row that says so, and none is missing."""
     source = shutil.copytree(pictures, folder / "vanishing")
     run = Attacked(folder / "vanishing-out", source)
@@ -160,7 +161,7 @@ def vanishing(folder, pictures, _):
         yield f"a source that vanished: exit {status}, {len(rows)} rows, {report}: {log[-800:]}"
 
 
-def twice(folder, pictures, expected):
+def twice(folder, pictures, expected, _):
     """Pictures that are named twice, by sources and in a list: each has its rows once."""
     names = folder / "twice.txt"
     names.write_text("".join(f"{path}\n" for path in sorted(pictures.iterdir())[::3]) * 2)
@@ -194,7 +195,7 @@ class Poisoned(Job):
         return Reading(self.batch, Killer("0031.jpg"))
 
 
-def poison(folder, pictures, expected):
+def poison(folder, pictures, *_):
     """A picture that kills whoever reads it, each time: it is a row with its error, and nothing else is lost."""
     how = How(ENGINE, device="cpu", threads=1)
     job = Poisoned((str(pictures),), folder / "poison-out", how, block=BLOCK, batch=4)
@@ -212,14 +213,18 @@ ATTACKS = {each.__name__: each for each in (workers, driver, disk, vanishing, tw
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
-    chosen = parser.parse_args().attacks or list(ATTACKS)
+    parser.add_argument(
+        "--moments", type=int, nargs="+", default=MOMENTS, metavar="N", help="when workers and drivers die"
+    )
+    arguments = parser.parse_args()
+    chosen = arguments.attacks or list(ATTACKS)
     findings = []
     with tempfile.TemporaryDirectory(prefix="sdk-annotate-") as place:
         pictures = write_pictures(Path(place) / "pictures")
         expected = looped(sorted(pictures.iterdir()), bundled_engines()[ENGINE])
         for name in chosen:
             print(f"{name}: {ATTACKS[name].__doc__}", flush=True)
-            found = list(ATTACKS[name](Path(place), pictures, expected))
+            found = list(ATTACKS[name](Path(place), pictures, expected, arguments.moments))
             findings += [f"{name}: {each}" for each in found]
             print(f"  {len(found)} findings", flush=True)
     print("\n".join(findings) or "no findings")
