@@ -70,7 +70,13 @@ class OnRay:
         pool = {"size": cluster.workers} if cluster.address is None else {"min_size": 1, "max_size": cluster.workers}
         readers = cluster.tasks if cluster.address is None else cluster.readers
         return (
-            data.read_datasource(_source(ray, work.plan), override_num_blocks=1, num_cpus=0, scheduling_strategy=here)
+            data.read_datasource(
+                _source(ray, work.plan),
+                override_num_blocks=1,
+                num_cpus=0,
+                scheduling_strategy=here,
+                max_retries=cluster.retries,
+            )
             .map_batches(
                 read,
                 fn_kwargs={"reading": work.reading},

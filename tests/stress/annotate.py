@@ -3,13 +3,14 @@
     python -m tests.stress.annotate                      # all of it, about a quarter of an hour on two cores
     python -m tests.stress.annotate workers driver       # kill -9 of a worker, of the driver: ten moments each
     python -m tests.stress.annotate driver --moments 3 4  # of these ten
-    python -m tests.stress.annotate disk vanishing twice poison
+    python -m tests.stress.annotate disk vanishing twice poison joined
 
 Exit status 1 and a line for each finding where something is amiss. Needs Ray; `disk` needs to mount a tmpfs.
 """
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -172,6 +173,30 @@ def twice(folder, pictures, expected, _):
     yield from differences(folder / "twice-out", expected)
 
 
+def joined(folder, pictures, expected, _):
+    """A cluster that runs already is joined, and left as it was."""
+    words = ["--head", "--block", "--node-ip-address", "127.0.0.1", "--port", "6399", "--num-cpus", "4"]
+    words += ["--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder / "ray"]
+    settings = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    program = [sys.executable, "-m", "ray.scripts.scripts", "start", *map(str, words)]
+    with subprocess.Popen(program, env=settings, stdout=subprocess.DEVNULL) as cluster:
+        try:
+            wait_until(lambda: [each for each in below(cluster.pid) if "raylet" in each.title], WAIT_S, "a raylet")
+            run = Attacked(folder / "joined-out", pictures, ray=["--workers", "2", "--address", "127.0.0.1:6399"])
+            status, report, log = run.end()
+            left = cluster.poll() is None
+            print(
+                f"  exit {status}, {report and report['blocks']} blocks; the cluster is {'there' if left else 'gone'}"
+            )
+            if status or not left:
+                yield f"a cluster joined: exit {status}, {report}: {log[-800:]}"
+            yield from differences(run.output, expected)
+        finally:
+            others = [each.pid for each in below(cluster.pid)]
+            cluster.terminate()
+            wait_until(lambda: not alive(others), 60, "the cluster to end")
+
+
 @dataclass(frozen=True)
 class Killer:
     """Boxes of a file, which whoever asks for those of one picture does not survive."""
@@ -180,8 +205,6 @@ class Killer:
 
     def of(self, image, frame=0):
         if image.name == self.name:
-            import os
-
             kill(os.getpid())
         return np.array([[0, 0, 480, 360]], np.float32), np.ones(1, np.float32)
 
@@ -207,7 +230,7 @@ def poison(folder, pictures, *_):
         yield f"a picture that kills: {report}, {errors}"
 
 
-ATTACKS = {each.__name__: each for each in (workers, driver, disk, vanishing, twice, poison)}
+ATTACKS = {each.__name__: each for each in (workers, driver, disk, vanishing, twice, poison, joined)}
 
 
 def main():
