@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from sdk.scale.entries import block_from_text
 from sdk.scale.estimating import ChunkEstimator, How
 from sdk.scale.job import Piece, Work
 from sdk.scale.packing import chunk_from_table, piece_from_table, table_from_chunk, table_from_piece
-from sdk.scale.pictures import Reading, chunks_of
+from sdk.scale.pictures import Chunk, Reading, chunks_of
 from sdk.scale.plan import Plan
 from sdk.scale.rows import arrow
 
@@ -131,7 +132,8 @@ class _Estimating:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         chunk, again = chunk_from_table(batch)
-        return table_from_piece(replace(Piece.of(chunk, self._estimate(chunk)), again=again or _is_again()))
+        with _begun(chunk) as before:
+            return table_from_piece(replace(Piece.of(chunk, self._estimate(chunk)), again=again or before))
 
 
 def read(batch: pa.Table, reading: Reading) -> Iterator[pa.Table]:
@@ -142,11 +144,28 @@ def read(batch: pa.Table, reading: Reading) -> Iterator[pa.Table]:
 
 
 def _is_again() -> bool:
-    """Whether this task, or call of an actor, was begun before in a process that died."""
+    """Whether this task was begun before in a process that died."""
     import ray
 
     worker: Any = ray._private.worker.global_worker
     return bool(worker.core_worker.get_current_task_attempt_number())
+
+
+@contextmanager
+def _begun(chunk: Chunk) -> Iterator[bool]:
+    """Whether a process of this machine began the chunk before and died over it. Of an actor's call Ray does not tell:
+    its attempts are all number 0 (2.60). So a note lies in the session's folder while the block runs."""
+    import ray
+
+    session: Any = ray._private.worker._global_node
+    job = ray.get_runtime_context().get_job_id()
+    note = Path(session.get_session_dir_path()) / f"sdk-{job}-{chunk.block}-{chunk.number}"
+    before = note.exists()
+    note.touch()
+    try:
+        yield before
+    finally:
+        note.unlink(missing_ok=True)
 
 
 def _source(ray: Any, plan: Plan) -> Any:

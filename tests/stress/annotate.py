@@ -93,8 +93,9 @@ def differences(output, expected):
 
 def workers(folder, pictures, expected, moments):
     """A worker or a reader dies at ten moments: the run goes on by itself, and says so."""
+    again = {"_Estimating)).submit": [], "MapBatches(read)": []}  # a call under way, a task
     for moment in moments:
-        title = "_Estimating" if moment % 2 else "read"
+        title = list(again)[(moment + 1) % 2]
         run = Attacked(folder / f"workers-{moment}", pictures)
         victims = run.when(moment + 1, title) or run.when(moment + 1, "ray::")
         for victim in victims[:1]:
@@ -104,7 +105,12 @@ def workers(folder, pictures, expected, moments):
         print(f"  {moment}: killed {killed}; exit {status}, {report and report['again']} blocks again")
         if status or report["blocks"] != PICTURES // BLOCK:
             yield f"moment {moment}: exit {status}: {log[-800:]}"
+        else:
+            again[title].append(report["again"])
         yield from differences(run.output, expected)
+    yield from (
+        f"no block was told to be done again: {title}" for title, told in again.items() if told and not any(told)
+    )
 
 
 def driver(folder, pictures, expected, moments):
