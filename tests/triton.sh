@@ -32,6 +32,6 @@ LD_LIBRARY_PATH=$library:$work/box/nvidia_pytriton.libs PATH=$(dirname "$python"
     --http-address=127.0.0.1 --grpc-address=127.0.0.1 --http-port=18000 --grpc-port=18001 --metrics-address=127.0.0.1 \
     --metrics-port=18002 >"$work/server.log" 2>&1 &
 server=$!
-if ! "$work/client/bin/python" tests/support/triton_client.py load "$work/expected.npz" "$load"; then
+if ! "$work/client/bin/python" tests/support/triton_client.py load "$work/expected.npz" "$load" "$server"; then
     tail -40 "$work/server.log"; exit 1
 fi

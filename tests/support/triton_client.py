@@ -1,13 +1,10 @@
 """What `tests/triton.sh` asks of a repository and of a server; runs in an environment with tritonclient alone.
 
 python triton_client.py rules REPOSITORY
-python triton_client.py load EXPECTED.npz SECONDS
+python triton_client.py load EXPECTED.npz SECONDS PID_OF_SERVER
 """
 
-import os
-import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf import text_format
+from processes import below, kill  # beside this file
 from tritonclient import grpc
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
@@ -137,11 +135,19 @@ def check_load(want, seconds):
         assert stats.execution_count < stats.inference_count, "requests never shared a batch"
 
 
-def check_probe(client, want):
+def check_index(client):
+    """The repository's index names the served models, each with its version, and nothing else."""
+    models = client.get_model_repository_index().models
+    found = sorted((each.name, each.version, each.state) for each in models)
+    assert found == [("pose", "1", "READY"), ("pose_decode", "1", "READY")], found
+
+
+def check_probe(client, want, server):
     """A killed stub: the server still calls itself ready, and only a request tells."""
-    stubs = subprocess.run(["pgrep", "-f", "triton_python_backend_stub"], capture_output=True, text=True, check=True)
-    for pid in stubs.stdout.split():
-        os.kill(int(pid), signal.SIGKILL)
+    stubs = [each.pid for each in below(server) if "triton_python_backend_stub" in each.title]
+    assert stubs, "no stub runs"
+    for pid in stubs:
+        kill(pid)
     try:
         asked(client, want["frame0"])
         raise AssertionError("a killed stub answered")
@@ -149,7 +155,7 @@ def check_probe(client, want):
         print(f"after kill -9 of the stubs: ready says {client.is_model_ready('pose')}, a request: {error.message()}")
 
 
-def main(what, path, seconds="60"):
+def main(what, path, seconds="60", server="0"):
     if what == "rules":
         return rules(path)
     want = dict(np.load(path))
@@ -161,10 +167,11 @@ def main(what, path, seconds="60"):
             except InferenceServerException:
                 pass
             time.sleep(0.5)
+        check_index(client)
         check_equal(client, want)
         check_words(client)
         check_load(want, float(seconds))
-        check_probe(client, want)
+        check_probe(client, want, int(server))
     return None
 
 
