@@ -4,10 +4,12 @@ Much more of it: python -m tests.stress.annotate.
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from sdk.scale import careful
 from sdk.scale.cluster import Cluster, started, stdout_on_stderr
 from sdk.scale.entries import Block, Entry
 from sdk.scale.job import Piece
-from sdk.scale.on_ray import _in_words
+from sdk.scale.on_ray import _begun, _in_words
 from sdk.scale.packing import chunk_from_table, piece_from_table, table_from_chunk, table_from_piece
 from sdk.scale.pictures import Chunk, Picture, Reading
 from tests.support.archives import rows_in, run, write_archive, write_shard
@@ -129,6 +131,30 @@ def test_a_picture_that_kills_who_works_on_it_is_its_own_error(name):
     chunk = Chunk("block", 0, True, [Picture("a", pixels=pixels), Picture("bad", pixels=pixels)])
     piece = careful._estimated(ray, ray, chunk)
     assert [each.error for each in piece.rows] == [None, careful.REFUSED]
+
+
+@needs_ray
+def test_a_chunk_over_which_someone_died_is_told(tmp_path, monkeypatch):
+    import ray
+
+    session = SimpleNamespace(get_session_dir_path=lambda: str(tmp_path))
+    monkeypatch.setattr(ray._private.worker, "_global_node", session)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
+
+    def dies(chunk):
+        with _begun(chunk):
+            return os._exit(0)
+
+    def before(chunk):
+        with _begun(chunk) as told:
+            return told
+
+    chunk, other = (Chunk("block", number, True, []) for number in range(2))
+    assert not before(chunk)
+    child = multiprocessing.get_context("fork").Process(target=dies, args=(chunk,))
+    child.start()
+    child.join()
+    assert [before(other), before(chunk), before(chunk)] == [False, True, False]
 
 
 REFUSED = {
