@@ -122,7 +122,7 @@ def driver(folder, pictures, expected, moments):
         kill(run.process.pid)
         run.process.communicate()
         began = time.monotonic()
-        wait_until(lambda pids=others: not alive(pids), 60, "Ray's processes to end")
+        wait_until(lambda pids=others: not alive(pids), WAIT_S, "Ray's processes to end")
         found = len(list(run.output.glob("*.parquet")))
         second = Attacked(run.output, pictures)
         status, report, log = second.end()
@@ -200,7 +200,7 @@ def joined(folder, pictures, expected, _):
         finally:
             others = [each.pid for each in below(cluster.pid)]
             cluster.terminate()
-            wait_until(lambda: not alive(others), 60, "the cluster to end")
+            wait_until(lambda: not alive(others), WAIT_S, "the cluster to end")
 
 
 @dataclass(frozen=True)
