@@ -26,6 +26,7 @@ __all__ = [
     "apply_affines",
     "bad_box",
     "box_array",
+    "boxes_around",
     "boxes_from_keypoints",
     "check_boxes",
     "crop_affines",
@@ -149,11 +150,22 @@ def boxes_from_keypoints(
 
     A person with fewer than two such joints, or all of them in a row or column, gets a row of NaN.
     """
-    seen = (scores >= threshold)[..., None]
-    low = np.where(seen, keypoints, np.inf).min(axis=1, initial=np.inf)
-    high = np.where(seen, keypoints, -np.inf).max(axis=1, initial=-np.inf)
+    return boxes_around(keypoints, scores >= threshold, margin)
+
+
+def boxes_around(
+    keypoints: Float32Array,  # N x K x 2, frame pixels
+    counted: NDArray[np.bool_],  # N x K
+    margin: float = 0.15,
+) -> Float32Array:
+    """As `boxes_from_keypoints`, around the joints that are counted."""
+    seen = counted[..., None]
+    low = np.minimum.reduce(np.where(seen, keypoints, np.inf), axis=1, initial=np.inf)
+    high = np.maximum.reduce(np.where(seen, keypoints, -np.inf), axis=1, initial=-np.inf)
     with np.errstate(invalid="ignore"):
         extent = high - low
-        boxes = np.concatenate([low - margin * extent, high + margin * extent], axis=1)
-    boxes[(extent <= 0).any(axis=1)] = np.nan
-    return boxes.astype(np.float32)
+        beyond = margin * extent
+        boxes = np.concatenate((low - beyond, high + beyond), axis=1)
+    flat = extent <= 0
+    boxes[flat[:, 0] | flat[:, 1]] = np.nan
+    return boxes.astype(np.float32, copy=False)

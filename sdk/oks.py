@@ -33,7 +33,9 @@ def joint_similarity(
     sigmas: Sequence[float] | Float64Array,  # K
 ) -> Float64Array:  # ... x K
     """Similarity of each joint, 1 where both lie on one place; NaN where a place is. Shapes broadcast as numpy's do."""
-    squared = ((np.asarray(first, np.float64) - np.asarray(second, np.float64)) ** 2).sum(axis=-1)
+    apart = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    apart *= apart
+    squared = apart[..., 0] + apart[..., 1]
     areas = np.asarray(areas_px2, np.float64)[..., None] + np.spacing(1)
     similarity: Float64Array = np.exp(-squared / (2 * (2 * np.asarray(sigmas, np.float64)) ** 2 * areas))
     return similarity

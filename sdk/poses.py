@@ -63,6 +63,10 @@ class Poses:
         poses.__dict__.update(DEFAULTS, **told)
         return poses
 
+    def but(self, **told: Any) -> Poses:
+        """As `dataclasses.replace` with these fields, for a tracker on every frame: see `of_call`."""
+        return Poses.of_call(**{**self.__dict__, **told})
+
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """`keypoints, scores = poses`, as rtmlib returns them."""
         return iter((self.keypoints, self.scores))

@@ -14,7 +14,7 @@ worse of two rows that came to lie on one person.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
@@ -151,14 +151,14 @@ class Follower:
             self._scale.fair,
             poses.box_scores,
         )
-        followed = replace(poses, track_ids=ids)
+        followed = poses.but(track_ids=ids)
         self._take_in(followed, detected)
         keypoints = poses.keypoints
         if self._smoother is not None:
             keypoints = self._smoother.smoothed(ids, poses.boxes, keypoints, poses.scores, time_ms, poses.spread)
         spent = 1e3 * (perf_counter() - start)
         timings = {**poses.timings_ms, "track": spent, "total": float(poses.timings_ms["total"]) + spent}
-        return replace(followed, keypoints=keypoints, timings_ms=timings)
+        return followed.but(keypoints=keypoints, timings_ms=timings)
 
     def _take_in(self, poses: Poses, detected: bool) -> None:
         """What a frame says of its persons."""
@@ -194,13 +194,15 @@ class Follower:
         fair, poses = self._scale.fair, last.poses
         boxes = moved_boxes(poses.boxes, poses.keypoints, poses.scores, last.before, fair)
         height, width = size_hw
-        inside = (boxes[:, :2] < (width, height)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
-        stays = last.presence.stays & inside & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        best = np.flatnonzero(stays)[np.argsort(-poses.scores[stays].mean(axis=1), kind="stable")]
+        low, high = boxes[:, :2], boxes[:, 2:]
+        usable = (high > low) & (high > 0)
+        usable &= low < np.array((width, height), np.float32)
+        there = np.flatnonzero(last.presence.stays & usable[:, 0] & usable[:, 1])
+        best = there[np.argsort(-poses.scores[there].mean(axis=1), kind="stable")]
         rows = best[_without_doubles(boxes[best])]
-        stays[:] = False
-        stays[rows] = True
-        lost = bool((last.presence.known & ~stays).any())
+        gone = last.presence.known.copy()
+        gone[rows] = False
+        lost = bool(gone.any())
         return _Handed(rows, boxes[rows], poses.box_scores[rows], last.presence.rows(rows)), lost
 
     def _must_detect(self, lost: bool) -> bool:
@@ -259,8 +261,12 @@ def check_following(tracker: object, detect_every: object, max_persons: object, 
 
 def _without_doubles(boxes: Float32Array) -> Bools:  # M x 4, best first -> M
     keep = np.ones(len(boxes), bool)
-    overlap = box_iou(boxes, boxes)
-    for row in range(len(boxes)):
-        if keep[row]:
-            keep[row + 1 :] &= overlap[row, row + 1 :] < ONE_PERSON
+    if len(boxes) < 2:
+        return keep
+    double = box_iou(boxes, boxes) >= ONE_PERSON
+    double.flat[:: len(boxes) + 1] = False  # of each with himself
+    if double.any():
+        for row in range(len(boxes)):
+            if keep[row]:
+                keep[row + 1 :] &= ~double[row, row + 1 :]
     return keep

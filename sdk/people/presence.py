@@ -12,13 +12,12 @@ hidden and scores low from the beginning stays, and who scores low all at once g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.geometry import boxes_from_keypoints
+from sdk.geometry import boxes_around
 
 __all__ = ["Presence", "moved_boxes"]
 
@@ -41,47 +40,53 @@ WORSE = -0.35  # log(level / what it was): he may go soon
 LOWEST = 1e-3  # of `fair`, below which no score counts as lower
 
 
-@dataclass
-class Presence:
-    """The persons of a frame, row by row. Each field has N entries; N may be 0."""
+PERSON = np.dtype(
+    [
+        ("found", np.float64),  # logit of the detector's score; 0 where there is none, which is a score of 1
+        ("frames", np.int64),  # in which he was seen
+        ("likely", np.float64),  # the mean of FILL_COUNTS * fill + SURE_COUNTS * log(surest / fair)
+        ("fill", np.float64),  # running mean of the IoU of his box with his joints' box
+        ("level", np.float64),  # running mean of log(score of his surest third / fair)
+        ("usual", np.float64),  # the level that he had
+        ("view", np.float64),  # share of his joints inside the frame
+        ("view_found", np.float64),  # as it was at the last detection
+        ("known", np.bool_),  # somebody was there
+        ("missed", np.int64),  # detections in a row that did not find him
+    ]
+)
 
-    found: Float64Array  # logit of the detector's score; 0 where there is none, which is a score of 1
-    frames: NDArray[np.int64]  # in which he was seen
-    likely: Float64Array  # the mean of FILL_COUNTS * fill + SURE_COUNTS * log(surest / fair)
-    fill: Float64Array  # running mean of the IoU of his box with his joints' box
-    level: Float64Array  # running mean of log(score of his surest third / fair)
-    usual: Float64Array  # the level that he had
-    view: Float64Array  # share of his joints inside the frame
-    view_found: Float64Array  # as it was at the last detection
-    known: Bools  # somebody was there
-    missed: NDArray[np.int64]  # detections in a row that did not find him
+
+class Presence:
+    """The persons of a frame, row by row: N of PERSON, in one table, which a row is taken from at once. N may be 0."""
+
+    def __init__(self, table: NDArray[np.void]) -> None:
+        self.table = table
 
     @classmethod
     def of_found(cls, box_scores: Float32Array) -> Presence:
         """Persons who were just found."""
-        count = len(box_scores)
-        zeros = {each.name: np.zeros(count) for each in fields(cls)}
-        whole = {name: np.zeros(count, np.int64) for name in ("frames", "missed")}
-        return cls(**{**zeros, **whole, "found": _logit(box_scores), "known": np.zeros(count, bool)})
+        table = np.zeros(len(box_scores), PERSON)
+        table["found"] = _logit(box_scores)
+        return cls(table)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.table)
 
     def rows(self, chosen: Any) -> Presence:
         """Some of them, by numbers or a mask; copies."""
-        return Presence(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+        return Presence(self.table[chosen])
 
     def put(self, rows: Any, others: Presence) -> None:
         """Others' knowledge in place of what is known of these rows."""
-        for each in fields(self):
-            getattr(self, each.name)[rows] = getattr(others, each.name)
+        self.table[rows] = others.table
 
     def found_again(self, box_scores: Float32Array, missed: Bools) -> None:  # N, N
         """A detector looked: whom it found is usually what he is now; whom it `missed` is as he was."""
-        self.found = np.where(missed, self.found, np.maximum(self.found, _logit(box_scores)))
-        self.usual = np.where(missed, self.usual, (self.usual + self.level) / 2)
-        self.view_found = self.view.copy()
-        self.missed = np.where(missed, self.missed + 1, 0)
+        they, met = self.table, ~missed
+        they["found"][met] = np.maximum(they["found"], _logit(box_scores))[met]
+        they["usual"][met] = ((they["usual"] + they["level"]) / 2)[met]
+        they["view_found"] = they["view"]
+        they["missed"] = np.where(missed, they["missed"] + 1, 0)
 
     def saw(
         self,
@@ -92,34 +97,52 @@ class Presence:
         size_hw: tuple[int, int] | None,  # None: unknown
     ) -> None:
         """Take in a frame."""
-        if not len(self):
+        they = self.table
+        if not len(they):
             return
         ordered = np.sort(scores / np.float32(fair), axis=1)[:, ::-1]
         joints = scores.shape[1]
-        surest = np.maximum(ordered[:, : max(1, joints // 7)].mean(axis=1), LOWEST)
-        third = np.maximum(ordered[:, : max(1, round(joints / 3))].mean(axis=1), LOWEST)
+        surest = np.maximum(_mean(ordered[:, : max(1, joints // 7)]), LOWEST)
+        third = np.maximum(_mean(ordered[:, : max(1, round(joints / 3))]), LOWEST)
         clear = scores >= np.float32(fair * CLEAR) * surest[:, None]
-        fill = np.nan_to_num(_overlap(boxes, boxes_from_keypoints(keypoints, clear.astype(np.float32), 1.0)))
-        first = self.frames == 0
-        self.frames += 1
-        self.likely += (FILL_COUNTS * fill + SURE_COUNTS * np.log(surest) - self.likely) / self.frames
-        self.fill += np.where(first, 1, PACE) * (fill - self.fill)
-        self.level += np.where(first, 1, PACE) * (np.log(third) - self.level)
-        self.usual = np.where(first, self.level, np.maximum(self.usual, self.level))
-        self.view = _share_inside(keypoints, clear, size_hw)
-        self.view_found = np.where(first, self.view, self.view_found)
-        self.known |= (self.frames >= ASKED.stop - 1) & ~self.doubtful
+        fill = np.fmax(_overlap(boxes, boxes_around(keypoints, clear)), 0)  # of no box NaN
+        frames, level = they["frames"], they["level"]
+        first = frames == 0
+        pace = np.where(first, 1, PACE)
+        frames += 1
+        they["likely"] += (FILL_COUNTS * fill + SURE_COUNTS * np.log(surest) - they["likely"]) / frames
+        they["fill"] += pace * (fill - they["fill"])
+        level += pace * (np.log(third) - level)
+        they["usual"] = np.where(first, level, np.maximum(they["usual"], level))
+        they["view"] = view = _share_inside(keypoints, clear, size_hw)
+        they["view_found"][first] = view[first]
+        they["known"] |= (frames >= ASKED.stop - 1) & ~self.doubtful
+
+    @property
+    def known(self) -> Bools:
+        known: Bools = self.table["known"]
+        return known
+
+    @property
+    def missed(self) -> NDArray[np.int64]:
+        missed: NDArray[np.int64] = self.table["missed"]
+        return missed
 
     @property
     def doubtful(self) -> Bools:
         """Who was probably never there."""
-        asked = ~self.known & (self.frames >= ASKED.start)
-        return asked & (self.found + self.likely < LIKELY)
+        they = self.table
+        asked = ~they["known"] & (they["frames"] >= ASKED.start)
+        doubtful: Bools = asked & (they["found"] + they["likely"] < LIKELY)
+        return doubtful
 
     @property
     def gone(self) -> Bools:
         """Who was there and has left."""
-        return (self.level - self.usual + FILL_STAYS * self.fill < LEFT) | (self.view < IN_VIEW)
+        they = self.table
+        less = they["level"] - they["usual"] + FILL_STAYS * they["fill"] < LEFT
+        gone: Bools = less | (they["view"] < IN_VIEW)
+        return gone
 
     @property
     def stays(self) -> Bools:
@@ -128,12 +151,14 @@ class Presence:
     @property
     def running_out(self) -> Bools:
         """Whose joints have gone out of the frame since the last detection."""
-        return self.view <= self.view_found - RUN_OUT
+        out: Bools = self.table["view"] <= self.table["view_found"] - RUN_OUT
+        return out
 
     @property
     def worse(self) -> Bools:
         """Who scores much less than he did."""
-        return self.level - self.usual < WORSE
+        worse: Bools = self.table["level"] - self.table["usual"] < WORSE
+        return worse
 
 
 def moved_boxes(
@@ -149,40 +174,56 @@ def moved_boxes(
     moved as his fair joints moved. Of somebody half hidden few are, and a box around few would come and go with them.
     """
     trusted = scores >= fair
-    share = trusted.mean(axis=1, keepdims=True).astype(np.float32)
-    carried = boxes if before is None else boxes + np.tile(_motion(keypoints, trusted, before, fair), 2)
-    around = boxes_from_keypoints(keypoints, scores, fair)
-    usable = ~np.isnan(around).any(axis=1, keepdims=True)
-    return np.where(usable, share * np.nan_to_num(around) + (1 - share) * carried, carried).astype(np.float32)
+    share = _mean(trusted.astype(np.float32))[:, None]
+    carried = boxes
+    if before is not None:
+        motion = _motion(keypoints, trusted, before, fair)
+        carried = boxes + np.concatenate((motion, motion), axis=1)
+    around = boxes_around(keypoints, trusted)
+    nowhere = np.isnan(around[:, :1])
+    return np.where(nowhere, carried, share * around + (1 - share) * carried)
 
 
 def _motion(
     keypoints: Float32Array, trusted: Bools, before: tuple[Float32Array, Float32Array], fair: float
 ) -> Float32Array:  # N x 2
     """How far the joints that are fair in both frames moved: their mean, 0 where there are none."""
-    both = (trusted & (before[1] >= fair))[..., None]
-    moved = ((keypoints - before[0]) * both).sum(axis=1) / np.maximum(both.sum(axis=1), 1)
-    return np.asarray(moved, np.float32)
+    both = trusted & (before[1] >= fair)
+    moved = np.add.reduce((keypoints - before[0]) * both[..., None], axis=1)
+    return np.asarray(moved / np.maximum(_count(both), 1)[:, None], np.float32)
 
 
 def _overlap(first: Float32Array, second: Float32Array) -> Float64Array:  # N x 4 each, xyxy
     """N: intersection over union, row by row; NaN where a box is."""
-    common = np.clip(np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2]), 0, None)
-    areas = [np.prod(each[:, 2:] - each[:, :2], axis=1, dtype=np.float64) for each in (first, second)]
-    shared = np.prod(common, axis=1, dtype=np.float64)
-    overlap: Float64Array = shared / np.maximum(areas[0] + areas[1] - shared, 1e-9)
+    common = np.maximum(np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2]), 0)
+    mine, its, shared = (
+        np.multiply(sides[:, 0], sides[:, 1], dtype=np.float64)
+        for sides in (first[:, 2:] - first[:, :2], second[:, 2:] - second[:, :2], common)
+    )
+    overlap: Float64Array = shared / np.maximum(mine + its - shared, 1e-9)
     return overlap
 
 
 def _share_inside(keypoints: Float32Array, clear: Bools, size_hw: tuple[int, int] | None) -> Float64Array:  # N
     if size_hw is None:
         return np.ones(len(keypoints))
-    inside = ((keypoints >= 0) & (keypoints < np.array(size_hw[::-1], np.float32))).all(axis=2)
-    share: Float64Array = (inside & clear).sum(axis=1) / np.maximum(clear.sum(axis=1), 1)
+    inside = (keypoints >= 0) & (keypoints < np.array(size_hw[::-1], np.float32))
+    share: Float64Array = _count(inside[..., 0] & inside[..., 1] & clear) / np.maximum(_count(clear), 1)
     return share
+
+
+def _count(marked: Bools) -> NDArray[np.intp]:  # N x K -> N
+    counted: NDArray[np.intp] = np.add.reduce(marked, axis=1, dtype=np.intp)
+    return counted
+
+
+def _mean(values: Float32Array) -> Float32Array:  # N x K -> N
+    """As numpy's own, without its 4 us of Python."""
+    mean: Float32Array = np.add.reduce(values, axis=1) / np.float32(values.shape[1])
+    return mean
 
 
 def _logit(box_scores: Float32Array) -> Float64Array:
     """The evidence of a detector's score; a score of 1 is none: callers and detectors without scores give it."""
-    told = np.clip(box_scores.astype(np.float64), 0.01, 0.97)
+    told = np.minimum(np.maximum(box_scores.astype(np.float64), 0.01), 0.97)
     return np.where(box_scores >= 1, 0.0, np.log(told / (1 - told)))

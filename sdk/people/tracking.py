@@ -12,7 +12,7 @@ the frame; they are never used as an index.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,25 +29,49 @@ __all__ = ["Tracker", "box_iou", "keypoint_oks", "same_rows"]
 
 
 @dataclass
-class _Track:
-    id: int
-    box: Float32Array  # 4
-    keypoints: Float32Array  # K x 2
-    scores: Float32Array  # K
-    step: Float32Array  # 2, the motion of the box's middle, pixels a frame
-    missed: int = 0
+class _Tracks:
+    """Those who are known, row by row, in the order in which they came."""
 
-    def seen(self, box: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
-        """Take in the person of the new frame."""
-        moved = (box - self.box) / np.float32(self.missed + 1)
-        self.step += ((moved[:2] + moved[2:]) / 2 - self.step) / 2
-        self.box, self.keypoints, self.scores = box, keypoints, scores
-        self.missed = -1  # 0 after the frame's ageing
+    ids: NDArray[np.int64]  # M
+    boxes: Float32Array  # M x 4
+    keypoints: Float32Array  # M x K x 2
+    scores: Float32Array  # M x K
+    steps: Float32Array  # M x 2, the motion of the boxes' middles, pixels a frame
+    missed: NDArray[np.int64]  # M, frames in a row without them
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @property
-    def moved(self) -> Float32Array:  # 2
-        """How far the motion would have brought the person by the new frame, pixels."""
-        return self.step * np.float32(self.missed + 1)
+    def moved(self) -> Float32Array:  # M x 2
+        """How far their motion would have brought them by the new frame, pixels."""
+        moved: Float32Array = self.steps * (self.missed[:, None] + 1).astype(np.float32)
+        return moved
+
+    def see(self, rows: list[int], boxes: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
+        """Take in persons of the new frame, in these rows."""
+        moved = (boxes - self.boxes[rows]) / (self.missed[rows, None] + 1).astype(np.float32)
+        steps = self.steps[rows]
+        self.steps[rows] = steps + ((moved[:, :2] + moved[:, 2:]) / 2 - steps) / 2
+        self.boxes[rows], self.keypoints[rows], self.scores[rows] = boxes, keypoints, scores
+        self.missed[rows] = -1  # 0 after the frame's ageing
+
+    def add(self, ids: NDArray[np.int64], boxes: Float32Array, keypoints: Float32Array, scores: Float32Array) -> None:
+        """Take in new persons."""
+        self.ids = np.concatenate((self.ids, ids))
+        self.boxes = np.concatenate((self.boxes, boxes))
+        self.keypoints = np.concatenate((self.keypoints, keypoints))
+        self.scores = np.concatenate((self.scores, scores))
+        self.steps = np.concatenate((self.steps, np.zeros((len(ids), 2), np.float32)))
+        self.missed = np.concatenate((self.missed, np.full(len(ids), -1)))
+
+    def age(self, patience: int) -> None:
+        """A frame has passed; who was missed for more than `patience` frames is forgotten."""
+        self.missed += 1
+        kept = self.missed <= patience
+        if not kept.all():
+            for each in fields(self):
+                setattr(self, each.name, getattr(self, each.name)[kept])
 
 
 class Tracker:
@@ -60,7 +84,7 @@ class Tracker:
             )
         self.min_likeness = min_likeness
         self.patience = patience
-        self._tracks: list[_Track] = []
+        self._tracks: _Tracks | None = None
         self._next_id = 1
 
     def update(
@@ -73,32 +97,30 @@ class Tracker:
         box_scores: Float32Array | None = None,  # N; of no account here: other trackers go by them
     ) -> NDArray[np.int64]:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
-        boxes_xyxy, keypoints, scores = boxes_xyxy.copy(), keypoints.copy(), scores.copy()  # the tracks keep these rows
-        ids = np.zeros(len(boxes_xyxy), np.int64)
-        for row, track in self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair):
-            ids[row] = track.id
-            track.seen(boxes_xyxy[row], keypoints[row], scores[row])
-        for row in np.flatnonzero(ids == 0).tolist():
-            ids[row] = self._next_id
-            self._tracks.append(
-                _Track(
-                    self._next_id,
-                    boxes_xyxy[row],
-                    keypoints[row],
-                    scores[row],
-                    step=np.zeros(2, np.float32),
-                    missed=-1,
-                )
-            )
-            self._next_id += 1
-        for track in self._tracks:
-            track.missed += 1
-        self._tracks = [track for track in self._tracks if track.missed <= self.patience]
+        count = len(boxes_xyxy)
+        if self._tracks is None:
+            shape = keypoints.shape[1:]
+            self._tracks = _Tracks(
+                np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros((0, *shape), np.float32),
+                np.zeros((0, shape[0]), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.int64),
+            )  # fmt: skip
+        tracks, ids = self._tracks, np.zeros(count, np.int64)
+        if count and len(tracks):
+            rows, known = self._pairs(boxes_xyxy, keypoints, scores, np.asarray(sigmas), fair)
+            if rows:
+                ids[rows] = tracks.ids[known]
+                tracks.see(known, boxes_xyxy[rows], keypoints[rows], scores[rows])
+        new = np.flatnonzero(ids == 0)
+        if len(new):
+            ids[new] = np.arange(self._next_id, self._next_id + len(new))
+            self._next_id += len(new)
+            tracks.add(ids[new], boxes_xyxy[new], keypoints[new], scores[new])
+        tracks.age(self.patience)
         return ids
 
     def reset(self) -> None:
         """Forget all tracks, as at the start of another video; ids count from 1 again."""
-        self._tracks = []
+        self._tracks = None
         self._next_id = 1
 
     def _pairs(
@@ -108,29 +130,33 @@ class Tracker:
         scores: Float32Array,  # N x K
         sigmas: NDArray[np.float64],  # K
         fair: float,
-    ) -> list[tuple[int, _Track]]:
-        if not len(boxes) or not self._tracks:
-            return []
-        known = self._tracks
-        twice = [*known, *known]  # where each was, and where its motion would have brought it
-        by = np.concatenate([np.zeros((len(known), 2), np.float32), [track.moved for track in known]])  # 2M x 2
-        last = np.stack([track.box for track in twice])
-        joints = np.stack([track.keypoints for track in twice]) + by[:, None]
-        trusted = np.stack([track.scores for track in twice]) >= fair
-        iou = box_iou(boxes, last + np.tile(by, 2))
-        areas = np.prod(last[:, 2:] - last[:, :2], axis=1)
-        oks = keypoint_oks(keypoints, joints, trusted[None] & (scores >= fair)[:, None], areas, sigmas)
-        likeness = ((iou + oks) / 2).reshape(len(boxes), 2, len(known)).max(axis=1)
-        order = np.argsort(-likeness, axis=None, kind="stable")
-        pairs: dict[int, _Track] = {}
-        taken: set[int] = set()
-        for row, column in zip(*np.unravel_index(order, likeness.shape), strict=True):
-            if likeness[row, column] < self.min_likeness:
+    ) -> tuple[list[int], list[int]]:
+        """The persons of the frame who are known, and the tracks that they are, by their rows."""
+        tracks = self._tracks
+        assert tracks is not None, "there are tracks to pair"
+        moved, there = tracks.moved, tracks.boxes.reshape(-1, 2, 2)
+        corners = there[:, 1] - there[:, 0]
+        areas = corners[:, 0] * corners[:, 1]
+        # where each was, and where its motion would have brought it
+        iou = box_iou(boxes, np.concatenate((there, there + moved[:, None])).reshape(-1, 4))
+        joints = np.concatenate((tracks.keypoints, tracks.keypoints + moved[:, None]))
+        counted = (scores >= fair)[:, None] & (tracks.scores >= fair)
+        oks = keypoint_oks(
+            keypoints, joints, np.concatenate((counted, counted), axis=1), np.concatenate((areas, areas)), sigmas
+        )
+        twice = ((iou + oks) / 2).reshape(len(boxes), 2, len(tracks))
+        likeness = np.maximum(twice[:, 0], twice[:, 1]).ravel()
+        order = np.argsort(-likeness, kind="stable")
+        rows: list[int] = []
+        known: list[int] = []
+        for place, alike in zip(order.tolist(), likeness[order].tolist(), strict=True):
+            if alike < self.min_likeness:
                 break
-            if int(row) not in pairs and int(column) not in taken:
-                pairs[int(row)] = known[int(column)]
-                taken.add(int(column))
-        return list(pairs.items())
+            row, column = divmod(place, len(tracks))
+            if row not in rows and column not in known:
+                rows.append(row)
+                known.append(column)
+        return rows, known
 
 
 def same_rows(
@@ -146,11 +172,17 @@ def box_iou(first: Float32Array, second: Float32Array) -> Float32Array:  # N x 4
     """N x M: intersection over union."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - common
-    overlap: Float32Array = np.divide(common, union, out=np.zeros_like(common), where=union > 0).astype(np.float32)
-    return overlap
+    common = _area(high - low)
+    union = _area(first[:, 2:] - first[:, :2])[:, None] + _area(second[:, 2:] - second[:, :2]) - common
+    overlap: Float32Array = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlap.astype(np.float32, copy=False)
+
+
+def _area(sides: Float32Array) -> Float32Array:  # ... x 2 -> ...
+    """Of rectangles; a side below 0 is none."""
+    sides = np.maximum(sides, 0)
+    area: Float32Array = sides[..., 0] * sides[..., 1]
+    return area
 
 
 def keypoint_oks(
@@ -162,6 +194,7 @@ def keypoint_oks(
 ) -> Float32Array:
     """N x M: object keypoint similarity over the counted joints; 0 where none counts."""
     areas_px2 = np.maximum(AREA_SHARE * areas.astype(np.float64), 1.0)
-    joints = joint_similarity(first[:, None], second[None], areas_px2, sigmas) * counted
+    joints = joint_similarity(first[:, None], second[None], areas_px2, sigmas)
+    joints *= counted
     oks: Float32Array = (joints.sum(axis=2) / np.maximum(counted.sum(axis=2), 1)).astype(np.float32)
     return oks
