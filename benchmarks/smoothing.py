@@ -46,10 +46,11 @@ def main() -> None:
 
 
 class Estimated:
-    """A clip's joints, found and true."""
+    """A clip's joints, found and true: the truth is of `known`, those of the network's that the figure has."""
 
-    def __init__(self, poses: list[Any], truth: list[Any], boxes: list[Any], fair: float) -> None:
+    def __init__(self, poses: list[Any], truth: list[Any], boxes: list[Any], fair: float, known: list[int]) -> None:
         self.poses, self.truth, self.boxes, self.fair = poses, np.stack(truth), np.stack(boxes), fair
+        self.known = known
         self.told = np.stack([each.keypoints[0] for each in poses])
         self.size_px = float(np.sqrt(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1)).mean())
 
@@ -68,7 +69,7 @@ class Estimated:
 
     def figures(self, found: Any) -> tuple[float, float, float]:
         """Jitter, error, lag."""
-        error = (found - self.truth) / self.size_px
+        error = (found[:, self.known] - self.truth) / self.size_px
         error = error - np.median(error, axis=0)
         speed = np.gradient(self.truth, axis=0) / self.size_px
         jitter = float(np.median(np.linalg.norm(np.diff(error, 2, axis=0), axis=2)))
@@ -78,9 +79,14 @@ class Estimated:
 
 def estimated(clips: int, frames: int, *, still: bool) -> Iterator[Estimated]:
     from sdk import PoseEstimator
-    from sdk.media.figures import rendered_clip
+    from sdk.joints import match_joints
+    from sdk.media.figures import FIGURE_SKELETON, rendered_clip
+    from sdk.skeletons import skeleton_by_name
 
     with PoseEstimator(device="cpu", threads=1, spread=True) as estimate:
+        places = match_joints(skeleton_by_name(FIGURE_SKELETON).joints, estimate.recipe.skeleton.joints).places
+        drawn = [place for place in places if place is not None]
+        known = [joint for joint, place in enumerate(places) if place is not None]
         for seed in range(clips):
             rng = np.random.default_rng(seed)
             shown = list(rendered_clip(seed + 50 * still, 2 if still else frames, (300, 400)))
@@ -91,8 +97,8 @@ def estimated(clips: int, frames: int, *, still: bool) -> Iterator[Estimated]:
                 boxes.append(box + rng.normal(0, BOX_NOISE_PX, 4))
                 noisy = frame + rng.normal(0, NOISE, frame.shape[:2])[..., None]
                 poses.append(estimate(np.clip(noisy, 0, 255).astype(np.uint8), [boxes[-1]]))
-                truth.append(joints)
-            yield Estimated(poses, truth, boxes, poses[0].score_scale.fair)
+                truth.append(joints[drawn])
+            yield Estimated(poses, truth, boxes, poses[0].score_scale.fair, known)
 
 
 if __name__ == "__main__":
