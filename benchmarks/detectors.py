@@ -1,7 +1,10 @@
-"""What person detectors find on annotated pictures: who is found, how far boxes lie from the file's own, and box AP.
+"""What person detectors find on annotated pictures: who is found, how far boxes lie from the file's own, and box AP;
+and what a call costs beside the bare ONNX Runtime call of the same graph.
 
 Each file is made into an engine in fp32; the file's own graph, run by ONNX Runtime as it is, stands beside it. A person
-counts as found where a box overlaps the annotated one by half. Size: the square root of the box's area.
+counts as found where a box overlaps the annotated one by half. Size: the square root of the box's area. A call is
+letterbox, graph, decoding and NMS of a frame; the bare one takes the picture as the network does. Both take turns, by
+medians over the pictures and rounds, with one thread.
 
     python benchmarks/detectors.py                                   # the shared detectors on the shared samples
     python benchmarks/detectors.py --data val.json --pictures val2017 --detector yolox_s.onnx
@@ -11,23 +14,33 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 
 from sdk.media.sources import read_stored_image
 from sdk.people.detector import Detector
+from sdk.people.detector_forms import blob_of
 from sdk.people.tracking import box_iou
+from sdk.runtime.ort_session import onnxruntime_session
 from sdk.toolchain.compile import CompileOptions
 from sdk.toolchain.detectors.build import DetectorBuild, build_detector
 from sdk.toolchain.detectors.taken import DetectorTold
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.estimator_overhead import print_machine  # noqa: E402
+
+SHARED = ROOT.parent / "shared"
 SMALLEST_PX, OVERLAP = 64, 0.5
 EVERYTHING = 0.01  # score from which boxes enter AP
 FILES = {"rtmdet-nano-person": (320, 320), "yolox-nano-coco80": None}
@@ -39,16 +52,19 @@ def main() -> int:
     frames = {
         image["id"]: np.asarray(read_stored_image(arguments.pictures / image["file_name"])) for image in truth["images"]
     }
-    rows = [_row(path, truth, frames) for path in arguments.detector]
+    clock = process_time if arguments.cpu_time else perf_counter
+    rows = [_row(path, truth, frames, arguments.rounds, clock) for path in arguments.detector]
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0
+    print_machine()
     for row in rows:
         print(
             f"{row['detector']}: finds {row['found']} of {row['persons']} persons of {SMALLEST_PX} px and more at "
             f"score {row['threshold']:g} (the least sure scores {row['least_score']:.2f}); boxes at most "
             f"{row['apart_px']:.2g} px from the file's own; box AP {row['ap']:.1f}, of {SMALLEST_PX} px and more "
-            f"{row['ap_large']:.1f}"
+            f"{row['ap_large']:.1f}; a call takes {row['call_ms']:.2f} ms and the bare one of its graph "
+            f"{row['bare_ms']:.2f}: {row['call_beside_bare']:.3f}x"
         )
     return 0
 
@@ -58,13 +74,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--detector", type=Path, action="append", help="an ONNX file; default: the shared ones")
     parser.add_argument("--data", type=Path, default=SHARED / "data/samples/coco/test_coco.json")
     parser.add_argument("--pictures", type=Path, default=SHARED / "data/samples/coco")
+    parser.add_argument("--rounds", type=int, default=30, help="of the timed calls of each picture")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time in place of the clock's")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     arguments.detector = arguments.detector or [SHARED / f"models/{name}.onnx" for name in FILES]
     return arguments
 
 
-def _row(path: Path, truth: dict[str, Any], frames: dict[int, Any]) -> dict[str, Any]:
+def _row(
+    path: Path, truth: dict[str, Any], frames: dict[int, Any], rounds: int, clock: Callable[[], float]
+) -> dict[str, Any]:
     size_hw = FILES.get(path.stem)
     with tempfile.TemporaryDirectory() as folder:
         options = DetectorBuild(
@@ -76,6 +96,7 @@ def _row(path: Path, truth: dict[str, Any], frames: dict[int, Any]) -> dict[str,
         own = Detector(path, size_hw=size_hw)
         found = {number: every(frame) for number, frame in frames.items()}
         apart = [_apart(detect(frame)[0], own(frame)[0]) for frame in frames.values()]
+        spent = _spent(engine.graph_path, Detector(engine, threads=1), list(frames.values()), rounds, clock)
     persons = [a for a in truth["annotations"] if not a.get("iscrowd") and _side(a) >= SMALLEST_PX]
     scores = [_score(annotation, *found[annotation["image_id"]]) for annotation in persons]
     return {
@@ -85,9 +106,31 @@ def _row(path: Path, truth: dict[str, Any], frames: dict[int, Any]) -> dict[str,
         "found": sum(score >= detect.score_threshold for score in scores),
         "least_score": min(scores, default=0.0),
         "apart_px": max(apart),
+        **spent,
         "ap": _average_precision(truth, found, 0),
         "ap_large": _average_precision(truth, found, SMALLEST_PX),
     }
+
+
+def _spent(
+    graph: Path, detect: Detector, frames: Sequence[Any], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The medians of a call and of the bare one, and of the one beside the other in the same round."""
+    session, source = onnxruntime_session(graph, 1), detect.recipe.input
+    blobs = [blob_of(frame, source) for frame in frames]
+    calls = {"call": lambda at: detect(frames[at]), "bare": lambda at: session.run(None, {source.name: blobs[at]})}
+    rows = []
+    for number in range(1 + rounds):
+        for at in range(len(frames)):
+            row = {}
+            for name in list(calls)[:: 1 if number % 2 else -1]:
+                start = clock()
+                calls[name](at)
+                row[name] = 1e3 * (clock() - start)
+            if number:  # the first warms up
+                rows.append(row)
+    told = {f"{name}_ms": median(row[name] for row in rows) for name in calls}
+    return {**told, "call_beside_bare": median(row["call"] / row["bare"] for row in rows)}
 
 
 def _side(annotation: dict[str, Any]) -> float:
