@@ -67,6 +67,7 @@ def is_complaint(message):
 def opened(browser, url, *, quiet=True, **options):
     """A page that is open and shows frames; it ends with a check that nothing was said and nothing left the machine."""
     context = browser.new_context(**{**DESK, **options})
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text) if is_complaint(message) else None)
@@ -97,7 +98,7 @@ def shows_frames(page):
 
 
 def has_state(page, state):
-    page.wait_for_selector(f'#status[data-state="{state}"]', timeout=WAIT_MS)
+    page.wait_for_selector(f'#status[data-state="{state}"]')
 
 
 PICKED = """document.querySelectorAll('.persons button[aria-pressed="true"]').length === {}"""
@@ -182,7 +183,7 @@ def test_controls_act(browser, tmp_path):
         has_state(page, "live")
         camera.go_on()
         page.keyboard.press("r")
-        page.wait_for_selector('#record[aria-pressed="true"]', timeout=WAIT_MS)
+        page.wait_for_selector('#record[aria-pressed="true"]')
         wait_for(lambda: len(list(tmp_path.glob(".*.mp4*"))) == 2)
         page.click("#record")
         until(page, "document.querySelector('#notice').textContent.startsWith('Recorded')")
@@ -287,7 +288,7 @@ def test_everything_has_a_name_and_can_be_read(browser, scheme, options):
     look = {**options, "color_scheme": scheme}
     with served(Camera(fps=20).watch()) as server, opened(browser, server.url, **look) as page:
         shows_frames(page)
-        page.wait_for_selector("#stages tr", timeout=WAIT_MS)
+        page.wait_for_selector("#stages tr")
         assert page.evaluate(UNNAMED) == []
         assert page.evaluate(PALE) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out sideways"
