@@ -172,7 +172,7 @@ def overload(seconds: float) -> dict[str, Any]:
     with Page(FPS) as page:
         pace = 1e3 / statistics.median(page.processing_ms)
     ages, memory = [], []
-    silent = {"max_queue": 1, "close_timeout": 1}
+    silent = {"max_queue": 1, "close_timeout": 1, "ping_interval": None}
     with Page(2 * pace) as page, connect(f"ws://127.0.0.1:{page.port}/watch", **silent), Sensors("cpu") as sensors:
         looking = threading.Thread(target=watched, args=(page, 1, OVERLOAD * seconds))
         looking.start()
