@@ -101,11 +101,18 @@ def test_raw_frames_on_standard_input_are_shown_once(monkeypatch):
     assert [(frame.number, frame.picture.shape) for frame in shown] == [(number, (2, 4, 3)) for number in range(3)]
 
 
+RUNS = {
+    "a clip": (["live", "clip.mp4", BUNDLED], signal.SIGINT),
+    "the demo": (["demo", "--live", "--compiler", "none", "--frames", "8"], signal.SIGTERM),
+}
+
+
 @pytest.mark.native
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_from_start_to_signal(tmp_path, number):
+@pytest.mark.parametrize(("words", "number"), RUNS.values(), ids=RUNS)
+def test_a_run_from_start_to_signal(tmp_path, words, number):
+    clip(tmp_path)
     program = "import sys, sdk.cli; sys.exit(sdk.cli.main(sys.argv[1:]))"
-    words = ["live", str(clip(tmp_path)), BUNDLED, "--port", "0", "--health", "--no-browser"]
+    words = [*words, "--port", "0", "--health", "--no-browser"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
     running = subprocess.Popen([sys.executable, "-c", program, *words], **pipes, env={**os.environ, "PYTHONPATH": ROOT})
     try:
