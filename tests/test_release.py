@@ -116,6 +116,12 @@ def test_the_kernels_use_what_the_processor_has(tools):
     assert native.instruction_set() == try_wheel.best_instructions()
 
 
+def test_an_sbom_lists_a_package_however_it_writes_its_name(tools):
+    written = {"simcc-edge-sdk", "numpy", "onnxruntime", "tensorrt_rtx"}  # as their metadata have them
+    assert {tools[0].normal(name) for name in written} == tools[0].HELD
+    assert tools[0].normal("Foo._Bar") == "foo-bar"
+
+
 LOADS = {  # what a program opens -> whether it looked for a driver
     "none": ("", False),
     "a driver, there or not": ("try: ctypes.CDLL('libcuda.so.1')\nexcept OSError: pass", True),
