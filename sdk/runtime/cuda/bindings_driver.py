@@ -62,10 +62,11 @@ class BindingsDriver:
         answer = getattr(self.cuda, name)(*arguments)
         code = answer[0]
         if code:
-            raise self._error(name, code)
+            raise self.error(name, code)
         return answer[1] if len(answer) == 2 else answer[1:] or None
 
-    def _error(self, name: str, code: Any) -> DriverError:
+    def error(self, name: str, code: Any) -> DriverError:
+        """What the call of that name answered, as an exception."""
         _, text = self.cuda.cuGetErrorString(code)
         kind = DriverMemoryError if code == OUT_OF_MEMORY else DriverError
         return kind(f"{name} failed: {text.decode() if text else int(code)}")
@@ -142,12 +143,17 @@ class _Context:
     def __init__(self, driver: BindingsDriver, handle: Any) -> None:
         self._driver = driver
         self._handle = handle
+        self._push, self._pop = driver.cuda.cuCtxPushCurrent, driver.cuda.cuCtxPopCurrent  # every call asks both
 
     def push(self) -> None:
-        self._driver.asked("cuCtxPushCurrent", self._handle)
+        code = self._push(self._handle)[0]
+        if code:
+            raise self._driver.error("cuCtxPushCurrent", code)
 
     def pop(self) -> None:
-        self._driver.asked("cuCtxPopCurrent")
+        code = self._pop()[0]
+        if code:
+            raise self._driver.error("cuCtxPopCurrent", code)
 
 
 class _Stream:
@@ -244,7 +250,7 @@ class _HostAllocation:
 def _passed(driver: BindingsDriver, name: str, handle: Any) -> bool:
     code = getattr(driver.cuda, name)(handle)[0]
     if code and code != NOT_READY:
-        raise driver._error(name, code)
+        raise driver.error(name, code)
     return not code
 
 
