@@ -24,7 +24,7 @@ trap 'umount "$machine/proc" 2>/dev/null || true; rm -rf "$work"' EXIT
 step() { printf '\n=== %s (%ss)\n' "$1" "$SECONDS"; }
 
 step "a machine"
-packages=python3,libpython3-stdlib,libstdc++6,bash,coreutils
+packages=python3,libpython3-stdlib,libstdc++6,libgl1,libglib2.0-0,libxcb1,bash,coreutils  # libgl1 to libxcb1: what OpenCV loads
 mmdebstrap --quiet --arch=arm64 --variant=extract --include=$packages bookworm "$machine"
 mount --bind /proc "$machine/proc"
 mkdir -p "$machine/root/project" "$machine/etc"

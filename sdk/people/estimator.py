@@ -18,20 +18,20 @@ import numpy as np
 
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
-from sdk.people.following import DetectEvery, Follower, check_following, check_time, most_persons
-from sdk.people.other_trackers import AnyTracker, TrackerName, tracker_from
-from sdk.people.smoothing import Smoothing
 from sdk.poses import Poses
 from sdk.runtime.estimator import BoxEstimator, check_found, entries
 from sdk.runtime.frames import bgr_from_frame, size_hw_of
 from sdk.runtime.lending import Turns
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what follows persons is loaded with the first estimator: importing one stays quick
     from concurrent.futures import Future
 
     from numpy.typing import ArrayLike, NDArray
 
     from sdk.manifest import DetectorEngine, Engine
+    from sdk.people.following import DetectEvery, Follower
+    from sdk.people.other_trackers import AnyTracker, TrackerName
+    from sdk.people.smoothing import Smoothing
     from sdk.runtime.estimator import Entry, Found
     from sdk.runtime.pipeline import Refine, Timings
 
@@ -71,6 +71,10 @@ class PoseEstimator(BoxEstimator):
         pixel_format: str = "bgr",
         spread: bool = False,
     ) -> None:
+        from sdk.people.following import check_following
+        from sdk.people.other_trackers import tracker_from
+        from sdk.people.smoothing import Smoothing
+
         _check_detector(detector)
         check_following(tracker, detect_every, max_persons, smooth)
         followed_by = tracker_from(tracker) if tracker else None
@@ -97,6 +101,9 @@ class PoseEstimator(BoxEstimator):
 
         `tracker`: True, a name, or a `Tracker` of that video's own.
         """
+        from sdk.people.following import Follower
+        from sdk.people.other_trackers import tracker_from
+
         return Follower(
             self._scale,
             tracker_from(tracker),
@@ -164,6 +171,8 @@ class PoseEstimator(BoxEstimator):
     def _call(self, frame: object, boxes: object, box_scores: object, time_ms: float | None = None) -> Poses:
         if self._follower is None:
             return super()._call(frame, boxes, box_scores)
+        from sdk.people.following import check_time
+
         self._check_not_finding()
         check_time(time_ms)
         with self._tracking:
@@ -181,6 +190,8 @@ class PoseEstimator(BoxEstimator):
                 f"followers must hold one for each of the {len(given)} frames, each of another video "
                 f"(got {len(followers)}); make them with the estimator's follower()"
             )
+        from sdk.people.following import check_time
+
         for time_ms in times_ms:
             check_time(time_ms)
         self._check_open()
@@ -211,7 +222,11 @@ class PoseEstimator(BoxEstimator):
         start = perf_counter()
         found = self._detected(frame)
         timings["detect"] = float(timings.get("detect", 0.0)) + 1e3 * (perf_counter() - start)
-        return (most_persons(*found, self._max_persons) if follower is None else follower.chosen(*found)), True
+        if follower is not None:
+            return follower.chosen(*found), True
+        from sdk.people.following import most_persons
+
+        return most_persons(*found, self._max_persons), True
 
     def _detected(self, frame: Any) -> Found:
         """What the detector finds, checked."""
