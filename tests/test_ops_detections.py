@@ -1,5 +1,7 @@
 """`sdk.ops.detections` and the letterbox on the CPU: against their float64 references, and in words when misused."""
 
+import platform
+
 import numpy as np
 import pytest
 
@@ -137,13 +139,14 @@ def test_a_box_comes_back_to_where_the_letterbox_put_it(name):
 
 def test_the_letterbox_is_opencvs_within_a_grey_level():
     cv2 = pytest.importorskip("cv2")
+    most = 1 if platform.machine() == "x86_64" else 1.5  # OpenCV 5.0 for aarch64: 1.25, where ours has x86_64's bits
     for frame_hw, size_hw, _, (height, width) in (LETTERBOXES[name] for name in ("720p", "upright", "odd")):
         frame = noise_frame(*frame_hw)
         ours = ops.crop(
             frame, letterbox(frame_hw, size_hw).crop, size_hw, mean=(0, 0, 0), std=(1, 1, 1), channel_order="bgr"
         )
         theirs = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
-        assert np.abs(ours[0, :, :height, :width] - theirs).max() <= 1
+        assert np.abs(ours[0, :, :height, :width] - theirs).max() <= most
 
 
 @pytest.mark.parametrize("border", [0, 16, 114, 255])
