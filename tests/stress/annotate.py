@@ -123,10 +123,11 @@ def driver(folder, pictures, expected, moments):
         run.process.communicate()
         began = time.monotonic()
         wait_until(lambda pids=others: not alive(pids), WAIT_S, "Ray's processes to end")
+        ended_s = time.monotonic() - began
         found = len(list(run.output.glob("*.parquet")))
         second = Attacked(run.output, pictures)
         status, report, log = second.end()
-        print(f"  {moment}: {found} blocks kept, {len(others)} processes gone in {time.monotonic() - began:.1f} s")
+        print(f"  {moment}: {found} blocks kept, {len(others)} processes gone in {ended_s:.1f} s")
         if status or report["found"] != found:
             yield f"moment {moment}: exit {status}, {report}: {log[-800:]}"
         yield from differences(run.output, expected)
