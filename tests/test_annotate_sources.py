@@ -164,6 +164,17 @@ def test_no_credential_is_written_down_with_an_error(error, expected):
     assert "abc" not in told(error)
 
 
+def test_threads_read_the_same_chunks(tmp_path):
+    archive = write_archive(tmp_path / "archive", 23, bad=(7,))
+    (block,) = blocks_from(Listing((str(archive),)).entries(), 50)
+    one, many = (list(chunks_of(block, Reading(4, threads=threads))) for threads in (1, 3))
+    assert [chunk.number for chunk in many] == list(range(6))
+    pictures = [list(itertools.chain.from_iterable(chunk.pictures for chunk in chunks)) for chunks in (one, many)]
+    for here, there in zip(*pictures, strict=True):
+        assert (here.source, here.image_id, here.error) == (there.source, there.image_id, there.error)
+        assert np.array_equal(here.pixels, there.pixels)
+
+
 def test_a_block_comes_back_from_its_text_and_is_named_by_all_that_it_says():
     entries = (
         Entry("picture", "a.jpg", boxes=((1.0, 2.0, 3.0, 4.0, 0.5),), image_id=4, stamp="5/6"),

@@ -10,7 +10,9 @@ What cannot be read is a `Picture` with its error. Nothing here estimates.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -57,15 +59,17 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Reading:
-    """How blocks are read: pictures in a chunk, and boxes by picture where a file tells them."""
+    """How blocks are read: pictures in a chunk, boxes by picture where a file tells them, and how many threads read and
+    decode the pictures of a block."""
 
     batch: int = 16
     boxes: BoxFile | None = None
+    threads: int = 1
 
 
 def chunks_of(block: Block, reading: Reading) -> Iterator[Chunk]:
     """All pictures of a block."""
-    yield from chunks_from(_pictures_of(block, reading.boxes), block.name, reading.batch)
+    yield from chunks_from(_pictures_of(block, reading), block.name, reading.batch)
 
 
 def chunks_from(pictures: Iterable[Picture], block: str, batch: int) -> Iterator[Chunk]:
@@ -82,14 +86,30 @@ def chunks_from(pictures: Iterable[Picture], block: str, batch: int) -> Iterator
     yield Chunk(block, number, True, waiting)
 
 
-def _pictures_of(block: Block, boxes: BoxFile | None) -> Iterator[Picture]:
+def _pictures_of(block: Block, reading: Reading) -> Iterator[Picture]:
     first = block.first + 1  # image ids are counted from 1
-    for entry in block.entries:
-        for offset, picture in enumerate(_READERS[entry.kind](entry)):
+    for entry, pictures in _read(block.entries, reading.threads):
+        for offset, picture in enumerate(pictures):
             if picture.image_id is None and entry.count:
                 picture = replace(picture, image_id=first + offset)
-            yield picture if boxes is None else _with_boxes(picture, boxes)
+            yield picture if reading.boxes is None else _with_boxes(picture, reading.boxes)
         first += entry.count
+
+
+def _read(entries: Sequence[Entry], threads: int) -> Iterator[tuple[Entry, Iterable[Picture]]]:
+    """Entries with their pictures, in order; of files that are one picture each so many are read at a time."""
+    if threads == 1 or any(entry.kind != "picture" for entry in entries):
+        yield from ((entry, _READERS[entry.kind](entry)) for entry in entries)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[Entry, Future[list[Picture]]]] = deque()
+        for entry in entries:
+            waiting.append((entry, pool.submit(lambda each: list(_picture(each)), entry)))
+            if len(waiting) > 2 * threads:
+                oldest, pictures = waiting.popleft()
+                yield oldest, pictures.result()
+        for entry, pictures in waiting:
+            yield entry, pictures.result()
 
 
 def _with_boxes(picture: Picture, boxes: BoxFile) -> Picture:
