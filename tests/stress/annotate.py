@@ -43,10 +43,11 @@ RAY = ["--workers", "2", "--readers", "1", "--store-mb", "200"]
 class Attacked:
     """A run of the verb in a process of its own."""
 
-    def __init__(self, output, *sources, ray=RAY):
+    def __init__(self, output, *sources, ray=RAY, env=None):
         self.output = output
         words = [sys.executable, "-c", VERB, "annotate", *map(str, sources), "--output", str(output), *HOW, *ray]
-        self.process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
 
     def when(self, blocks, title):
         """The processes of that title once so many blocks are written; none where the run is over before."""
@@ -189,7 +190,8 @@ def joined(folder, pictures, expected, _):
     with subprocess.Popen(program, env=settings, stdout=subprocess.DEVNULL) as cluster:
         try:
             wait_until(lambda: [each for each in below(cluster.pid) if "raylet" in each.title], WAIT_S, "a raylet")
-            run = Attacked(folder / "joined-out", pictures, ray=["--workers", "2", "--address", "127.0.0.1:6399"])
+            there = ["--workers", "2", "--address", "127.0.0.1:6399"]
+            run = Attacked(folder / "joined-out", pictures, ray=there, env=settings)
             status, report, log = run.end()
             left = cluster.poll() is None
             print(
