@@ -11,6 +11,7 @@ Exit status 1 and a line for each finding where something is amiss. Needs Ray; `
 import argparse
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -188,6 +189,7 @@ def joined(folder, pictures, expected, _):
     words = ["--head", "--block", "--node-ip-address", "127.0.0.1", "--port", "6399", "--num-cpus", "4"]
     words += ["--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder / "ray"]
     settings = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     program = [sys.executable, "-m", "ray.scripts.scripts", "start", *map(str, words)]
     with subprocess.Popen(program, env=settings, stdout=subprocess.DEVNULL) as cluster:
         try:
