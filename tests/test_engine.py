@@ -480,7 +480,7 @@ def itself(folder):
 
 UNREACHABLE = {
     "a name of 300 letters": (lambda folder: folder.parent / ("x" * 300), "cannot be reached .File name too long"),
-    "a zero byte": (lambda folder: folder / "a\0b", "cannot be reached .embedded null byte"),
+    "a zero byte": (lambda folder: folder / "a\0b", r"cannot be reached \(.*embedded null (byte|character)"),
     "a link to itself": (itself, "cannot be reached .Too many levels of symbolic links"),
 }
 
