@@ -133,6 +133,7 @@ def test_joints_lie_where_the_poses_say(browser, options):
 
 def test_limbs_and_joints_have_the_colours_of_their_side(browser):
     camera = Camera(size_hw=(240, 320))
+    camera.clip = camera.clip[:1]  # later the left wrist passes before the hip
     with served(camera.watch()) as server, opened(browser, server.url) as page:
         shows_frames(page)
         poses = stop(page, camera)
