@@ -667,7 +667,7 @@ def test_errors_of_the_child_are_ours(path):
 def test_a_graph_that_needs_more_memory_than_its_limit_is_told(path, monkeypatch):
     from sdk.toolchain import limits
 
-    monkeypatch.setattr(limits, "MEMORY_BYTES", 200 << 20)  # the packages alone need as much
+    monkeypatch.setattr(limits, "MEMORY_BYTES", 100 << 20)  # the packages alone need more
     monkeypatch.setattr(limits, "MEMORY_FACTOR", 0)
     with pytest.raises(GraphError, match=r"small.onnx' ended the process that read it, which had 0 GiB of memory"):
         graph_from_file(path, SMALL)

@@ -9,6 +9,7 @@ plain data: JSON and bytes, never objects. What it logs is logged here.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import logging
@@ -30,6 +31,7 @@ __all__ = ["MEMORY_BYTES", "TIME_S", "child", "limited"]
 TIME_S = 300  # on two shared cores RTMPose-l, 106 MB, takes 23 s, and RTMW-l, 218 MB, 53 s
 MEMORY_BYTES = 6 << 30  # of addresses; 0.7 GiB are packages, RTMPose-l takes 2.3 GiB in all (2 cores; threads add)
 MEMORY_FACTOR = 16  # and so many bytes for each of the file: copies as protobuf, arrays, and in the run time
+NO_MEMORY = ("bad_alloc", "Failed to allocate memory", os.strerror(errno.ENOMEM))  # ONNX Runtime has no class for it
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from sdk.toolchain.limits import child; child()"
 
 Answer = tuple[dict[str, Any], bytes]
@@ -78,10 +80,11 @@ def child() -> None:
 
 
 def _for_want_of_memory(error: BaseException | None) -> bool:
-    """Whether this error, or one it came from, is the limit's and not the file's. ONNX Runtime has no class for it."""
+    """Whether this error, or one it came from, is the limit's and not the file's."""
     if error is None:
         return False
-    return isinstance(error, MemoryError) or "bad_alloc" in str(error) or _for_want_of_memory(error.__cause__)
+    told = isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY)
+    return told or _for_want_of_memory(error.__cause__)
 
 
 class _Kept(logging.Handler):
