@@ -66,6 +66,17 @@ def test_a_drop_of_nothing_is_a_limit_too():
         build_engine.run(parsed("build-engine", NAME, "--max-drop", "0"))
 
 
+@pytest.mark.parametrize("verb", ["export", "build-engine"])
+def test_a_seed_that_draws_nothing_is_told(verb, tmp_path, capsys):
+    words = [verb, NAME, "--seed", "7", "--output", str(tmp_path / "there")]
+    assert cli.main(words) == 2 and "--seed 7 is of --weights random; leave it out" in capsys.readouterr().err
+
+
+def test_a_device_that_nothing_runs_on_is_told(tmp_path, capsys):
+    words = ["calibrate", NAME, "--data", str(tmp_path), "--output", str(tmp_path / "t.json"), "--device", "cuda"]
+    assert cli.main(words) == 2 and "--device is for --spread" in capsys.readouterr().err
+
+
 BATCHES = {  # words -> what becomes of 2 to 8, best at 4
     "none": ((), (2, 4, 8)),
     "all": (("--min-batch", "1", "--opt-batch", "3", "--max-batch", "5"), (1, 3, 5)),

@@ -126,6 +126,9 @@ def test_the_verb_keeps_the_calibration_in_the_manifest(small_graphs, people, tm
 USAGE = {
     "a table as well": (["--output", "table.json"], "writes its manifest: leave --output out"),
     "no engine": ([], "--spread takes an engine in RECIPE's place"),
+    "how ranges are found": (["--method", "max"], "--spread runs an engine as it is: leave --method out"),
+    "another graph": (["--onnx", "a.onnx"], "leave --onnx out"),
+    "a chart of layers": (["--sensitivity"], "leave --sensitivity out"),
 }
 
 

@@ -47,7 +47,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", metavar="F", help="a checkpoint, or 'random'; default: the recipe's released weights"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
+    parser.add_argument("--seed", type=int, help="of the weights that --weights random draws (default 0)")
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="photographs on which forms of the network are compared"
     )
@@ -176,8 +176,14 @@ def weights_from(arguments: argparse.Namespace) -> tuple[Path | None, int | None
     if arguments.weights is None:
         return None, None
     if arguments.weights == "random":
-        return None, arguments.seed
+        return None, arguments.seed or 0
     return Path(arguments.weights), None
+
+
+def check_seed(arguments: argparse.Namespace) -> None:
+    """UsageError for a seed that nothing is drawn with."""
+    if arguments.seed is not None and arguments.weights != "random":
+        raise UsageError(f"--seed {arguments.seed} is of --weights random; leave it out")
 
 
 def size_hw(text: str) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from sdk.cli._recipes import (
     add_graph_arguments,
     add_recipe_arguments,
     add_weights_arguments,
+    check_seed,
     detector_from,
     float_engine_from,
     is_detector,
@@ -93,6 +94,7 @@ def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_seed(arguments)
     if arguments.rebuild is not None:
         engine = _rebuilt(arguments)
     else:

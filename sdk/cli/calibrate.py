@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sdk.cli._numbers import finite
 from sdk.cli._paths import refuse_overwriting
 from sdk.cli._recipes import (
+    GRAPH_OPTIONS,
     add_graph_arguments,
     add_recipe_arguments,
     detector_from,
@@ -43,6 +44,7 @@ __all__ = ["add_arguments", "run"]
 CROPS_AT_A_TIME = 8
 CURVE_CROPS = 256
 GROUP_CROPS = 64  # for the sensitivity of one group
+OF_GRAPHS = ("weights", "recipe_file", "onnx", "form", "person_class", *GRAPH_OPTIONS)
 OF_CROPS = ("pictures", "boxes", "jitter", "batch", "no_equalise", "sensitivity", "sensitivity_crops", "chart")
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="crops, or a detector's pictures, to calibrate with (default 512)",
     )
-    parser.add_argument("--method", choices=("max", "percentile", "entropy", "mse", "auto"), default="auto")
+    parser.add_argument(
+        "--method", choices=("max", "percentile", "entropy", "mse", "auto"), help="of finding ranges (default auto)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of crops (default 0)")
     parser.add_argument(
         "--jitter", type=finite, default=0.0, metavar="SHARE", help="move box sides by up to this share"
@@ -80,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spread", action="store_true", help="calibrate the spread of the engine in RECIPE's place, in its manifest"
     )
-    parser.add_argument("--device", default="auto", help="with --spread: auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", help="with --spread: auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--json", action="store_true", help="a summary on stdout, for machines")
 
 
@@ -91,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _spread(arguments)
     if arguments.output is None:
         raise UsageError("name the table to write: --output F.json")
+    if arguments.device is not None:
+        raise UsageError("--device is for --spread; ranges are found on the CPU: leave it out")
     if is_detector(arguments):
         return _detector(arguments)
     _check_chart(arguments)
@@ -124,7 +130,9 @@ def _detector(arguments: argparse.Namespace) -> int:
     with held(arguments.output):
         taken, _ = float_detector(source)
         pictures = PictureSet.below(arguments.data, taken.recipe, count=arguments.images, seed=arguments.seed)
-        table = calibrate_detector(with_constants_named(taken.model), pictures, arguments.data.name, arguments.method)
+        table = calibrate_detector(
+            with_constants_named(taken.model), pictures, arguments.data.name, arguments.method or "auto"
+        )
         write_table(table, arguments.output)
     _show(table, arguments)
     return 0
@@ -140,11 +148,14 @@ def _spread(arguments: argparse.Namespace) -> int:
 
     if arguments.output is not None or arguments.recipe is None:
         raise UsageError("--spread takes an engine in RECIPE's place and writes its manifest: leave --output out")
+    for name in ("method", *OF_CROPS, *OF_GRAPHS):
+        if name != "pictures" and getattr(arguments, name) not in (None, (), False, 0.0):
+            raise UsageError(f"--spread runs an engine as it is: leave --{name.replace('_', '-')} out")
     engine = engine_from(arguments.recipe)
     options = DatasetOptions("custom", arguments.data, arguments.pictures or arguments.data.parent)
     dataset = load_dataset(options, engine.manifest.recipe)
     show = sys.stderr.isatty() and not arguments.quiet
-    run = SpreadRun(arguments.device, arguments.images, arguments.seed, progress=show)
+    run = SpreadRun(arguments.device or "auto", arguments.images, arguments.seed, progress=show)
     note = calibrated(engine, dataset, run, arguments.data.name)
     keep_spread(engine, note)
     if arguments.json:
@@ -169,7 +180,7 @@ def _calibrated(arguments: argparse.Namespace, source: BuildOptions) -> Calibrat
     )
     model, _ = float_graph(source)
     options = CalibrateOptions(
-        method=arguments.method,
+        method=arguments.method or "auto",
         batch=CROPS_AT_A_TIME if arguments.batch is None else arguments.batch,
         equalise=not arguments.no_equalise,
         source=arguments.data.name,

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from sdk.cli._paths import refuse_overwriting
-from sdk.cli._recipes import add_recipe_arguments, add_weights_arguments, recipe_from, weights_from
+from sdk.cli._recipes import add_recipe_arguments, add_weights_arguments, check_seed, recipe_from, weights_from
 
 __all__ = ["add_arguments", "run"]
 
@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sdk.toolchain.export import graph_from_recipe, write_graph
     from sdk.toolchain.graphs import graph_inputs, graph_outputs, opset_of
 
+    check_seed(arguments)
     weights, seed = weights_from(arguments)
     refuse_overwriting({"--output": arguments.output}, [weights, arguments.recipe_file])
     model, note = graph_from_recipe(recipe_from(arguments), weights=weights, random_seed=seed, images=arguments.images)
