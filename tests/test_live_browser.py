@@ -14,14 +14,13 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytest.importorskip("cv2")
 
 from sdk.live.mailbox import IN_FLIGHT  # noqa: E402
-from tests.support.live import AGES_S, Camera, served  # noqa: E402
+from tests.support.live import AGES_S, TOKEN, Camera, served  # noqa: E402
 from tests.support.threads import wait_for  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 DESK = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-TOKEN = "a-token_of-24-characters"
 WAIT_MS = 60_000  # a busy machine's; what comes is not waited for longer
 
 # The middles of all that is drawn apart on the overlay, in canvas pixels: x, y of each blob's bounds.

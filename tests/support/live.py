@@ -21,6 +21,7 @@ from sdk.skeletons import CROWDPOSE14, FACE68
 
 SCALE = ScoreScale(0.3, 0.8)
 AGES_S = 3600.0
+TOKEN = "a-token_of-24-characters"
 
 
 def poses_of(joints, skeleton, score=0.9, ids=True):  # N x K x 2
