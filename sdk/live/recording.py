@@ -25,7 +25,7 @@ from typing import Any
 
 from sdk.errors import SdkError
 from sdk.files import check_place, refusal, whole_file
-from sdk.live.results import line_of
+from sdk.media.lines import line_of
 from sdk.media.sinks import VideoFile
 from sdk.people.cameras import CameraPoses
 
@@ -174,7 +174,7 @@ class _Take:
     def write(self, result: CameraPoses) -> None:
         self._video.write(result.frame.picture, 1e3 * (result.frame.captured_s - self._began_s))
         try:
-            self._lines.write(json.dumps(line_of(result, self._name)) + "\n")
+            self._lines.write(json.dumps(line_of(self._name, result.frame, result.poses)) + "\n")
         except OSError as error:
             raise refusal(self._lines_path, error) from error
 

@@ -17,18 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from sdk.files import refusal
 from sdk.wording import counted
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from sdk.media.videos import SourceFrame
     from sdk.poses import Poses
 
-__all__ = ["NumberedFrame", "PartFile", "line_of", "part_of"]
+__all__ = ["PartFile", "line_of", "part_of"]
 
 log = logging.getLogger(__name__)
 
@@ -38,18 +36,7 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-class NumberedFrame(Protocol):
-    """A frame, and its number and time in its source."""
-
-    @property
-    def picture(self) -> NDArray[np.uint8]: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def time_ms(self) -> float | None: ...
-
-
-def line_of(name: str, frame: NumberedFrame, poses: Poses) -> dict[str, Any]:
+def line_of(name: str, frame: SourceFrame, poses: Poses) -> dict[str, Any]:
     """The JSON line of a frame of the source `name`."""
     height, width = frame.picture.shape[:2]
     where = {"source": name, "frame": frame.number, "time_ms": frame.time_ms}
