@@ -12,7 +12,8 @@ refused. All of that happens in a child process with limits (`sdk.toolchain.limi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "any_crops",
     "file_bytes",
     "graph_from_file",
+    "running",
     "slim",
     "slimmed",
     "take",
@@ -145,6 +147,15 @@ def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     return small
 
 
+@contextmanager
+def running(model: onnx.ModelProto, subject: str) -> Iterator[None]:
+    """A graph made elsewhere, at work: GraphError where it does not run on ONNX Runtime."""
+    try:
+        yield
+    except onnxruntime_errors() as error:
+        raise GraphError(f"{subject} does not run on ONNX Runtime ({first_line(error)}); {listed(model)}") from error
+
+
 def slimmed(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
     """As `slim`, of a graph made elsewhere: GraphError where it cannot be done."""
     try:
@@ -178,13 +189,9 @@ class Original:
 
     def run(self, feed: Array) -> dict[str, Array]:
         """Every output, by name."""
-        try:
+        with running(self.model, self.subject):
             session = self._opened()
             arrays = session.run(None, {session.get_inputs()[0].name: feed})
-        except onnxruntime_errors() as error:
-            raise GraphError(
-                f"{self.subject} does not run on ONNX Runtime ({first_line(error)}); {listed(self.model)}"
-            ) from error
         return {output.name: np.asarray(array) for output, array in zip(session.get_outputs(), arrays, strict=True)}
 
     def rows(self, crops: NDArray[np.uint8], front: Front, settled: Settled, ends: tuple[End, ...]) -> Rows:

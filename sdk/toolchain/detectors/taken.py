@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,15 @@ from sdk.detector_recipe import DetectorRecipe, detector_from_table
 from sdk.errors import GraphError
 from sdk.people.detector import FREE_SIZE_HW
 from sdk.people.detector_forms import SIZES, GraphSeen, TensorSeen, Understood, size_of_metadata, understood
-from sdk.runtime.ort_session import onnxruntime_errors
 from sdk.strict import strict_from_table, table_from
 from sdk.toolchain.detectors.cut import NMS, PLUGINS, Cut, cut_before_nms, cut_plugin, with_outputs
 from sdk.toolchain.detectors.proof import Finding, check_same, finding_of
-from sdk.toolchain.foreign import file_bytes, slimmed
+from sdk.toolchain.foreign import file_bytes, running, slimmed
 from sdk.toolchain.front import listed
 from sdk.toolchain.graph_files import graph_file
 from sdk.toolchain.graphs import described, graph_inputs, graph_outputs, graph_session, opset_of, rename, serialized
 from sdk.toolchain.limits import limited
 from sdk.toolchain.opsets import in_our_form
-from sdk.toolchain.proof import first_line
 
 __all__ = [
     "DetectorTold",
@@ -215,24 +212,16 @@ def _seen(model: onnx.ModelProto, subject: str) -> GraphSeen:
     """A graph on ONNX Runtime; GraphError, here or when it is asked, where it does not run there."""
     inputs = tuple(TensorSeen(tensor.name, tensor.dtype, tensor.shape) for tensor in graph_inputs(model))
     names = [output.name for output in graph_outputs(model)]
-    with _running(model, subject):
+    with running(model, subject):
         session = graph_session(model)
 
     def run(feed: Mapping[str, Array]) -> Sequence[Array]:
-        with _running(model, subject):
+        with running(model, subject):
             arrays: Sequence[Array] = session.run(names, feed)
         return arrays
 
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     return GraphSeen(subject, inputs, tuple(names), run, metadata)
-
-
-@contextmanager
-def _running(model: onnx.ModelProto, subject: str) -> Iterator[None]:
-    try:
-        yield
-    except onnxruntime_errors() as error:
-        raise GraphError(f"{subject} does not run on ONNX Runtime ({first_line(error)}); {listed(model)}") from error
 
 
 def _finding_of_file(seen: GraphSeen, found: Understood) -> Finding:
