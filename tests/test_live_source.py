@@ -66,6 +66,36 @@ def test_frames_come_back_within_two_seconds_and_none_is_older_than_the_outages_
     assert clock.now() - frames._last_ms / 1e3 < 1.5 and camera.open_now <= 1
 
 
+@pytest.mark.parametrize("out_s", [12.0, 16.2, 21.0, 27.5, 40.0, 62.0, 600.0])
+def test_a_call_into_a_dead_network_does_not_outlast_its_return(out_s):
+    clock = SimClock()
+    camera = SimCamera(clock, [Stretch(0, 5, "dark"), Stretch(5 + out_s)])
+    ((_, returned),) = gaps(watched(live(camera), out_s + 15))
+    assert returned - (5 + out_s) <= 2.0
+
+
+@pytest.mark.parametrize("boot_s", [0.5, 2.0, 6.0])
+def test_a_camera_that_boots_is_not_waited_for_as_one_that_is_gone(boot_s):
+    """It takes connections before it has pictures: the attempt that fails then is the first of new ones."""
+    clock = SimClock()
+    camera = SimCamera(clock, [Stretch(0, 5), Stretch(605)], boot_s=boot_s)
+    ((_, returned),) = gaps(watched(live(camera), 650))
+    assert returned - 605 <= 2.0 + 2 * boot_s
+
+
+def test_pauses_grow_from_one_attempt_to_the_next_up_to_half_a_minute():
+    clock, begun_s = SimClock(), []
+
+    def fails():
+        begun_s.append(clock.now())
+        raise FeedError("over")
+
+    camera = LiveFrames("camera", fails, Patience(from_start=True), Counts(), clock=clock)
+    closer = clock.spawn(lambda: (clock.sleep(100), camera.close()), "closer")
+    assert list(camera) == [] and not closer.is_alive()
+    assert np.diff(begun_s) == pytest.approx([1, 1, 2, 4, 8, 16, 30, 30], abs=0.01)
+
+
 def test_a_backlog_is_never_given_where_stamps_tell_it():
     clock = SimClock()
     frames = live(SimCamera(clock, [Stretch(0)], backlog=24))

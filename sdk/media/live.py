@@ -17,6 +17,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from math import inf
 from types import TracebackType
 
 from sdk.media.clock import CLOCK, Clock
@@ -35,6 +36,7 @@ LOOK_S = 0.5  # how often it is asked whether a source that is gone is back: a c
 MOST_LOST = 25  # frames in a row that cannot be had, and the source counts as gone
 MOST_STUCK = 3  # threads that hang in a library's call; no further attempt is made beyond
 JOIN_S = 1.0  # what closing waits for a thread; one that hangs ends later
+WAITING = "nothing yet"
 CHECK = "check that it is connected and free, or name a file"
 
 
@@ -120,14 +122,14 @@ class LiveFrames:
             self.close()
 
     def _all(self) -> Iterator[SourceFrame | Unreadable]:
-        pause_s, out_since_s = FIRST_PAUSE_S, None
+        outage = None
         while not self._closed:
             began_s = self.clock.now()
             opening = self._begin()
-            while isinstance(found := self._take(opening), SourceFrame):
-                if out_since_s is not None:
-                    self._tell_return(out_since_s)
-                pause_s, out_since_s = FIRST_PAUSE_S, None
+            while isinstance(found := self._take(opening, outage), SourceFrame):
+                if outage is not None:
+                    self._tell_return(outage)
+                outage = None
                 self._counts.frames += 1
                 yield found
             self._leave()
@@ -136,13 +138,13 @@ class LiveFrames:
             if not self._patience.reconnect or (self._number == 0 and not self._patience.from_start):
                 yield Unreadable(found if self._number else f"{self._name} gives no frame ({found}); {CHECK}")
                 return
-            if out_since_s is None:
-                out_since_s = self.clock.now()
+            if outage is None:
+                outage = _Outage(self.clock.now(), due_s=began_s + FIRST_PAUSE_S)
                 log.warning("'%s': %s; it will be opened again", self._name, found)
             else:
+                outage.failed(began_s)
                 log.info("'%s': still nothing (%s)", self._name, found)
-            self._pause(began_s + pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._pause(outage)
 
     def _begin(self) -> _Opening:
         with self.changed:
@@ -159,9 +161,25 @@ class LiveFrames:
                 self._left.append(opening)
             return opening
 
-    def _take(self, opening: _Opening) -> SourceFrame | str | None:
-        """The newest frame, as soon as there is one; why no more comes, in words; None at the right end, or closed."""
+    def _take(self, opening: _Opening, outage: _Outage | None) -> SourceFrame | str | None:
+        """The newest frame, as soon as there is one; why no more comes, in words; None at the right end, or closed.
+
+        An attempt made while the source was gone may hang though it is back: whoever calls into a dead network calls
+        again after 1, 3, 7 and 15 s only. So it is looked at meanwhile, and such an attempt is given up.
+        """
+        while True:
+            looks = outage is not None and outage.is_gone and not opening.has_arrived
+            found = self._wait(opening, LOOK_S if looks else None)
+            if found is not WAITING or outage is None:
+                return found
+            outage.saw(self._is_back())
+            if outage.has_returned and not opening.has_arrived:
+                return "it was gone when it was called, and is back"
+
+    def _wait(self, opening: _Opening, most_s: float | None) -> SourceFrame | str | None:
+        """As `_take`, for at most so long; then WAITING."""
         with self.changed:
+            until_s = inf if most_s is None else self.clock.now() + most_s
             while not self._closed:
                 now_s, held = self.clock.now(), opening.held
                 if held is not None and held.ready_s <= now_s:
@@ -175,7 +193,10 @@ class LiveFrames:
                     return opening.reason()
                 if held is None and now_s >= opening.deadline_s:
                     return opening.timed_out(now_s)
-                self.clock.wait(self.changed, (opening.deadline_s if held is None else held.ready_s) - now_s)
+                if now_s >= until_s:
+                    return WAITING
+                next_s = opening.deadline_s if held is None else held.ready_s
+                self.clock.wait(self.changed, min(next_s, until_s) - now_s)
             return None
 
     def _frame_of(self, held: _Held) -> SourceFrame:
@@ -185,30 +206,29 @@ class LiveFrames:
         self._last_ms = time_ms
         return SourceFrame(held.grab.picture, held.number, time_ms, self._name, held.captured_s)
 
-    def _pause(self, until_s: float) -> None:
+    def _pause(self, outage: _Outage) -> None:
         """Wait for the next attempt, or until the source is seen coming back."""
-        was_gone = False
         while not self._closed:
             self._left = [each for each in self._left if not each.is_over]
-            if self.clock.now() >= until_s and len(self._left) < MOST_STUCK:
+            outage.saw(self._is_back())
+            left_s = outage.due_s - self.clock.now()
+            if (outage.has_returned or left_s <= 0) and len(self._left) < MOST_STUCK:
+                outage.has_returned = False
                 return
-            back = self._is_back()
-            if back and was_gone and len(self._left) < MOST_STUCK:
-                return
-            was_gone = was_gone or back is False
             with self.changed:
                 if not self._closed:
-                    self.clock.wait(self.changed, min(LOOK_S, max(until_s - self.clock.now(), 0.05)))
+                    self.clock.wait(self.changed, min(LOOK_S, left_s) if left_s > 0 else LOOK_S)
 
-    def _tell_return(self, since_s: float) -> None:
+    def _tell_return(self, outage: _Outage) -> None:
         self._counts.reconnections += 1
-        log.warning("'%s': back after %.1f s", self._name, self.clock.now() - since_s)
+        log.warning("'%s': back after %.1f s", self._name, self.clock.now() - outage.since_s)
 
     def arrived(self, opening: _Opening, grab: Grab, broken: int, freshness: Freshness) -> None:
         """What the thread that reads has read, after so many broken frames."""
         with self.changed:
             if opening.is_left:
                 return
+            opening.has_arrived = True
             number = self._number + broken
             self._number = number + 1
             self._counts.broken += broken
@@ -224,6 +244,30 @@ class LiveFrames:
                 self._counts.dropped += not is_backlog
             opening.held = _Held(grab, number, seen.captured_s, arrived_s, seen.hold_s)
             self.clock.notify(self.changed)
+
+
+@dataclass
+class _Outage:
+    """From the moment a source is gone to its next frame; the next attempt to open it is due, and what looks told."""
+
+    since_s: float
+    due_s: float
+    pause_s: float = FIRST_PAUSE_S
+    is_gone: bool = False  # at the last look
+    has_returned: bool = False  # since the last attempt: it was gone, and is there
+
+    def failed(self, began_s: float) -> None:
+        """An attempt that began then came to nothing."""
+        self.due_s = began_s + self.pause_s
+        self.pause_s = min(2 * self.pause_s, LONGEST_PAUSE_S)
+
+    def saw(self, is_back: bool | None) -> None:
+        """Where it comes back pauses begin anew: a camera that boots takes connections before it has pictures."""
+        if is_back is None:
+            return
+        if is_back and self.is_gone:
+            self.has_returned, self.pause_s = True, FIRST_PAUSE_S
+        self.is_gone = not is_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +291,7 @@ class _Opening:
     def __init__(self, frames: LiveFrames, open_it: Callable[[], Feed], patience: Patience, *, flush: bool) -> None:
         self._frames, self._open, self._patience, self._flush = frames, open_it, patience, flush
         self.held: _Held | None = None
-        self.is_taken = self.is_left = self.is_over = False
+        self.has_arrived = self.is_taken = self.is_left = self.is_over = False
         self._ended = Kept()
         self._feed: Feed | None = None
         self._began_s = frames.clock.now()

@@ -98,7 +98,8 @@ class _Joinable:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A camera is there from `begin_s` to `end_s`; afterwards it `ends` by: 'error', 'stall', 'nothing', 'garbage'."""
+    """A camera is there from `begin_s` to `end_s`; afterwards it `ends` by: 'error', 'stall', 'nothing', 'garbage', or
+    'dark': packets are lost, and whoever calls calls again after 1, 3, 7 and 15 s."""
 
     begin_s: float
     end_s: float = inf
@@ -111,11 +112,14 @@ class SimCamera:
 
     `backlog`: frames that come at once after opening, captured up to so many steps before. A stalled one lets go of
     its reader after `hang_s`, or when it is back, with what lay in its sockets, captured before the stall.
+    For `boot_s` of each stretch but the first it takes connections and has no pictures.
     """
 
-    def __init__(self, clock, stretches, *, backlog=0, hang_s=30.0, stamped=True, step_s=0.04, on_the_way=3):
+    def __init__(
+        self, clock, stretches, *, backlog=0, hang_s=30.0, stamped=True, step_s=0.04, on_the_way=3, boot_s=0.0
+    ):
         self.clock, self.stretches, self.backlog, self.hang_s = clock, stretches, backlog, hang_s
-        self.stamped, self.step_s, self.on_the_way = stamped, step_s, on_the_way
+        self.boot_s, self.stamped, self.step_s, self.on_the_way = boot_s, stamped, step_s, on_the_way
         self.open_now = self.opened = self.most_open = 0
 
     def alive(self, now):
@@ -137,9 +141,14 @@ class SimCamera:
             gone = self.last_before(now)
             if gone is not None and gone.ends == "stall":
                 self._hang(now)
+            if gone is not None and gone.ends == "dark":
+                self._call_again()
             if self.alive(self.clock.now()) is None:
                 raise FeedError("connection refused")
         self.clock.sleep(0.1)
+        stretch = self.alive(self.clock.now())
+        if stretch not in (None, self.stretches[0]) and self.clock.now() < stretch.begin_s + self.boot_s:
+            raise FeedError("503 service unavailable")
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
         return SimFeed(self)
@@ -147,6 +156,12 @@ class SimCamera:
     def _hang(self, now):
         back = self.next_after(now)
         self.clock.sleep(min(self.hang_s, (back.begin_s if back else inf) - now))
+
+    def _call_again(self):
+        for wait_s in (1, 2, 4, 8):
+            self.clock.sleep(wait_s)
+            if self.alive(self.clock.now()) is not None:
+                return
 
 
 class SimFeed:
@@ -174,7 +189,7 @@ class SimFeed:
             return self._grab(now)
         gone = camera.last_before(now)
         ends = gone.ends if gone else "error"
-        if ends == "stall":
+        if ends in ("stall", "dark"):
             camera._hang(now)
             if camera.alive(clock.now()) is None:
                 raise FeedError("the library's own time-out")
