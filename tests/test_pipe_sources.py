@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 
 from sdk.errors import InputError, SourceError, UsageError
 from sdk.media.addresses import address_of, comes_back, without_secrets
-from sdk.media.cv_feed import OPTIONS, briefly_looked_into
-from sdk.media.feeds import FeedEndedError, FeedError
+from sdk.media.cv_feed import AT_ONCE, OPTIONS, OpenCvFeed, opencv_told
+from sdk.media.feeds import FeedEndedError, FeedError, How
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
 from sdk.media.opening import open_source
 from sdk.media.pipe_feed import GstFeed, RawFeed
@@ -164,21 +165,57 @@ def test_a_cameras_format_reads_as_it_is_written(text):
     assert len(camera_format_from("y16").fourcc) == 4
 
 
-LOOKS = {  # sources, what the variable was -> whether it is set meanwhile
-    "cameras alone": (["rtsp://a/1", "RTSPS://b/1"], None, True),
-    "a camera and a file": (["rtsp://a/1", __file__.replace(".py", ".mp4")], None, False),
-    "a camera and a page": (["rtsp://a/1", "http://b/1.mjpg"], None, False),
-    "set already": (["rtsp://a/1"], "rtsp_transport;udp", False),
+LOOKS = {  # sources, what the environment was -> what is added meanwhile
+    "a camera": (["rtsp://a/1"], {}, {OPTIONS}),
+    "cameras alone": (["rtsp://a/1", "RTSPS://b/1"], {}, {OPTIONS, AT_ONCE}),
+    "a camera and a file": (["rtsp://a/1", __file__.replace(".py", ".mp4")], {}, set()),
+    "a camera and a page": (["rtsp://a/1", "http://b/1.mjpg"], {}, {AT_ONCE}),
+    "files": (["a.mp4", "b.mp4"], {}, set()),
+    "set already": (["rtsp://a/1", "0"], {OPTIONS: "rtsp_transport;udp", AT_ONCE: "0"}, set()),
 }
 
 
-@pytest.mark.parametrize(("words", "before", "is_set"), LOOKS.values(), ids=LOOKS)
-def test_opencv_looks_briefly_where_all_that_is_opened_is_rtsp(words, before, is_set, monkeypatch):
+@pytest.mark.parametrize(("words", "before", "added"), LOOKS.values(), ids=LOOKS)
+def test_opencv_is_told_what_is_right_for_all_that_is_opened(words, before, added, monkeypatch):
     sources = [Source(Path(word), "video", address=address_of(word)) for word in words]
-    monkeypatch.setattr("os.environ", {} if before is None else {OPTIONS: before})
-    with briefly_looked_into(sources):
-        assert (os.environ.get(OPTIONS) != before) is is_set
-    assert os.environ.get(OPTIONS) == before
+    monkeypatch.setattr("os.environ", dict(before))
+    with opencv_told(sources):
+        assert set(os.environ) - set(before) == added and os.environ.items() >= before.items()
+    assert os.environ == before
+
+
+def test_opencv_is_not_asked_for_a_camera_that_takes_no_connection(monkeypatch):
+    """It would keep all other openings of the process waiting until its time-out."""
+    monkeypatch.setattr(cv2, "VideoCapture", None)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told = {f"127.0.0.1:{port}": "Connection refused", "me:se#cret@door": "the address names no host and port"}
+    for place, said in told.items():
+        with pytest.raises(SourceError, match=said) as raised:
+            next(open_source(f"rtsp://{place}/1", backend="opencv"))
+        assert "se#" not in str(raised.value) and "cret" not in str(raised.value)
+
+
+STAMPS = {  # address, what OpenCV says, ms -> the frame's stamp, s
+    "a camera's": ("rtsp://a/1", 1500.0, 1.5),
+    "an encoder's": ("udp://a:5000", 40.0, 0.04),
+    "a frame without one": ("rtsp://a/1", 0.0, None),
+    "nonsense": ("rtsp://a/1", float("nan"), None),
+    "of no clock": ("http://a/1.mjpg", 1500.0, None),
+    "a file's first": (None, 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize(("address", "said_ms", "stamp_s"), STAMPS.values(), ids=STAMPS)
+def test_opencvs_frames_have_the_stamps_of_sources_that_have_a_clock(address, said_ms, stamp_s, monkeypatch):
+    class Capture(Camera):
+        def get(self, key):
+            return said_ms if key == cv2.CAP_PROP_POS_MSEC else 25.0
+
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Capture(address, 0, []))
+    monkeypatch.setattr("sdk.media.cv_feed.call", lambda *_: None)
+    feed = OpenCvFeed(Source(Path("a"), "video", address=address), How())
+    assert feed.read().stamp_s == stamp_s
 
 
 class Camera:
@@ -226,6 +263,14 @@ SECRETS = {
     "rtspsrc location=rtsp://me:se@cret@door/1 ! decodebin": "rtspsrc location=rtsp://door/1 ! decodebin",
     'rtspsrc user-id=me user-pw="a secret" ! decodebin': "rtspsrc user-id=*** user-pw=*** ! decodebin",
     "rtsp://door/1": "rtsp://door/1",
+    "rtsp://me:a#secret@door/1": "rtsp://door/1",
+    "rtsp://me:a/secret?@door/1": "rtsp://door/1",
+    "rtsp://me:9secret/@door:554/1": "rtsp://door:554/1",
+    "http://door:8080/1@2x.mjpg": "http://door:8080/1@2x.mjpg",
+    "http://door/1:2@3.mjpg": "http://door/1:2@3.mjpg",
+    "http://[::1]:8080/a@b": "http://[::1]:8080/a@b",
+    "http://door:/a@b": "http://door:/a@b",
+    "a rtsp://me:a#secret@door/1 and rtsp://b:554/c@d": "a rtsp://door/1 and rtsp://b:554/c@d",
 }
 
 
@@ -246,8 +291,6 @@ def test_words_that_name_no_file(word, tmp_path, monkeypatch):
 
 
 def test_a_source_is_seen_coming_back():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://me:secret@127.0.0.1:{server.getsockname()[1]}/1"
         assert comes_back(address) is True

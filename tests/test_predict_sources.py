@@ -146,6 +146,7 @@ def test_cameras_and_streams_are_videos_without_an_end(
     address, name, file_name = LIVE[source]
     monkeypatch.setattr(Camera, "opened", [])
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr("sdk.media.cv_feed.call", lambda *_: None)  # no host of this name is there
     give_when_waited_for(monkeypatch)
     monkeypatch.setattr("sdk.media.freshness.FLUSH_S", 0.0)  # none of the four lay waiting
     how = "--backend", "opencv", "--reconnect", "no", "--jsonl", tmp_path / "p", "--coco", tmp_path / "r.json"

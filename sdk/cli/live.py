@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sdk.media.cv_feed import briefly_looked_into
+    from sdk.media.cv_feed import opencv_told
     from sdk.media.sources import sources_from
 
     if arguments.detect_every != 1 and not arguments.detector:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     words, engine = _words(arguments.words)
     named = [sources_from([word])[0] for word in words]
     check_forms(arguments, named)
-    with briefly_looked_into(named):
+    with opencv_told(named):
         return serve_page(
             _opened(words, named, arguments),
             engine,

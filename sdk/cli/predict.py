@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sdk.cli._prediction import Prediction
     from sdk.media.boxfile import boxes_from_file
-    from sdk.media.cv_feed import briefly_looked_into
+    from sdk.media.cv_feed import opencv_told
     from sdk.media.sources import sources_from
 
     _check_words(arguments)
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         least = LOWEST_SCORE if arguments.box_threshold is None else arguments.box_threshold
         boxes = boxes_from_file(arguments.boxes, score_threshold=least)
     job = Prediction(arguments, sources, boxes, copies, others)
-    with _alone(arguments, others), briefly_looked_into(sources):
+    with _alone(arguments, others), opencv_told(sources):
         try:
             with (
                 _estimator(arguments, tracked=tracked) as estimate,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import socket
+from errno import EINVAL
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,10 +18,12 @@ __all__ = [
     "STDIN",
     "URL",
     "address_of",
+    "call",
     "comes_back",
     "file_name_of",
     "is_camera",
     "is_pipeline",
+    "is_stamped",
     "is_url",
     "without_secrets",
 ]
@@ -28,13 +31,15 @@ __all__ = [
 STDIN = "-"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 CAMERA = re.compile(r"\d+|/dev/video\d+")
-USER = re.compile(r"(?<=://)[^/?#\s\"']*@")
+# up to the @; where what follows the first colon is no port it is a password, and may hold / ? # that end a host's name
+USER = re.compile(r"(?<=://)(?:(?!\[)[^/?#\s\"'@:]*:(?!\d*(?:[/?#\s\"']|$))[^\s\"']*|[^/?#\s\"']*)@")
 SECRET = re.compile(
     r"(?P<key>\b(?:user|username|user-id|user-pw|login|account|pass|passwd|password|passphrase|pwd|pw|token|access_token"
     r"|auth|key|api_?key|streamkey|secret|sig|signature|credential)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
     re.IGNORECASE,
 )
 PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
+STAMPED = frozenset(("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps"))
 ANSWER_S = 0.5  # for a host to take a connection
 
 
@@ -56,6 +61,11 @@ def is_camera(address: int | str | None) -> bool:
 def is_pipeline(address: int | str | None) -> bool:
     """Whether it is written as GStreamer's elements, with ' ! ' between them."""
     return isinstance(address, str) and " ! " in address
+
+
+def is_stamped(address: int | str | None) -> bool:
+    """Whether it is a stream whose frames carry stamps of the camera's, or of an encoder's."""
+    return is_url(address) and urlsplit(str(address)).scheme.lower() in STAMPED
 
 
 def without_secrets(text: str) -> str:
@@ -81,8 +91,17 @@ def comes_back(address: int | str | None) -> bool | None:
     if parts is None or parts.scheme.lower() not in PORTS or not parts.hostname:
         return None
     try:
-        port = parts.port or PORTS[parts.scheme.lower()]
-        socket.create_connection((parts.hostname, port), timeout=ANSWER_S).close()
-    except (OSError, ValueError):  # ValueError: no port at all
+        call(str(address), ANSWER_S)
+    except OSError:
         return False
     return True
+
+
+def call(address: str, most_s: float) -> None:
+    """Open and close a connection to a URL's port; OSError: nobody there takes one."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or PORTS[parts.scheme.lower()]
+        socket.create_connection((parts.hostname or "", port), timeout=most_s).close()
+    except ValueError:  # what it says may be a part of a password with a # in it
+        raise OSError(EINVAL, "the address names no host and port") from None

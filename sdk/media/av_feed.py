@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.in_flight import in_flight
-from sdk.media.addresses import without_secrets
+from sdk.media.addresses import is_stamped, without_secrets
 from sdk.media.feeds import FeedError, Grab, How
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AvFeed", "picture_from_av"]
 
-STAMPED = ("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps")  # schemes whose stamps are a camera's or an encoder's
 # Its description tells what a stream is: looking into it for 0.1 s, not 2 to 5, opens it in 0.5 s instead of 2.1 and
 # leaves no backlog (a simulated camera with a key frame a second, PyAV 18.1, medians of 2)
 RTSP = {"rtsp_transport": "tcp", "analyzeduration": "100000", "fpsprobesize": "0"}
@@ -35,9 +34,8 @@ class AvFeed:
 
     def __init__(self, source: Source, how: How) -> None:
         self._guard = nullcontext() if source.is_live else in_flight  # a live read may hang: nobody waits for it
-        scheme = "" if source.address is None else urlsplit(str(source.address)).scheme.lower()
-        self._stamped = not source.is_live or scheme in STAMPED
-        self._container = _opened(source, how, scheme)
+        self._stamped = not source.is_live or is_stamped(source.address)
+        self._container = _opened(source, how)
         try:
             self._stream = self._container.streams.video[0]
         except IndexError:
@@ -99,9 +97,10 @@ def picture_from_av(frame: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
-def _opened(source: Source, how: How, scheme: str) -> Any:
+def _opened(source: Source, how: How) -> Any:
     import av
 
+    scheme = "" if source.address is None else urlsplit(str(source.address)).scheme.lower()
     options = RTSP if scheme in ("rtsp", "rtsps") else {}
     where = str(source.path if source.address is None else source.address)
     limits = None if source.address is None else (how.open_timeout_s, how.read_timeout_s)

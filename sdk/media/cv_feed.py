@@ -1,7 +1,7 @@
 """Frames by OpenCV: cameras, and videos and streams where PyAV is not installed.
 
 feed = OpenCvFeed(source, how)            # a feed of `sdk.media.feeds`
-with briefly_looked_into(sources): ...    # RTSP cameras give their first frame a second sooner
+with opencv_told(sources): ...            # RTSP cameras give their first frame a second sooner, several at once
 """
 
 from __future__ import annotations
@@ -17,29 +17,34 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from sdk.in_flight import in_flight
-from sdk.media.addresses import is_url
+from sdk.media.addresses import call, is_stamped, is_url
 from sdk.media.feeds import FeedError, Grab, How
 from sdk.media.formats import CameraFormat
 
 if TYPE_CHECKING:
     from sdk.media.sources import Source
 
-__all__ = ["OPTIONS", "OpenCvFeed", "briefly_looked_into"]
+__all__ = ["AT_ONCE", "OPTIONS", "OpenCvFeed", "opencv_told"]
 
 log = logging.getLogger(__name__)
 
 MOST_FRAMES = 1 << 40  # headers of streams claim nonsense beyond
+RTSP = frozenset(("rtsp", "rtsps"))
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # read at each opening
 # OpenCV opens an RTSP camera in 1.19 s by itself, and in 0.21 s where it looks into the stream for no longer than PyAV
 # is told to (a simulated camera with a key frame a second, OpenCV 5.1, each of 4)
 BRIEFLY = "rtsp_transport;tcp|analyzeduration;100000|fpsprobesize;0"
+# Without it (OpenCV 4.8 to 5.1) one opening waits for the other: three cameras are open after 1.24, 2.46 and 3.71 s
+AT_ONCE = "OPENCV_FFMPEG_IS_THREAD_SAFE"
 
 
 class OpenCvFeed:
     """OpenCV's capture. It turns pictures as their container says, and fits later ones of another size to the first."""
 
     def __init__(self, source: Source, how: How) -> None:
-        self._stamped = not source.is_live
+        self._is_live = source.is_live
+        self._stamped = not source.is_live or is_stamped(source.address)
+        _check_reachable(source, how)
         with in_flight:
             self._capture = _capture_of(source, how)
             opened = self._capture.isOpened()
@@ -67,22 +72,38 @@ class OpenCvFeed:
         import cv2
 
         stamp_ms = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) if self._stamped else float("nan")
-        return stamp_ms / 1e3 if isfinite(stamp_ms) else None
+        is_told = stamp_ms != 0 or not self._is_live  # 0 is also a stream's frame without one
+        return stamp_ms / 1e3 if is_told and isfinite(stamp_ms) else None
 
 
 @contextmanager
-def briefly_looked_into(sources: Iterable[Source]) -> Iterator[None]:
-    """While the block runs, RTSP cameras open without a long look. OpenCV takes that from the environment alone, for
-    all that the process opens: nothing is done where one of the sources is no such camera, or the variable is set."""
-    schemes = {"" if source.address is None else urlsplit(str(source.address)).scheme.lower() for source in sources}
-    if not schemes <= {"rtsp", "rtsps"} or OPTIONS in os.environ:
-        yield
-        return
-    os.environ[OPTIONS] = BRIEFLY
+def opencv_told(sources: Iterable[Source]) -> Iterator[None]:
+    """While the block runs, OpenCV looks briefly into RTSP cameras, where all sources are such, and opens several live
+    sources at once. It takes both from the environment alone, for all that the process opens: this is for programs
+    that open nothing else, before they have threads. What is set there already stays."""
+    listed = list(sources)
+    schemes = {"" if each.address is None else urlsplit(str(each.address)).scheme.lower() for each in listed}
+    wanted = {OPTIONS: BRIEFLY} if schemes <= RTSP else {}
+    if sum(each.is_live for each in listed) > 1:
+        wanted[AT_ONCE] = "1"
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        os.environ.pop(OPTIONS, None)
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _check_reachable(source: Source, how: How) -> None:
+    """FeedError where an RTSP camera takes no connection. OpenCV opens one source at a time: all others of the process
+    would wait while it calls into a dead network, until its time-out."""
+    if not is_url(source.address) or urlsplit(str(source.address)).scheme.lower() not in RTSP:
+        return
+    try:
+        call(str(source.address), how.open_timeout_s)
+    except OSError as error:
+        raise FeedError(error.strerror or str(error)) from None
 
 
 def _capture_of(source: Source, how: How) -> Any:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from sdk.media.cv_feed import briefly_looked_into
+from sdk.media.cv_feed import opencv_told
 from sdk.media.opening import open_source
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def cameras(amount, rng, folder, findings):
 
 def cameras_opencv(amount, rng, folder, findings):
     """The same by OpenCV, told to look briefly into streams as `sdk predict` and `sdk live` tell it."""
-    with briefly_looked_into(()):
+    with opencv_told(()):
         return _attack("opencv", amount, findings)
 
 
