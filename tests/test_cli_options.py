@@ -1,6 +1,7 @@
 """What words of the command line become of options: each reaches what does the work."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from sdk import cli
 from sdk.cli import benchmark, build_engine, demo, predict
 from sdk.errors import UsageError
 from sdk.manifest import BatchRange
+from sdk.media.sources import sources_from
 from sdk.resources import bundled_engines
 
 NAME = "body14-nano-128x128"
@@ -126,9 +128,11 @@ def test_numbers_have_commas_between(word, capsys):
 
 
 def test_the_demo_takes_no_more_frames_than_it_is_told(monkeypatch):
-    monkeypatch.setattr(demo, "_source_frames", lambda name: iter(range(100)))
-    taken = demo._frames(parsed("demo", "--source", "0", "--frames", "3"))
-    assert [frame for frame, _ in taken] == [0, 1, 2]
+    given = iter(range(100))
+    opened = nullcontext(SimpleNamespace(picture=number) for number in given)
+    monkeypatch.setattr("sdk.media.opening.open_source", lambda name, **how: opened)
+    taken = demo._frames(parsed("demo", "--source", "0", "--frames", "3"), sources_from(["0"]))
+    assert [frame for frame, _ in taken] == [0, 1, 2] and next(given) == 3
 
 
 @pytest.mark.parametrize(("word", "level"), [("-v", logging.DEBUG), ("-q", logging.WARNING), ("--json", logging.INFO)])

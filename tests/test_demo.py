@@ -173,6 +173,11 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
         (["--frames", "0"], 2, "--frames must be at least 1 (got 0)"),
         (["--seed", "-1"], 2, "--seed must be 0 or more (got -1)"),
         (["--source", "no.mp4"], 1, "source 'no.mp4' does not exist"),
+        (["--backend", "opencv"], 2, "--backend says how a source is opened, and there is none; name one, or leave it"),
+        (["--live", "--reconnect", "always"], 2, "--reconnect says how a source is opened, and there is none"),
+        (["--source", "-"], 2, "--raw is the form of frames on standard input, the source '-'; give --raw"),
+        (["--source", "a ! b", "--camera-format", "MJPG"], 2, "--camera-format is of V4L2 cameras, and no source is"),
+        (["--source", "rtsp://127.0.0.1:9/1", "--backend", "av", "--reconnect", "no"], 1, "gives no frame"),
         (["--source", "7"], 1, "camera 7 gives no frame (it cannot be opened); check that it is connected and free"),
     ],
 )

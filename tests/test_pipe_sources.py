@@ -171,6 +171,7 @@ LOOKS = {  # sources, what the environment was -> what is added meanwhile
     "a camera and a file": (["rtsp://a/1", __file__.replace(".py", ".mp4")], {}, set()),
     "a camera and a page": (["rtsp://a/1", "http://b/1.mjpg"], {}, {AT_ONCE}),
     "files": (["a.mp4", "b.mp4"], {}, set()),
+    "nothing": ([], {}, set()),
     "set already": (["rtsp://a/1", "0"], {OPTIONS: "rtsp_transport;udp", AT_ONCE: "0"}, set()),
 }
 

@@ -2,7 +2,8 @@
 
 The bundled network becomes an engine here (compiled where a TensorRT flavour is installed) and follows a rendered
 figure through a short clip: no boxes are given, the frame and then the previous joints are the next box. The figure's
-joints are known, so the accuracy is measured. `--source 0` or a file takes a camera or a video instead.
+joints are known, so the accuracy is measured. `--source 0` or a file takes a camera or a video instead, opened as
+`sdk predict` would.
 
     sdk demo
     sdk demo --source clip.mp4 --output seen
@@ -16,10 +17,12 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._page import add_page_arguments, check_page, serve_page
 from sdk.cli._paths import refuse_overwriting
 from sdk.errors import UsageError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdk.manifest import Engine
+    from sdk.media.sources import Source
     from sdk.media.videos import SourceFrame
     from sdk.poses import Poses
     from sdk.recipe import Recipe
@@ -56,21 +60,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compiler", choices=("auto", "tensorrt", "tensorrt-rtx", "none"), default="auto")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     parser.add_argument("--live", action="store_true", help="show it on the live page instead, until Ctrl-C")
+    add_source_arguments(parser, live=False)
     add_page_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from sdk.media.cv_feed import opencv_told
+    from sdk.media.sources import sources_from
+
     if arguments.frames < 1:
         raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
     if arguments.seed < 0:
         raise UsageError(f"--seed must be 0 or more (got {arguments.seed})")
-    if arguments.live:
-        return _show(arguments)
-    given = [Path(arguments.source)] if arguments.source else []
+    sources = [] if arguments.source is None else sources_from([arguments.source])
+    check_forms(arguments, sources)
+    with opencv_told(sources):
+        return _show(arguments, sources) if arguments.live else _run(arguments, sources)
+
+
+def _run(arguments: argparse.Namespace, sources: list[Source]) -> int:
+    given = [source.path for source in sources if source.address is None]
     refuse_overwriting({"--output": _clip(arguments), "--output (picture)": _picture(arguments)}, given)
     engine = _engine(arguments)
     seen = _Seen()
-    _follow(engine, arguments, seen)
+    _follow(engine, arguments, sources, seen)
     result = _result(engine, seen, arguments)
     if arguments.json:
         print(json.dumps(result))
@@ -79,15 +92,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show(arguments: argparse.Namespace, sources: list[Source]) -> int:
     """The clip or the source on the live page."""
     from sdk.cli.live import live_source
     from sdk.live.playback import Playback
 
     options = check_page(arguments)
     engine = _engine(arguments)
-    if arguments.source:
-        return serve_page([live_source(arguments.source)], engine, arguments, options)
+    if sources:
+        shown = live_source(arguments.source, **source_options(arguments, sources[0]))
+        return serve_page([shown], engine, arguments, options)
     clip = _there_and_back(arguments)
     return serve_page([Playback("rendered figure", lambda: clip, repeat=True)], engine, arguments, options)
 
@@ -122,7 +136,7 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     return engine_from(folder)
 
 
-def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
+def _follow(engine: Engine, arguments: argparse.Namespace, sources: list[Source], seen: _Seen) -> None:
     """Run the clip frame by frame and write it, annotated."""
     from sdk import PoseEstimator
     from sdk.media.sinks import VideoFile, write_picture
@@ -132,7 +146,7 @@ def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
         PoseEstimator(engine, device=arguments.device, tracker=True) as estimate,
         VideoFile(_clip(arguments), CLIP_FPS) as video,
     ):
-        for frame, joints in _frames(arguments):
+        for frame, joints in _frames(arguments, sources):
             poses = estimate(frame)
             seen.poses.append(poses)
             if joints is not None:
@@ -145,22 +159,16 @@ def _follow(engine: Engine, arguments: argparse.Namespace, seen: _Seen) -> None:
         write_picture(_picture(arguments), middle)
 
 
-def _frames(arguments: argparse.Namespace) -> Iterator[tuple[Frame, Joints | None]]:
+def _frames(arguments: argparse.Namespace, sources: list[Source]) -> Iterator[tuple[Frame, Joints | None]]:
     from sdk.media.figures import rendered_clip
-
-    if arguments.source is None:
-        yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
-        return
-    for _, frame in zip(range(arguments.frames), _source_frames(arguments.source), strict=False):
-        yield frame, None
-
-
-def _source_frames(name: str) -> Iterator[Frame]:
     from sdk.media.opening import open_source
 
-    with open_source(name) as frames:
-        for frame in frames:
-            yield frame.picture
+    if not sources:
+        yield from rendered_clip(arguments.seed, arguments.frames, CLIP_SIZE_HW)
+        return
+    with open_source(arguments.source, **source_options(arguments, sources[0])) as frames:
+        for frame in islice(frames, arguments.frames):
+            yield frame.picture, None
 
 
 def _result(engine: Engine, seen: _Seen, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def opencv_told(sources: Iterable[Source]) -> Iterator[None]:
     that open nothing else, before they have threads. What is set there already stays."""
     listed = list(sources)
     schemes = {"" if each.address is None else urlsplit(str(each.address)).scheme.lower() for each in listed}
-    wanted = {OPTIONS: BRIEFLY} if schemes <= RTSP else {}
+    wanted = {OPTIONS: BRIEFLY} if schemes and schemes <= RTSP else {}
     if sum(each.is_live for each in listed) > 1:
         wanted[AT_ONCE] = "1"
     added = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -20,6 +20,7 @@ from statistics import median
 
 from sdk.media.cv_feed import opencv_told
 from sdk.media.opening import open_source
+from sdk.media.sources import sources_from
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
@@ -165,7 +166,7 @@ def cameras(amount, rng, folder, findings):
 
 def cameras_opencv(amount, rng, folder, findings):
     """The same by OpenCV, told to look briefly into streams as `sdk predict` and `sdk live` tell it."""
-    with opencv_told(()):
+    with opencv_told(sources_from(["rtsp://127.0.0.1/cam"])):
         return _attack("opencv", amount, findings)
 
 
