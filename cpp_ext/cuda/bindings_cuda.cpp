@@ -289,12 +289,13 @@ class Flight {
     }
 
     int run(nb::list frames, const Numbers& placed, std::optional<Boxes> checked, std::optional<FrameNumbers> frame_of, int32_t bucket,
-            bool flip, const Graph* graph, std::optional<Joints> joints, double seconds) {
+            bool flip, const Graph* graph, std::optional<Joints> joints, double seconds, const Graph* then) {
         sdk::cuda::FlightCall call = call_of(placed, checked);
         call.bucket = bucket;
         call.flip = flip;
         call.seconds = seconds;
         call.graph = graph ? graph->executable() : nullptr;
+        call.then = then ? then->executable() : nullptr;
         if (frame_of) {
             require(frame_of->shape(0) == static_cast<size_t>(call.count), "frame_of must hold a number a crop");
             call.frame_of = frame_of->data();
@@ -387,7 +388,7 @@ void bind_cuda(nb::module_& parent) {
              "affines"_a, "joints"_a, "max_batch"_a, "person_floats"_a, "height"_a, "width"_a, "padding"_a, "nv12"_a,
              "shares_memory"_a, "stream"_a)
         .def("run", &Flight::run, "frames"_a, "placed"_a.noconvert(), "checked"_a.noconvert().none(), "frame_of"_a.noconvert().none(),
-             "bucket"_a, "flip"_a, "graph"_a.none(), "joints"_a.noconvert().none(), "seconds"_a)
+             "bucket"_a, "flip"_a, "graph"_a.none(), "joints"_a.noconvert().none(), "seconds"_a, "then"_a.none() = nb::none())
         .def("set_room", &Flight::set_room, "staging"_a, "device"_a, "bytes"_a)
         .def("set_costs", &Flight::set_costs, "costs"_a)
         .def("bad_box", &Flight::bad_box)

@@ -1,8 +1,8 @@
 // cuda/flight.h: one call on its way through a lane, on the host's side, from boxes and frames to joints. No Python here.
 //
-// boxes -> checked, affines and frame records in the parameter block -> regions packed and sent -> the graph launched ->
-// waited for -> joints copied out. What a call is made of (lane, bucket, graph, memory) is decided by whoever calls; a call
-// that cannot go on says why and may be made again.
+// boxes -> checked, affines and frame records in the parameter block -> regions packed and sent -> the graph launched, and
+// another behind it where there is one -> waited for -> joints copied out. What a call is made of (lane, bucket, graphs,
+// memory) is decided by whoever calls; a call that cannot go on says why and may be made again.
 
 #pragma once
 
@@ -49,6 +49,7 @@ struct FlightCall {
     const int32_t* frame_of;
     bool flip;
     cudaGraphExec_t graph;        // null: the caller puts the work on the stream
+    cudaGraphExec_t then;         // launched behind it, or null
     float* joints;                // count x K x columns, or null
     double seconds;               // how long to wait
 };
@@ -77,7 +78,8 @@ class Flight {
         const Clock::time_point uploaded = Clock::now();
         spent_ms = {ms(uploaded - start), 0, 0, 0};
         if (!call.graph) return FlightStatus::brought;
-        check(cudaGraphLaunch(call.graph, stream_), "the graph could not be launched");
+        for (const cudaGraphExec_t graph : {call.graph, call.then})
+            if (graph) check(cudaGraphLaunch(graph, stream_), "the graph could not be launched");
         const Clock::time_point launched = Clock::now();
         if (!work_ends(stream_, call.seconds)) return FlightStatus::pending;
         const Clock::time_point done = Clock::now();
