@@ -148,12 +148,12 @@ def simulate(small_graphs, emulated, tmp_path, monkeypatch):
 
     devices = []
 
-    def opened(kind="simcc", **switches):
+    def opened(kind="simcc", detector=None, **switches):
         path, recipe = small_graphs[kind]
         engine = simulated_engine(wrapped_engine(path, tmp_path / kind, recipe))
         device = Simulated(**switches)
         devices.append(device)
-        return device, engine, install(monkeypatch, device, engine, emulated)
+        return device, engine, install(monkeypatch, device, engine, emulated, detector)
 
     yield opened
     assert [fault for device in devices for fault in device.faults] == []

@@ -304,7 +304,7 @@ def test_closing_leaves_a_lane_whose_thread_does_not_come_back(simulate, monkeyp
     gpu.warm()
     held, release, found = len(device.live), threading.Event(), []
     told = FrameLane._told_transfer
-    monkeypatch.setattr(FrameLane, "_told_transfer", lambda lane: release.wait(30) and told(lane))
+    monkeypatch.setattr(FrameLane, "_told_transfer", lambda lane, flight: release.wait(30) and told(lane, flight))
     running = threading.Thread(target=lambda: found.append(gpu.run(random_frame(), random_affines(1))[0]))
     running.start()
     wait_for(gpu._pool._stuck)

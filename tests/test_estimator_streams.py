@@ -130,7 +130,7 @@ def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
     monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
     with (
         PoseEstimator(detector=lambda _: ([], [])) as estimate,
-        pytest.raises(InputError, match="a detector needs the frame in host memory; give boxes"),
+        pytest.raises(InputError, match="a detector on the CPU needs the frame in host memory; give boxes"),
     ):
         estimate(OnDevice())
 

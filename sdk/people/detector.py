@@ -29,7 +29,7 @@ from sdk.resources import released_path
 from sdk.runtime.frames import check_frame
 from sdk.runtime.ort_session import onnxruntime_run, onnxruntime_session
 
-__all__ = ["FREE_SIZE_HW", "Detector", "Kind", "place_of_detector"]
+__all__ = ["FREE_SIZE_HW", "Detector", "Kind", "detector_engine", "place_of_detector"]
 
 Array = NDArray[Any]
 Float32Array = NDArray[np.float32]
@@ -100,6 +100,16 @@ def place_of_detector(where: str | Path) -> Path:
     return _fetched(detector_catalogue().get(str(where)), where) if there is None else Path(where)
 
 
+def detector_engine(where: object) -> DetectorEngine | None:
+    """The detector's engine that `where` is, or the folder of; None for anything else."""
+    if isinstance(where, DetectorEngine):
+        return where
+    if not isinstance(where, (str, Path)) or kind_of(Path(where), "detector", InputError) != "folder":
+        return None
+    folder = Path(where)
+    return open_detector_engine(folder) if (folder / MANIFEST_NAME).is_file() else None
+
+
 @dataclass(frozen=True)
 class _Found:
     """A graph, opened: an engine's, a file's, or a published one's."""
@@ -116,10 +126,8 @@ def _found(where: str | Path | DetectorEngine, threads: int | None) -> _Found:
     path = place_of_detector(where)
     if path != Path(where):
         return replace(_file(path, threads), recipe=detector_catalogue()[str(where)])
-    if path.is_dir() and (path / MANIFEST_NAME).is_file():
-        engine = open_detector_engine(path)
-        return _Found(engine.graph_path, onnxruntime_session(engine.graph_path, threads), engine)
-    return _file(path, threads)
+    engine = detector_engine(path)
+    return _file(path, threads) if engine is None else _found(engine, threads)
 
 
 def _fetched(recipe: DetectorRecipe | None, where: str | Path) -> Path:

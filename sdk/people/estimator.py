@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # what follows persons is loaded with the first estimator: im
     from sdk.people.following import DetectEvery, Follower
     from sdk.people.other_trackers import AnyTracker, TrackerName
     from sdk.people.smoothing import Smoothing
-    from sdk.runtime.estimator import Entry, Found
+    from sdk.runtime.estimator import Entry, Float32Array, Found
     from sdk.runtime.pipeline import Refine, Timings
 
     DetectorLike = Callable[[NDArray[np.uint8]], tuple[ArrayLike, ArrayLike]]
@@ -44,15 +44,16 @@ class PoseEstimator(BoxEstimator):
     """An engine, opened: call it with a BGR frame, and boxes where they are known.
 
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
-    'cuda:N'. `detector`: a person detector's engine folder, its name in the catalogue, or its ONNX file (with its
-    own score threshold, 0.25 or 0.3; `sdk.people.detector.Detector` takes another), or a callable frame -> (boxes N x
-    4 xyxy, scores N). `tracker`: True, 'bytetrack', 'ocsort' (package trackers) or a `Tracker`, gives `track_ids`.
-    `detect_every`: with a detector and a tracker, frames between two detections take the previous joints' boxes, with
-    the detector's scores, 2 % less in each; 'auto': it looks when it must. `max_persons`: of the detector's, at most so
-    many: those who are followed, then the surest. `smooth`: with a tracker, True or a `Smoothing` takes the jitter out
-    of the joints. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the
-    native ops (by default all cores, and one). `pixel_format`: 'bgr', or another of
-    `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each joint is, as `poses.spread` and `poses.second`.
+    'cuda:N'. `detector`: a person detector's engine folder, whose plan finds persons on the GPU, in frames of the host
+    and the device; its name in the catalogue or its ONNX file, on the CPU (with its own score threshold, 0.25 or 0.3;
+    `sdk.people.detector.Detector` takes another); or a callable frame -> (boxes N x 4 xyxy, scores N). `tracker`: True,
+    'bytetrack', 'ocsort' (package trackers) or a `Tracker`, gives `track_ids`. `detect_every`: with a detector and a
+    tracker, frames between two detections take the previous joints' boxes, with the detector's scores, 2 % less in
+    each; 'auto': it looks when it must. `max_persons`: of the detector's, at most so many: those who are followed, then
+    the surest. `smooth`: with a tracker, True or a `Smoothing` takes the jitter out of the joints. `flip_test`: also
+    run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native ops (by default all cores,
+    and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`. `spread`: also how sure each
+    joint is, as `poses.spread` and `poses.second`.
     """
 
     def __init__(
@@ -78,10 +79,11 @@ class PoseEstimator(BoxEstimator):
         _check_detector(detector)
         check_following(tracker, detect_every, max_persons, smooth)
         followed_by = tracker_from(tracker) if tracker else None
-        self._detector = _opened(detector, threads)
+        engine_of_detector = _engine_of(detector)
         self._max_persons = max_persons
         self._tracking = Turns(1)
         self._looked = False  # whether the boxes of the frame at hand are new: of one frame at a time where followed
+        self._expected = 1  # persons in the next frame that the detector looks at
         self._finding = threading.local()  # `.now` while this thread is in the detector
         super().__init__(
             engine,
@@ -91,7 +93,15 @@ class PoseEstimator(BoxEstimator):
             threads=threads,
             pixel_format=pixel_format,
             spread=spread,
+            detector=engine_of_detector,
         )
+        self._detector: DetectorLike | None = None  # where the pipeline finds nobody itself
+        if self._pipeline.finder is None:
+            try:
+                self._detector = _opened(engine_of_detector or detector, threads)
+            except BaseException:
+                self._pipeline.close()
+                raise
         self._detect_every = detect_every
         self._smoothing = Smoothing() if smooth is True else smooth or None
         self._follower = None if followed_by is None else self.follower(followed_by)
@@ -107,7 +117,7 @@ class PoseEstimator(BoxEstimator):
         return Follower(
             self._scale,
             tracker_from(tracker),
-            detects=self._detector is not None,
+            detects=self._detects,
             detect_every=self._detect_every,
             max_persons=self._max_persons,
             smoothing=self._smoothing,
@@ -214,10 +224,10 @@ class PoseEstimator(BoxEstimator):
 
     def _next_persons(self, follower: Follower | None, frame: Any, timings: Timings) -> tuple[Found, bool]:
         """The boxes of a frame that came without and their scores, and whether somebody looked for them."""
-        followed = None if follower is None else follower.next_boxes(size_hw_of(frame, self._pixel_format))
+        followed = self._followed(follower, frame)
         if followed is not None:
             return followed, False
-        if self._detector is None:
+        if not self._detects:
             return super()._find(frame, timings), True
         start = perf_counter()
         found = self._detected(frame)
@@ -228,11 +238,58 @@ class PoseEstimator(BoxEstimator):
 
         return most_persons(*found, self._max_persons), True
 
+    def _followed(self, follower: Follower | None, frame: Any) -> Found | None:
+        return None if follower is None else follower.next_boxes(size_hw_of(frame, self._pixel_format))
+
+    @property
+    def _detects(self) -> bool:
+        return self._detector is not None or self._pipeline.finder is not None
+
+    def _find_and_estimate(self, frame: Any, timings: Timings) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """As of `BoxEstimator`; where the pipeline finds persons itself, their boxes need no way over the host."""
+        finder = self._pipeline.finder
+        if finder is None:
+            return super()._find_and_estimate(frame, timings)
+        followed = self._followed(self._follower, frame)
+        self._looked = followed is None
+        if followed is not None:
+            return *self._persons_in(frame, followed[0], timings), followed[1]
+        found = finder.find(frame, self._expected, flip=self._flip_test)
+        timings.update(found.timings)
+        boxes, scores, rows = self._chosen_rows(found.boxes, found.scores)
+        self._expected = max(len(rows), self._expected - 1)  # who is missed once is there again, as a rule
+        if found.persons is None:
+            return *self._persons_in(frame, boxes, timings), scores
+        there = int(np.searchsorted(rows, len(found.persons)))
+        persons = found.persons[rows[:there]]
+        if there < len(rows):  # more than were expected, or not whom the detector is surest of
+            from sdk.runtime.pipeline import add_timings
+
+            more, _, spent = self._pipeline.estimate([frame], boxes[there:], flip=self._flip_test)
+            add_timings(timings, spent)
+            persons = np.concatenate([persons, more])
+        return persons, boxes, scores
+
+    def _chosen_rows(
+        self, boxes: Float32Array, scores: Float32Array
+    ) -> tuple[Float32Array, Float32Array, NDArray[np.intp]]:
+        """Of the persons whom the pipeline's detector found, best first, those who count; as of the follower."""
+        if self._follower is not None:
+            return self._follower.chosen_rows(boxes, scores)
+        boxes, scores = boxes[: self._max_persons], scores[: self._max_persons]
+        return boxes, scores, np.arange(len(boxes))
+
     def _detected(self, frame: Any) -> Found:
         """What the detector finds, checked."""
+        if self._pipeline.finder is not None:
+            seen = self._pipeline.finder.find(frame)
+            return seen.boxes, seen.scores
         assert self._detector is not None
         if not isinstance(frame, np.ndarray):
-            raise InputError("a detector needs the frame in host memory; give boxes with a frame in device memory")
+            raise InputError(
+                "a detector on the CPU needs the frame in host memory; give boxes with a frame in device memory, or a "
+                "detector's engine with a plan for this GPU"
+            )
         self._finding.now = True
         try:
             found = self._detector(bgr_from_frame(frame, self._pixel_format))
@@ -253,6 +310,15 @@ class PoseEstimator(BoxEstimator):
                 "a detector must not call the estimator that it finds persons for: each would wait for the other; make "
                 "a second PoseEstimator for it"
             )
+
+
+def _engine_of(detector: object) -> DetectorEngine | None:
+    """The detector's engine, opened, where it is one."""
+    if detector is None or callable(detector):
+        return None
+    from sdk.people.detector import detector_engine
+
+    return detector_engine(detector)
 
 
 def _opened(detector: DetectorEngine | str | Path | DetectorLike | None, threads: int | None) -> DetectorLike | None:

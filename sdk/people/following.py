@@ -124,6 +124,13 @@ class Follower:
     def chosen(self, boxes: Float32Array, scores: Float32Array) -> Found:
         """Who is in a frame that the detector looked at: those it found (N x 4 xyxy), those whom it missed once though
         they were followed well, and of all these the `max_persons`: those of the last frame, then the surest."""
+        boxes, scores, _ = self.chosen_rows(boxes, scores)
+        return boxes, scores
+
+    def chosen_rows(
+        self, boxes: Float32Array, scores: Float32Array
+    ) -> tuple[Float32Array, Float32Array, NDArray[np.intp]]:
+        """The same, and the rows of those in what the detector found, ascending; whom it missed are beyond its last."""
         handed = self._handed
         found = len(boxes)
         if self._every != 1 and len(handed.rows):
@@ -135,7 +142,7 @@ class Follower:
         before = NOBODY.boxes if self._last is None else self._last.poses.boxes
         rows = _most_rows(boxes, scores, self._max_persons, before)
         self._carried = rows >= found
-        return boxes[rows], scores[rows]
+        return boxes[rows], scores[rows], rows
 
     def follow(self, poses: Poses, *, detected: bool, time_ms: float | None = None) -> Poses:
         """The poses of a frame with ids, and smoothed where that is asked for.

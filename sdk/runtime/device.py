@@ -15,7 +15,7 @@ from typing import Literal
 
 from sdk.cuda_devices import driver_is_there, driver_version
 from sdk.errors import DeviceError, EngineError, MissingDependencyError
-from sdk.manifest import CompilerNote, Engine
+from sdk.manifest import AnyEngine, CompilerNote, Engine
 from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
 
 __all__ = [
@@ -127,7 +127,7 @@ def compute_capability(index: int = 0) -> str:
     return f"{major}.{minor}"
 
 
-def plan_problem(engine: Engine, index: int = 0) -> str | None:
+def plan_problem(engine: AnyEngine, index: int = 0) -> str | None:
     """Why the plan of `engine` cannot run on CUDA device `index`, or None; asks the TensorRT that is installed."""
     compiler = engine.manifest.compiler
     if compiler is None:
@@ -165,6 +165,6 @@ def plan_mismatch(compiler: CompilerNote, version: str, capability: str, mend: C
     return f"its plan was compiled for compute capability {made} and this GPU has {capability}; {mend(options)}"
 
 
-def _rebuild(engine: Engine, compiler: str, options: str = "") -> str:
+def _rebuild(engine: AnyEngine, compiler: str, options: str = "") -> str:
     command = f"sdk build-engine --rebuild {engine.folder} --compiler {compiler}{options}"
     return f"rebuild it here from its own graph: `{command}`"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # recipes, engines and pools are loaded with the first estima
 
     from numpy.typing import NDArray
 
-    from sdk.manifest import Engine
+    from sdk.manifest import DetectorEngine, Engine
     from sdk.recipe import Recipe
     from sdk.runtime.pipeline import Refine, Timings
 
@@ -54,7 +54,8 @@ class BoxEstimator(Closing):
     `engine`: an engine folder, a bundled name, or None for the bundled network. `device`: 'auto', 'cpu', 'cuda',
     'cuda:N'. `flip_test`: also run the mirrored crop. `refine`: sub-bin rule. `threads`: of ONNX Runtime and the native
     ops (by default all cores, and one). `pixel_format`: 'bgr', or another of `sdk.runtime.frames.PIXEL_FORMATS`.
-    `spread`: also how sure each joint is, as `poses.spread` and `poses.second`.
+    `spread`: also how sure each joint is, as `poses.spread` and `poses.second`. `detector`: for the pipeline to find
+    persons with, where it can; it is asked by whoever knows when to look.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class BoxEstimator(Closing):
         threads: int | None = None,
         pixel_format: str = "bgr",
         spread: bool = False,
+        detector: DetectorEngine | None = None,
     ) -> None:
         from sdk.runtime.confidence import scale_from_recipe
         from sdk.runtime.opening import open_pipeline
@@ -74,7 +76,7 @@ class BoxEstimator(Closing):
         self._flip_test = flip_test
         self._pixel_format = pixel_format
         self._pipeline = open_pipeline(
-            engine, device, refine=refine, pixel_format=pixel_format, threads=threads, spread=spread
+            engine, device, refine=refine, pixel_format=pixel_format, threads=threads, spread=spread, detector=detector
         )
         self._columns = self._pipeline.decoding.columns
         depth = self.recipe.output.depth
@@ -260,12 +262,23 @@ class BoxEstimator(Closing):
             if len(given) and not given.item(2) > 1:  # shares of the frame, perhaps: judged here, as all are
                 given, _ = check_found(given, None)
             scores = check_box_scores(box_scores, len(given))
+            persons, checked = self._persons_in(frame, given, timings)
         else:
-            given, scores = self._found(frame, boxes, box_scores, timings)
-        persons, checked, spent = self._pipeline.estimate([frame], given, flip=self._flip_test)
-        timings.update(spent)
+            _check_no_scores(box_scores)
+            persons, checked, scores = self._find_and_estimate(frame, timings)
         timings["total"] = 1e3 * (perf_counter() - start)
         return self._poses(persons, checked, scores, timings)
+
+    def _find_and_estimate(self, frame: Any, timings: Timings) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """The persons of a frame that came without boxes (N x K x C), their boxes and scores."""
+        given, scores = self._find(frame, timings)
+        return *self._persons_in(frame, given, timings), scores
+
+    def _persons_in(self, frame: Any, boxes: NDArray[Any], timings: Timings) -> tuple[Float32Array, Float32Array]:
+        """The persons in these boxes (N x K x C), and the boxes, checked."""
+        persons, checked, spent = self._pipeline.estimate([frame], boxes, flip=self._flip_test)
+        timings.update(spent)
+        return persons, checked
 
     def _poses(self, persons: Float32Array, boxes: Float32Array, scores: Float32Array, timings: Timings) -> Poses:
         return Poses.of_call(
@@ -303,8 +316,7 @@ class BoxEstimator(Closing):
         """The boxes of a frame, checked, and their scores: those given, or found where none are."""
         if boxes is not None:
             return check_found(boxes, box_scores)
-        if box_scores is not None:
-            raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
+        _check_no_scores(box_scores)
         return (find or self._find)(frame, timings)
 
     def _find(self, frame: Any, timings: Timings) -> Found:
@@ -317,6 +329,11 @@ class BoxEstimator(Closing):
             raise ClosedError("the estimator is closed; make a new PoseEstimator")
         if os.getpid() != self._pid:
             raise ClosedError("the estimator was made before a fork; make a PoseEstimator in the child process")
+
+
+def _check_no_scores(box_scores: object) -> None:
+    if box_scores is not None:
+        raise InputError("box_scores must come with the boxes they belong to (got no boxes); give both, or neither")
 
 
 def _results_of(pending: deque[Future[Poses]]) -> Iterator[Poses]:

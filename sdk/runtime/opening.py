@@ -16,14 +16,14 @@ from typing import Any, TypeVar, get_args
 
 from sdk.errors import EngineError, InputError, SdkError
 from sdk.in_flight import in_flight
-from sdk.manifest import OPENINGS, Engine, open_engine
+from sdk.manifest import OPENINGS, DetectorEngine, Engine, open_engine
 from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.recipe_files import names_of_kind
 from sdk.resources import DEFAULT_ENGINE, bundled_engines
 from sdk.runtime.closing import Closing
 from sdk.runtime.decoding import Decoding, decoding_of
-from sdk.runtime.device import Device, choose_device
+from sdk.runtime.device import Device, choose_device, plan_problem
 from sdk.runtime.frames import crop_options
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine
 from sdk.runtime.session import Session
@@ -76,10 +76,12 @@ def open_pipeline(
     pixel_format: str = "bgr",
     threads: int | None = None,
     spread: bool = False,
+    detector: DetectorEngine | None = None,
 ) -> Pipeline:
     """The pipeline of `engine` on `device`; 'auto' says in the log what it chose and why.
 
-    `spread`: how sure each joint is, and where it may be instead, as further columns; see `sdk.columns`.
+    `spread`: how sure each joint is, and where it may be instead, as further columns; see `sdk.columns`. `detector`:
+    whose plan, where it runs on the device, is the pipeline's `finder`; the log says why it does not.
     """
     crop_options(pixel_format)  # refuses an unknown format
     if refine not in get_args(Refine):
@@ -98,7 +100,8 @@ def open_pipeline(
         if chosen.kind == "cuda":
             from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 
-            return GpuPipeline(opened, index=chosen.index, **options)
+            finds = detector is not None and _finds(detector, chosen)
+            return GpuPipeline(opened, index=chosen.index, detector=detector if finds else None, **options)
         from sdk.runtime.ort_session import OrtSession
 
         return CpuPipeline(OrtSession(opened, threads=threads), threads=threads, **options)
@@ -143,6 +146,14 @@ def _chosen(engine: Engine, device: str) -> Device:
     if device == "auto":
         log.info("engine '%s' runs on %s: %s", engine.folder.name, chosen, reason)
     return chosen
+
+
+def _finds(detector: DetectorEngine, device: Device) -> bool:
+    """Whether a detector's plan runs on the device; the log says why not."""
+    problem = plan_problem(detector, device.index)
+    if problem:
+        log.warning("detector '%s' runs on the CPU: %s", detector.folder.name, problem)
+    return problem is None
 
 
 def _unknown(name: str, bundled: list[str]) -> str:

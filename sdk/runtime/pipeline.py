@@ -7,7 +7,7 @@ with CpuPipeline(session) as pipeline:                        # sdk.runtime.open
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,39 @@ from sdk.runtime.frames import crop_options
 from sdk.runtime.lending import Turns
 from sdk.runtime.session import Session
 
-__all__ = ["CpuPipeline", "Estimated", "Pipeline", "Refine", "Timings", "in_chunks"]
+__all__ = [
+    "CpuPipeline",
+    "Estimated",
+    "FoundPersons",
+    "PersonFinder",
+    "Pipeline",
+    "Refine",
+    "Timings",
+    "add_timings",
+    "in_chunks",
+]
 
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
 Refine = Literal["none", "parabola", "dark", "expectation"]
 Estimated = tuple[Float32Array, Float32Array, Timings]  # persons N x K x C, boxes N x 4, milliseconds by stage
+
+
+class FoundPersons(NamedTuple):
+    """Whom a detector sees in one frame, best first."""
+
+    boxes: Float32Array  # N x 4 xyxy, frame pixels
+    scores: Float32Array  # N
+    persons: Float32Array | None  # M x K x C of the first M <= N, as of `Pipeline.run`; None: nobody's were asked for
+    timings: Timings
+
+
+class PersonFinder(Protocol):
+    """A detector on the device, beside the pose network."""
+
+    def find(self, frame: Any, expected: int = 0, *, flip: bool = False) -> FoundPersons:
+        """Who is in a frame, on the host or the device, and their joints, of about as many as are `expected`."""
+        ...
 
 
 class Pipeline(Closing, Protocol):
@@ -47,6 +74,11 @@ class Pipeline(Closing, Protocol):
     @property
     def decoding(self) -> Decoding:
         """What is asked for beside x, y and the score, and in which columns it comes."""
+        ...
+
+    @property
+    def finder(self) -> PersonFinder | None:
+        """What finds persons on the device; None where nothing does."""
         ...
 
     def run(
@@ -103,7 +135,7 @@ def in_chunks(
             owners = frame_of[rows]
             used = frames[owners[0] : owners[-1] + 1]
             persons, spent = pipeline.run(used, affines[rows], flip=flip, frame_of=owners - owners[0])
-        _add_timings(timings, spent)
+        add_timings(timings, spent)
         chunks.append(persons)
     if len(chunks) == 1:
         return chunks[0], boxes, timings
@@ -113,7 +145,8 @@ def in_chunks(
     return together, boxes, timings
 
 
-def _add_timings(total: Timings, spent: Timings) -> None:
+def add_timings(total: Timings, spent: Timings) -> None:
+    """Add what each stage of another call took; of words the newest stay."""
     for stage, value in spent.items():
         before = total.get(stage, 0.0)
         total[stage] = value if isinstance(value, str) or isinstance(before, str) else before + value
@@ -126,6 +159,7 @@ class CpuPipeline(Closing):
     """
 
     device = "cpu"
+    finder = None
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from sdk.recipe import Recipe
 from sdk.runtime.ort_session import OrtSession
 from tests.support.engines import given_plan
 from tests.support.simulated_cuda import install_device
+from tests.support.small_detector import session_of
 
 KERNELS = 7  # that a run of the plan starts
 
@@ -34,6 +35,10 @@ class SimulatedPlan:
             trt.Tensor(name, name in inputs, device.plan_dtype, shape) for name, shape in {**inputs, **outputs}.items()
         )
 
+    def results(self, crops):
+        """The outputs, as a session gives them."""
+        return self.session.run(crops)
+
     def create_context(self, *, own_graph=False):
         if own_graph:
             self.device.own_graphs += 1
@@ -41,6 +46,21 @@ class SimulatedPlan:
 
     def kernels(self):
         return None
+
+
+class SimulatedDetectorPlan(SimulatedPlan):
+    """The same of a detector, by its graph."""
+
+    def __init__(self, device, engine):
+        self.device, self.session = device, session_of(engine.graph_path)
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        given = [(each, True) for each in inputs] + [(each, False) for each in outputs]
+        self.tensors = tuple(
+            trt.Tensor(each.name, is_input, device.plan_dtype, tuple(each.shape)) for each, is_input in given
+        )
+
+    def results(self, crops):
+        return self.session.run(None, {self.tensors[0].name: crops})
 
 
 class SimulatedContext:
@@ -81,7 +101,7 @@ class SimulatedContext:
             source, *outputs = self.plan.tensors
             dtype = np.dtype(source.dtype)
             crops = device.bytes_at(addresses[source.name], dtype.itemsize * int(np.prod(shape))).view(dtype)
-            results = self.plan.session.run(crops.reshape(shape).astype(np.float32))
+            results = self.plan.results(crops.reshape(shape).astype(np.float32))
             for tensor, logits in zip(outputs, results, strict=True):
                 written = logits.astype(tensor.dtype).reshape(-1).view(np.uint8)
                 device.bytes_at(addresses[tensor.name], written.nbytes)[:] = written
@@ -96,11 +116,15 @@ def simulated_engine(folder, **options):
     return given_plan(folder, note, b"simulated plan of " + str(folder).encode())
 
 
-def install(monkeypatch, device, engine, cuda):
+def install(monkeypatch, device, engine, cuda, detector=None):
     """Put the simulation in the place of PyCUDA and TensorRT; the kernels, as `install_device` gives them."""
     session = OrtSession(engine, threads=1)
+
+    def load_plan(compiler, data, dla_core=None):
+        if data.startswith(b"simulated detector"):
+            return SimulatedDetectorPlan(device, detector)
+        return SimulatedPlan(device, session, engine.manifest.recipe)
+
     monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
-    monkeypatch.setattr(
-        trt, "load_plan", lambda compiler, data, dla_core=None: SimulatedPlan(device, session, engine.manifest.recipe)
-    )
+    monkeypatch.setattr(trt, "load_plan", load_plan)
     return install_device(monkeypatch, device, cuda)

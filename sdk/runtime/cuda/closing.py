@@ -3,7 +3,7 @@
 It is the callback of a `weakref.finalize`, so it runs once: at `close`, when the owner is dropped, or at interpreter
 exit, whichever comes first.
 
-    closer = weakref.finalize(owner, close_lanes, device, loaded, pool)
+    closer = weakref.finalize(owner, close_lanes, device, plans, pool)
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sdk.runtime.cuda.loaded_plan import LoadedPlan
 __all__ = ["close_lanes"]
 
 
-def close_lanes(device: DeviceContext, loaded: LoadedPlan, pool: LanePool[L]) -> None:
-    """Free a pool's lanes, then its use of the plan. On a lost device or in a forked child nothing is touched."""
+def close_lanes(device: DeviceContext, plans: Sequence[LoadedPlan], pool: LanePool[L]) -> None:
+    """Free a pool's lanes, then its use of the plans. On a lost device or in a forked child nothing is touched."""
     if device.forked or device.lost is not None:
-        _abandon(pool.every(), loaded)
+        _abandon(pool.every(), plans)
         return
     idle, stuck = pool.close(2 * pool.time_out_s)
     for lane in stuck:  # a thread still works with it: its memory stays until the end of the process
@@ -33,15 +33,17 @@ def close_lanes(device: DeviceContext, loaded: LoadedPlan, pool: LanePool[L]) ->
             while idle:
                 idle[-1].free()
                 idle.pop()
-            loaded.release()
+            for plan in plans:
+                plan.release()
         except BaseException:  # a device that is found lost only now, or an interrupt
-            _abandon(idle, loaded)
+            _abandon(idle, plans)
             raise
 
     device.release(free)
 
 
-def _abandon(lanes: Sequence[Lane], loaded: LoadedPlan) -> None:
+def _abandon(lanes: Sequence[Lane], plans: Sequence[LoadedPlan]) -> None:
     for lane in lanes:
         lane.abandon()
-    loaded.abandon()
+    for plan in plans:
+        plan.abandon()

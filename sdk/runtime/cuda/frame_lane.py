@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from time import perf_counter
@@ -23,18 +23,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk import trt
-from sdk.errors import DeviceError
-from sdk.geometry import bad_box
 from sdk.recipe import Recipe
-from sdk.runtime.cuda.bandwidth import transfer_costs
 from sdk.runtime.cuda.context import DeviceContext, never_freed
 from sdk.runtime.cuda.device_frames import is_device_array
-from sdk.runtime.cuda.kernels import FRAME_BYTES, CropWork, DecodeWork, Flight, FlightStatus, Graph, Kernels
+from sdk.runtime.cuda.finder import CropSizes, Finder, FinderProgram, finder_on
+from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Flight, FlightStatus, Graph, Kernels
 from sdk.runtime.cuda.lanes import LOOK_S, Lane, prepared
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import PinnedArray
-from sdk.runtime.cuda.planner import ALIGNMENT, BufferLayout, bucket_of, buffer_layout
-from sdk.runtime.cuda.upload import FrameRoom, device_record, taken_over
+from sdk.runtime.cuda.planner import (
+    AFFINE_BYTES,
+    FRAME_BYTES,
+    BufferLayout,
+    affines_at,
+    bucket_of,
+    buffer_layout,
+    crops_bytes,
+)
+from sdk.runtime.cuda.upload import FrameRoom, device_record, flown, taken_over
+from sdk.runtime.pipeline import FoundPersons
 
 __all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane", "lane_layout"]
 
@@ -43,8 +50,6 @@ log = logging.getLogger(__name__)
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
 NetworkMode = Literal["graph", "plain", "own graph"]
-RUNS_AHEAD = 2
-AFFINE_BYTES = 24
 DONE, PENDING = int(FlightStatus.DONE), int(FlightStatus.PENDING)
 WAYS = (
     "packed",
@@ -82,6 +87,14 @@ class Program:
         return replace(self, crop=crop, decode=decode)
 
 
+class Batch(NamedTuple):
+    """What a graph is made for. `block`: where its parameters lie on the device."""
+
+    bucket: int
+    flip: bool
+    block: int
+
+
 class Landed(NamedTuple):
     """What a call brought back."""
 
@@ -91,15 +104,10 @@ class Landed(NamedTuple):
     timings: Timings
 
 
-def affines_at(batch: int) -> int:
-    """Where the affines begin in the parameter block: after a frame record a crop."""
-    return -(-batch * FRAME_BYTES // ALIGNMENT) * ALIGNMENT
-
-
 def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     """The lane's one allocation: parameters, the plan's tensors (outputs twice, for mirrored crops), scratch."""
     batch, joints = program.max_batch, program.recipe.joints
-    sizes = {"params": affines_at(batch) + 2 * batch * AFFINE_BYTES, "partner": 4 * joints}
+    sizes = {"params": crops_bytes(batch), "partner": 4 * joints}
     for tensor in plan.tensors:
         size = batch * prod(tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
         sizes[tensor.name] = size
@@ -110,10 +118,12 @@ def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     return buffer_layout(sizes)
 
 
-def frame_lane(device: DeviceContext, loaded: LoadedPlan, program: Program) -> FrameLane:
+def frame_lane(
+    device: DeviceContext, loaded: LoadedPlan, program: Program, finding: FinderProgram | None = None
+) -> FrameLane:
     """A lane, its memory allocated; nothing of it stays when one allocation fails. The context must be entered."""
     lane = FrameLane(device, loaded, program.kernels, lane_layout(loaded.plan, program), program.time_out_s)
-    return prepared(lane, lambda lane: lane.prepare(program))
+    return prepared(lane, lambda lane: lane.prepare(program, finding))
 
 
 class FrameLane(Lane):
@@ -123,11 +133,11 @@ class FrameLane(Lane):
     _params: PinnedArray
     _results: tuple[PinnedArray, ...]
 
-    def prepare(self, program: Program) -> None:
+    def prepare(self, program: Program, finding: FinderProgram | None) -> None:
         """Allocate what the host shares with the device, and upload what never changes."""
         self.program = program
-        self._graphs: dict[tuple[int, bool], Graph] = {}
-        self._warmed: set[tuple[int, bool]] = set()
+        self._graphs: dict[Batch, Graph] = {}
+        self._warmed: set[Batch] = set()
         self._transfer = ""  # of the latest call; a new one is logged
         self._room = FrameRoom(self.device)
         self.resources.append(self._room)
@@ -139,8 +149,10 @@ class FrameLane(Lane):
         partner = self.pinned(program.partner.shape, "int32", "hold the joints' partners")
         partner.array[:] = program.partner
         self.device.driver.memcpy_htod_async(self.address("partner"), partner.array, self.stream)
+        self._own_block = self._params.device_pointer if self.device.integrated else self.address("params")
         self._look_s = min(LOOK_S, self.time_out_s)
         self._flight = self._new_flight()
+        self._finder = None if finding is None else self._new_finder(finding)
 
     def run(
         self,
@@ -158,23 +170,51 @@ class FrameLane(Lane):
         joints = (
             None if program.decode is None else np.empty((count, program.recipe.joints, program.columns), np.float32)
         )
-        if (bucket, flip) not in self._warmed:
+        batch = Batch(bucket, flip, self._own_block)
+        if batch not in self._warmed:
             self._fly(given, placed, boxes, frame_of, bucket, flip, None, None)
-            self._warm(bucket, flip)
-        graph = self._graphs.get((bucket, flip))
+            self._warm(batch)
+        graph = self._graphs.get(batch)
         if self._fly(given, placed, boxes, frame_of, bucket, flip, graph, joints) == DONE:
-            upload, launch, device, download = self._flight.spent_ms()
-            timings: Timings = {"upload": upload, "launch": launch, "device": device, "download": download}
+            timings = _timings(*self._flight.spent_ms())
         else:
-            timings = self._landed_late(bucket, flip, enqueue=graph is None)
+            timings = self._landed_late(self._flight, partial(self._enqueue, batch) if graph is None else None)
             if joints is not None:
                 joints[...] = self._results[0].array[:count]
-        timings["transfer"] = self._told_transfer()
+        timings["transfer"] = self._told_transfer(self._flight)
         del owners  # what the frames' owners handed over was read
         if joints is not None:
             return Landed((joints,), boxes, None, timings)
         heatmaps = tuple(result.array[:count].copy() for result in self._downloaded(flip))
         return Landed(heatmaps, boxes, self._affines[0, :count].copy(), timings)
+
+    def find(self, frame: Any, expected: int, *, flip: bool) -> FoundPersons:
+        """Who the detector sees in a frame, and the joints of the best of them: as many as the batch of `expected`
+        persons holds, nobody's for 0. The boxes go from one graph to the other on the device; the host waits once."""
+        finder = self._finder
+        assert finder is not None, "a lane without a finder has nobody to find"
+        given, owners = self._given([frame])
+        batch = None
+        if expected and self.program.decode is not None:  # heatmaps are decoded by the host, which has to know boxes
+            batch = Batch(bucket_of(min(expected, self.program.max_batch), self.program.buckets), flip, finder.crops)
+        if not finder.warmed or not (batch is None or batch in self._warmed):
+            finder.fly(given[0], launches=False)
+            finder.warm()
+            if batch is not None:
+                finder.enqueue()  # the crops of the frame before may be of memory that is gone
+                self._warm(batch)
+        graph = None if batch is None else self._graphs.get(batch)
+        whole = finder.graph is not None and (batch is None or graph is not None)
+        if finder.fly(given[0], launches=whole, then=graph) == DONE:
+            timings = _timings(*finder.flight.spent_ms())
+        else:
+            timings = self._landed_late(finder.flight, None if whole else partial(self._enqueue_found, finder, batch))
+        timings["transfer"] = self._told_transfer(finder.flight)
+        del owners
+        boxes, scores = finder.found()
+        if batch is None:
+            return FoundPersons(boxes, scores, None, timings)
+        return FoundPersons(boxes, scores, self._results[0].array[: min(batch.bucket, len(boxes))].copy(), timings)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Milliseconds of each stage on the device, run apart and timed by events; a graph costs less as a whole."""
@@ -182,16 +222,17 @@ class FrameLane(Lane):
         bucket = bucket_of(len(affines), self.program.buckets)
         self.run([frame], affines, flip=flip)
         given, owners = self._given([frame])
-        self._run_ahead(partial(self._enqueue, bucket, flip))
+        batch = Batch(bucket, flip, self._own_block)
+        self.run_ahead(partial(self._enqueue, batch))
         marks[0].record(self.stream)
         self._fly(given, affines, None, None, bucket, flip, None, None)
         marks[1].record(self.stream)
         self._send_params()
-        self._crop(bucket, mirrored=False)
+        self._crop(batch, mirrored=False)
         marks[2].record(self.stream)
         self._network(bucket, mirrored=False)
         marks[3].record(self.stream)
-        self._finish(bucket, flip=False)
+        self._finish(batch._replace(flip=False))
         marks[4].record(self.stream)
         self.settle()
         del owners
@@ -200,30 +241,21 @@ class FrameLane(Lane):
 
     def network_ms(self, count: int, repeats: int, mode: NetworkMode) -> list[float]:
         """Device milliseconds of the plan alone, `repeats` times."""
-        bucket, stream = bucket_of(count, self.program.buckets), self.stream
-        before, after = self.device.driver.Event(), self.device.driver.Event()
-        context = self._context(bucket, mirrored=False)
+        bucket = bucket_of(count, self.program.buckets)
         if mode == "own graph":
             context = self._fresh_context(bucket, self.loaded.create_context(own_graph=True))
-        enqueue = partial(context.enqueue, self.stream_handle)
-        for _ in range(3):
-            enqueue()
-        self.settle("run the network")
-        graph = self._captured(enqueue) if mode == "graph" and self._can_capture(bucket) else None
-        spent = []
-        run = enqueue if graph is None else partial(self._launch, graph)
-        for _ in range(repeats):
-            self._run_ahead(run)
-            before.record(stream)
-            run()
-            after.record(stream)
-            self.settle("run the network")
-            spent.append(float(after.time_since(before)))
-        return spent
+        else:
+            context = self._context(bucket, mirrored=False)
+        return self.plan_ms(context, repeats, graph=mode == "graph")
+
+    def detector_ms(self, repeats: int) -> list[float]:
+        """Device milliseconds of the detector's plan alone, `repeats` times."""
+        assert self._finder is not None, "a lane without a finder has no detector to time"
+        return self._finder.network_ms(repeats)
 
     def launches(self, count: int, *, flip: bool) -> int | None:
         """Kernels that a call for `count` persons starts, by the nodes of its graph; None where it has none yet."""
-        graph = self._graphs.get((bucket_of(count, self.program.buckets), flip))
+        graph = self._graphs.get(Batch(bucket_of(count, self.program.buckets), flip, self._own_block))
         return None if graph is None else graph.kernels
 
     def free(self) -> None:
@@ -248,6 +280,13 @@ class FrameLane(Lane):
             (batch, person, source.height, source.width), source.box_padding, self.program.crop.nv12,
             self.device.integrated, self.stream_handle,
         )  # fmt: skip
+
+    def _new_finder(self, finding: FinderProgram) -> Finder:
+        source = self.program.recipe.input
+        crops = CropSizes(self.program.max_batch, source.height, source.width, source.box_padding)
+        finder = finder_on(self, finding, crops)
+        self.resources.append(finder)
+        return finder
 
     def _given(self, frames: Sequence[Any]) -> tuple[list[Any], list[object]]:
         """Frames as the extension takes them, and what must live until they were read."""
@@ -277,35 +316,21 @@ class FrameLane(Lane):
         joints: Float32Array | None,
     ) -> int:
         """One call's way as far as it goes; without a graph, until frames and parameters are on theirs."""
-        while True:
-            try:
-                status = self._flight.run(frames, placed, boxes, frame_of, bucket, flip, graph, joints, self._look_s)
-            except RuntimeError as error:  # how the extension tells what CUDA answered
-                raise DeviceError(str(error)) from error
-            if status <= PENDING:
-                return status
-            if status == FlightStatus.NEEDS_COSTS:
-                self._flight.set_costs(astuple(transfer_costs(self.device)))
-            elif status == FlightStatus.NEEDS_ROOM:
-                on_host = [frame.nbytes for frame in frames if isinstance(frame, np.ndarray)]
-                self._room.grow(self._flight, max(on_host))
-            else:
-                assert boxes is not None, "affines are not judged"
-                raise bad_box(boxes, *self._flight.bad_box())
+        call = (frames, placed, boxes, frame_of, bucket, flip, graph, joints, self._look_s)
+        return flown(self.device, self._flight, self._room, *call)
 
-    def _landed_late(self, bucket: int, flip: bool, *, enqueue: bool) -> Timings:
-        """The rest of a call that was not waited for to its end, or, with `enqueue`, that has no graph."""
-        upload, launch, _, _ = self._flight.spent_ms()
+    def _landed_late(self, flight: Flight, rest: Callable[[], None] | None) -> Timings:
+        """The rest of a call that was not waited for to its end; `rest` puts on the stream what has no graph."""
+        upload, launch, _, _ = flight.spent_ms()
         start = perf_counter()
-        if enqueue:
-            self._enqueue(bucket, flip)
+        if rest is not None:
+            rest()
         launched = perf_counter()
         self.settle()
-        device_ms = 1e3 * (perf_counter() - launched)
-        return {"upload": upload, "launch": launch + 1e3 * (launched - start), "device": device_ms, "download": 0.0}
+        return _timings(upload, launch + 1e3 * (launched - start), 1e3 * (perf_counter() - launched), 0.0)
 
-    def _told_transfer(self) -> str:
-        transfer = TRANSFERS[self._flight.ways()]
+    def _told_transfer(self, flight: Flight) -> str:
+        transfer = TRANSFERS[flight.ways()]
         if transfer != self._transfer:
             self._transfer = transfer
             log.debug("frames go to cuda:%d as '%s'", self.device.index, transfer)
@@ -313,12 +338,9 @@ class FrameLane(Lane):
 
     # ---- parameters and results -------------------------------------------------------------------------------
 
-    def _params_address(self) -> int:
-        return self._params.device_pointer if self.device.integrated else self.address("params")
-
-    def _affines_address(self, *, mirrored: bool) -> int:
+    def _affines_address(self, block: int, *, mirrored: bool) -> int:
         batch = self.program.max_batch
-        return self._params_address() + affines_at(batch) + (batch * AFFINE_BYTES if mirrored else 0)
+        return block + affines_at(batch) + (batch * AFFINE_BYTES if mirrored else 0)
 
     def _downloads(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
         """(buffer, shape, dtype) of what comes back: the joints, or heatmaps and mirrored heatmaps."""
@@ -332,66 +354,41 @@ class FrameLane(Lane):
     def _downloaded(self, flip: bool) -> tuple[PinnedArray, ...]:
         return self._results if flip or self.program.decode is not None else self._results[:1]
 
-    def _run_ahead(self, run: Callable[[], object]) -> None:
-        """Keep the device busy while what is timed is put on the stream: else events would time the host's calls."""
-        for _ in range(RUNS_AHEAD):
-            run()
-
     # ---- the device's work ------------------------------------------------------------------------------------
 
-    def _warm(self, bucket: int, flip: bool) -> None:
-        """The first time: run once without a graph, keep the kernels TensorRT-RTX compiled, then capture the graph."""
-        if (bucket, flip) in self._warmed:
+    def _warm(self, batch: Batch) -> None:
+        """Make a batch's graph, unless it is there."""
+        if batch in self._warmed:
             return
-        self._enqueue(bucket, flip)
-        self.settle("run a batch for the first time")
-        self.loaded.keep_kernels()
-        if not self.program.graphs:
-            log.info("batch %d runs without a CUDA graph, as asked", bucket)
-        elif self._can_capture(bucket):
-            self._graphs[bucket, flip] = self._captured(lambda: self._enqueue(bucket, flip))
-        else:
-            log.warning("batch %d runs without a CUDA graph: its plan cannot be captured", bucket)
-        self._warmed.add((bucket, flip))
+        context, what = self._context(batch.bucket, mirrored=False), f"batch {batch.bucket}"
+        graph = self.first_run(what, partial(self._enqueue, batch), context, graphs=self.program.graphs)
+        if graph is not None:
+            self._graphs[batch] = graph
+        self._warmed.add(batch)
 
-    def _launch(self, graph: Graph) -> None:
-        try:
-            graph.launch(self.stream_handle)
-        except RuntimeError as error:  # how the extension tells what CUDA answered
-            raise DeviceError(f"the graph could not be launched: {error}") from error
+    def _enqueue(self, batch: Batch) -> None:
+        """From parameters to what is downloaded, step by step."""
+        if batch.block == self._own_block:
+            self._send_params()
+        for mirrored in (False, True)[: 1 + batch.flip]:
+            self._crop(batch, mirrored=mirrored)
+            self._network(batch.bucket, mirrored=mirrored)
+        self._finish(batch)
 
-    def _can_capture(self, bucket: int) -> bool:
-        return self.loaded.dla_core is None and self._context(bucket, mirrored=False).capturable(self.stream_handle)
-
-    def _captured(self, enqueue: Callable[[], None]) -> Graph:
-        """The graph of what `enqueue` puts on the stream. A refusal inside ends the capture and is raised."""
-        kernels, stream = self.kernels, self.stream_handle
-        try:
-            self.device.capturing(True)
-            kernels.begin_capture(stream)
-            enqueue()
-            return kernels.end_capture(stream)
-        except BaseException:
-            kernels.abort_capture(stream)
-            raise
-        finally:
-            self.device.capturing(False)
-
-    def _enqueue(self, bucket: int, flip: bool) -> None:
-        self._send_params()
-        for mirrored in (False, True)[: 1 + flip]:
-            self._crop(bucket, mirrored=mirrored)
-            self._network(bucket, mirrored=mirrored)
-        self._finish(bucket, flip=flip)
+    def _enqueue_found(self, finder: Finder, batch: Batch | None) -> None:
+        """The same from the finder's parameters on."""
+        finder.enqueue()
+        if batch is not None:
+            self._enqueue(batch)
 
     def _send_params(self) -> None:
         if not self.device.integrated:
             self.device.driver.memcpy_htod_async(self.address("params"), self._params.array, self.stream)
 
-    def _crop(self, bucket: int, *, mirrored: bool) -> None:
+    def _crop(self, batch: Batch, *, mirrored: bool) -> None:
         out = self.address(self.program.recipe.input.name)
-        affines = self._affines_address(mirrored=mirrored)
-        self.kernels.crop(out, self._params_address(), affines, bucket, self.program.crop, self.stream_handle)
+        affines = self._affines_address(batch.block, mirrored=mirrored)
+        self.kernels.crop(out, batch.block, affines, batch.bucket, self.program.crop, self.stream_handle)
 
     def _network(self, bucket: int, *, mirrored: bool) -> None:
         self._context(bucket, mirrored=mirrored).enqueue(self.stream_handle)
@@ -411,22 +408,25 @@ class FrameLane(Lane):
             buffer = f"mirrored {tensor.name}" if mirrored and not tensor.is_input else tensor.name
             context.set_address(tensor.name, self.address(buffer))
 
-    def _finish(self, bucket: int, *, flip: bool) -> None:
+    def _finish(self, batch: Batch) -> None:
         """Decode and download; on shared memory the decode writes where the host reads."""
         driver, integrated = self.device.driver, self.device.integrated
         if self.program.decode is not None:
-            out = self._results[0].device_pointer if integrated else self.address("joints")
-            self._decode(out, bucket, flip)
+            self._decode(self._results[0].device_pointer if integrated else self.address("joints"), batch)
             if integrated:
                 return
-        for (name, _, _), result in zip(self._downloads(), self._downloaded(flip), strict=False):
-            driver.memcpy_dtoh_async(result.array[:bucket], self.address(name), self.stream)
+        for (name, _, _), result in zip(self._downloads(), self._downloaded(batch.flip), strict=False):
+            driver.memcpy_dtoh_async(result.array[: batch.bucket], self.address(name), self.stream)
 
-    def _decode(self, out: int, bucket: int, flip: bool) -> None:
+    def _decode(self, out: int, batch: Batch) -> None:
         names, work = self.program.recipe.output.names, self.program.decode
         if work is None:
             raise AssertionError("heatmaps are decoded on the host")
         logits = tuple(self.address(name) for name in names)
-        mirrored = tuple(self.address(f"mirrored {name}") for name in names) if flip else None
-        partner, affines = self.address("partner"), self._affines_address(mirrored=False)
-        self.kernels.decode(out, logits, mirrored, partner, affines, bucket, work, self.stream_handle)
+        mirrored = tuple(self.address(f"mirrored {name}") for name in names) if batch.flip else None
+        partner, affines = self.address("partner"), self._affines_address(batch.block, mirrored=False)
+        self.kernels.decode(out, logits, mirrored, partner, affines, batch.bucket, work, self.stream_handle)
+
+
+def _timings(upload: float, launch: float, device: float, download: float) -> Timings:
+    return {"upload": upload, "launch": launch, "device": device, "download": download}

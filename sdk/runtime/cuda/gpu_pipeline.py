@@ -5,6 +5,8 @@ another computes. Opening loads the plan and allocates the first lane; a batch b
 
     with GpuPipeline(engine, index=0) as pipeline:
         persons, timings_ms = pipeline.run(frame, affines)      # N x K x 3: x, y in frame pixels, score
+    with GpuPipeline(engine, detector=detector_engine) as pipeline:
+        found = pipeline.find(frame, expected=4)                # found.boxes, found.persons; two launches
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
 from sdk.heatmap import decode_heatmaps, merge_flipped
-from sdk.manifest import Engine
+from sdk.manifest import DetectorEngine, Engine
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.device_frames import DeviceFrame
+from sdk.runtime.cuda.finder import FinderProgram, finder_program
 from sdk.runtime.cuda.frame_lane import Landed, NetworkMode, Program, Timings, frame_lane
-from sdk.runtime.cuda.kernels import CropWork, DecodeWork, Kernels, NativeKernels
+from sdk.runtime.cuda.kernels import DecodeWork, Kernels, NativeKernels, crop_work
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
 from sdk.runtime.cuda.planner import buckets
 from sdk.runtime.cuda.upload import taken_over
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
 from sdk.runtime.decoding import Decoding, decoding_of
-from sdk.runtime.frames import crop_options
-from sdk.runtime.pipeline import Estimated, in_chunks
+from sdk.runtime.pipeline import Estimated, FoundPersons, PersonFinder, in_chunks
 
 __all__ = ["GpuPipeline", "program_of"]
 
@@ -46,8 +48,8 @@ class GpuPipeline(Closing):
     """An engine's plan between the fused ops, on one CUDA device.
 
     `lanes`: frames in flight at once. `graphs`: False enqueues step by step. `time_out_s`: a device silent for longer
-    is lost. It may be dropped without `close`: what it holds is then freed in the right order, or left alone where
-    freeing could hang.
+    is lost. `detector`: the engine whose plan finds persons. It may be dropped without `close`: what it holds is then
+    freed in the right order, or left alone where freeing could hang.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class GpuPipeline(Closing):
         time_out_s: float = TIME_OUT_S,
         kernels: Kernels | None = None,
         decoding: Decoding | None = None,
+        detector: DetectorEngine | None = None,
     ) -> None:
         if type(lanes) is not int or lanes < 1:
             raise InputError(f"lanes must be a whole number of at least 1 (got {lanes!r})")
@@ -69,6 +72,7 @@ class GpuPipeline(Closing):
             raise InputError(f"time_out_s must be positive seconds (got {time_out_s!r})")
         self.engine = engine
         self.lanes = lanes
+        self._detects = detector is not None
         self.device = f"cuda:{index}"
         device = self._device = device_context(index)
         self.decoding = decoding_of(engine.manifest.recipe) if decoding is None else decoding
@@ -82,11 +86,15 @@ class GpuPipeline(Closing):
             time_out_s=time_out_s,
         )
         with device.entered(f"open engine '{engine.folder.name}'"):
-            loaded = loaded_plan(engine, device)
-            program = self._program = program.for_plan(loaded.plan)
-            self._pool = LanePool(lambda: frame_lane(device, loaded, program), lanes, time_out_s)
-            self._closer = weakref.finalize(self, close_lanes, device, loaded, self._pool)
+            plans = [loaded_plan(engine, device)]
+            program = self._program = program.for_plan(plans[0].plan)
+            finding: FinderProgram | None = None
+            self._pool = LanePool(lambda: frame_lane(device, plans[0], program, finding), lanes, time_out_s)
+            self._closer = weakref.finalize(self, close_lanes, device, plans, self._pool)
             try:
+                if detector is not None:
+                    plans.append(loaded_plan(detector, device))
+                    finding = finder_program(detector, plans[1], pixel_format, graphs=graphs)
                 with self._pool.lent():
                     pass  # the first lane: what does not fit is said at opening
             except SdkError:
@@ -100,6 +108,10 @@ class GpuPipeline(Closing):
     @property
     def max_batch(self) -> int:
         return self._program.max_batch
+
+    @property
+    def finder(self) -> PersonFinder | None:
+        return self if self._detects else None
 
     def run(
         self,
@@ -131,6 +143,16 @@ class GpuPipeline(Closing):
             return persons, landed.boxes, landed.timings
         return in_chunks(self, frames, boxes, frame_of, flip=flip)
 
+    def find(self, frame: Any, expected: int = 0, *, flip: bool = False) -> FoundPersons:
+        """Whom the detector sees in a frame, and the joints of as many as a batch of those `expected` holds.
+
+        The host learns of the boxes with the joints; of heatmaps, which it decodes, it learns of the boxes alone.
+        """
+        with self._device.entered("find persons"), self._pool.lent() as lane:
+            found = lane.find(frame, expected, flip=flip)
+            lane.idle = True
+        return found
+
     def arrived(self, frame: Any) -> DeviceFrame:
         """A frame in device memory as another thread's call will find it: the calling thread's stream is waited for."""
         with self._device.entered("take over a frame"):
@@ -148,6 +170,8 @@ class GpuPipeline(Closing):
             for lane in self._pool.all():
                 for bucket in self._program.buckets:
                     lane.run([self._black()], np.tile(AS_IT_IS, (bucket, 1, 1)), flip=flip)
+                    if self._detects:
+                        lane.find(self._black(), bucket, flip=flip)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Device milliseconds of upload, crop, network and decode (with the download), each run apart."""
@@ -158,6 +182,11 @@ class GpuPipeline(Closing):
         """Device milliseconds of the plan alone for `count` persons: in our graph, plain, in TensorRT-RTX's."""
         with self._device.entered("time the network"), self._pool.lent() as lane:
             return lane.network_ms(count, repeats, mode)
+
+    def detector_ms(self, repeats: int = 100) -> list[float]:
+        """Device milliseconds of the detector's plan alone."""
+        with self._device.entered("time the detector"), self._pool.lent() as lane:
+            return lane.detector_ms(repeats)
 
     def launches(self, count: int, *, flip: bool = False) -> int | None:
         """Kernels that a call for `count` persons starts, counted in its captured graph; None without one."""
@@ -207,21 +236,9 @@ def program_of(
 
     recipe, batch = engine.manifest.recipe, engine.manifest.batch
     source, output = recipe.input, recipe.output
-    options = crop_options(pixel_format)
-    nv12 = options["pixel_format"] == "nv12"
     if refine not in ops.REFINEMENTS or (refine != "none" and output.kind == "heatmap"):
         raise InputError(f"refine must be one of {', '.join(ops.REFINEMENTS)}, 'none' for heatmaps (got {refine!r})")
-    scale, bias = ops.normalisation(source.mean, source.std)
-    crop = CropWork(
-        height=source.height,
-        width=source.width,
-        scale=scale,
-        bias=bias,
-        swap_channels=source.colour == "bgr" if nv12 else source.colour != pixel_format,
-        half=False,
-        nv12=nv12,
-        yuv=ops.yuv_to_rgb(options["yuv_matrix"], options["yuv_range"]) if nv12 else (0.0,) * 6,
-    )
+    crop = crop_work(source, pixel_format)
     decode = None
     if output.kind == "simcc" and output.score is not None and output.split_ratio is not None:
         decode = DecodeWork(

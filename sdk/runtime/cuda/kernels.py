@@ -17,8 +17,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.detector_recipe import DetectorInput
 from sdk.errors import DeviceError
 from sdk.ops_detections import OutputTable
+from sdk.recipe import Input
+from sdk.runtime.cuda.planner import FRAME_BYTES
+from sdk.runtime.frames import crop_options
 
 __all__ = [
     "FRAME_BYTES",
@@ -34,10 +38,10 @@ __all__ = [
     "Kernels",
     "Mark",
     "NativeKernels",
+    "crop_work",
     "frame_record",
 ]
 
-FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
 PLACE_BYTES = 24  # of `sdk::FramePlace` in cpp_ext/shared/detection_math.h
 _FRAME = struct.Struct("<QQqqii")
 
@@ -60,6 +64,26 @@ class CropWork:
     nv12: bool
     yuv: tuple[float, ...]
     border: int = 0  # grey level outside the frame
+
+
+def crop_work(source: Input | DetectorInput, pixel_format: str, border: int = 0) -> CropWork:
+    """How frames of a pixel format become a network's input, in float32 as yet."""
+    from sdk import ops
+
+    options = crop_options(pixel_format)
+    nv12 = options["pixel_format"] == "nv12"
+    scale, bias = ops.normalisation(source.mean, source.std)
+    return CropWork(
+        height=source.height,
+        width=source.width,
+        scale=scale,
+        bias=bias,
+        swap_channels=source.colour == "bgr" if nv12 else source.colour != pixel_format,
+        half=False,
+        nv12=nv12,
+        yuv=ops.yuv_to_rgb(options["yuv_matrix"], options["yuv_range"]) if nv12 else (0.0,) * 6,
+        border=border,
+    )
 
 
 @dataclass(frozen=True)
@@ -163,8 +187,9 @@ class Flight(Protocol):
         graph: Graph | None,
         joints: NDArray[np.float32] | None,
         seconds: float,
+        then: Graph | None = None,
     ) -> int:
-        """A `FlightStatus`. Frames are arrays of the host, or records of the device."""
+        """A `FlightStatus`. Frames are arrays of the host, or records of the device. `then` is launched behind."""
         ...
 
     def set_room(self, staging: int, device: int, size_bytes: int) -> None: ...

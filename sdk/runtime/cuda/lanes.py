@@ -15,12 +15,12 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sdk import trt
 from sdk.errors import OutOfMemoryError
 from sdk.runtime.cuda.context import DeviceContext, Resource, never_freed
-from sdk.runtime.cuda.kernels import Kernels
+from sdk.runtime.cuda.kernels import Graph, Kernels
 from sdk.runtime.cuda.loaded_plan import LoadedPlan
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 from sdk.runtime.cuda.planner import BufferLayout
@@ -31,17 +31,26 @@ __all__ = ["Lane", "LanePool", "prepared"]
 
 log = logging.getLogger(__name__)
 
+RUNS_AHEAD = 2
 LOOK_S = 0.1  # one native wait at most: Python hears Ctrl-C between two
 
 
 class Lane:
     """A stream, one device allocation cut into named buffers, and an execution context for each batch size used.
 
-    The contexts share the lane's activation memory: they run one after the other on one stream.
+    The contexts share the lane's activation memory: they run one after the other on one stream. `stream`: another
+    lane's, for work that is a part of that lane's.
     """
 
     def __init__(
-        self, device: DeviceContext, loaded: LoadedPlan, kernels: Kernels, layout: BufferLayout, time_out_s: float
+        self,
+        device: DeviceContext,
+        loaded: LoadedPlan,
+        kernels: Kernels,
+        layout: BufferLayout,
+        time_out_s: float,
+        *,
+        stream: Any = None,
     ) -> None:
         self.device = device
         self.loaded = loaded
@@ -53,7 +62,8 @@ class Lane:
         self.idle = False  # whether its stream is known to be empty: said by whoever waited for it last
         self.memory = DeviceMemory(device, layout.total_bytes, "hold the buffers of one frame in flight")
         self.resources.append(self.memory)
-        self.stream = device.driver.Stream(1)  # non-blocking: it does not wait for the legacy default stream
+        # 1, non-blocking: it does not wait for the legacy default stream
+        self.stream = device.driver.Stream(1) if stream is None else stream
         self.stream_handle = int(self.stream.handle)
         self.aux_streams = [device.driver.Stream(1) for _ in range(loaded.plan.aux_streams)]
 
@@ -84,6 +94,61 @@ class Lane:
         array = PinnedArray(self.device, shape, dtype, purpose)
         self.resources.append(array)
         return array
+
+    def first_run(self, what: str, enqueue: Callable[[], None], context: trt.Context, *, graphs: bool) -> Graph | None:
+        """Run once without a graph, keep the kernels TensorRT-RTX compiled, then capture the graph; None: without."""
+        enqueue()
+        self.settle(f"run {what} for the first time")
+        self.loaded.keep_kernels()
+        if graphs and self.can_capture(context):
+            return self.captured(enqueue)
+        if graphs:
+            log.warning("%s runs without a CUDA graph: its plan cannot be captured", what)
+        else:
+            log.info("%s runs without a CUDA graph, as asked", what)
+        return None
+
+    def can_capture(self, context: trt.Context) -> bool:
+        """Whether a graph can hold a run of the plan."""
+        return self.loaded.dla_core is None and context.capturable(self.stream_handle)
+
+    def captured(self, enqueue: Callable[[], None]) -> Graph:
+        """The graph of what `enqueue` puts on the stream. A refusal inside ends the capture and is raised."""
+        kernels, stream = self.kernels, self.stream_handle
+        try:
+            self.device.capturing(True)
+            kernels.begin_capture(stream)
+            enqueue()
+            return kernels.end_capture(stream)
+        except BaseException:
+            kernels.abort_capture(stream)
+            raise
+        finally:
+            self.device.capturing(False)
+
+    def plan_ms(self, context: trt.Context, repeats: int, *, graph: bool) -> list[float]:
+        """Device milliseconds of a run of the plan, `repeats` times; `graph`: in one of ours, where it can be."""
+        before, after = self.device.driver.Event(), self.device.driver.Event()
+        run: Callable[[], None] = partial(context.enqueue, self.stream_handle)
+        for _ in range(3):
+            run()
+        self.settle("run the network")
+        if graph and self.can_capture(context):
+            run = partial(self.captured(run).launch, self.stream_handle)
+        spent = []
+        for _ in range(repeats):
+            self.run_ahead(run)
+            before.record(self.stream)
+            run()
+            after.record(self.stream)
+            self.settle("run the network")
+            spent.append(float(after.time_since(before)))
+        return spent
+
+    def run_ahead(self, run: Callable[[], None]) -> None:
+        """Keep the device busy while what is timed is put on the stream: else events would time the host's calls."""
+        for _ in range(RUNS_AHEAD):
+            run()
 
     def settle(self, deed: str = "finish a frame") -> None:
         """Wait until the lane's stream is empty; a device that takes longer than the time-out is lost."""

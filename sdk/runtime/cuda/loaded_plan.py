@@ -18,7 +18,7 @@ from pathlib import Path
 from sdk import trt
 from sdk.errors import DeviceError, EngineError, OutputError
 from sdk.files import whole_file
-from sdk.manifest import CompilerNote, Engine, kernel_cache_name, sha256_of_file
+from sdk.manifest import AnyEngine, CompilerNote, Engine, kernel_cache_name, sha256_of_file
 from sdk.resources import cache_folder
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory, tells_of_memory
 from sdk.runtime.device import plan_problem
@@ -76,7 +76,7 @@ class RuntimeCache:
 class LoadedPlan:
     """A deserialised plan on one device, counted: the last `release` frees it."""
 
-    def __init__(self, engine: Engine, device: DeviceContext) -> None:
+    def __init__(self, engine: AnyEngine, device: DeviceContext) -> None:
         compiler, path = engine.manifest.compiler, engine.plan_path
         if compiler is None or path is None:
             raise AssertionError("an engine without a plan was to be loaded")
@@ -93,7 +93,8 @@ class LoadedPlan:
             self._cache.load()
             if self._cache.blob is not None:
                 self.plan.use_kernels(self._cache.blob)
-        _check_tensors(self.plan, engine)
+        if isinstance(engine, Engine):  # a detector's are checked where its outputs are read
+            _check_tensors(self.plan, engine)
 
     @property
     def plan(self) -> trt.Plan:
@@ -126,7 +127,7 @@ class LoadedPlan:
         never_freed(self._plan)
 
 
-def loaded_plan(engine: Engine, device: DeviceContext) -> LoadedPlan:
+def loaded_plan(engine: AnyEngine, device: DeviceContext) -> LoadedPlan:
     """The plan of `engine` on `device`, loaded now or before. The context must be entered."""
     problem = plan_problem(engine, device.index)
     if problem:
@@ -152,7 +153,7 @@ def _read_verified(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, engine: Engine) -> trt.Plan:
+def _deserialised(device: DeviceContext, compiler: CompilerNote, data: bytes, engine: AnyEngine) -> trt.Plan:
     try:
         return trt.load_plan(compiler.name, data, dla_core=compiler.options.get("dla_core"))
     except (EngineError, DeviceError) as error:

@@ -11,9 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-__all__ = ["ALIGNMENT", "BufferLayout", "bucket_of", "buckets", "buffer_layout"]
+__all__ = [
+    "AFFINE_BYTES",
+    "ALIGNMENT",
+    "FRAME_BYTES",
+    "BufferLayout",
+    "affines_at",
+    "bucket_of",
+    "buckets",
+    "buffer_layout",
+    "crops_bytes",
+]
 
 ALIGNMENT = 256  # bytes; what TensorRT asks of tensors and activations
+FRAME_BYTES = 40  # of `sdk::Frame` in cpp_ext/sdk_ops.h
+AFFINE_BYTES = 24
 
 
 def buckets(smallest: int, largest: int) -> tuple[int, ...]:
@@ -28,6 +40,16 @@ def bucket_of(count: int, choices: Sequence[int]) -> int:
         if count <= choice:
             return choice
     raise AssertionError(f"{count} persons exceed the largest bucket {choices[-1]}; the estimator cuts chunks")
+
+
+def affines_at(batch: int) -> int:
+    """Where the affines begin in the parameters of a batch of crops: after a frame record each."""
+    return -(-batch * FRAME_BYTES // ALIGNMENT) * ALIGNMENT
+
+
+def crops_bytes(batch: int) -> int:
+    """The parameters of a batch of crops: records, affines, affines of the mirrored crops."""
+    return affines_at(batch) + 2 * batch * AFFINE_BYTES
 
 
 @dataclass(frozen=True)

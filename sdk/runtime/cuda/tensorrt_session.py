@@ -84,7 +84,7 @@ class TensorRTSession(Closing):
             loaded = loaded_plan(engine, device)
             batches = buckets(engine.manifest.batch.min, self.max_batch)
             self._pool = LanePool(lambda: _tensor_lane(device, loaded, used, batches, time_out_s), LANES, time_out_s)
-            self._closer = weakref.finalize(self, close_lanes, device, loaded, self._pool)
+            self._closer = weakref.finalize(self, close_lanes, device, [loaded], self._pool)
             try:
                 with self._pool.lent():
                     pass  # what does not fit is said at opening

@@ -10,18 +10,23 @@ which asks here for room. A device frame is not moved, nor is a page-locked one 
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
+from sdk.errors import DeviceError
+from sdk.geometry import bad_box
+from sdk.runtime.cuda.bandwidth import transfer_costs
 from sdk.runtime.cuda.context import DeviceContext
 from sdk.runtime.cuda.device_frames import DeviceFrame, check_device_frame, device_frame
-from sdk.runtime.cuda.kernels import Flight, Kernels
+from sdk.runtime.cuda.kernels import Flight, FlightStatus, Kernels
 from sdk.runtime.cuda.memory import DeviceMemory, PinnedArray
 
-__all__ = ["FrameRecord", "FrameRoom", "device_record", "taken_over"]
+__all__ = ["FrameRecord", "FrameRoom", "device_record", "flown", "taken_over"]
 
 FrameRecord = tuple[int, int, int, int, int, int]  # data, chroma, stride, chroma stride, height, width
+PENDING = int(FlightStatus.PENDING)
 GUARDS = 256  # bytes at least, before and behind what is packed
 HEADROOM = 1.5  # of a buffer that grows again: what frames need differs from call to call
 
@@ -44,6 +49,25 @@ def device_record(found: DeviceFrame, *, nv12: bool) -> FrameRecord:
         return array.address, 0, stride, 0, rows, width
     height = rows * 2 // 3
     return array.address, array.address + height * stride, stride, stride, height, width
+
+
+def flown(device: DeviceContext, flight: Flight, room: FrameRoom, *call: Any) -> int:
+    """One call of `Flight.run` as far as it goes, with what it wants on the way. InputError for what is no box."""
+    frames, _, boxes = call[:3]
+    while True:
+        try:
+            status = flight.run(*call)
+        except RuntimeError as error:  # how the extension tells what CUDA answered
+            raise DeviceError(str(error)) from error
+        if status <= PENDING:
+            return status
+        if status == FlightStatus.NEEDS_COSTS:
+            flight.set_costs(astuple(transfer_costs(device)))
+        elif status == FlightStatus.NEEDS_ROOM:
+            room.grow(flight, max(frame.nbytes for frame in frames if isinstance(frame, np.ndarray)))
+        else:
+            assert boxes is not None, "affines are not judged"
+            raise bad_box(boxes, *flight.bad_box())
 
 
 class FrameRoom:
