@@ -1,12 +1,13 @@
 """The GPU run time held to its goals, on the GPU that is here: `python benchmarks/gpu.py`.
 
-    python benchmarks/gpu.py [ENGINE ...] [--stand-in] [--rounds 2000] [--output docs/measurements]
+    python benchmarks/gpu.py [ENGINE ...] [--detector ENGINE] [--stand-in] [--rounds 2000] [--output docs/measurements]
 
 Without engines, two are built with random weights (times do not hang on weights): rtmpose-s-256x192 and a 128x128 one,
-fp16, batch 1 to 16; that needs the extra `build`. `--stand-in`, for GPUs that no installed TensorRT makes plans for: a
-plan's stand-in of our own (tests/support/stand_in.cu), so that what stands around a plan is measured all the same; its
-report says so. Calls take turns, so that a clock that falls hits all alike; figures are medians. Prints a report and
-writes it to OUTPUT/<device>.md. Without a GPU it says so and exits 1.
+fp16, batch 1 to 16; that needs the extra `build`. `--detector`: a person detector's engine with a plan for this GPU,
+for frames that come without boxes (`sdk build-engine rtmdet-nano-person-320`). `--stand-in`, for GPUs that no installed
+TensorRT makes plans for: stand-ins of our own for all plans (tests/support/stand_in.cu), so that what stands around a
+plan is measured all the same; its report says so. Calls take turns, so that a clock that falls hits all alike; figures
+are medians. Prints a report and writes it to OUTPUT/<device>.md. Without a GPU it says so and exits 1.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Report:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("engines", nargs="*", type=Path)
+    parser.add_argument("--detector", type=Path)
     parser.add_argument("--stand-in", action="store_true")
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "measurements")
@@ -79,7 +81,8 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         engines = arguments.engines or (stand_ins if arguments.stand_in else built)(Path(folder))
-        report, facts = measured(engines, arguments.rounds)
+        detector = arguments.detector or (stand_in_detector_of(Path(folder)) if arguments.stand_in else None)
+        report, facts = measured(engines, detector, arguments.rounds)
     text = report.text(facts)
     print(text)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -117,13 +120,22 @@ def stand_ins(folder: Path) -> list[Path]:
     return [stand_in_engine(folder / name, recipe_by_name(name), **options).folder for name in RECIPES]
 
 
+def stand_in_detector_of(folder: Path) -> Path:
+    """The engine of a detector with a stand-in for its plan."""
+    from sdk.runtime.device import compute_capability
+    from tests.support.stand_in import stand_in_detector
+
+    made: Path = stand_in_detector(folder / "detector", capability=compute_capability()).folder
+    return made
+
+
 def _capabilities() -> tuple[str, ...]:
     from sdk import trt
 
     return () if trt.flavour("tensorrt").version else ("current",)
 
 
-def measured(engines: list[Path], rounds: int) -> tuple[Report, dict[str, Any]]:
+def measured(engines: list[Path], detector: Path | None, rounds: int) -> tuple[Report, dict[str, Any]]:
     from sdk.evaluate.speed.machine import machine_facts
     from sdk.manifest import open_engine
     from sdk.runtime.cuda.context import device_context
@@ -133,6 +145,7 @@ def measured(engines: list[Path], rounds: int) -> tuple[Report, dict[str, Any]]:
         engine = open_engine(folder)
         for measure in MEASURES:
             measure(report, engine, rounds)
+        whole_frames(report, engine, detector, rounds)
     notes = [open_engine(folder).manifest.compiler for folder in engines]
     versions = sorted({f"{note.name} {note.version}" for note in notes if note})  # "tensorrt stand-in": no TensorRT
     return report, {"device": device.name, "compilers": versions, **machine_facts()}
@@ -175,6 +188,37 @@ def comparable_row(report: Report, engine: Any, rounds: int) -> None:
         latency, joules = each["latency_ms"], each["net_joules_a_person"]
         told = f"{latency['p50']:.3f}, {latency['p99']:.3f}, {joules}; {each['clock_mhz']}"
         report.figures.append((f"{name}: {each['pace']}: p50, p99 ms, J a person beyond idle; clocks", told))
+
+
+def whole_frames(report: Report, engine: Any, detector: Path | None, rounds: int) -> None:
+    """Persons found and estimated in a frame on the device, against both plans' own GPU time."""
+    from sdk import PoseEstimator
+    from sdk.manifest import open_detector_engine
+    from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
+
+    most, found = 4, open_detector_engine(detector) if detector else None
+    what = f"{engine.manifest.recipe.name}: finding and estimating {most} persons less both plans alone, ms"
+    if found is None:
+        report.absent(what, "<= 0.08", "no --detector ENGINE")
+        return
+    frame = street() if found.manifest.compiler.version == "stand-in" else crowd()
+    whole, plans, count = [], [], 0
+    with (
+        PoseEstimator(engine, device="cuda", detector=found, max_persons=most) as estimate,
+        GpuPipeline(engine, detector=found) as pipeline,
+        on_device(frame) as given,
+    ):
+        for _ in range(max(1, rounds // 50)):
+            whole += timed([lambda: estimate(given)], min(rounds, 50))[0]
+            both = zip(pipeline.network_ms(most, min(rounds, 50)), pipeline.detector_ms(min(rounds, 50)), strict=True)
+            plans += [sum(each) for each in both]
+        count = len(estimate(given))
+    detail = "" if count == most else f", of {count} persons"
+    report.ratio(what, median(whole) - median(plans), 0.08, at_most=True, detail=detail)
+    name = (
+        f"{engine.manifest.recipe.name}, {found.manifest.recipe.name}: whole frame on the device, {count} persons, ms"
+    )
+    report.figures.append((name, f"{median(whole):.3f}, both plans alone {median(plans):.3f}"))
 
 
 def graph_against_plain(report: Report, engine: Any, rounds: int) -> None:
@@ -439,6 +483,15 @@ def median(values: list[float]) -> float:
 
 def street(seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (*FRAME_HW, 3), np.uint8)
+
+
+def crowd() -> Any:
+    """Four rendered figures, which detectors of persons see."""
+    from sdk.media.figures import rendered_clip
+
+    half_hw = FRAME_HW[0] // 2, FRAME_HW[1] // 2
+    one, two, three, four = (next(rendered_clip(seed, 1, half_hw))[0] for seed in range(4))
+    return np.ascontiguousarray(np.vstack([np.hstack([one, two]), np.hstack([three, four])]))
 
 
 def persons(count: int) -> Any:

@@ -8,10 +8,20 @@ import pytest
 import sdk
 from sdk import ops
 from sdk.geometry import crop_affines
+from sdk.people.tracking import box_iou
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.cuda.tensorrt_session import TensorRTSession
-from tests.support.gpu_engines import PycudaFrame, compiled_engine, cpu_session, persons, street
+from tests.support.gpu_engines import (
+    PycudaFrame,
+    compiled_detector,
+    compiled_engine,
+    cpu_session,
+    found_on_host,
+    persons,
+    street,
+)
+from tests.support.small_detector import crowded_frame
 from tests.support.stand_in import is_stand_in
 from tests.support.threads import in_threads
 
@@ -111,6 +121,29 @@ def test_poses_equal_the_plans_own_logits_through_the_cpu_ops(engine, frame, kin
             sharp = clear if engine.manifest.precision == "fp32" else np.ones_like(clear)
             distance = np.linalg.norm(found - expected, axis=-1)[sharp]
             assert np.median(distance) < 1e-2 and (distance < 1e-2).mean() > 0.98
+
+
+@pytest.mark.parametrize("kind", ["pageable", "device"])
+def test_persons_found_on_the_device_are_the_hosts_and_their_joints_those_of_given_boxes(engine, tmp_path, kind):
+    detector = compiled_detector(tmp_path / "detector", engine)
+    with GpuPipeline(engine, detector=detector) as pipeline:
+        for expected in (0, 3, 16):
+            frame = np.repeat(np.repeat(crowded_frame(expected), 9, 0), 9, 1)  # 810 x 1080
+            given = of_kind(frame, kind)
+            boxes, scores = found_on_host(detector, frame)
+            found = pipeline.find(given, expected)
+            assert min(len(boxes), len(found.boxes)) > 4
+            if is_stand_in(engine):
+                np.testing.assert_array_equal(found.boxes, boxes)
+                np.testing.assert_array_equal(found.scores, scores)
+            else:  # a plan's sums have another order: who scores about the threshold may come or go
+                sure = boxes[scores > detector.manifest.recipe.score_threshold + 0.02]
+                assert (box_iou(sure, found.boxes).max(axis=1, initial=0) > 0.9).mean() > 0.9
+            assert (found.persons is None) == (expected == 0)
+            if expected:
+                count = min(expected, len(found.boxes))
+                joints, _, _ = pipeline.estimate([given], found.boxes[:count])
+                np.testing.assert_array_equal(found.persons[:count], joints)
 
 
 @pytest.mark.parametrize("pixel_format", ["nv12", "nv12-bt709-full"])

@@ -5,6 +5,7 @@ engine = compiled_engine(folder, "fp32")
 """
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,16 @@ from sdk.resources import bundled_engines
 from sdk.runtime.device import compute_capability
 from tests.support.engines import BODY14, given_plan, pooled_simcc_graph, wrapped_engine
 from tests.support.shared import SHARED
-from tests.support.stand_in import StandInSession, is_stand_in, library_of, stand_in_engine, use_stand_ins
+from tests.support.small_detector import GRID, found_on_cpu, grid_graph, written_detector
+from tests.support.stand_in import (
+    StandInSession,
+    found_by_stand_in,
+    is_stand_in,
+    library_of,
+    stand_in_detector,
+    stand_in_engine,
+    use_stand_ins,
+)
 
 MAX_BATCH = 16
 
@@ -68,6 +78,22 @@ def compiled_engine(folder, precision, max_batch=MAX_BATCH, *, stand_in=True):
     return stand_in_engine(folder / precision, recipe, precision, capability=compute_capability(), max_batch=max_batch)
 
 
+def compiled_detector(folder, engine):
+    """A small detector with a plan by what compiled `engine`."""
+    if is_stand_in(engine):
+        return stand_in_detector(folder, capability=compute_capability())
+    pytest.importorskip("onnx", reason="the small detector's graph is made by onnx")
+    compiler, graph = engine.manifest.compiler, grid_graph(folder.with_suffix(".onnx"))
+    shape = (1, 3, *GRID.input.size_hw)
+    plan = _plan_of(compiler.name, graph, {GRID.input.name: (shape, shape, shape)})
+    return written_detector(folder, graph, GRID, replace(compiler, plan=f"{compiler.name}.plan"), plan)
+
+
+def found_on_host(detector, frame):
+    """Boxes and scores by the CPU's ops around the same network."""
+    return (found_by_stand_in if is_stand_in(detector) else found_on_cpu)(detector, frame)
+
+
 def cpu_session(engine):
     """The CPU's session of the same network: ONNX Runtime, or numpy for a stand-in."""
     if is_stand_in(engine):
@@ -79,18 +105,23 @@ def cpu_session(engine):
 
 
 def _with_plan(folder, graph, recipe, precision, compiler, max_batch):
-    from sdk.runtime.cuda.context import device_context
-
     shape = (3, *recipe.input.size_hw)
     shapes = {recipe.input.name: ((1, *shape), (max(1, max_batch // 4), *shape), (max_batch, *shape))}
+    plan = _plan_of(compiler, graph, shapes)
+    wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
+    note = CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), f"{compiler}.plan")
+    return given_plan(folder, note, plan)
+
+
+def _plan_of(compiler, graph, shapes):
+    from sdk.runtime.cuda.context import device_context
+
     rtx = compiler == "tensorrt-rtx"
     settings = trt.BuildSettings(shapes, compute_capabilities=("current",) if rtx else ())
     with device_context(0).entered("compile"):
         plan = trt.build_plan(compiler, graph.read_bytes(), settings).plan
         trt.load_plan(compiler, plan)  # a plan this GPU refuses is no plan
-    wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
-    note = CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), f"{compiler}.plan")
-    return given_plan(folder, note, plan)
+    return plan
 
 
 def street(height=1080, width=1920, seed=0):

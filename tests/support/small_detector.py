@@ -5,6 +5,7 @@ boxes, scores = found_on_cpu(engine, frame)
 """
 
 import json
+import shutil
 from functools import cache
 
 import numpy as np
@@ -75,12 +76,18 @@ def grid_graph(path, recipe=GRID, seed=0):
 
 def small_detector_engine(folder, recipe=GRID, *, plan=True, graph_of=None):
     """The engine of a recipe whose graph is a `grid_graph`, with a plan that only the simulation reads."""
+    graph = grid_graph(folder.with_suffix(".onnx"), graph_of or recipe)
+    note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan") if plan else None
+    return written_detector(folder, graph, recipe, note, b"simulated detector of " + str(folder).encode())
+
+
+def written_detector(folder, graph, recipe, note=None, plan=b""):
+    """The engine of a graph's file and of a plan, where a note tells what compiled it."""
     folder.mkdir(parents=True)
-    graph = grid_graph(folder / GRAPH_NAME, graph_of or recipe)
-    files, note = {GRAPH_NAME: sha256_of_file(graph)}, None
-    if plan:
-        note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan")
-        (folder / note.plan).write_bytes(b"simulated detector of " + str(folder).encode())
+    shutil.copyfile(graph, folder / GRAPH_NAME)
+    files = {GRAPH_NAME: sha256_of_file(graph)}
+    if note is not None:
+        (folder / note.plan).write_bytes(plan)
         files[note.plan] = sha256_of_file(folder / note.plan)
     manifest = DetectorManifest(
         format=FORMAT,

@@ -5,7 +5,11 @@
 //     x[n, k, b] = sum over channels c and rows y of w(k, c, y) crop[n, c, y, column of b]       y[n, k, b]: likewise
 //     w(k, c, i) = ((31 k + 17 c + 7 i) mod 64 - 32) / 32
 //
-// Compiled without fused multiply-add. `half`: crops and logits are float16, sums are float32.
+// A detector's has a row for each cell of STRIDE x STRIDE pixels of its input, by the pixel (px, py) in the cell's middle:
+//
+//     score = crop[0, py, px]     box: middle (px, py), sides (1 + crop[1, py, px]) STRIDE and (1 + crop[2, py, px]) 2 STRIDE
+//
+// Compiled without fused multiply-add. `half`: crops and outputs are float16, sums are float32.
 
 #include <cuda_runtime.h>
 
@@ -42,6 +46,26 @@ template <class T> __global__ void logits_kernel(T* out, const T* crops, Shape s
     store(out + (person * s.joints + joint) * s.bins + bin, sum);
 }
 
+constexpr int STRIDE = 32;
+
+template <class T> __global__ void rows_kernel(T* out, const T* crop, int height, int width) {
+    const int columns = width / STRIDE, row = blockIdx.x * 64 + threadIdx.x;
+    if (row >= columns * (height / STRIDE)) return;
+    const int px = row % columns * STRIDE + STRIDE / 2, py = row / columns * STRIDE + STRIDE / 2, plane = height * width;
+    const T* pixel = crop + py * width + px;
+    const float half_width = (1.0f + sdk::as_float(pixel[plane])) * (STRIDE / 2), half_height = (1.0f + sdk::as_float(pixel[2 * plane])) * STRIDE;
+    const float x = static_cast<float>(px), y = static_cast<float>(py);
+    const float values[5] = {x - half_width, y - half_height, x + half_width, y + half_height, sdk::as_float(pixel[0])};
+    for (int i = 0; i < 5; i++) store(out + 5 * row + i, values[i]);
+}
+
+template <class T> void launch_rows(void* rows, const void* crop, int height, int width, cudaStream_t stream) {
+    T* to = static_cast<T*>(rows);
+    const T* source = static_cast<const T*>(crop);
+    const int blocks = (width / STRIDE * (height / STRIDE) + 63) / 64;
+    rows_kernel<T><<<dim3(blocks), dim3(64), 0, stream>>>(to, source, height, width);
+}
+
 template <class T>
 void launch(void* x, void* y, const void* crops, int count, Shape s, int y_bins, cudaStream_t stream) {
     const T* source = static_cast<const T*>(crops);
@@ -62,5 +86,11 @@ extern "C" int stand_in_enqueue(void* x, void* y, const void* crops, int count, 
     const Shape shape = {joints, height, width, x_bins, true};
     if (half) launch<Half>(x, y, crops, count, shape, y_bins, stream);
     else launch<float>(x, y, crops, count, shape, y_bins, stream);
+    return cudaGetLastError();
+}
+
+extern "C" int stand_in_detect(void* rows, const void* crop, int height, int width, int half, cudaStream_t stream) {
+    if (half) launch_rows<Half>(rows, crop, height, width, stream);
+    else launch_rows<float>(rows, crop, height, width, stream);
     return cudaGetLastError();
 }

@@ -3,6 +3,8 @@
 engine = stand_in_engine(folder, recipe, "fp16")     # an engine folder with a plan that only this module reads
 use_stand_ins(library_of(folder))                    # from here on sdk.trt loads such plans
 x, y = StandInSession(engine).run(crops)             # what it computes, by numpy, bit for bit
+detector = stand_in_detector(folder)                 # the same of a person detector
+boxes, scores = found_by_stand_in(detector, frame)
 """
 
 import ctypes
@@ -14,19 +16,35 @@ from pathlib import Path
 
 import numpy as np
 
-from sdk import trt
+from sdk import ops, trt
+from sdk.detection import DetectionForm, Part, letterbox
+from sdk.detector_recipe import DetectorInput, DetectorRecipe
 from sdk.errors import DeviceError
 from sdk.manifest import CompilerNote
+from sdk.people.detector_forms import blob_of
 from sdk.recipe import recipe_from_table
 from sdk.runtime import device
 from sdk.runtime.cuda import loaded_plan
 from tests.support.engines import given_plan, wrapped_engine
+from tests.support.small_detector import written_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("stand_in.cu")
 MARK = b"stand-in "
 VERSION = "stand-in"
 MAX_BATCH = 16
+STRIDE = 32  # of stand_in.cu
+DETECTOR = DetectorRecipe(
+    name="stand-in-320",
+    description="stand-in for a detector",
+    source="tests",
+    licence="Apache-2.0",
+    input=DetectorInput(320, 320, (0, 0, 0), (255, 255, 255), "rgb"),
+    outputs=("rows",),
+    form=DetectionForm("xyxy", Part(0), Part(0, 4)),
+    iou=0.4,
+    score_threshold=0.6,
+)
 
 
 def stand_in_engine(folder, recipe, precision, *, capability="8.7", max_batch=MAX_BATCH):
@@ -37,6 +55,30 @@ def stand_in_engine(folder, recipe, precision, *, capability="8.7", max_batch=MA
     table = {"recipe": recipe.to_table(), "dtype": {"fp32": "float32", "fp16": "float16"}[precision]}
     note = CompilerNote("tensorrt", VERSION, capability, "tensorrt.plan")
     return given_plan(folder, note, MARK + json.dumps(table).encode())
+
+
+def stand_in_detector(folder, *, capability="8.7"):
+    """An engine folder of DETECTOR whose graph and plan are marks."""
+    graph = folder.with_suffix(".mark")
+    graph.write_bytes(MARK)
+    note = CompilerNote("tensorrt", VERSION, capability, "tensorrt.plan")
+    return written_detector(folder, graph, DETECTOR, note, MARK + json.dumps({"dtype": "float32"}).encode())
+
+
+def found_by_stand_in(engine, frame):
+    """Boxes and scores, by numpy and the CPU's ops."""
+    source, recipe = engine.manifest.recipe.input, engine.manifest.recipe
+    blob = blob_of(frame, source)
+    height, width = source.size_hw
+    y, x = np.mgrid[STRIDE // 2 : height : STRIDE, STRIDE // 2 : width : STRIDE].astype(np.float32)
+    score, wide, high = blob[0, :, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    half_width, half_height = (1 + wide) * np.float32(STRIDE // 2), (1 + high) * np.float32(STRIDE)
+    rows = np.stack([x - half_width, y - half_height, x + half_width, y + half_height, score], axis=-1)
+    to_frame = letterbox(frame.shape[:2], source.size_hw, source.place).to_frame
+    return ops.detections(
+        [rows.reshape(1, -1, 5)], recipe.form, to_frame=to_frame, size_hw=source.size_hw, frame_hw=frame.shape[:2],
+        score_threshold=recipe.score_threshold, iou=recipe.iou,
+    )  # fmt: skip
 
 
 def is_stand_in(engine):
@@ -66,7 +108,10 @@ def use_stand_ins(library):
     load, problem = trt.load_plan, device.plan_problem
 
     def load_plan(compiler, data, *, dla_core=None):
-        return StandIn(library, json.loads(data[len(MARK) :])) if data.startswith(MARK) else load(compiler, data)
+        if not data.startswith(MARK):
+            return load(compiler, data)
+        table = json.loads(data[len(MARK) :])
+        return (StandIn if "recipe" in table else DetectorStandIn)(library, table)
 
     def plan_problem(engine, index=0):
         return None if is_stand_in(engine) else problem(engine, index)
@@ -124,6 +169,32 @@ class StandInContext:
         addresses = [ctypes.c_void_p(self.addresses[name]) for name in names]
         sizes = (self.batch, recipe.joints, *recipe.input.size_hw, *recipe.bins_xy, self.plan.dtype == "float16")
         code = self.plan.library.stand_in_enqueue(*addresses, *map(int, sizes), ctypes.c_void_p(stream))
+        if code:
+            raise DeviceError(f"the stand-in for a plan could not be launched: CUDA error {code}")
+
+
+class DetectorStandIn(StandIn):
+    """The same of a detector."""
+
+    def __init__(self, library, table):
+        self.library, self.dtype = library, table["dtype"]
+        height, width = DETECTOR.input.size_hw
+        self.tensors = (
+            trt.Tensor(DETECTOR.input.name, True, self.dtype, (1, 3, height, width)),
+            trt.Tensor(DETECTOR.outputs[0], False, self.dtype, (1, height // STRIDE * (width // STRIDE), 5)),
+        )
+
+    def create_context(self, *, own_graph=False):
+        return DetectorStandInContext(self)
+
+
+class DetectorStandInContext(StandInContext):
+    """The same of a detector."""
+
+    def enqueue(self, stream):
+        rows, crop = (ctypes.c_void_p(self.addresses[name]) for name in (DETECTOR.outputs[0], DETECTOR.input.name))
+        sizes = (*DETECTOR.input.size_hw, self.plan.dtype == "float16")
+        code = self.plan.library.stand_in_detect(rows, crop, *map(int, sizes), ctypes.c_void_p(stream))
         if code:
             raise DeviceError(f"the stand-in for a plan could not be launched: CUDA error {code}")
 
