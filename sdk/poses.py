@@ -132,14 +132,18 @@ class Poses:
 
         Where there are depths, spreads and second peaks, they follow as lists of their own, joint by joint.
         """
+        try:
+            numbers = int(image_id), int(category_id)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"image_id and category_id must be whole numbers, as COCO's are ({error})") from error
         triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
         flat = triples.reshape(len(self), 3 * self.scores.shape[1])
         person = self.box_scores * self.scores.mean(axis=1)
         more = self._told()
         return [
             {
-                "image_id": int(image_id),
-                "category_id": int(category_id),
+                "image_id": numbers[0],
+                "category_id": numbers[1],
                 "keypoints": [round(float(value), 4) for value in row],
                 "score": float(score),
                 **{name: each[index] for name, each in more.items()},

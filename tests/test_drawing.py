@@ -57,6 +57,12 @@ def test_an_ellipse_of_one_spread_is_drawn_about_each_joint_on_request():
         draw_poses(grey(), poses_of(spread()), spread=True)
 
 
+@pytest.mark.parametrize("threshold", ["0.3", float("nan"), [0.3]], ids=repr)
+def test_a_threshold_that_is_no_number_is_refused(threshold):
+    with pytest.raises(InputError, match="threshold must be a number, or None for the network's own"):
+        draw_poses(grey(), poses_of(spread()), threshold)
+
+
 @pytest.mark.parametrize("nearer", ["left", "right"])
 def test_what_is_nearer_is_drawn_over_what_is_farther(nearer):
     joints = skeleton_by_name("coco17").joints

@@ -396,6 +396,8 @@ OPTIONS = {
     "unknown device": ({"device": "tpu"}, "device must be 'auto', 'cpu', 'cuda'"),
     "unknown pixel format": ({"pixel_format": "yuyv"}, "pixel_format must be one of bgr, rgb, nv12"),
     "unknown refinement": ({"refine": "guess"}, "refine must be one of none, parabola, dark, expectation"),
+    "a word for spread": ({"spread": "no"}, r"spread must be True or False \(got 'no'\)"),
+    "a number for the flip": ({"flip_test": 1}, r"flip_test must be True or False \(got 1\)"),
     "no threads": ({"threads": 0}, "threads must be a whole number from 1 to 256"),
     "missing detector": ({"detector": "none.onnx"}, r"detector 'none\.onnx' does not exist"),
     "seldom without tracker": ({"detect_every": 2}, "detect_every .* needs a tracker above 1"),

@@ -378,3 +378,12 @@ def test_options_that_go_with_no_video_are_refused():
     ):
         with pytest.raises(InputError, match=message):
             check_following(*wrong)
+
+
+@pytest.mark.parametrize("time_ms", ["40", float("nan"), float("inf"), 1j, np.zeros(1)], ids=repr)
+def test_what_is_no_time_is_refused(time_ms):
+    from sdk.people.following import check_time
+
+    with pytest.raises(InputError, match="time_ms must be a number of milliseconds"):
+        check_time(time_ms)
+    check_time(np.float32(40))

@@ -122,6 +122,12 @@ def test_results_are_json_whatever_kind_of_number_the_id_is(number):
     assert [(record["image_id"], record["category_id"]) for record in records] == [(7, 1)] * 2
 
 
+@pytest.mark.parametrize("ids", [("door", 1), (None, 1), (7, "person"), (float("nan"), 1)], ids=str)
+def test_an_id_that_is_no_number_is_refused(ids):
+    with pytest.raises(InputError, match="image_id and category_id must be whole numbers, as COCO's are"):
+        poses_of(1).to_coco(*ids)
+
+
 def test_a_result_is_scored_by_box_and_joints():
     poses = poses_of(2)
     for row, record in enumerate(poses.to_coco(1)):

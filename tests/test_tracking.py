@@ -178,7 +178,13 @@ def test_empty_sides_give_empty_tables():
     assert box_iou(np.zeros((0, 4), np.float32), np.zeros((3, 4), np.float32)).shape == (0, 3)
 
 
-@pytest.mark.parametrize("options", [{"min_likeness": 0}, {"min_likeness": 1.5}, {"patience": -1}])
+OUT_OF_RANGE = [
+    {"min_likeness": 0}, {"min_likeness": 1.5}, {"min_likeness": float("nan")}, {"min_likeness": "0.5"},
+    {"patience": -1}, {"patience": 1.5}, {"patience": float("nan")}, {"patience": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OUT_OF_RANGE, ids=str)
 def test_options_out_of_range_are_refused(options):
-    with pytest.raises(InputError, match=r"min_likeness must be in \(0, 1\] and patience not negative"):
+    with pytest.raises(InputError, match=r"min_likeness must be in \(0, 1\] and patience a whole number, not neg"):
         Tracker(**options)

@@ -8,11 +8,14 @@ comes_back("rtsp://door/1")                                 # whether somebody l
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from errno import EINVAL
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from sdk.errors import InputError
 
 __all__ = [
     "STDIN",
@@ -38,16 +41,37 @@ SECRET = re.compile(
     r"|auth|key|api_?key|streamkey|secret|sig|signature|credential)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
     re.IGNORECASE,
 )
+LAST_CAMERA = 2**31 - 1
 PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
 STAMPED = frozenset(("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps"))
 ANSWER_S = 0.5  # for a host to take a connection
 
 
 def address_of(word: str) -> int | str | None:
-    """What a camera, a stream, a pipeline or standard input is opened by; a file whose name is a number is a file."""
-    if CAMERA.fullmatch(word) and not Path(word).is_file():
+    """What a camera, a stream, a pipeline or standard input is opened by; a file whose name is a number is a file.
+
+    InputError for a number or a URL that can be none.
+    """
+    if CAMERA.fullmatch(word) and not os.path.isfile(word):  # noqa: PTH113 (Path.is_file raises for a name too long)
+        if word.isdecimal() and (len(word) > 10 or int(word) > LAST_CAMERA):
+            raise InputError(f"a camera's number must be 0 to {LAST_CAMERA} (got {word})")
         return int(word) if word.isdecimal() else word
+    if URL.match(word) and not is_pipeline(word):
+        _check_url(word)
     return word if word == STDIN or is_pipeline(word) or URL.match(word) else None
+
+
+def _check_url(address: str) -> None:
+    """InputError for a URL whose host or port cannot be read."""
+    try:
+        wrong = urlsplit(address).port == 0
+    except ValueError:  # what it says may be a part of a password with a # in it
+        wrong = True
+    if wrong:
+        raise InputError(
+            f"the address '{without_secrets(address)}' names no host and port; write / ? # and @ in a password as "
+            "%2F %3F %23 %40, and an IPv6 host in [ ]"
+        )
 
 
 def is_url(address: int | str | None) -> bool:

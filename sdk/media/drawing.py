@@ -53,6 +53,8 @@ def draw_poses(
     crop_options(pixel_format)  # refuses an unknown format
     if style not in STYLES:
         raise InputError(f"style must be one of {', '.join(STYLES)} (got {style!r})")
+    if threshold is not None and not (isinstance(threshold, (int, float, np.number)) and np.isfinite(threshold)):
+        raise InputError(f"threshold must be a number, or None for the network's own (got {threshold!r})")
     picture = bgr_from_frame(check_frame(frame, pixel_format), pixel_format).copy()
     certain = confidences(poses.scores, poses.score_scale, threshold)
     certain[~np.isfinite(poses.keypoints).all(axis=2)] = 0

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,7 +79,7 @@ def open_source(
         hwaccel,
     )
     patience = Patience(open_timeout_s, read_timeout_s, max_age_s, bool(reconnect), reconnect == "always")
-    if isinstance(where, (str, Path, int, Source)) and not isinstance(where, bool):
+    if isinstance(where, (str, Path, Integral, Source)) and not isinstance(where, bool):
         return _of_sources(_listed(where, recursive), str(where), live, how, patience)
     if not isinstance(where, Iterable):
         raise InputError(
@@ -166,7 +167,7 @@ class OpenSource:
             raise SourceError(f"source '{self.name}' cannot be read (whole): {lost[0]}{several}")
 
 
-def _listed(where: str | Path | int | Source, recursive: bool) -> list[Source]:
+def _listed(where: str | Path | Integral | Source, recursive: bool) -> list[Source]:
     return [where] if isinstance(where, Source) else sources_from([str(where)], recursive=recursive)
 
 

@@ -189,10 +189,12 @@ def _addressed(pattern: str) -> Source | None:
 
 
 def _paths_of(pattern: str, recursive: bool) -> list[Path]:
+    if not pattern:
+        raise InputError("a source has an empty name; give a path, or '.' for the folder at hand")
     path = Path(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name too long to be one)
         return _paths_of_folder(path, recursive)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110
         return [path]
     names = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
     found = sorted(Path(name) for name in names if Path(name).is_file())

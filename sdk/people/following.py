@@ -226,7 +226,8 @@ class Follower:
 
 def check_time(time_ms: object) -> None:
     """InputError for a frame's time that is none; asked before its network runs."""
-    if time_ms is not None and not isinstance(time_ms, (int, float, np.number)):
+    number = isinstance(time_ms, (int, float, np.integer, np.floating)) and np.isfinite(time_ms)
+    if time_ms is not None and not number:
         raise InputError(f"time_ms must be a number of milliseconds, or None where it is not known (got {time_ms!r})")
 
 

@@ -78,9 +78,11 @@ class Tracker:
     """Keeps tracks of one video. `patience`: frames a person may be missing before the id is given up."""
 
     def __init__(self, *, min_likeness: float = 0.2, patience: int = 30) -> None:
-        if not 0 < min_likeness <= 1 or patience < 0:
+        likely = isinstance(min_likeness, (int, float)) and 0 < min_likeness <= 1
+        if not likely or type(patience) is not int or patience < 0:
             raise InputError(
-                f"tracker: min_likeness must be in (0, 1] and patience not negative (got {min_likeness}, {patience})"
+                "tracker: min_likeness must be in (0, 1] and patience a whole number, not negative "
+                f"(got {min_likeness!r}, {patience!r})"
             )
         self.min_likeness = min_likeness
         self.patience = patience

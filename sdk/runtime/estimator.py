@@ -73,6 +73,9 @@ class BoxEstimator(Closing):
         from sdk.runtime.confidence import scale_from_recipe
         from sdk.runtime.opening import open_pipeline
 
+        for option, value in (("flip_test", flip_test), ("spread", spread)):
+            if not isinstance(value, bool):
+                raise InputError(f"{option} must be True or False (got {value!r})")
         self._flip_test = flip_test
         self._pixel_format = pixel_format
         self._pipeline = open_pipeline(
