@@ -15,6 +15,7 @@ pytest.importorskip("onnx")
 
 from sdk.errors import EngineError
 from sdk.interrupts import stopping_alike
+from sdk.launches import FILE as LAUNCHES
 from sdk.manifest import (
     FORMAT,
     GRAPH_NAME,
@@ -206,10 +207,11 @@ def test_a_kernel_cache_names_compiler_gpu_and_plan():
     assert CACHE == "kernels-1.7.1.116-sm86-0123456789abcdef.cache"
 
 
-@pytest.mark.parametrize("name", [CACHE, f".01234567.part.{CACHE}"], ids=["finished", "left by a kill"])
-def test_an_engine_that_has_run_is_replaced_and_its_kernels_with_it(folder, name):
+@pytest.mark.parametrize("kept", [CACHE, LAUNCHES])
+@pytest.mark.parametrize("left", ["", ".01234567.part."], ids=["finished", "left by a kill"])
+def test_an_engine_that_has_run_is_replaced_and_what_was_kept_beside_it_goes(folder, kept, left):
     written(folder)
-    (folder / name).write_bytes(b"kernels")
+    (folder / f"{left}{kept}").write_bytes(b"made anew")
     check_output(folder)
     assert reusable_engine(folder, "k1") is not None
     written(folder, "k2")
@@ -217,8 +219,8 @@ def test_an_engine_that_has_run_is_replaced_and_its_kernels_with_it(folder, name
     assert left_beside(folder) == []
 
 
-@pytest.mark.parametrize("name", ["kernels.txt", "mykernels-1.cache", ".01234567.part.notes.txt"])
-def test_what_only_resembles_a_kernel_cache_is_not_lost(folder, name):
+@pytest.mark.parametrize("name", ["kernels.txt", "mykernels-1.cache", "my-launches.json", ".01234567.part.notes.txt"])
+def test_what_only_resembles_it_is_not_lost(folder, name):
     written(folder)
     (folder / name).write_bytes(b"mine")
     with pytest.raises(EngineError, match="is not the engine's and would be lost"):

@@ -29,6 +29,7 @@ from typing import Any
 from sdk.errors import EngineError
 from sdk.files import check_place, finished_name, real_path, write_text
 from sdk.interrupts import held_back
+from sdk.launches import FILE as LAUNCHES
 from sdk.manifest import (
     KERNEL_CACHE_GLOB,
     MANIFEST_NAME,
@@ -67,7 +68,7 @@ def check_output(folder: Path) -> None:
     """EngineError unless `folder` is absent, empty, or an engine folder with nothing foreign in it; OutputError where
     nothing can be written.
 
-    Kernel caches are not foreign: the next run makes them anew.
+    What is kept beside an engine, kernel caches and the count of its launches, is not foreign: it is made anew.
     """
     check_place(_real(folder))
     if kind_of(folder, "output", EngineError) is None:
@@ -79,7 +80,7 @@ def check_output(folder: Path) -> None:
         return
     if MANIFEST_NAME not in names:
         raise EngineError(f"output '{folder}' exists and is not an engine folder; choose another --output or remove it")
-    foreign = sorted(name for name in names - {MANIFEST_NAME} - set(_files_of(folder)) if not _is_kernel_cache(name))
+    foreign = sorted(name for name in names - {MANIFEST_NAME} - set(_files_of(folder)) if not _is_made_anew(name))
     if foreign:
         raise EngineError(
             f"output '{folder}' holds '{foreign[0]}', which is not the engine's and would be lost; move it away or "
@@ -257,8 +258,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _is_kernel_cache(name: str) -> bool:
-    return fnmatchcase(finished_name(name), KERNEL_CACHE_GLOB)
+def _is_made_anew(name: str) -> bool:
+    return finished_name(name) == LAUNCHES or fnmatchcase(finished_name(name), KERNEL_CACHE_GLOB)
 
 
 def _files_of(folder: Path) -> list[str]:
