@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,13 @@ def test_the_text_shows_each_finding_and_the_devices(capsys):
     for finding in examine():
         assert finding.name in printed
         assert not finding.mend or finding.mend in printed
+
+
+def test_the_pythons_are_those_of_the_package():
+    project = (ROOT / "pyproject.toml").read_text()
+    (low, high) = doctor.PYTHONS
+    assert f'requires-python = ">={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}"' in project
+    assert re.findall(r"Python :: (3\.\d+)", project) == [f"3.{minor}" for minor in range(low[1], high[1] + 1)]
 
 
 RELEASES = {

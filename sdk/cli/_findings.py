@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Status = Literal["ok", "missing", "warning"]
-PYTHONS = ((3, 10), (3, 13))  # lowest and highest that is tested
+PYTHONS = ((3, 10), (3, 14))  # lowest and highest that is tested
 PROBE_SECONDS = 20
 NOT_INSTALLED = "not installed"
 UNKNOWN_VERSION = "unknown version"
