@@ -88,7 +88,7 @@ def _add_compiler_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="X.Y",
-        help="targets of tensorrt-rtx; default: all it has",
+        help="targets of tensorrt-rtx, or current; default: Ampere and newer",
     )
     parser.add_argument("--dla-core", type=int, metavar="N", help="run what the DLA can on this core (tensorrt)")
 
