@@ -69,6 +69,14 @@ def test_without_a_camera_the_demo_is_named(capsys, monkeypatch):
     assert "sdk demo --live" in capsys.readouterr().err
 
 
+def test_a_detector_of_the_catalogue_is_fetched_before_the_page_opens(monkeypatch):
+    done = []
+    monkeypatch.setattr("sdk.networks.weights_file", lambda recipe: done.append(recipe.name))
+    monkeypatch.setattr("sdk.cli.live.serve_page", lambda *_, detector, **how: done.append(str(detector)) or 0)
+    assert main(["live", "rtsp://yard/1", "--detector", "yolox-nano-416"]) == 0
+    assert done == ["yolox-nano-416", "yolox-nano-416"]
+
+
 def test_each_source_is_opened_by_the_options_that_are_for_it(monkeypatch):
     """By those of `sdk predict`, and what each is of."""
     asked = []

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdk.cli._detectors import fetched
 from sdk.cli._numbers import turns
 from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._page import add_page_arguments, check_page, serve_page
@@ -37,7 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="recordings end at their end")
     add_source_arguments(parser)
     who = parser.add_argument_group("who is in the picture")
-    who.add_argument("--detector", metavar="DETECTOR", help="a person detector; without one, one person is followed")
+    who.add_argument(
+        "--detector",
+        type=Path,
+        metavar="D",
+        help="its engine, ONNX file, deploy zip or catalogue name; without one, one person is followed",
+    )
     who.add_argument("--detect-every", type=turns, default=1, metavar="N", help="detect in every Nth frame, or auto")
     who.add_argument("--max-persons", type=int, metavar="N", help="of a frame (default: all)")
     how = parser.add_argument_group("how")
@@ -57,13 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     words, engine = _words(arguments.words)
     named = [sources_from([word])[0] for word in words]
     check_forms(arguments, named)
+    detector = None if arguments.detector is None else fetched(arguments.detector)
     with opencv_told(named):
         return serve_page(
             _opened(words, named, arguments),
             engine,
             arguments,
             options,
-            detector=arguments.detector,
+            detector=detector,
             detect_every=arguments.detect_every,
             max_persons=arguments.max_persons,
             threads=arguments.threads,
