@@ -92,6 +92,7 @@ class Follower:
         self._tracker = tracker
         self._detects = detects
         self._every = detect_every
+        self._always = detects and detect_every == 1  # then nobody is asked whether he is still there
         self._max_persons = max_persons
         self._smoother = None if smoothing is None else Smoother(smoothing, scale.fair)
         self.reset()
@@ -114,6 +115,8 @@ class Follower:
         """
         self._size_hw = size_hw
         self._handed, lost = NOBODY, False
+        if self._always:
+            return None
         if self._last is not None and len(self._last.poses):
             self._handed, lost = self._handed_on(self._last, size_hw)
         nobody = not len(self._handed.rows)
@@ -169,6 +172,9 @@ class Follower:
 
     def _take_in(self, poses: Poses, detected: bool) -> None:
         """What a frame says of its persons."""
+        if self._always:
+            self._last = _Last(poses, NOBODY.presence, None)
+            return
         last, handed = self._last, self._handed
         before = None
         if detected or last is None:
