@@ -2,10 +2,13 @@
 
     python benchmarks/gpu_host.py [--against CHECKOUT | --bindings] [--rounds 12] [--calls 400]
 
-The whole call of a `PoseEstimator`, and its pipeline alone. The real PyCUDA and the extension's own bindings call a
-libcuda that does nothing for real (`tests/support/simulated_libcuda.c`): a graph's launch only keeps its stream busy
-for a while. So this counts Python, PyCUDA, checks, the copies of pageable frames and how late the end of the device's
-work is noticed; not the driver, not the device. It is what has to fit beside the plan. `--against` names another
+The whole call of a `PoseEstimator`, its pipeline alone, and frames in which a detector finds four persons, followed or
+not; these are compared with the other checkout's call with four given boxes where it has no detector on the GPU.
+
+The real PyCUDA and the extension's own bindings call a libcuda that does nothing for real
+(`tests/support/simulated_libcuda.c`): a graph's launch only keeps its stream busy for a while. So this counts Python,
+PyCUDA, checks, the copies of pageable frames and how late the end of the device's work is noticed; not the driver, not
+the device. It is what has to fit beside the plan. `--against` names another
 checkout with its extension built in place: both are timed in turns, in processes of their own, and compared; with
 `--bindings` PyCUDA and cuda-bindings are. Needs PyCUDA and a C++ compiler.
 """
@@ -32,6 +35,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 FRAME_HW = (1080, 1920)
 PERSONS = (1, 8)
+GIVEN = "whole call, 1080p on the device, N=4"
+FOUND = "1080p on the device, 4 persons found"
+FOLLOWED = "1080p on the device, 4 persons found and followed"
 MEASURE, PREPARE = "--measure", "--prepare"
 Spent = dict[str, float]  # what -> microseconds
 
@@ -61,9 +67,15 @@ def main() -> int:
 def print_table(rounds: list[list[Spent]]) -> None:
     """One line a case: the median of the rounds' medians, and how it compares."""
     for case in rounds[0][0]:
-        ours, *others = (median(each[case] for each in checkout) for checkout in rounds)
+        ours, *others = (median(each.get(case, each[given_for(case)]) for each in checkout) for checkout in rounds)
         compared = "".join(f", {other:.1f} us there: {ours / other:.2f}x" for other in others)
         print(f"{case}: {ours:.1f} us{compared}")
+
+
+def given_for(case: str) -> str:
+    """What a case is compared with in a checkout that does not have it."""
+    name, comma, suffix = case.partition(", beside")
+    return (GIVEN if name in (FOUND, FOLLOWED) else name) + comma + suffix
 
 
 @contextmanager
@@ -99,7 +111,7 @@ def asked(child: Any) -> Spent:
 
 
 def prepare(folder: Path) -> None:
-    """An engine, the simulated libcuda and the emulated CUDA half."""
+    """An engine, the simulated libcuda, the emulated CUDA half and, where the checkout can use it, a detector's."""
     from tests.support.emulated_gpu import emulated_cuda
     from tests.support.engines import SMALL, pooled_simcc_graph, wrapped_engine
     from tests.support.libcuda import SIMULATED, compiled_libcuda
@@ -108,27 +120,35 @@ def prepare(folder: Path) -> None:
     library = compiled_libcuda(folder, SIMULATED.read_text())
     graph = pooled_simcc_graph(folder / "small.onnx", SMALL)
     engine = simulated_engine(wrapped_engine(graph, folder / "engine", SMALL)).folder
-    print(engine, library, emulated_cuda(folder).path)
+    detector = "-"
+    if find_spec("tests.support.small_detector"):
+        from tests.support.small_detector import small_detector_engine
+
+        detector = small_detector_engine(folder / "detector").folder
+    print(engine, library, emulated_cuda(folder).path, detector)
 
 
-def measure(engine_folder: str, library: str, emulated: str, calls: int, binding: str) -> None:
+def measure(engine_folder: str, library: str, emulated: str, detector: str, calls: int, binding: str) -> None:
     """In the process that has the simulated libcuda: a round of all cases for each line of the standard input."""
     if binding != "pycuda":  # which is taken where it is installed
         from tests.support.libcuda import use_only
 
         use_only(binding)
     from sdk import PoseEstimator
-    from sdk.runtime import estimator, opening
 
     name = next(name for name in ("bindings", "pycuda") if find_spec(f"tests.support.{name}_on_simulated_libcuda"))
     simulation = import_module(f"tests.support.{name}_on_simulated_libcuda")
 
-    gpu, _, device, _ = simulation.opened(engine_folder, library, emulated)
-    for module in (opening, estimator):  # which of them the estimator asks depends on the checkout
-        module.open_pipeline = lambda *_, **__: gpu
+    found = () if detector == "-" else (opened_detector(detector),)
+    gpu, kernels, device, _ = simulation.opened(engine_folder, library, emulated, *found)
+    for module in ("sdk.runtime.estimator", "sdk.runtime.opening"):  # where it is asked for depends on the checkout
+        if find_spec(module):
+            import_module(module).open_pipeline = lambda *_, **__: gpu
     cases = dict(cases_of(PoseEstimator(engine_folder), gpu, device))
+    for engine in found:
+        cases.update(cases_of_detection(gpu, kernels, engine))
     device.lib.sim_busy(0.0, 0)
-    for call in cases.values():
+    for call in [*cases.values()] * 3:  # the third time as many persons are expected as are found
         call()
     for _ in sys.stdin:
         spent = {}
@@ -147,6 +167,8 @@ def cases_of(estimate: Any, gpu: Any, device: Any) -> Iterator[tuple[str, Callab
     frame = random_frame(0, FRAME_HW)
     on_device = DeviceArray(frame)
     on_device.__cuda_array_interface__["stream"] = None
+    four = persons(4)
+    yield GIVEN, lambda: estimate(on_device, four)
     for count in PERSONS:
         boxes = persons(count)
         affines = crop_affines(boxes, source.size_hw, source.box_padding)
@@ -154,6 +176,29 @@ def cases_of(estimate: Any, gpu: Any, device: Any) -> Iterator[tuple[str, Callab
             yield f"whole call, 1080p {where}, N={count}", lambda f=given, b=boxes: estimate(f, b)
             yield f"pipeline, 1080p {where}, N={count}", lambda f=given, a=affines: gpu.run(f, a)
         yield f"upload's part, 1080p pageable, N={count}", UploadPart(gpu, frame, affines)
+
+
+def opened_detector(folder: str) -> Any:
+    from sdk.manifest import open_detector_engine
+
+    return open_detector_engine(Path(folder))
+
+
+def cases_of_detection(gpu: Any, kernels: Any, detector: Any) -> Iterator[tuple[str, Callable[[], object]]]:
+    from sdk import PoseEstimator
+    from sdk.runtime import opening
+    from tests.support.cuda_frames import DeviceArray
+    from tests.support.small_detector import crowded_frame
+
+    finding = type(gpu)(gpu.engine, kernels=kernels, detector=detector)
+    opening.open_pipeline = lambda *_, **__: finding
+    coarse = crowded_frame(hw=(FRAME_HW[0] // 12, FRAME_HW[1] // 12))
+    on_device = DeviceArray(np.ascontiguousarray(np.repeat(np.repeat(coarse, 12, 0), 12, 1)))
+    on_device.__cuda_array_interface__["stream"] = None
+    for name, options in ((FOUND, {}), (FOLLOWED, {"tracker": True})):
+        estimate = PoseEstimator(gpu.engine, detector=detector, max_persons=4, **options)
+        assert [len(estimate(on_device)) for _ in range(3)] == [4] * 3
+        yield name, lambda e=estimate: e(on_device)
 
 
 class UploadPart:
@@ -187,6 +232,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [PREPARE]:
         prepare(Path(sys.argv[2]))
     elif sys.argv[1:2] == [MEASURE]:
-        measure(*sys.argv[2:5], int(sys.argv[5]), sys.argv[6])
+        measure(*sys.argv[2:6], int(sys.argv[6]), sys.argv[7])
     else:
         sys.exit(main())

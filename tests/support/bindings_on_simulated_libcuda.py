@@ -26,7 +26,7 @@ from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
 from tests.support.emulated_gpu import RUN, EmulatedKernels, Hooks, loaded
 from tests.support.libcuda import use_only
-from tests.support.simulated_plan import SimulatedPlan
+from tests.support.simulated_plan import plan_loader
 from tests.support.threads import in_threads
 
 
@@ -173,13 +173,16 @@ def dropped_in_a_thread(box):
     thread.join()
 
 
-def opened(folder, library, emulated):
-    """A GPU pipeline on the simulated library, its kernels, the library, and the session that stands for the plan."""
+def opened(folder, library, emulated, detector=None):
+    """A GPU pipeline on the simulated library, its kernels, the library, and the session that stands for the plan.
+
+    `detector`: an engine whose plan may be loaded too.
+    """
     engine, device = open_engine(Path(folder)), Library(library)
     kernels = EmulatedKernels(loaded(emulated), device, device.hooks())
     session = OrtSession(engine, threads=1)
     trt.flavour = lambda name: trt.Flavour(name, "10.3.0")
-    trt.load_plan = lambda compiler, data, dla_core=None: SimulatedPlan(device, session, engine.manifest.recipe)
+    trt.load_plan = plan_loader(device, engine, session, detector)
     return GpuPipeline(engine, kernels=kernels), kernels, device, session
 
 

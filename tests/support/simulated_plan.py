@@ -13,6 +13,7 @@ from sdk.recipe import Recipe
 from sdk.runtime.ort_session import OrtSession
 from tests.support.engines import given_plan
 from tests.support.simulated_cuda import install_device
+from tests.support.small_detector import SIMULATED as DETECTORS
 from tests.support.small_detector import session_of
 
 KERNELS = 7  # that a run of the plan starts
@@ -116,15 +117,20 @@ def simulated_engine(folder, **options):
     return given_plan(folder, note, b"simulated plan of " + str(folder).encode())
 
 
-def install(monkeypatch, device, engine, cuda, detector=None):
-    """Put the simulation in the place of PyCUDA and TensorRT; the kernels, as `install_device` gives them."""
-    session = OrtSession(engine, threads=1)
+def plan_loader(device, engine, session, detector=None):
+    """What takes the place of `sdk.trt.load_plan`."""
 
     def load_plan(compiler, data, dla_core=None):
-        if data.startswith(b"simulated detector"):
+        if data.startswith(DETECTORS):
             return SimulatedDetectorPlan(device, detector)
         return SimulatedPlan(device, session, engine.manifest.recipe)
 
+    return load_plan
+
+
+def install(monkeypatch, device, engine, cuda, detector=None):
+    """Put the simulation in the place of PyCUDA and TensorRT; the kernels, as `install_device` gives them."""
+    session = OrtSession(engine, threads=1)
     monkeypatch.setattr(trt, "flavour", lambda name: trt.Flavour(name, "10.3.0"))
-    monkeypatch.setattr(trt, "load_plan", load_plan)
+    monkeypatch.setattr(trt, "load_plan", plan_loader(device, engine, session, detector))
     return install_device(monkeypatch, device, cuda)

@@ -27,6 +27,7 @@ from sdk.manifest import (
 from sdk.runtime.frames import crop_options
 from sdk.runtime.ort_session import onnxruntime_session
 
+SIMULATED = b"simulated detector of "  # how a plan begins that only the simulation reads
 STRIDE = 8
 SPREADS = np.array([0.5, 0.5, 0.3, 0.3, 0.2, 0.2]).reshape(6, 1, 1, 1)
 BRIGHTNESS = np.array([0, 0, 0, 0, 0.9, 0]).reshape(6, 1, 1, 1)  # bright cells are persons
@@ -78,7 +79,7 @@ def small_detector_engine(folder, recipe=GRID, *, plan=True, graph_of=None):
     """The engine of a recipe whose graph is a `grid_graph`, with a plan that only the simulation reads."""
     graph = grid_graph(folder.with_suffix(".onnx"), graph_of or recipe)
     note = CompilerNote("tensorrt", "10.3.0", "8.7", "tensorrt.plan") if plan else None
-    return written_detector(folder, graph, recipe, note, b"simulated detector of " + str(folder).encode())
+    return written_detector(folder, graph, recipe, note, SIMULATED + str(folder).encode())
 
 
 def written_detector(folder, graph, recipe, note=None, plan=b""):
