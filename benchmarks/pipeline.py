@@ -24,7 +24,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -211,24 +211,30 @@ def played(
 
 def judge(side: Side, told: list[Told], truths: list[dict[int, Any]]) -> None:
     """Count who was found, and how often ids changed hands."""
-    from sdk.people.tracking import box_iou
-
     last: list[dict[int, int]] = [{} for _ in told[0][1]]
     switches = [0] * len(last)
     for (keypoints, ways), truth in zip(told, truths, strict=True):
         side.there, side.rows = side.there + len(truth), side.rows + len(keypoints)
-        if not len(keypoints) or not truth:
-            continue
-        persons = list(truth)
-        overlap = box_iou(np.stack([box_of(truth[each]) for each in persons]), np.stack([box_of(k) for k in keypoints]))
-        while overlap.max() >= FOUND_IOU:
-            person, row = np.unravel_index(overlap.argmax(), overlap.shape)
-            overlap[person], overlap[:, row] = -1, -1
+        for person, row in found_in(keypoints, truth):
             side.found += 1
             for way, ids in enumerate(ways):
-                switches[way] += last[way].get(persons[person], ids[row]) != ids[row]
-                last[way][persons[person]] = ids[row]
+                switches[way] += last[way].get(person, ids[row]) != ids[row]
+                last[way][person] = ids[row]
     side.switches = tuple(np.add((*side.switches, *side.switches)[: len(switches)], switches).tolist())
+
+
+def found_in(keypoints: NDArray[np.float32], truth: dict[int, Any]) -> Iterator[tuple[int, int]]:
+    """The persons who are found, and the rows that they are in."""
+    from sdk.people.tracking import box_iou
+
+    if not len(keypoints) or not truth:
+        return
+    persons = list(truth)
+    overlap = box_iou(np.stack([box_of(truth[each]) for each in persons]), np.stack([box_of(k) for k in keypoints]))
+    while overlap.max() >= FOUND_IOU:
+        person, row = (int(at) for at in np.unravel_index(overlap.argmax(), overlap.shape))
+        overlap[person], overlap[:, row] = -1, -1
+        yield persons[person], row
 
 
 def empty_share(arguments: Any, clock: Clock) -> float:

@@ -4,7 +4,8 @@ Persons of a new frame are matched to known tracks greedily, the most alike pair
 of the boxes and the OKS of the joints, so that neither a lost limb nor a jumping box alone breaks a track; it is taken
 to where a person was and to where the motion seen so far would have brought it, and the greater counts. So persons who
 cross or are hidden for a while keep their ids, those who stop meanwhile too. Ids are an array aligned with the rows of
-the frame; they are never used as an index.
+the frame; they are never used as an index. A joint's spread has no say: it was tried (`benchmarks/identities.py`), and
+changed nothing.
 
     tracker = Tracker()
     ids = tracker.update(boxes_xyxy, keypoints, scores, sigmas, fair=0.3)          # N int64, unique in the frame
