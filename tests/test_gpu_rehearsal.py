@@ -41,7 +41,7 @@ CARD_ROWS = (
     "whole call, frame on the device / the plan alone",
     "whole call less the device's time",
     "finding and estimating 4 persons less both plans alone, ms |",
-    "stand-in-320: frame on the device, 4 persons, ms",
+    "stand-in-320: whole frame on the device, 4 persons, ms",
     "p99 / p50 of 5 calls",
     "a pageable frame adds, N=1, ms",
     "a pageable frame adds / its bytes' time, N=8",
