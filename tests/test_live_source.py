@@ -274,6 +274,11 @@ REFUSED = {
     "an age": (lambda: open_source(0, max_age_s=-1), "max_age_s must be a number of seconds above 0"),
     "a word": (lambda: open_source(0, reconnect="never"), "reconnect must be True, False or 'always'"),
     "nowhere": (lambda: open_source("none.png"), "does not exist"),
+    "a word for live": (
+        lambda: open_source(0, live="no"),
+        r"live must be True, False or None.* \(got 'no' and False\)",
+    ),
+    "a word for folders": (lambda: open_source(".", recursive="no"), "recursive True or False"),
     "no name": (lambda: open_source(""), "a source has an empty name; give a path, or '.'"),
     "a long name": (lambda: open_source("a" * 5000), "does not exist"),
 }

@@ -144,6 +144,8 @@ REFUSED = {
     "no pixels": (lambda: raw_format_from("bgr24:0x4"), "1 to 16384 pixels a side"),
     "odd planes": (lambda: raw_format_from("nv12:5x4"), "raw frames of nv12 have even sides"),
     "a camera's": (lambda: camera_format_from("best"), None),
+    "a size of 0": (lambda: camera_format_from("MJPG:0x0"), "a camera's size and rate must be above 0, or be left out"),
+    "a rate of 0": (lambda: camera_format_from("MJPG:640x480@0.0"), "a camera's size and rate must be above 0"),
     "no camera's": (lambda: camera_format_from("MJPG:big"), "a camera's format must read as MJPG, NV12:1280x720"),
     "of no camera": (lambda: open_source("rtsp://a", camera_format="MJPG"), "camera_format is of a camera"),
     "of a file": (lambda: open_source(__file__.replace(".py", ".none"), live=True), "does not exist"),

@@ -83,6 +83,8 @@ def camera_format_from(text: str) -> CameraFormat:
     if found is None:
         raise InputError(f"a camera's format must read as MJPG, NV12:1280x720 or MJPG:1280x720@30 (got '{text}')")
     fourcc, width, height, fps = found.groups()
+    if not all(float(each) for each in (width, height, fps) if each is not None):
+        raise InputError(f"a camera's size and rate must be above 0, or be left out (got '{text}')")
     return CameraFormat(fourcc.upper().ljust(4), int(width or 0), int(height or 0), float(fps or 0))
 
 

@@ -68,6 +68,10 @@ def open_source(
     """
     if reconnect not in (True, False, "always"):
         raise InputError(f"reconnect must be True, False or 'always' (got {reconnect!r})")
+    if live not in (True, False, None) or recursive not in (True, False):
+        raise InputError(
+            f"live must be True, False or None, and recursive True or False (got {live!r} and {recursive!r})"
+        )
     if not isinstance(max_age_s, (int, float)) or not max_age_s > 0:
         raise InputError(f"max_age_s must be a number of seconds above 0 (got {max_age_s!r})")
     how = How(

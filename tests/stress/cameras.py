@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
 READ_S, MAX_AGE_S = 3.0, 1.0
 BACK_S = 2.0
+PAUSE_S = 4.0  # after the third attempt, in which a camera that was dead for 5 s comes back
 ODDS = 3000  # one byte of so many is garbage: a wound in about every third frame
 WATCHER = (
     "import signal, sys; from sdk import open_source\n"
@@ -223,9 +224,10 @@ def _one(backend, camera, proxy, amount, findings):
     proxy.mode = "pass"
     garbage = watch.back_after(time.monotonic(), 40)
     for kind, each in back.items():
-        # a proxy takes connections that its camera refuses, so nobody can see that camera coming back
-        if each and max(each) > BACK_S and kind != "refused":
-            findings.add(f"later than {BACK_S:g} s after a {kind}", f"{backend}: {max(each):.2f} s")
+        # a proxy takes connections that its camera refuses, so nobody sees that camera coming back: a pause is waited
+        limit_s = BACK_S + (PAUSE_S if kind == "death" else 0)
+        if each and max(each) > limit_s and kind != "refused":
+            findings.add(f"later than {limit_s:g} s after a {kind}", f"{backend}: {max(each):.2f} s")
     watch.source.close()
     watch.join(10)
     ends = _interrupted(backend, camera, findings)
