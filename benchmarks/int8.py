@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import onnx
 
 from sdk import ops
+from sdk.evaluate.datasets.dataset import DatasetOptions
+from sdk.evaluate.datasets.loading import load_dataset
 from sdk.evaluate.scores.average_precision import coco_ap
 from sdk.evaluate.scores.oks import person_oks
 from sdk.evaluate.scores.pck import pck, torso_px
@@ -38,7 +40,7 @@ from sdk.recipe import Recipe, recipe_by_name, recipes_from_file
 from sdk.toolchain.build import BuildOptions, float_graph
 from sdk.toolchain.calibrate import CalibrateOptions, calibrate
 from sdk.toolchain.compile import CompileOptions, plan_from_graph
-from sdk.toolchain.crops import CropSet, people_from_data
+from sdk.toolchain.crops import CropSet, Person, people_from_data
 from sdk.toolchain.graphs import serialized
 from sdk.toolchain.int8 import DEFAULT_MAX_DROP
 from sdk.toolchain.placement import PlacementOptions, placement_of
@@ -64,15 +66,17 @@ class Row:
 
 
 class Yardstick:
-    """Annotated persons, their crops, and the float network's keypoints on them."""
+    """Annotated persons, their crops, and the float network's keypoints on them. Of joints that are not annotated, the latter alone."""
 
     def __init__(self, model: onnx.ModelProto, recipe: Recipe, annotations: Path, limit: int | None) -> None:
         self.recipe = recipe
-        people = people_from_data(annotations, None, recipe)[:limit]
+        dataset = load_dataset(DatasetOptions("lsp", annotations, annotations.parent, partly=True), recipe)
+        rows = dataset.row[:limit]
+        self.truth, self.areas = dataset.truth.keypoints[rows], dataset.truth.areas_px2[rows]
+        self.boxes = dataset.truth.boxes_xyxy[rows]
+        paths = [dataset.pictures[at].path for at in dataset.truth.picture[rows]]
+        people = [Person(path, tuple(box)) for path, box in zip(paths, self.boxes.tolist(), strict=True)]
         self.batches = list(CropSet(tuple(people), recipe, len(people), 0, 0.0).batches(16))
-        self.truth = np.stack([person.keypoints for person in people if person.keypoints is not None])
-        self.areas = np.array([person.area_px2 for person in people], np.float64)
-        self.boxes = np.array([person.box_xyxy for person in people], np.float64)
         self.scale = np.concatenate([part.affines[:, 0, 0] for part in self.batches])
         self.macs = {node.name: node.macs for node in placement_of(model, PlacementOptions(quantise_all=True)).int8}
         self.expected = self._keypoints(model)
