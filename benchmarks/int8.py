@@ -66,7 +66,7 @@ class Row:
 
 
 class Yardstick:
-    """Annotated persons, their crops, and the float network's keypoints on them. Of joints that are not annotated, the latter alone."""
+    """Annotated persons, their crops, and the float network's keypoints on them, of joints without annotation too."""
 
     def __init__(self, model: onnx.ModelProto, recipe: Recipe, annotations: Path, limit: int | None) -> None:
         self.recipe = recipe
