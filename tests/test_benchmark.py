@@ -206,11 +206,15 @@ def test_the_row_to_compare_by_names_the_plan_and_tells_each_pace(table, small_e
 
 @pytest.mark.native
 def test_energy_is_what_goes_beyond_the_idle_board():
-    calls = []
-    case = Case("estimate, 2 persons", "estimate", 2, lambda: calls.append(0) or {})
-    log = SimpleNamespace(joules=lambda spans: 12.0 * (spans[0][1] - spans[0][0]))
+    lasted = []  # seconds
+
+    def joules(spans):
+        lasted.append(spans[0][1] - spans[0][0])
+        return 12.0 * lasted[-1]
+
+    case, log = Case("estimate, 2 persons", "estimate", 2, lambda: {}), SimpleNamespace(joules=joules)
     found = _pace_table(case, Pace("at 50 Hz", period_s=0.02), 0.2, log, 5.0)
-    assert found["net_joules_a_person"] == pytest.approx(7.0 * 0.02 / 2, rel=0.3)
+    assert found["net_joules_a_person"] == pytest.approx(7.0 * lasted[0] / (2 * found["calls"]), abs=1e-6)
     assert _pace_table(case, Pace("x"), 0.01, log, None)["net_joules_a_person"] == "unavailable"
 
 
