@@ -74,9 +74,10 @@ def test_a_seed_that_draws_nothing_is_told(verb, tmp_path, capsys):
     assert cli.main(words) == 2 and "--seed 7 is of --weights random; leave it out" in capsys.readouterr().err
 
 
-def test_a_device_that_nothing_runs_on_is_told(tmp_path, capsys):
-    words = ["calibrate", NAME, "--data", str(tmp_path), "--output", str(tmp_path / "t.json"), "--device", "cuda"]
-    assert cli.main(words) == 2 and "--device is for --spread" in capsys.readouterr().err
+@pytest.mark.parametrize("option", [("--device", "cuda"), ("--partly",)], ids=lambda option: option[0])
+def test_an_option_of_the_spread_is_refused_for_ranges(option, tmp_path, capsys):
+    words = ["calibrate", NAME, "--data", str(tmp_path), "--output", str(tmp_path / "t.json"), *option]
+    assert cli.main(words) == 2 and f"{option[0]} is for --spread" in capsys.readouterr().err
 
 
 BATCHES = {  # words -> what becomes of 2 to 8, best at 4

@@ -84,6 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spread", action="store_true", help="calibrate the spread of the engine in RECIPE's place, in its manifest"
     )
+    parser.add_argument(
+        "--partly", action="store_true", help="with --spread: --data lacks joints of the network; the others serve"
+    )
     parser.add_argument("--device", help="with --spread: auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--json", action="store_true", help="a summary on stdout, for machines")
 
@@ -97,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("name the table to write: --output F.json")
     if arguments.device is not None:
         raise UsageError("--device is for --spread; ranges are found on the CPU: leave it out")
+    if arguments.partly:
+        raise UsageError("--partly is for --spread; ranges need boxes and no joints: leave it out")
     if is_detector(arguments):
         return _detector(arguments)
     _check_chart(arguments)
@@ -152,7 +157,8 @@ def _spread(arguments: argparse.Namespace) -> int:
         if name != "pictures" and getattr(arguments, name) not in (None, (), False, 0.0):
             raise UsageError(f"--spread runs an engine as it is: leave --{name.replace('_', '-')} out")
     engine = engine_from(arguments.recipe)
-    options = DatasetOptions("custom", arguments.data, arguments.pictures or arguments.data.parent)
+    pictures = arguments.pictures or arguments.data.parent
+    options = DatasetOptions("custom", arguments.data, pictures, partly=arguments.partly)
     dataset = load_dataset(options, engine.manifest.recipe)
     show = sys.stderr.isatty() and not arguments.quiet
     run = SpreadRun(arguments.device or "auto", arguments.images, arguments.seed, progress=show)
