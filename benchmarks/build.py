@@ -32,7 +32,7 @@ from sdk.recipe import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = (
-    "body14-nano-128x128",
+    "body17-nano-128x128",
     "rtmpose-s-256x192",
     "simba-r50-deconv-256x192",
     "simba-r50-upfree-256x192",

@@ -31,7 +31,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-RECIPES = ("rtmpose-s-256x192", "body14-nano-128x128")
+RECIPES = ("rtmpose-s-256x192", "body17-nano-128x128")
 FRAME_HW = (1080, 1920)
 WARM_UP = 10
 FORCED = {  # costs by which a page-locked frame goes this way

@@ -168,7 +168,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--recipe", default="body14-nano-128x128")
+    parser.add_argument("--recipe", default="body17-nano-128x128")
     parser.add_argument("--recipe-file", type=Path)
     parser.add_argument("--onnx", type=Path, help="the float graph; default: the recipe's own weights")
     parser.add_argument("--data", type=Path, required=True, help="a folder with train.json and val.json")

@@ -18,6 +18,7 @@ from sdk.errors import DownloadError, SdkError
 __all__ = [
     "CACHE_VARIABLE",
     "DEFAULT_ENGINE",
+    "LEAVING_ENGINES",
     "bundled_engines",
     "bundled_weights",
     "cache_folder",
@@ -26,7 +27,8 @@ __all__ = [
 ]
 
 CACHE_VARIABLE = "SIMCC_EDGE_SDK_CACHE"
-DEFAULT_ENGINE = "body14-nano-128x128.fp32"  # the bundled engine that is used where none is named
+DEFAULT_ENGINE = "body17-nano-128x128.fp32"  # the bundled engine that is used where none is named
+LEAVING_ENGINES = ("body14-nano-128x128.fp32",)  # bundled in this release for the last time
 
 
 def catalogue_folder(name: Literal["engines", "calibration"]) -> Path:

@@ -129,7 +129,7 @@ def test_the_demo_leaves_engine_picture_and_clip(demo):
     from sdk.manifest import open_engine
 
     folder, result = demo
-    assert open_engine(Path(result["engine"])).manifest.recipe.name == "body14-nano-128x128"
+    assert open_engine(Path(result["engine"])).manifest.recipe.name == "body17-nano-128x128"
     picture = cv2.imread(result["picture"])
     plain = next(rendered_clip(3, 24, picture.shape[:2]))[0]
     assert picture.shape == plain.shape
@@ -164,7 +164,7 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["compiler"].startswith("tensorrt-rtx ")
-    assert list((tmp_path / "body14-nano-128x128.fp32").glob("*.plan"))
+    assert list((tmp_path / "body17-nano-128x128.fp32").glob("*.plan"))
 
 
 @pytest.mark.parametrize(

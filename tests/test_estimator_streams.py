@@ -118,7 +118,7 @@ def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
     pipeline = Device(OrtSession(engine))
     pipeline.together = threading.Barrier(3)
     monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: pipeline)
-    with PoseEstimator() as estimate:
+    with PoseEstimator(engine) as estimate:
         poses = list(estimate.stream((OnDevice() for _ in range(6)), depth=3))
     assert len(poses) == 6 and pipeline.most == 3
     np.testing.assert_array_equal(poses[0].boxes, [[0, 0, 160, 120]])

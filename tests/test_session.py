@@ -264,6 +264,15 @@ def test_the_default_is_the_engine_that_is_named_so_not_the_first(monkeypatch, t
     assert engine_from(None).folder.name == DEFAULT_ENGINE
 
 
+def test_an_engine_that_leaves_still_opens_and_says_so(caplog):
+    assert engine_from("body14-nano-128x128.fp32").manifest.recipe.joints == 14
+    assert "leaves with the next release; use 'body17-nano-128x128.fp32'" in caplog.text
+    caplog.clear()
+    engine_from(None)
+    engine_from(DEFAULT_ENGINE)
+    assert not caplog.text
+
+
 def test_a_name_that_is_nearly_one_is_guessed_at():
     name = next(iter(bundled_engines()))
     with pytest.raises(EngineError, match=f"did you mean '{name}'"):

@@ -20,7 +20,7 @@ cp -r "$triton/backends" "$work/backends"
 cp "$triton/python_backend_stubs/$version/triton_python_backend_stub" "$work/backends/python/"
 chmod +x "$triton/bin/tritonserver" "$work/backends/python/triton_python_backend_stub"
 
-engine=body14-nano-128x128.fp32
+engine=body17-nano-128x128.fp32
 "$(dirname "$python")/sdk" export-triton $engine --output "$work/all" --name pose --kind cpu --quiet
 PYTHONPATH=$PWD "$python" tests/support/triton_expected.py $engine "$work/expected.npz"
 "$work/client/bin/python" tests/support/triton_client.py rules "$work/all"

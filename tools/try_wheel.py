@@ -105,10 +105,10 @@ def used(scripts: Path, work: Path) -> str:
 def predicted(scripts: Path, work: Path) -> str:
     """A picture's poses, by the bundled network."""
     told([str(scripts / "python"), "-I", "-c", PICTURE], work)
-    command = ["predict", "body14-nano-128x128.fp32", "picture.png", "--device", "cpu", "--json"]
+    command = ["predict", "body17-nano-128x128.fp32", "picture.png", "--device", "cpu", "--json"]
     (record,) = [json.loads(line) for line in told([str(scripts / "sdk"), *command], work).splitlines()]
     joints = [joint for person in record["keypoints"] for joint in person]
-    assert len(joints) == 14, f"{len(joints)} joints of one person with 14"
+    assert len(joints) == 17, f"{len(joints)} joints of one person with 17"
     return f"predict: {len(joints)} joints"
 
 

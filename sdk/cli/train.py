@@ -1,7 +1,7 @@
 """`sdk train`: train or fine-tune a recipe's network on COCO-format data, then write its graph.
 
-sdk train body14-nano-128x128 --train train.json --val val.json --images photos --output runs/mine
-sdk train body14-nano-128x128 --train train.json --images photos --pack train.pack      # then --train train.pack
+sdk train body17-nano-128x128 --train train.json --val val.json --images photos --output runs/mine
+sdk train body17-nano-128x128 --train train.json --images photos --pack train.pack      # then --train train.pack
 torchrun --nproc-per-node 2 --no-python sdk train ...         # several GPUs, or CPU processes
 """
 

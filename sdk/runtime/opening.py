@@ -20,7 +20,7 @@ from sdk.manifest import OPENINGS, DetectorEngine, Engine, open_engine
 from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.recipe_files import names_of_kind
-from sdk.resources import DEFAULT_ENGINE, bundled_engines
+from sdk.resources import DEFAULT_ENGINE, LEAVING_ENGINES, bundled_engines
 from sdk.runtime.closing import Closing
 from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.device import Device, choose_device, plan_problem
@@ -32,6 +32,7 @@ __all__ = ["engine_from", "open_pipeline", "open_session"]
 
 T = TypeVar("T", bound=Closing)
 log = logging.getLogger(__name__)
+LEAVES = "bundled engine '%s' leaves with the next release; use '%s' (other joints), or keep a copy of the folder"
 
 
 def engine_from(engine: Engine | str | Path | None) -> Engine:
@@ -46,6 +47,8 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
     folder = Path(engine)
     there = kind_of(folder, "engine", EngineError) is not None
     if not there and str(engine) in bundled:
+        if str(engine) in LEAVING_ENGINES:
+            log.warning(LEAVES, engine, DEFAULT_ENGINE)
         return open_engine(bundled[str(engine)])
     if not there:
         raise EngineError(_unknown(str(engine), list(bundled)))

@@ -3,8 +3,8 @@
 It belongs to one float graph, by fingerprint; `check_graph` refuses any other and says what differs. Collecting the
 ranges is `sdk.toolchain.calibrate`'s work, choosing what to quantise with them `sdk.toolchain.quantize`'s.
 
-    table = table_from_file(Path("calibration/body14-nano-128x128.json"))
-    check_graph(table, model, "calibration/body14-nano-128x128.json", "body14-nano-128x128")
+    table = table_from_file(Path("calibration/body17-nano-128x128.json"))
+    check_graph(table, model, "calibration/body17-nano-128x128.json", "body17-nano-128x128")
     table.tensors["conv2_input"].amax
 """
 

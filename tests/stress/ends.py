@@ -94,7 +94,7 @@ def signals(amount, rng, folder, findings):
     writer.release()
     bundled = next(iter(bundled_engines()))
     predict = ["predict", bundled, str(clip), "--device", "cpu", "--coco", "out/r.json", "--jsonl", "out/p.jsonl"]
-    build = ["build-engine", "body14-nano-128x128", "--precision", "fp16", "--weights", "random"]
+    build = ["build-engine", "body17-nano-128x128", "--precision", "fp16", "--weights", "random"]
     build += ["--compiler", "none", "--output", "out/e"]
     statuses, out = Counter(), folder / "out"
     for number in range(amount):

@@ -20,7 +20,7 @@ from sdk.training.settings import settings_from_file
 from tests.stress.findings import Ended, in_child, judged
 from tests.support.training import write_data
 
-RECIPE = "body14-nano-128x128"
+RECIPE = "body17-nano-128x128"
 BATCH = 50  # mutants a child
 VALUES = (None, -1, 0, 1, 3, 1e308, -0.0, 10**30, "", "x", True, [], {}, [None], ["a"], [[0, 0]], {"kind": []})
 

@@ -14,7 +14,7 @@ from sdk.resources import bundled_engines
 from tests.stress.findings import Ended, in_child
 from tests.support.training import write_data
 
-NAME = "body14-nano-128x128"
+NAME = "body17-nano-128x128"
 # {} is what is wrong; {engine}, {data}, {images}, {clip} and {out} are what is right.
 COMMANDS = (
     "export {}",
