@@ -2,11 +2,12 @@
 
     python benchmarks/robustness.py --data ../shared/data/lspet [--engine NAME.fp32 --engine OTHER.fp32] [--persons 250]
     python benchmarks/robustness.py --samples ../shared/data/samples/coco/test_coco.json
+    python benchmarks/robustness.py --picture stands.jpg [--figure 8]
 
 Each row changes the photographs of the first persons of val.json in one way; told is PCK@0.2 / @0.1 of the torso on the
 joints that all engines and the labels have, so the joints compared are the same ones. `--samples` instead: mean OKS and
-PCK on a COCO file, of the joints that each engine has. Engines run on the CPU with annotated boxes; nothing is drawn
-at random.
+PCK on a COCO file, of the joints that each engine has. `--picture`: a rendered figure under each change, with rings at
+its joints, and what the first engine finds. Engines run on the CPU with annotated boxes; nothing is drawn at random.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ from benchmarks.estimator_overhead import print_machine  # noqa: E402
 from sdk import PoseEstimator  # noqa: E402
 from sdk.evaluate.scores.oks import person_oks  # noqa: E402
 from sdk.evaluate.scores.pck import joint_hits, torso_px  # noqa: E402
+from sdk.media.drawing import draw_poses  # noqa: E402
+from sdk.media.figures import FIGURE_SKELETON, rendered_figure  # noqa: E402
 from sdk.resources import DEFAULT_ENGINE  # noqa: E402
-from sdk.skeletons import Skeleton  # noqa: E402
+from sdk.skeletons import Skeleton, skeleton_by_name  # noqa: E402
 from sdk.training.augment import body_halves  # noqa: E402
 
 Array = NDArray[Any]
 THRESHOLDS = (0.2, 0.1)
 CONTEXT = 0.75  # of the longer side of a box, kept around it: more than any crop shows, turned ones too
+TILE, COLUMNS = 200, 6  # of --picture
 BOX_MARGIN = 0.15  # of the joints' extent at each side, as in the annotations
 
 
@@ -60,10 +64,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="the pictures of --samples; default: beside it")
     parser.add_argument("--engine", action="append", help="an engine folder or a bundled name; once for each")
     parser.add_argument("--persons", type=int, default=250)
+    parser.add_argument("--picture", type=Path, metavar="F.jpg", help="a figure under each change instead of figures")
+    parser.add_argument("--figure", type=int, default=8, help="the seed of the figure of --picture")
     arguments = parser.parse_args()
-    if (arguments.data is None) == (arguments.samples is None):
-        parser.error("give one of --data and --samples")
+    if [arguments.data, arguments.samples, arguments.picture].count(None) != 2:
+        parser.error("give one of --data, --samples and --picture")
     engines = {name: PoseEstimator(name, device="cpu") for name in arguments.engine or [DEFAULT_ENGINE]}
+    if arguments.picture is not None:
+        draw_table(arguments.picture, arguments.figure, next(iter(engines.values())))
+        return
     print_machine()
     if arguments.samples is not None:
         show_samples(arguments.samples, arguments.images or arguments.samples.parent, engines)
@@ -206,6 +215,33 @@ def box_of(joints: Array) -> Array:
     low, high = points.min(axis=0), points.max(axis=0)
     margin = np.maximum(BOX_MARGIN * (high - low), 1)
     return np.concatenate([low - margin, high + margin])
+
+
+def draw_table(path: Path, seed: int, engine: PoseEstimator) -> None:
+    frame, points = rendered_figure(np.random.default_rng(seed), (480, 480))
+    joints = np.concatenate([points, np.full((len(points), 1), 2)], axis=1).astype(np.float64)
+    person = Person(frame, box_of(joints), joints, 1.0, 1.0)
+    named = changes(skeleton_by_name(FIGURE_SKELETON)).items()
+    tiles = [tile(name, changed, engine) for name, change in named if (changed := change(person)) is not None]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % COLUMNS)
+    rows = [np.hstack(tiles[at : at + COLUMNS]) for at in range(0, len(tiles), COLUMNS)]
+    cv2.imwrite(str(path), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def tile(name: str, person: Person, engine: PoseEstimator) -> Array:
+    """The person in a square of TILE pixels, as large as in the others, what `engine` finds and where it should be."""
+    scale = 0.6 * TILE / float((person.box[2:] - person.box[:2]).max())
+    move = TILE / 2 - scale * (person.box[:2] + person.box[2:]) / 2
+    affine = np.array([[scale, 0, move[0]], [0, scale, move[1]]])
+    way = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_LINEAR
+    picture = cv2.warpAffine(person.frame, affine, (TILE, TILE), flags=way)
+    poses = engine(person.frame, person.box[None])
+    picture = draw_poses(picture, replace(poses, keypoints=(poses.keypoints * scale + move).astype(np.float32)))
+    for x, y in person.joints[person.joints[:, 2] > 0, :2] * scale + move:
+        cv2.circle(picture, (round(x), round(y)), 4, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.rectangle(picture, (0, 0), (TILE, 16), (0, 0, 0), -1)
+    cv2.putText(picture, name, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
 
 
 def show_samples(path: Path, images: Path, engines: dict[str, PoseEstimator]) -> None:
