@@ -177,7 +177,7 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
         (["--live", "--reconnect", "always"], 2, "--reconnect says how a source is opened, and there is none"),
         (["--source", "-"], 2, "--raw is the form of frames on standard input, the source '-'; give --raw"),
         (["--source", "a ! b", "--camera-format", "MJPG"], 2, "--camera-format is of V4L2 cameras, and no source is"),
-        (["--source", "rtsp://127.0.0.1:9/1", "--backend", "av", "--reconnect", "no"], 1, "gives no frame"),
+        (["--source", "rtsp://127.0.0.1:9/1", "--backend", "opencv", "--reconnect", "no"], 1, "gives no frame"),
         (["--source", "7"], 1, "camera 7 gives no frame (it cannot be opened); check that it is connected and free"),
     ],
 )

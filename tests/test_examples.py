@@ -72,7 +72,7 @@ def test_the_service_answers(client):
 
     body = cv2.imencode(".png", noise(0))[1].tobytes()
     found = client.post("/poses?box=1,2,30,40&box=5,5,50,60", content=body).json()
-    assert len(found["keypoints"]) == 2 and len(found["joints"]) == 14
+    assert len(found["keypoints"]) == 2 and len(found["joints"]) == 17
     assert client.post("/poses", content=b"no picture").status_code == 422
     assert "has no area" in client.post("/poses?box=9,9,9,9", content=body).json()["detail"]
 
