@@ -263,6 +263,14 @@ SECRETS = {
     "rtspsrc location=rtsp://me:se@cret@door/1 ! decodebin": "rtspsrc location=rtsp://door/1 ! decodebin",
     'rtspsrc user-id=me user-pw="a secret" ! decodebin': "rtspsrc user-id=*** user-pw=*** ! decodebin",
     "rtsp://door/1": "rtsp://door/1",
+    "http://door/1?auth_token=secret&stream_key=secret": "http://door/1?auth_token=***&stream_key=***",
+    "http://door/1?id=5&accessToken=secret&X-Amz-Signature=secret": (
+        "http://door/1?id=5&accessToken=***&X-Amz-Signature=***"
+    ),
+    "http://door/1?usr=me&loginuse=me&loginpas=secret&rate=0": (
+        "http://door/1?usr=***&loginuse=***&loginpas=***&rate=0"
+    ),
+    "http://door/1?jwt=secret&session_id=secret": "http://door/1?jwt=***&session_id=***",
     "rtsp://me:a#secret@door/1": "rtsp://door/1",
     "rtsp://me:a/secret?@door/1": "rtsp://door/1",
     "rtsp://me:9secret/@door:554/1": "rtsp://door:554/1",

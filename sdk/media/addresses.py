@@ -37,8 +37,8 @@ CAMERA = re.compile(r"\d+|/dev/video\d+")
 # up to the @; where what follows the first colon is no port it is a password, and may hold / ? # that end a host's name
 USER = re.compile(r"(?<=://)(?:(?!\[)[^/?#\s\"'@:]*:(?!\d*(?:[/?#\s\"']|$))[^\s\"']*|[^/?#\s\"']*)@")
 SECRET = re.compile(
-    r"(?P<key>\b(?:user|username|user-id|user-pw|login|account|pass|passwd|password|passphrase|pwd|pw|token|access_token"
-    r"|auth|key|api_?key|streamkey|secret|sig|signature|credential)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
+    r"(?P<key>\b[\w.-]*(?:use?r|username|user-?id|login|loginuse|account|pass?|passwd|password|passphrase|pwd|pw|token"
+    r"|auth|key|secret|sig|signature|credential|jwt|session_?id)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
     re.IGNORECASE,
 )
 LAST_CAMERA = 2**31 - 1
