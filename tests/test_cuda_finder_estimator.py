@@ -151,6 +151,29 @@ def test_stages_are_timed(simulated, detector):
             assert set(timings) == stages and timings["transfer"] == "none: on the device"
 
 
+@pytest.mark.parametrize("kind", ["simcc", "heatmap"])
+def test_stages_count_the_detectors_part_and_every_batch_besides(simulate, detector, monkeypatch, kind):
+    """Of persons whom nobody expected, of more than were, and of heatmaps."""
+    _, engine, kernels = simulate(kind, detector)
+    monkeypatch.setattr(gpu_pipeline, "NativeKernels", lambda: kernels)
+    with sdk.PoseEstimator(engine, device="cuda", detector=detector) as estimate:
+        parts, pipeline = [], estimate._pipeline
+        find, run = pipeline.find, pipeline.estimate
+        monkeypatch.setattr(pipeline, "find", lambda *args, **kwargs: noted(find(*args, **kwargs)))
+        monkeypatch.setattr(pipeline, "estimate", lambda *args, **kwargs: noted(run(*args, **kwargs)))
+
+        def noted(result):
+            parts.append(dict(result[-1]))
+            return result
+
+        for frame in (NOBODY, NOBODY, crowded_frame()):
+            parts.clear()
+            timings = estimate(DeviceArray(frame)).timings_ms
+            for stage in ("upload", "launch", "device", "download"):
+                assert timings[stage] == pytest.approx(sum(part.get(stage, 0.0) for part in parts)), stage
+        assert len(parts) == 2
+
+
 def test_a_detector_without_a_plan_runs_on_the_cpu_and_the_log_says_why(simulated, tmp_path, caplog):
     bare = small_detector_engine(tmp_path / "bare", plan=False)
     with sdk.PoseEstimator(simulated[1], device="cuda", detector=bare.folder) as estimate:

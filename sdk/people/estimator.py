@@ -258,16 +258,14 @@ class PoseEstimator(BoxEstimator):
         timings.update(found.timings)
         boxes, scores, rows = self._chosen_rows(found.boxes, found.scores)
         self._expected = max(len(rows), self._expected - 1)  # who is missed once is there again, as a rule
-        if found.persons is None:
-            return *self._persons_in(frame, boxes, timings), scores
-        there = int(np.searchsorted(rows, len(found.persons)))
-        persons = found.persons[rows[:there]]
-        if there < len(rows):  # more than were expected, or not whom the detector is surest of
+        there = 0 if found.persons is None else int(np.searchsorted(rows, len(found.persons)))
+        persons = None if found.persons is None else found.persons[rows[:there]]
+        if persons is None or there < len(rows):  # more than were expected, or not whom the detector is surest of
             from sdk.runtime.pipeline import add_timings
 
             more, _, spent = self._pipeline.estimate([frame], boxes[there:], flip=self._flip_test)
             add_timings(timings, spent)
-            persons = np.concatenate([persons, more])
+            persons = more if persons is None else np.concatenate([persons, more])
         return persons, boxes, scores
 
     def _chosen_rows(
