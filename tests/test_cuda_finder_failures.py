@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError
-from sdk.runtime.cuda import loaded_plan
+from sdk.runtime.cuda import finder, loaded_plan
 from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
@@ -145,6 +145,25 @@ def test_an_interrupt_leaves_the_lane_usable(opened, detector, monkeypatch):
         assert_right(gpu, detector)
         assert device.stack == []
     assert not device.live and not device.graphs
+
+
+def test_an_interrupt_while_a_frames_place_is_written_leaves_no_half_of_it(opened, detector, monkeypatch):
+    class Broken:
+        """Where a frame lies, told as far as its affine."""
+
+        to_frame = np.eye(2, 3)
+
+        @property
+        def crop(self):
+            raise KeyboardInterrupt
+
+    _, gpu = opened(lanes=1)
+    with gpu:
+        assert_right(gpu, detector)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(finder, "letterbox", lambda *_: Broken())
+            gpu.find(crowded_frame(1, (40, 200)), 2)
+        assert_right(gpu, detector)
 
 
 def test_a_frame_that_takes_longer_than_one_look_is_waited_for(opened, detector, monkeypatch):

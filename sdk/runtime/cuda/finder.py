@@ -181,6 +181,7 @@ class Finder(Lane):
         height, width = frame_hw
         source = self.program.recipe.input
         placed = letterbox(frame_hw, source.size_hw, source.place)
+        self._frame_hw = (0, 0)  # until all is written: an interrupt leaves no half of it
         (scale_x, _, shift_x), (_, scale_y, shift_y) = placed.to_frame.tolist()
         self._place[:] = scale_x, shift_x, scale_y, shift_y, width, height
         self._letterbox[:] = placed.crop[0]
