@@ -178,6 +178,12 @@ def test_empty_sides_give_empty_tables():
     assert box_iou(np.zeros((0, 4), np.float32), np.zeros((3, 4), np.float32)).shape == (0, 3)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_options_may_be_numpys_numbers(kind):
+    tracker = Tracker(min_likeness=kind(0.5), patience=np.int64(3))
+    assert (tracker.min_likeness, tracker.patience) == (0.5, 3)
+
+
 OUT_OF_RANGE = [
     {"min_likeness": 0}, {"min_likeness": 1.5}, {"min_likeness": float("nan")}, {"min_likeness": "0.5"},
     {"patience": -1}, {"patience": 1.5}, {"patience": float("nan")}, {"patience": None},

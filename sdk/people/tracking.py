@@ -14,10 +14,12 @@ changed nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sdk.detection import is_whole
 from sdk.errors import InputError
 from sdk.oks import AREA_SHARE, joint_similarity
 
@@ -79,8 +81,8 @@ class Tracker:
     """Keeps tracks of one video. `patience`: frames a person may be missing before the id is given up."""
 
     def __init__(self, *, min_likeness: float = 0.2, patience: int = 30) -> None:
-        likely = isinstance(min_likeness, (int, float)) and 0 < min_likeness <= 1
-        if not likely or type(patience) is not int or patience < 0:
+        likely = isinstance(min_likeness, Real) and 0 < min_likeness <= 1
+        if not likely or not is_whole(patience, 0):
             raise InputError(
                 "tracker: min_likeness must be in (0, 1] and patience a whole number, not negative "
                 f"(got {min_likeness!r}, {patience!r})"
