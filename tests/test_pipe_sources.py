@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError, SourceError, UsageError
-from sdk.media.addresses import address_of, comes_back, without_secrets
+from sdk.media.addresses import address_of, comes_back, file_name_of, without_secrets
 from sdk.media.cv_feed import AT_ONCE, OPTIONS, OpenCvFeed, opencv_told
 from sdk.media.feeds import FeedEndedError, FeedError, How
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
@@ -298,8 +298,24 @@ def test_words_that_name_no_file(word, tmp_path, monkeypatch):
     assert address_of(word) == ADDRESSES[word]
 
 
+NAMES = {
+    "rtsp://door/user=me_password=secret_channel=1_stream=0.sdp": "door",
+    "http://door/live;token=secret": "live",
+    "http://door/a/clip.mp4?token=secret": "clip.mp4",
+    "http://me:secret@door/": "door",
+    "rtsp://door/key_frames.sdp": "key_frames.sdp",
+    "udp://@:5000": "stream",
+}
+
+
+@pytest.mark.parametrize("address", NAMES)
+def test_results_are_named_after_an_address_without_its_secrets(address):
+    assert file_name_of(address) == NAMES[address]
+
+
 NONE = {  # words that can be no camera and no stream -> what is said of them
-    "rtsp://me:se#cret@door/1": "the address 'rtsp://door/1' names no host and port; write / ? # and @ in a password",
+    "rtsp://me:se#cret@door/1": "the address 'rtsp://door/1' names no host and port; write / ? # @ [ and ] in",
+    "rtsp://me:se[cret@door/1": "as %2F %3F %23 %40 %5B and %5D, and an IPv6 host in [ ]",
     "rtsp://door:99999/1": "names no host and port",
     "rtsp://door:x/1": "names no host and port",
     "rtsp://door:0/1": "names no host and port",

@@ -69,8 +69,8 @@ def _check_url(address: str) -> None:
         wrong = True
     if wrong:
         raise InputError(
-            f"the address '{without_secrets(address)}' names no host and port; write / ? # and @ in a password as "
-            "%2F %3F %23 %40, and an IPv6 host in [ ]"
+            f"the address '{without_secrets(address)}' names no host and port; write / ? # @ [ and ] in a password "
+            "as %2F %3F %23 %40 %5B and %5D, and an IPv6 host in [ ]"
         )
 
 
@@ -98,12 +98,12 @@ def without_secrets(text: str) -> str:
 
 
 def file_name_of(address: int | str) -> str:
-    """What the results of an address are named after."""
+    """What the results of an address are named after; of its last part what stands before a secret."""
     if is_camera(address):
         return f"camera-{str(address).removeprefix('/dev/video')}"
     if is_url(address):
         parts = urlsplit(str(address))
-        return Path(parts.path).name or parts.hostname or "stream"
+        return SECRET.sub("", Path(parts.path).name).rstrip(";") or parts.hostname or "stream"
     return "pipeline" if is_pipeline(address) else "stdin"
 
 
