@@ -147,6 +147,24 @@ def test_an_interrupt_leaves_the_lane_usable(opened, detector, monkeypatch):
     assert not device.live and not device.graphs
 
 
+def test_after_an_interrupt_of_warming_up_a_lane_is_waited_for(opened, detector, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    device, gpu = opened(lanes=1)
+    with gpu:
+        gpu.find(FRAME, 2)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            (lane,) = gpu._pool.every()
+            patch.setattr(lane, "_look_s", 0.0)
+            patch.setattr(FrameLane, "_landed_late", interrupted)
+            gpu.warm()
+        assert any(stream.queue for stream in device.streams)
+        with gpu._device.entered("look"), gpu._pool.lent():
+            assert not any(stream.queue for stream in device.streams)
+        assert_right(gpu, detector)
+
+
 def test_an_interrupt_while_a_frames_place_is_written_leaves_no_half_of_it(opened, detector, monkeypatch):
     class Broken:
         """Where a frame lies, told as far as its affine."""

@@ -168,6 +168,7 @@ class GpuPipeline(Closing):
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
         with self._device.entered("warm up"):
             for lane in self._pool.all():
+                lane.idle = False  # an interrupt leaves it busy
                 for bucket in self._program.buckets:
                     lane.run([self._black()], np.tile(AS_IT_IS, (bucket, 1, 1)), flip=flip)
                     if self._detects:
