@@ -165,6 +165,23 @@ def test_after_an_interrupt_of_warming_up_a_lane_is_waited_for(opened, detector,
         assert_right(gpu, detector)
 
 
+def test_warming_up_waits_for_a_lane_that_a_call_holds(opened):
+    _, gpu = opened(lanes=2)
+    warm = threading.Thread(target=gpu.warm)
+    with gpu:
+        with gpu._device.entered("hold a lane"), gpu._pool.lent() as held:
+            warm.start()
+            wait_for(lambda: len(gpu._pool.every()) == 2 and _graphs(gpu, held) == 8)
+            assert warm.is_alive() and not held._graphs
+        warm.join(60)
+        assert [len(lane._graphs) for lane in gpu._pool.every()] == [8, 8]
+
+
+def _graphs(gpu, but):
+    (other,) = (lane for lane in gpu._pool.every() if lane is not but)
+    return len(other._graphs)
+
+
 def test_an_interrupt_while_a_frames_place_is_written_leaves_no_half_of_it(opened, detector, monkeypatch):
     class Broken:
         """Where a frame lies, told as far as its affine."""

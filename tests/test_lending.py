@@ -218,3 +218,19 @@ def test_turns_are_given_back_when_the_block_fails():
         raise ValueError("inside")
     with turns:
         pass
+
+
+def test_who_wants_another_than_those_he_had_waits_for_it():
+    pool, given = Pool(object, limit=2), []
+    first, second = pool.all()
+    assert pool.take(but=[first]) is second
+    other = threading.Thread(target=lambda: given.append(pool.take(but=[first])))
+    other.start()
+    other.join(0.3)
+    assert other.is_alive() and not given, "what is free is not what it asks for"
+    pool.give_back(second)
+    other.join(60)
+    assert given == [second]
+    pool.close(0)
+    with pytest.raises(ClosedError):
+        pool.all()

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sdk.errors import ClosedError
 
@@ -27,10 +27,11 @@ T = TypeVar("T")
 class _Turn:
     """One thread's place in the row of those who ask."""
 
-    __slots__ = ("come", "thread")
+    __slots__ = ("but", "come", "thread")
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, thread: int, but: Collection[Any]) -> None:
         self.thread = thread
+        self.but = but  # what it asks for is none of these
         self.come: threading.Event | None = None  # made when the thread has to wait
 
     def wake(self) -> None:
@@ -55,9 +56,10 @@ class Pool(Generic[T]):
         self._row: deque[_Turn] = deque()  # those who wait, in the order of their coming
         self._closed = False
 
-    def take(self) -> T:
-        """A thing for this thread, once everyone who asked before has one. ClosedError when the pool closes."""
-        turn = _Turn(threading.get_ident())
+    def take(self, but: Collection[T] = ()) -> T:
+        """A thing for this thread, once everyone who asked before has one; none of `but`, beside which there must be
+        others. ClosedError when the pool closes."""
+        turn = _Turn(threading.get_ident(), but)
         try:
             self._row.append(turn)  # one step, without a lock: this is when the thread comes
             while True:
@@ -90,8 +92,9 @@ class Pool(Generic[T]):
         self.give_back(thing)
 
     def all(self) -> list[T]:
-        """Everything, made now where it was not. For one thread before others begin."""
+        """Everything, made now where it was not, whoever holds it."""
         with self._lock:
+            self._check_open()
             while len(self._holders) < self._limit:
                 self._new()
             return list(self._holders)
@@ -112,8 +115,7 @@ class Pool(Generic[T]):
 
     def _thing_for(self, turn: _Turn) -> T | None:
         """What `turn`'s thread holds now; made in this thread where it is first in the row and one more may be."""
-        if self._closed:
-            raise ClosedError("the estimator is closed; make a new PoseEstimator")
+        self._check_open()
         self._serve()
         thing = self._held_by(turn.thread)
         if thing is None and self._row[0] is turn and len(self._holders) < self._limit:
@@ -122,12 +124,16 @@ class Pool(Generic[T]):
                 self._holders[thing] = turn.thread
         return thing
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the estimator is closed; make a new PoseEstimator")
+
     def _serve(self) -> None:
         """Hand what is free to those who wait. An entry of the table counts; the rest may be cut off at any line."""
         while self._row:
             first = self._row[0]
             if self._held_by(first.thread) is None:
-                free = self._held_by(None)
+                free = self._held_by(None, first.but)
                 if free is None:
                     return
                 self._holders[free] = first.thread
@@ -141,10 +147,10 @@ class Pool(Generic[T]):
         if self._row and len(self._holders) < self._limit:  # it may make one
             self._row[0].wake()
 
-    def _held_by(self, thread: int | None) -> T | None:
+    def _held_by(self, thread: int | None, but: Collection[T] = ()) -> T | None:
         """What `thread` holds, or for None what nobody does. A loop: it runs several times a frame."""
         for thing, holder in self._holders.items():
-            if holder == thread:
+            if holder == thread and thing not in but:
                 return thing
         return None
 

@@ -24,8 +24,8 @@ def check_fair(pool, call, threads, calls):
     row = pool._row = _Row()
     take, give_back = pool.take, pool.give_back
 
-    def taken():
-        thing = take()
+    def taken(*but):
+        thing = take(*but)
         while not over.is_set() and (row.served[0] != threading.get_ident() or len(row) < waiting):
             sleep(0)
         return thing

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import astuple, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.device_frames import DeviceFrame
 from sdk.runtime.cuda.finder import FinderProgram, finder_program
-from sdk.runtime.cuda.frame_lane import Landed, NetworkMode, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import FrameLane, Landed, NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import DecodeWork, Kernels, NativeKernels, crop_work
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
@@ -167,12 +168,7 @@ class GpuPipeline(Closing):
     def warm(self, *, flip: bool = False) -> None:
         """Make every lane and every bucket's graph now, so that no later call takes longer than its frame."""
         with self._device.entered("warm up"):
-            for lane in self._pool.all():
-                lane.idle = False  # an interrupt leaves it busy
-                for bucket in self._program.buckets:
-                    lane.run([self._black()], np.tile(AS_IT_IS, (bucket, 1, 1)), flip=flip)
-                    if self._detects:
-                        lane.find(self._black(), bucket, flip=flip)
+            self._pool.each(partial(self._warm_lane, flip=flip))
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Device milliseconds of upload, crop, network and decode (with the download), each run apart."""
@@ -194,6 +190,12 @@ class GpuPipeline(Closing):
         with self._device.entered("count launches"), self._pool.lent() as lane:
             lane.run([self._black()], np.tile(AS_IT_IS, (count, 1, 1)), flip=flip)
             return lane.launches(count, flip=flip)
+
+    def _warm_lane(self, lane: FrameLane, *, flip: bool) -> None:
+        for bucket in self._program.buckets:
+            lane.run([self._black()], np.tile(AS_IT_IS, (bucket, 1, 1)), flip=flip)
+            if self._detects:
+                lane.find(self._black(), bucket, flip=flip)
 
     def _black(self) -> NDArray[np.uint8]:
         """A small frame of the pixel format."""

@@ -12,7 +12,7 @@ buffers are used again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -185,13 +185,14 @@ def prepared(lane: L, prepare: Callable[[L], None]) -> L:
 class _Loan(Generic[L]):
     """What `LanePool.lent` gives. A class, not a generator: it is entered on every frame."""
 
-    __slots__ = ("_lane", "_pool")
+    __slots__ = ("_but", "_lane", "_pool")
 
-    def __init__(self, pool: LanePool[L]) -> None:
+    def __init__(self, pool: LanePool[L], but: Collection[L]) -> None:
         self._pool = pool
+        self._but = but
 
     def __enter__(self) -> L:
-        lane = self._lane = self._pool.take()
+        lane = self._lane = self._pool.take(self._but)
         try:
             lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
             if not lane.idle:
@@ -221,7 +222,15 @@ class LanePool(Pool[L]):
 
     def lent(self) -> _Loan[L]:
         """A `with` block that holds a lane whose stream is empty."""
-        return _Loan(self)
+        return _Loan(self, ())
+
+    def each(self, deed: Callable[[L], None]) -> None:
+        """Do it with every lane, made now where it was not, one after the other, each when nobody else holds it."""
+        done: list[L] = []
+        for _ in self.all():
+            with _Loan(self, done) as lane:
+                deed(lane)
+            done.append(lane)
 
     def _made(self) -> L | None:
         there = len(self.every())
