@@ -21,12 +21,13 @@ from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import MAX_SIDE, described, in_words
 
-__all__ = ["MAX_DETECTIONS", "OutputTable", "detection_rules", "detections", "output_table"]
+__all__ = ["MAX_DETECTIONS", "MOST", "OutputTable", "detection_rules", "detections", "output_table"]
 
 OutputTable = tuple[int, int, int, int, bool, int]  # `sdk::TableTuple` in cpp_ext/checks.h
 
 BOX_FORMS = {"xyxy": 0, "cxcywh": 1, "grid": 2}
 ACTIVATIONS = {"none": 0, "sigmoid": 1, "softmax": 2}
+MOST = 300  # boxes of a frame, where nothing else is asked for
 MAX_DETECTIONS = 1024  # `sdk::MAX_CANDIDATES` in cpp_ext/shared/detection_math.h
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 NUMBERS = (*FLOATS, np.dtype(np.int32), np.dtype(np.int64))  # in the order of `sdk::NumberType`
@@ -42,7 +43,7 @@ def detections(
     frame_hw: tuple[int, int],
     score_threshold: float,
     iou: float,
-    most: int = 300,
+    most: int = MOST,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Boxes n x 4 xyxy in frame pixels, clipped to the frame, and scores n; best first, of equal scores the first row.
 

@@ -25,7 +25,7 @@ from sdk.detection import letterbox
 from sdk.detector_recipe import DetectorRecipe
 from sdk.errors import EngineError
 from sdk.manifest import DetectorEngine
-from sdk.ops_detections import NUMBERS, OutputTable, detection_rules, output_table
+from sdk.ops_detections import MOST, NUMBERS, OutputTable, detection_rules, output_table
 from sdk.runtime.cuda.context import never_freed
 from sdk.runtime.cuda.kernels import PLACE_BYTES, CropsAt, CropWork, DetectWork, FoundAt, Graph, crop_work
 from sdk.runtime.cuda.lanes import LOOK_S, Lane, prepared
@@ -37,7 +37,6 @@ from sdk.runtime.cuda.upload import FrameRecord, FrameRoom, flown
 __all__ = ["CropSizes", "Finder", "FinderProgram", "finder_on", "finder_program"]
 
 Float32Array = NDArray[np.float32]
-MOST = 300  # boxes, as `sdk.ops.detections` has it
 # A frame's parameters: its record, two affines of the extension's own, the letterbox's affine, and its place.
 LETTERBOX_AT = FRAME_BYTES + 2 * AFFINE_BYTES
 PLACE_AT = LETTERBOX_AT + AFFINE_BYTES
