@@ -50,6 +50,6 @@ emulated "python3 tests/portable.py write aarch64.npz"
 step "its tests"
 # ends_cleanly: they want stderr empty, and without /sys ONNX Runtime writes there.
 files="tests/test_ops_arrays.py tests/test_ops_crop.py tests/test_ops_decode.py tests/test_ops_detections.py tests/test_ops_spread.py
-  tests/test_estimator.py tests/test_estimator_streams.py tests/test_predict.py"
+  tests/test_estimator.py tests/test_estimator_life.py tests/test_estimator_streams.py tests/test_predict.py"
 emulated "python3 -m pytest -q -p no:cacheprovider --timeout 1200 -k 'not ends_cleanly' ${files//$'\n'/ }"
 step "done"
