@@ -26,6 +26,7 @@ __all__ = [
     "file_name_of",
     "is_camera",
     "is_pipeline",
+    "is_rtsp",
     "is_stamped",
     "is_url",
     "without_secrets",
@@ -87,9 +88,18 @@ def is_pipeline(address: int | str | None) -> bool:
     return isinstance(address, str) and " ! " in address
 
 
+def is_rtsp(address: int | str | None) -> bool:
+    return _scheme_of(address) in ("rtsp", "rtsps")
+
+
 def is_stamped(address: int | str | None) -> bool:
     """Whether it is a stream whose frames carry stamps of the camera's, or of an encoder's."""
-    return is_url(address) and urlsplit(str(address)).scheme.lower() in STAMPED
+    return _scheme_of(address) in STAMPED
+
+
+def _scheme_of(address: int | str | None) -> str:
+    """Of a URL; '' of anything else."""
+    return urlsplit(str(address)).scheme.lower() if is_url(address) else ""
 
 
 def without_secrets(text: str) -> str:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.in_flight import in_flight
-from sdk.media.addresses import is_stamped, without_secrets
+from sdk.media.addresses import is_rtsp, is_stamped, without_secrets
 from sdk.media.feeds import FeedError, Grab, How
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ def picture_from_av(frame: Any) -> NDArray[np.uint8]:
 def _opened(source: Source, how: How) -> Any:
     import av
 
-    scheme = "" if source.address is None else urlsplit(str(source.address)).scheme.lower()
-    options = RTSP if scheme in ("rtsp", "rtsps") else {}
+    options = RTSP if is_rtsp(source.address) else {}
     where = str(source.path if source.address is None else source.address)
     limits = None if source.address is None else (how.open_timeout_s, how.read_timeout_s)
     try:

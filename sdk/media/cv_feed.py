@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from sdk.in_flight import in_flight
-from sdk.media.addresses import call, is_stamped, is_url
+from sdk.media.addresses import call, is_rtsp, is_stamped, is_url
 from sdk.media.feeds import FeedError, Grab, How
 from sdk.media.formats import CameraFormat
 
@@ -29,7 +28,6 @@ __all__ = ["AT_ONCE", "OPTIONS", "OpenCvFeed", "opencv_told"]
 log = logging.getLogger(__name__)
 
 MOST_FRAMES = 1 << 40  # headers of streams claim nonsense beyond
-RTSP = frozenset(("rtsp", "rtsps"))
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # read at each opening
 # OpenCV opens an RTSP camera in 1.19 s by itself, and in 0.21 s where it looks into the stream for no longer than PyAV
 # is told to (a simulated camera with a key frame a second, OpenCV 5.1, each of 4)
@@ -82,8 +80,7 @@ def opencv_told(sources: Iterable[Source]) -> Iterator[None]:
     sources at once. It takes both from the environment alone, for all that the process opens: this is for programs
     that open nothing else, before they have threads. What is set there already stays."""
     listed = list(sources)
-    schemes = {"" if each.address is None else urlsplit(str(each.address)).scheme.lower() for each in listed}
-    wanted = {OPTIONS: BRIEFLY} if schemes and schemes <= RTSP else {}
+    wanted = {OPTIONS: BRIEFLY} if listed and all(is_rtsp(each.address) for each in listed) else {}
     if sum(each.is_live for each in listed) > 1:
         wanted[AT_ONCE] = "1"
     added = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -98,7 +95,7 @@ def opencv_told(sources: Iterable[Source]) -> Iterator[None]:
 def _check_reachable(source: Source, how: How) -> None:
     """FeedError where an RTSP camera takes no connection. OpenCV opens one source at a time: all others of the process
     would wait while it calls into a dead network, until its time-out."""
-    if not is_url(source.address) or urlsplit(str(source.address)).scheme.lower() not in RTSP:
+    if not is_rtsp(source.address):
         return
     try:
         call(str(source.address), how.open_timeout_s)
