@@ -1,9 +1,9 @@
 """Who of those followed is still there: by what his own joints say, frame after frame. No detector, no identities.
 
 Two questions are asked of each person, in numbers of his own. *Was somebody there at all?* By the detector's score, how
-well his joints fill the box, and how high they score; asked in his third to sixth frame. *Has he left?* By
-how far his joints' mean score lies below what it was, and how well his joints fill the box. So who is half
-hidden and scores low from the beginning stays, and who scores low all at once goes.
+well his joints fill the box, and how high they score; asked in his third to sixth frame. *Has he left?* By how far his
+joints' mean score lies below what it was, and how well they fill the box. So who is half hidden and scores low from the
+beginning stays, and who scores low all at once goes.
 
     presence = Presence.of_found(box_scores)                        # N persons, row by row
     presence.saw(boxes, keypoints, scores, fair=0.3, size_hw=(480, 640))
@@ -29,8 +29,8 @@ Bools = NDArray[np.bool_]
 # followed through 24 frames, of whole ones 98 %; of false detections 9 %, of persons who left 5 %.
 PACE = 0.35  # how much of a running mean is the newest frame's
 CLEAR = 0.5  # of the mean score of his joints: from there on a joint is one of his
-LIKELY = 1.6  # logit(detector's score) + FILL_COUNTS * fill + SURE_COUNTS * log(mean score / fair) of who is there
-FILL_COUNTS, SURE_COUNTS = 4.0, 1.0
+LIKELY = 1.6  # logit(detector's score) + FILL_COUNTS * fill + SCORE_COUNTS * log(mean score / fair) of who is there
+FILL_COUNTS, SCORE_COUNTS = 4.0, 1.0
 ASKED = range(3, 7)  # in which of his frames it is asked whether he is there at all
 LEFT = -0.6  # log(level / what it was) + FILL_STAYS * fill of somebody who is there
 FILL_STAYS = 0.6
@@ -44,7 +44,7 @@ PERSON = np.dtype(
     [
         ("found", np.float64),  # logit of the detector's score; 0 where there is none, which is a score of 1
         ("frames", np.int64),  # in which he was seen
-        ("likely", np.float64),  # the mean of FILL_COUNTS * fill + SURE_COUNTS * log(mean score / fair)
+        ("likely", np.float64),  # the mean of FILL_COUNTS * fill + SCORE_COUNTS * log(mean score / fair)
         ("fill", np.float64),  # running mean of the IoU of his box with his joints' box
         ("level", np.float64),  # running mean of log(mean score of his joints / fair)
         ("usual", np.float64),  # the level that he had
@@ -100,16 +100,17 @@ class Presence:
         they = self.table
         if not len(they):
             return
-        told = np.maximum(_mean(np.maximum(scores, 0)) / np.float32(fair), LOWEST)
-        clear = scores >= np.float32(fair * CLEAR) * told[:, None]
+        mean = np.maximum(_mean(np.maximum(scores, 0)) / np.float32(fair), LOWEST)
+        told = np.log(mean)
+        clear = scores >= np.float32(fair * CLEAR) * mean[:, None]
         fill = np.fmax(_overlap(boxes, boxes_around(keypoints, clear)), 0)  # of no box NaN
         frames, level = they["frames"], they["level"]
         first = frames == 0
         pace = np.where(first, 1, PACE)
         frames += 1
-        they["likely"] += (FILL_COUNTS * fill + SURE_COUNTS * np.log(told) - they["likely"]) / frames
+        they["likely"] += (FILL_COUNTS * fill + SCORE_COUNTS * told - they["likely"]) / frames
         they["fill"] += pace * (fill - they["fill"])
-        level += pace * (np.log(told) - level)
+        level += pace * (told - level)
         they["usual"] = np.where(first, level, np.maximum(they["usual"], level))
         they["view"] = view = _share_inside(keypoints, clear, size_hw)
         they["view_found"][first] = view[first]

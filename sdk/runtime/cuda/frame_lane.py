@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
 NetworkMode = Literal["graph", "plain", "own graph"]
-DONE, PENDING = int(FlightStatus.DONE), int(FlightStatus.PENDING)
+DONE = int(FlightStatus.DONE)
 WAYS = (
     "packed",
     "rows",
