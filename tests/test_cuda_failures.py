@@ -18,6 +18,7 @@ from sdk.runtime.memory import pinned_frame
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
+from tests.support.lanes import closed_meanwhile, waits_cut_off
 from tests.support.threads import wait_for
 
 pytestmark = pytest.mark.native
@@ -226,10 +227,7 @@ def interrupted(*_, **__):
 
 def cut_off(gpu, monkeypatch):
     """A frame whose wait is interrupted: its work stays on the stream."""
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        for lane in gpu._pool.every():
-            patch.setattr(lane, "_look_s", 0.0)
-        patch.setattr(FrameLane, "_landed_late", interrupted)
+    with waits_cut_off(gpu, monkeypatch):
         gpu.run(random_frame(), random_affines(1))
 
 
@@ -283,17 +281,8 @@ def test_closing_waits_for_the_calls_under_way(simulate):
     device, engine, kernels = simulate()
     gpu = GpuPipeline(engine, kernels=kernels)
     expected, _ = gpu.run(random_frame(), random_affines(1))
-    device.hangs, found = True, []
-    running = threading.Thread(target=lambda: found.append(gpu.run(random_frame(), random_affines(1))[0]))
-    running.start()
-    wait_for(gpu._pool._stuck)
-    closing = threading.Thread(target=gpu.close)
-    closing.start()
-    wait_for(lambda: gpu._pool._closed)
-    device.hangs = False
-    closing.join(timeout=30)
-    running.join(timeout=30)
-    np.testing.assert_array_equal(found, [expected])
+    joints, _ = closed_meanwhile(device, gpu, lambda: gpu.run(random_frame(), random_affines(1)))
+    np.testing.assert_array_equal(joints, expected)
     assert not device.live and not device.pinned
 
 

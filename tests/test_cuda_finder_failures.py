@@ -8,9 +8,9 @@ import pytest
 
 from sdk.errors import ClosedError, DeviceError, DeviceLostError, OutOfMemoryError
 from sdk.runtime.cuda import finder, loaded_plan
-from sdk.runtime.cuda.frame_lane import FrameLane
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from tests.support.cuda_frames import DeviceArray, random_affines, random_frame
+from tests.support.lanes import closed_meanwhile, waits_cut_off
 from tests.support.small_detector import crowded_frame, found_on_cpu, small_detector_engine
 from tests.support.threads import in_threads, wait_for
 
@@ -130,16 +130,10 @@ def test_the_watchdog_gives_up_on_a_hung_device(opened):
 
 
 def test_an_interrupt_leaves_the_lane_usable(opened, detector, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     device, gpu = opened(lanes=1)
     with gpu:
         gpu.find(FRAME, 2)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            (lane,) = gpu._pool.every()
-            patch.setattr(lane._finder, "_look_s", 0.0)
-            patch.setattr(FrameLane, "_landed_late", interrupted)
+        with waits_cut_off(gpu, monkeypatch):
             gpu.find(crowded_frame(1, (40, 200)), 2)
         assert any(stream.queue for stream in device.streams)
         assert_right(gpu, detector)
@@ -148,16 +142,10 @@ def test_an_interrupt_leaves_the_lane_usable(opened, detector, monkeypatch):
 
 
 def test_after_an_interrupt_of_warming_up_a_lane_is_waited_for(opened, detector, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     device, gpu = opened(lanes=1)
     with gpu:
         gpu.find(FRAME, 2)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            (lane,) = gpu._pool.every()
-            patch.setattr(lane, "_look_s", 0.0)
-            patch.setattr(FrameLane, "_landed_late", interrupted)
+        with waits_cut_off(gpu, monkeypatch):
             gpu.warm()
         assert any(stream.queue for stream in device.streams)
         with gpu._device.entered("look"), gpu._pool.lent():
@@ -213,17 +201,8 @@ def test_a_frame_that_takes_longer_than_one_look_is_waited_for(opened, detector,
 def test_closing_waits_for_the_calls_under_way(opened, detector):
     device, gpu = opened()
     expected = gpu.find(FRAME, 2)
-    device.hangs, found = True, []
-    running = threading.Thread(target=lambda: found.append(gpu.find(FRAME, 2)))
-    running.start()
-    wait_for(gpu._pool._stuck)
-    closing = threading.Thread(target=gpu.close)
-    closing.start()
-    wait_for(lambda: gpu._pool._closed)
-    device.hangs = False
-    closing.join(timeout=30)
-    running.join(timeout=30)
-    np.testing.assert_array_equal(found[0].persons, expected.persons)
+    found = closed_meanwhile(device, gpu, lambda: gpu.find(FRAME, 2))
+    np.testing.assert_array_equal(found.persons, expected.persons)
     assert not device.live and not device.pinned
 
 
