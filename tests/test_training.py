@@ -263,6 +263,22 @@ def test_a_label_counts_as_much_as_its_weight_says(answers):
     assert torch.allclose(labels[1, 13], x[1, 13])
 
 
+def test_a_joint_that_is_off_the_crop_is_to_be_found_nowhere(answers):
+    outputs, keypoints = answers
+    keypoints = keypoints.clone()
+    keypoints[:, 0, 0], keypoints[:, 1, 1], keypoints[:, 2, 0] = -9.0, 40.0, -0.5  # off to the left, below, at the edge
+    keypoints[1, 0, 2] = 0  # not annotated: nobody knows where it is
+    counts = torch.full((2, 14), 0.5)
+    x, y, inside = targets_from_keypoints(keypoints, (64, 64), 2.0, SETTINGS.smoothing)
+    off = torch.zeros(2, 14)
+    off[0, 0] = off[:, 1] = 1
+    flat = [torch.where(off[..., None] == 1, 1 / 64, axis) for axis in (x, y)]
+    found = label_loss(outputs, (keypoints, counts), (32, 32), tiny_recipe(), replace(SETTINGS, absent=0.3))
+    assert torch.allclose(found, simcc_loss(outputs, flat, 0.5 * inside + 0.3 * 0.5 * off))
+    same = label_loss(outputs, (keypoints, counts), (32, 32), tiny_recipe(), SETTINGS)
+    assert torch.allclose(same, simcc_loss(outputs, (x, y), 0.5 * inside))
+
+
 def test_two_batches_gathered_are_one_of_twice_the_size(data, tmp_path):
     """Without batch statistics: the gradient of a mean is the mean of gradients where each half counts alike."""
     plain = replace(SETTINGS, augmentation=Augmentation.none(), learning_rate=1e-3, epochs=1, batch=8)

@@ -22,6 +22,7 @@ GEOMETRIES = {
     "usual": GEOMETRIC,
     "any way up": replace(GEOMETRIC, turn=1.0),
     "close up": replace(GEOMETRIC, half_body=0.0, close_up=1.0),
+    "cut off": replace(GEOMETRIC, half_body=0.0, cut_off=1.0),
 }
 
 
@@ -110,6 +111,36 @@ def test_a_close_up_shows_a_part_of_the_person_with_some_joints(seed):
     assert (inside.sum() >= 3 and drawn.affine[0, 0] <= 0.76 * wide) or np.isclose(drawn.affine[0, 0], wide)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_beside_a_person_few_of_his_joints_are(seed):
+    person = dotted_person(seed)
+    aside = replace(Augmentation.none(), beside=1.0)
+    drawn = crop_of(person, (96, 96), aside, seed)[1]
+    inside = ((drawn.keypoints[:, :2] > -0.5) & (drawn.keypoints[:, :2] < 95.5)).all(axis=1)
+    assert inside.mean() < 0.6
+    middle = apply_affines(drawn.affine[None], np.full((1, 1, 2), 47.5, np.float32))[0, 0]
+    assert ((middle >= -1) & (middle <= np.array([220, 260]) + 1)).all(), "it lies in the picture"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_the_picture_ends_nothing_is_shown_and_no_joint_counts(seed):
+    torch = pytest.importorskip("torch")
+    from sdk.training.looks import with_looks
+
+    person = dotted_person(seed)
+    ends = replace(Augmentation.none(), cut_off=1.0, flip=0.5, turn=1.0)
+    crop, drawn = crop_of(person, (96, 96), ends, seed)
+    shown = with_looks(torch.from_numpy(crop[None] + 1), torch.from_numpy(drawn.look[None]))[0].numpy()
+    dark = (shown == 0).all(axis=0)
+    rows, columns = dark.all(axis=1), dark.all(axis=0)
+    assert np.array_equal(dark, rows[:, None] | columns[None]), "it ends along rows or columns"
+    assert rows.any() != columns.any() and 0.05 < dark.mean() < 0.5
+    for (x, y, _), weight in zip(drawn.keypoints, drawn.weights, strict=True):
+        if 0 <= round(float(x)) < 96 and 0 <= round(float(y)) < 96 and min(abs(x % 1 - 0.5), abs(y % 1 - 0.5)) > 0.01:
+            assert weight == (not dark[round(float(y)), round(float(x))])
+    assert np.abs(drawn.affine[[0, 1], [1, 0]]).max() == 0, "its crop is upright"
+
+
 def looked(crop, **values):
     torch = pytest.importorskip("torch")
     from sdk.training.looks import with_looks
@@ -161,11 +192,12 @@ def test_coarse_pixels_hold_what_they_covered(crop, factor):
 
 
 def test_patches_hide(crop):
-    patches = [[2, 3, 10, 9, 1, 2, 3], [0, 0, 1, 33, 200, 100, 50]]
+    patches = [[2, 3, 10, 9, 1, 2, 3], [0, 0, 1, 33, 200, 100, 50], [30, 0, 40, 33, 0, 0, 0]]
     got = looked(crop, patch=patches)
     want = crop.copy()
     want[:, 2:10, 3:9] = np.array([1, 2, 3])[:, None, None]
     want[:, 0:1] = np.array([200, 100, 50])[:, None, None]
+    want[:, 30:] = 0
     np.testing.assert_array_equal(got, want)
 
 

@@ -12,7 +12,8 @@ with `Augmentation.none()` the crop is the one that the deployed estimator takes
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from sdk.errors import TrainingError
 from sdk.geometry import crop_affines, inverse_affines
 from sdk.skeletons import Skeleton
-from sdk.training.looks import PATCHES, plain_look
+from sdk.training.looks import END, PATCHES, plain_look
 from sdk.training.persons import PersonImage
 
 __all__ = ["Augmentation", "Drawn", "body_halves", "drawn_sample"]
@@ -28,8 +29,13 @@ __all__ = ["Augmentation", "Drawn", "body_halves", "drawn_sample"]
 UPPER_WORDS = ("nose", "eye", "ear", "head", "neck", "thorax", "shoulder", "elbow", "wrist")
 FEWEST_JOINTS = 3  # that a part of a body must show to be a person of its own
 CLOSE_UP = (0.35, 0.75)  # side of a close-up, in sides of the person's box
+BESIDE = (0.5, 0.9)  # how far a crop beside the person lies from his middle, in sides of his box
+KEPT = (0.35, 0.8)  # of the person's box, where the picture ends
+ENDS = (0.15, 0.2, 0.15, 0.5)  # how often it ends at the left, top, right and bottom of what is kept
+BEYOND = 1e4  # pixels: farther than any picture reaches
 PROBABILITIES = (
-    "flip", "half_body", "close_up", "rotate", "turn", "colour", "grey", "blur", "motion_blur", "coarse", "cut_out",
+    "flip", "half_body", "close_up", "beside", "cut_off", "rotate", "turn",
+    "colour", "grey", "blur", "motion_blur", "coarse", "cut_out",
 )  # fmt: skip
 
 
@@ -38,12 +44,15 @@ class Augmentation:
     """Probabilities (0..1) and ranges. `scale` is in powers of e, `shift` in parts of the crop's side.
 
     `turn`: any orientation, instead of `rotate`'s up to `rotation_deg`. `close_up`: a part of the person about one of
-    its joints. `coarse`: as if taken from far, half or a quarter of the resolution.
+    its joints. `beside`: next to the person, where few of his joints are or none. `cut_off`: the picture ends within
+    him, and the box with it. `coarse`: as if taken from far, half or a quarter of the resolution.
     """
 
     flip: float = 0.5
     half_body: float = 0.1
     close_up: float = 0.0
+    beside: float = 0.0
+    cut_off: float = 0.0
     rotate: float = 0.7
     rotation_deg: float = 60.0
     turn: float = 0.0
@@ -92,7 +101,9 @@ def drawn_sample(
     rng: np.random.Generator,
 ) -> Drawn:
     """The sample that `rng` draws of the person."""
-    box = _chosen_box(person, skeleton, augmentation, rng)
+    box, beyond = _chosen_box(person, skeleton, augmentation, rng)
+    if beyond is not None:  # a picture ends along the rows and columns of its crops
+        augmentation = replace(augmentation, rotate=0.0, turn=0.0)
     mirror = rng.random() < augmentation.flip
     affine = _drawn_affine(box, size_hw, padding, augmentation, mirror, rng)
     keypoints, weights = person.keypoints.astype(np.float32), person.weights
@@ -100,8 +111,13 @@ def drawn_sample(
     if mirror:
         order = list(skeleton.flip_order)
         keypoints, weights = keypoints[order], weights[order]
+    look = _drawn_look(size_hw, augmentation, rng)
+    if beyond is not None:
+        low, high = look["patch"][0, END, :4].reshape(2, 2)[:] = _hidden_part(beyond, affine, size_hw)
+        hidden = ((keypoints[:, 1::-1] >= low) & (keypoints[:, 1::-1] < high)).all(axis=1)
+        weights = weights * ~hidden
     back = inverse_affines(affine[None].astype(np.float32))[0]
-    return Drawn(back, keypoints, weights, _drawn_look(size_hw, augmentation, rng))
+    return Drawn(back, keypoints, weights, look.view(np.float32))
 
 
 def body_halves(skeleton: Skeleton) -> tuple[list[int], list[int]]:
@@ -112,28 +128,75 @@ def body_halves(skeleton: Skeleton) -> tuple[list[int], list[int]]:
 
 def _chosen_box(
     person: PersonImage, skeleton: Skeleton, augmentation: Augmentation, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """The person's box, or one about a part of the body when chance says so and enough of its joints are annotated."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The person's box, or, as chance says, another; and two corners of what the picture does not show, if it ends."""
     chance = rng.random()
-    whole = float((person.box_xyxy[2:] - person.box_xyxy[:2]).max())
+    for share, choose in (
+        (augmentation.half_body, _half_body),
+        (augmentation.close_up, _close_up),
+        (augmentation.beside, _beside),
+    ):
+        if chance < share:
+            return choose(person, skeleton, rng), None
+        chance -= share
+    return _cut_off(person.box_xyxy, rng) if chance < augmentation.cut_off else (person.box_xyxy, None)
+
+
+def _half_body(person: PersonImage, skeleton: Skeleton, rng: np.random.Generator) -> NDArray[np.float32]:
+    """About the joints of half the body; the whole box where too few are annotated."""
+    half = body_halves(skeleton)[int(rng.integers(2))]
+    points = person.keypoints[half][person.keypoints[half, 2] > 0, :2]
+    if len(points) < FEWEST_JOINTS:
+        return person.box_xyxy
+    low, high = points.min(axis=0), points.max(axis=0)
+    return _square((low + high) / 2, max(0.75 * float((high - low).max()), 0.2 * _side(person)))
+
+
+def _close_up(person: PersonImage, skeleton: Skeleton, rng: np.random.Generator) -> NDArray[np.float32]:
+    """About one joint; the whole box where too few would be seen."""
     annotated = person.keypoints[:, 2] > 0
-    if chance < augmentation.half_body:
-        half = body_halves(skeleton)[int(rng.integers(2))]
-        points = person.keypoints[half][annotated[half], :2]
-        if len(points) < FEWEST_JOINTS:
-            return person.box_xyxy
-        low, high = points.min(axis=0), points.max(axis=0)
-        return _square((low + high) / 2, max(0.75 * float((high - low).max()), 0.2 * whole))
-    if chance < augmentation.half_body + augmentation.close_up and annotated.any():
-        centre = person.keypoints[rng.choice(np.flatnonzero(annotated)), :2]
-        radius = rng.uniform(*CLOSE_UP) * whole / 2
-        shown = (np.abs(person.keypoints[annotated, :2] - centre) < radius).all(axis=1)
-        if shown.sum() >= FEWEST_JOINTS:
-            return _square(centre, radius)
-    return person.box_xyxy
+    if not annotated.any():
+        return person.box_xyxy
+    centre = person.keypoints[rng.choice(np.flatnonzero(annotated)), :2]
+    radius = rng.uniform(*CLOSE_UP) * _side(person) / 2
+    shown = (np.abs(person.keypoints[annotated, :2] - centre) < radius).all(axis=1)
+    return _square(centre, radius) if shown.sum() >= FEWEST_JOINTS else person.box_xyxy
 
 
-def _square(centre: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def _beside(person: PersonImage, skeleton: Skeleton, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Next to the person, in the picture."""
+    angle, far = rng.uniform(-math.pi, math.pi), rng.uniform(*BESIDE) * _side(person)
+    middle = (person.box_xyxy[:2] + person.box_xyxy[2:]) / 2
+    centre = np.clip(middle + far * np.array([math.cos(angle), math.sin(angle)]), 0, person.image.shape[1::-1])
+    return _square(centre, rng.uniform(*CLOSE_UP) * _side(person) / 2)
+
+
+def _cut_off(
+    box_xyxy: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The part of the box that a picture shows which ends within it, and what it does not show."""
+    end = int(rng.choice(4, p=ENDS))
+    box, beyond = box_xyxy.copy(), np.array([-BEYOND, -BEYOND, BEYOND, BEYOND], np.float32)
+    other = (end + 2) % 4
+    box[end] = box[other] + rng.uniform(*KEPT) * (box[end] - box[other])
+    beyond[other] = box[end]
+    return box, beyond.reshape(2, 2)
+
+
+def _hidden_part(
+    beyond: NDArray[np.float32], affine: NDArray[np.float64], size_hw: tuple[int, int]
+) -> NDArray[np.float64]:
+    """2 x 2: top and left, bottom and right, in the crop, of a part of the picture between two corners."""
+    corners = (beyond @ affine[:, :2].T + affine[:, 2])[:, ::-1]
+    return np.clip(np.round([corners.min(axis=0), corners.max(axis=0)]), 0, size_hw)
+
+
+def _side(person: PersonImage) -> float:
+    """The longer one of the person's box, pixels."""
+    return float((person.box_xyxy[2:] - person.box_xyxy[:2]).max())
+
+
+def _square(centre: NDArray[Any], radius: float) -> NDArray[np.float32]:
     return np.concatenate([centre - radius, centre + radius]).astype(np.float32)
 
 
@@ -164,7 +227,7 @@ def _drawn_affine(
     return affine
 
 
-def _drawn_look(size_hw: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
+def _drawn_look(size_hw: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[Any]:
     look = plain_look()
     if rng.random() < augmentation.colour:
         look["gain"] = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, 3)
@@ -180,7 +243,7 @@ def _drawn_look(size_hw: tuple[int, int], augmentation: Augmentation, rng: np.ra
     if rng.random() < augmentation.cut_out:
         for patch in range(int(rng.integers(1, PATCHES + 1))):
             look["patch"][0, patch] = _drawn_patch(size_hw, rng)
-    return look.view(np.float32)
+    return look
 
 
 def _drawn_patch(size_hw: tuple[int, int], rng: np.random.Generator) -> tuple[float, ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Smoothing",
+    "absent_joints",
     "bins_from_coordinates",
     "coordinates_from_bins",
     "joint_weights",
@@ -75,6 +76,17 @@ def joint_weights(
     bins = bins_from_coordinates(keypoints[..., :2], split_ratio)
     inside = (bins >= 0) & (bins < bins.new_tensor(bins_xy))
     return ((keypoints[..., 2] > 0) & inside.all(dim=-1)).float()
+
+
+def absent_joints(
+    keypoints: Tensor,  # N x K x 3: x, y in crop pixels, visibility
+    size_wh: tuple[int, int],
+    margin_px: float,
+) -> Tensor:
+    """N x K float: 1 where a joint is annotated and lies off the crop by more than the margin, else 0."""
+    last = keypoints.new_tensor(size_wh) - 1
+    off = (keypoints[..., :2] < -margin_px) | (keypoints[..., :2] > last + margin_px)
+    return ((keypoints[..., 2] > 0) & off.any(dim=-1)).float()
 
 
 def soft_labels(

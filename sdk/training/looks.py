@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOOK", "PATCHES", "plain_look", "with_looks"]
+__all__ = ["END", "LOOK", "PATCHES", "plain_look", "with_looks"]
 
-PATCHES = 2
+PATCHES = 2  # that are drawn
+END = PATCHES  # the place of one more, over what lies beyond the picture's end
 LOOK = np.dtype(
     [
         ("gain", np.float32, 3),  # of the channels
@@ -27,7 +28,7 @@ LOOK = np.dtype(
         ("blur_px", np.float32),  # standard deviation of a Gaussian
         ("motion_px", np.float32, 2),  # half of the way that the camera moved, x and y
         ("coarse", np.float32),  # 1, 2 or 4: pixels of the crop in one that was taken
-        ("patch", np.float32, (PATCHES, 7)),  # top, left, bottom, right, colour
+        ("patch", np.float32, (PATCHES + 1, 7)),  # top, left, bottom, right, colour
     ]
 )
 FIELDS = {  # of a look as numbers
@@ -56,7 +57,7 @@ def with_looks(
     crops = crops * looks[:, FIELDS["gain"], None, None] + looks[:, FIELDS["offset"], None, None]
     grey = (crops * crops.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     crops = crops.lerp(grey.expand_as(crops), looks[:, FIELDS["grey"], None, None]).clamp(0, 255)
-    return _hidden(crops, looks[:, FIELDS["patch"]].reshape(len(looks), PATCHES, 7))
+    return _hidden(crops, looks[:, FIELDS["patch"]].reshape(len(looks), -1, 7))
 
 
 def _some(crops: Tensor, chosen: Tensor, change: Any, value: Any) -> Tensor:
@@ -94,13 +95,13 @@ def _blurred(crops: Tensor, looks: Tensor) -> Tensor:
     return conv2d(edged, weights, groups=3 * count).view(count, 3, *crops.shape[2:])
 
 
-def _hidden(crops: Tensor, patches: Tensor) -> Tensor:  # N x PATCHES x 7
+def _hidden(crops: Tensor, patches: Tensor) -> Tensor:  # N x P x 7
     """The crops behind their patches."""
     import torch
 
     rows = torch.arange(crops.shape[2], device=crops.device).view(1, -1, 1)
     columns = torch.arange(crops.shape[3], device=crops.device).view(1, 1, -1)
-    for index in range(PATCHES):
+    for index in range(patches.shape[1]):
         top, left, bottom, right, *colour = patches[:, index].T[:, :, None, None]
         inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
         crops = torch.where(inside[:, None], torch.stack(colour, dim=1), crops)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sdk.recipe import Recipe
-from sdk.training.codecs import joint_weights, targets_from_keypoints
+from sdk.training.codecs import absent_joints, joint_weights, targets_from_keypoints
 from sdk.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["heatmap_loss", "heatmap_targets", "kl_divergence", "label_loss", "simcc_loss"]
 
 HEATMAP_SIGMA_CELLS = 2.0  # SimpleBaseline's
+ABSENT_MARGIN = 0.05  # of the crop's width: a joint less far off it may still show
 
 
 def label_loss(
@@ -31,18 +32,22 @@ def label_loss(
 ) -> Tensor:
     """The loss of labels on crops of `size_hw`."""
     keypoints, counts = labels
+    absent = counts * absent_joints(keypoints, (size_hw[1], size_hw[0]), ABSENT_MARGIN * size_hw[1])
     ratio = recipe.output.split_ratio
     if ratio is None:
         stride = size_hw[1] / outputs.shape[3]
         targets = heatmap_targets(keypoints, tuple(outputs.shape[2:]), stride, HEATMAP_SIGMA_CELLS)
-        return heatmap_loss(outputs, targets, counts * joint_weights(keypoints, (size_hw[1], size_hw[0]), 1.0))
+        there = counts * joint_weights(keypoints, (size_hw[1], size_hw[0]), 1.0)
+        return heatmap_loss(outputs, targets, there + settings.absent * absent)
     bins_xy = (int(size_hw[1] * ratio), int(size_hw[0] * ratio))
     smoothing = settings.smoothing
     if smoothing.kind != "equal":  # a width is in pixels of the recipe's crop: it shrinks with the stage
         smoothing = replace(smoothing, width=smoothing.width * size_hw[1] / recipe.input.width)
     wider = 1 + settings.unsure * (1 - counts).clamp_min(0)
     x, y, inside = targets_from_keypoints(keypoints, bins_xy, ratio, smoothing, wider)
-    return simcc_loss(outputs, (x, y), counts * inside, settings.beta, settings.soften_targets)
+    x, y = (axis.where(absent[..., None] == 0, 1 / axis.shape[-1]) for axis in (x, y))
+    weights = counts * inside + settings.absent * absent
+    return simcc_loss(outputs, (x, y), weights, settings.beta, settings.soften_targets)
 
 
 def kl_divergence(

@@ -53,7 +53,7 @@ class Schedule:
         if epoch < self.settings.epochs - self.settings.plain_epochs:
             return chosen
         looks = dict.fromkeys(("colour", "grey", "blur", "motion_blur", "coarse", "cut_out"), 0.0)
-        return replace(chosen, half_body=0.0, close_up=0.0, **looks)
+        return replace(chosen, half_body=0.0, close_up=0.0, beside=0.0, cut_off=0.0, **looks)
 
 
 def check_stages(recipe: Recipe, settings: Settings) -> None:

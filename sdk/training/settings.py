@@ -38,7 +38,8 @@ class Settings:
     """A training run. `batch` is per process; `ema` is the average's decay a step.
 
     `accumulate`: batches whose gradients make one step. `file_weights`: how much the labels of each --train file count.
-    `unsure`: how much wider a label is made the less it counts. `distil`: a teacher's share of the loss.
+    `unsure`: how much wider a label is made the less it counts. `absent`: how much it counts that a joint known to lie
+    off the crop is found nowhere on it. `distil`: a teacher's share of the loss.
     """
 
     epochs: int = 80
@@ -54,6 +55,7 @@ class Settings:
     beta: float = 1.0
     soften_targets: bool = False
     unsure: float = 0.0
+    absent: float = 0.0
     distil: float = 0.5
     temperature: float = 2.0
     file_weights: tuple[float, ...] = ()
@@ -74,7 +76,7 @@ class Settings:
         for name in ("learning_rate", "clip_norm", "beta", "temperature", "cache_gib"):
             if not 0 < getattr(self, name) < math.inf:
                 raise TrainingError(f"setting '{name}' must be positive and finite (got {getattr(self, name)})")
-        for name in ("weight_decay", "unsure", "workers", "seed", "plain_epochs", "figures"):
+        for name in ("weight_decay", "unsure", "absent", "workers", "seed", "plain_epochs", "figures"):
             if not 0 <= getattr(self, name) <= LARGEST:
                 raise TrainingError(f"setting '{name}' must be from 0 to 2^63 - 1 (got {getattr(self, name)})")
         for name in ("final_rate", "warmup", "distil", "ema"):
