@@ -124,6 +124,12 @@ def small_engine(small_graphs, tmp_path_factory):
 
 
 @pytest.fixture
+def place(tmp_path):
+    """Where the engine of a test goes; nothing is there yet."""
+    return tmp_path / "small.fp16"
+
+
+@pytest.fixture
 def photos(tmp_path):
     """A folder of three pictures, 0.png to 2.png."""
     from tests.support.predict import write_photos

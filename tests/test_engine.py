@@ -1,33 +1,16 @@
-"""The engine folder: written whole or not at all, reused by content, verified on opening, one builder at a time."""
+"""The engine folder: read back as it was written, reused by its content, verified on opening and refused in words."""
 
 import errno
 import json
-import multiprocessing
 import os
-import signal
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("onnx")
 
 from sdk.errors import EngineError
-from sdk.interrupts import stopping_alike
-from sdk.launches import FILE as LAUNCHES
-from sdk.manifest import (
-    FORMAT,
-    GRAPH_NAME,
-    MANIFEST_NAME,
-    BatchRange,
-    CompilerNote,
-    Manifest,
-    WeightsNote,
-    kernel_cache_name,
-    open_engine,
-)
-from sdk.toolchain import engine as engine_module
+from sdk.manifest import GRAPH_NAME, MANIFEST_NAME, open_engine
 from sdk.toolchain.engine import (
     check_output,
     content_key,
@@ -36,74 +19,34 @@ from sdk.toolchain.engine import (
     reusable_engine,
     write_engine,
 )
-from tests.support.engines import SMALL
-
-PLAN = "tensorrt-rtx.plan"
-FILES = {GRAPH_NAME: b"graph" * 1000, PLAN: b"plan" * 1000}
+from tests.support.engine_folders import FILES, PLAN, left_beside, manifest, written
 
 
-def manifest(hashes, key="k1"):
-    return Manifest(
-        format=FORMAT,
-        recipe=SMALL,
-        precision="fp16",
-        opset=19,
-        batch=BatchRange(1, 4, 16),
-        weights=WeightsNote("random", "seed 0"),
-        files=dict(hashes),
-        key=key,
-        created_by="tests",
-        compiler=CompilerNote("tensorrt-rtx", "1.7.1", "portable", PLAN, {"workspace_mib": 64}),
-        notes=("a note",),
-    )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "small.fp16"
-
-
-def written(folder, key="k1", files=FILES):
-    return write_engine(folder, files, lambda hashes: manifest(hashes, key))
-
-
-def left_beside(folder):
-    return sorted(path.name for path in folder.parent.iterdir() if path != folder)
-
-
-def test_what_is_written_is_read_back(folder):
-    engine = written(folder)
-    assert engine.folder == folder
+def test_what_is_written_is_read_back(place):
+    engine = written(place)
+    assert engine.folder == place
     assert engine.manifest == manifest(engine.manifest.files)
     assert engine.graph_path.read_bytes() == FILES[GRAPH_NAME]
     assert engine.plan_path.read_bytes() == FILES[PLAN]
-    assert sorted(path.name for path in folder.iterdir()) == sorted([MANIFEST_NAME, *FILES])
-    assert left_beside(folder) == []
+    assert sorted(path.name for path in place.iterdir()) == sorted([MANIFEST_NAME, *FILES])
+    assert left_beside(place) == []
 
 
-def test_the_folder_is_readable_by_others(folder):
-    assert written(folder).folder.stat().st_mode & 0o755 == 0o755
+def test_the_folder_is_readable_by_others(place):
+    assert written(place).folder.stat().st_mode & 0o755 == 0o755
 
 
-def test_a_new_engine_takes_the_place_of_the_old(folder):
-    written(folder)
-    engine = written(folder, "k2", {GRAPH_NAME: b"other", PLAN: b"p"})
-    assert engine.manifest.key == "k2"
-    assert open_engine(folder).graph_path.read_bytes() == b"other"
-    assert left_beside(folder) == []
+def test_an_engine_is_reused_by_its_key(place):
+    assert reusable_engine(place, "k1") is None
+    written(place)
+    assert reusable_engine(place, "k1") is not None
+    assert reusable_engine(place, "k2") is None
 
 
-def test_an_engine_is_reused_by_its_key(folder):
-    assert reusable_engine(folder, "k1") is None
-    written(folder)
-    assert reusable_engine(folder, "k1") is not None
-    assert reusable_engine(folder, "k2") is None
-
-
-def test_a_damaged_engine_is_not_reused_and_the_log_says_why(folder, caplog):
-    written(folder)
-    (folder / PLAN).write_bytes(b"x")
-    assert reusable_engine(folder, "k1") is None
+def test_a_damaged_engine_is_not_reused_and_the_log_says_why(place, caplog):
+    written(place)
+    (place / PLAN).write_bytes(b"x")
+    assert reusable_engine(place, "k1") is None
     assert "was altered" in caplog.text
 
 
@@ -176,128 +119,11 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_engine_is_refused(folder, damage, message):
-    written(folder)
-    damage(folder)
+def test_a_damaged_engine_is_refused(place, damage, message):
+    written(place)
+    damage(place)
     with pytest.raises(EngineError, match=message):
-        open_engine(folder)
-
-
-def test_an_existing_folder_that_is_no_engine_is_left_alone(folder):
-    folder.mkdir()
-    (folder / "thesis.tex").write_text("years of work")
-    for call in (check_output, written):
-        with pytest.raises(EngineError, match=r"exists and is not an engine folder; choose another --output"):
-            call(folder)
-    assert (folder / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_foreign_file_in_an_engine_folder_is_not_lost(folder):
-    written(folder)
-    (folder / "notes.txt").write_text("mine")
-    with pytest.raises(EngineError, match=r"holds 'notes.txt', which is not the engine's"):
-        written(folder, "k2")
-    assert open_engine(folder).manifest.key == "k1"
-
-
-CACHE = kernel_cache_name("1.7.1.116", "8.6", "0123456789abcdef" + 48 * "0")
-
-
-def test_a_kernel_cache_names_compiler_gpu_and_plan():
-    assert CACHE == "kernels-1.7.1.116-sm86-0123456789abcdef.cache"
-
-
-@pytest.mark.parametrize("kept", [CACHE, LAUNCHES])
-@pytest.mark.parametrize("left", ["", ".01234567.part."], ids=["finished", "left by a kill"])
-def test_an_engine_that_has_run_is_replaced_and_what_was_kept_beside_it_goes(folder, kept, left):
-    written(folder)
-    (folder / f"{left}{kept}").write_bytes(b"made anew")
-    check_output(folder)
-    assert reusable_engine(folder, "k1") is not None
-    written(folder, "k2")
-    assert sorted(path.name for path in folder.iterdir()) == sorted([MANIFEST_NAME, *FILES])
-    assert left_beside(folder) == []
-
-
-@pytest.mark.parametrize("name", ["kernels.txt", "mykernels-1.cache", "my-launches.json", ".01234567.part.notes.txt"])
-def test_what_only_resembles_it_is_not_lost(folder, name):
-    written(folder)
-    (folder / name).write_bytes(b"mine")
-    with pytest.raises(EngineError, match="is not the engine's and would be lost"):
-        written(folder, "k2")
-
-
-def test_a_link_stays_and_the_engine_it_leads_to_is_replaced(folder):
-    (folder.parent / "disk").mkdir()
-    real = folder.parent / "disk" / "engine"
-    written(real)
-    folder.symlink_to(real)
-    with engine_lock(folder):
-        assert written(folder, "k2").folder == folder
-    assert folder.is_symlink()
-    assert open_engine(real).manifest.key == "k2"
-    assert left_beside(real) == []
-    assert left_beside(folder) == ["disk"]
-
-
-def test_the_current_folder_is_not_pulled_from_under_its_user(folder, monkeypatch):
-    written(folder)
-    monkeypatch.chdir(folder)
-    for output in (Path(), folder):
-        with pytest.raises(EngineError, match="is the current folder, which a build replaces; run it from another"):
-            check_output(output)
-
-
-def test_a_file_in_the_way_is_an_error(folder):
-    folder.write_text("x")
-    with pytest.raises(EngineError, match="exists and is not an engine folder"):
-        written(folder)
-
-
-def test_an_empty_folder_is_filled(folder):
-    folder.mkdir()
-    assert written(folder).manifest.key == "k1"
-
-
-@pytest.mark.parametrize("fails_on", [GRAPH_NAME, PLAN, MANIFEST_NAME])
-@pytest.mark.parametrize("before", [None, "k0"], ids=["nothing there", "an engine there"])
-def test_a_full_disk_leaves_what_was_there(folder, monkeypatch, fails_on, before):
-    if before:
-        written(folder, before)
-    real = engine_module._write_durably
-
-    def full(path, data):
-        real(path, data[: len(data) // 2] if path.name == fails_on else data)
-        if path.name == fails_on:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(engine_module, "_write_durably", full)
-    with pytest.raises(EngineError, match=r"cannot be written \(No space left on device\); free some space"):
-        written(folder)
-    assert left_beside(folder) == []
-    assert open_engine(folder).manifest.key == before if before else not folder.exists()
-
-
-@pytest.fixture
-def in_two_steps(monkeypatch):
-    """A system that knows no exchange of two names."""
-    monkeypatch.setattr(engine_module, "_exchanged", lambda one, other: False)
-
-
-def test_an_engine_that_cannot_be_moved_into_place_leaves_the_old_one(folder, monkeypatch, in_two_steps):
-    written(folder, "k0")
-    real = Path.rename
-
-    def refuse(self, target):
-        if Path(target) == folder and not self.name.endswith(engine_module.REPLACED):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(EngineError, match="Permission denied"):
-        written(folder)
-    assert open_engine(folder).manifest.key == "k0"
-    assert left_beside(folder) == []
+        open_engine(place)
 
 
 def test_a_parent_that_is_a_file_is_an_error_in_words(tmp_path):
@@ -306,172 +132,11 @@ def test_a_parent_that_is_a_file_is_an_error_in_words(tmp_path):
         pass
 
 
-def hold(folder, log, name, seconds):
-    with engine_lock(folder):
-        with log.open("a") as file:
-            file.write(f"{name} in\n")
-        time.sleep(seconds)
-        with log.open("a") as file:
-            file.write(f"{name} out\n")
-
-
-def hold_forever(folder, held):
-    def never_done(path, data):
-        path.write_bytes(data[:10])
-        held.set()
-        time.sleep(600)
-
-    engine_module._write_durably = never_done
-    with engine_lock(folder):
-        written(folder)
-
-
-def test_builders_of_one_engine_take_turns(folder):
-    log = folder.parent / "log"
-    spawn = multiprocessing.get_context("spawn")
-    builders = [spawn.Process(target=hold, args=(folder, log, name, 0.2)) for name in "abc"]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join(60)
-        assert builder.exitcode == 0
-    lines = log.read_text().split("\n")[:-1]
-    assert [line.split()[1] for line in lines] == ["in", "out"] * 3
-    assert all(lines[i].split()[0] == lines[i + 1].split()[0] for i in (0, 2, 4))
-    assert left_beside(folder) == ["log"]
-
-
-def test_a_killed_builder_holds_nobody_up_and_is_cleaned_up_after(folder):
-    spawn = multiprocessing.get_context("spawn")
-    held = spawn.Event()
-    builder = spawn.Process(target=hold_forever, args=(folder, held))
-    builder.start()
-    assert held.wait(60)
-    builder.kill()
-    builder.join()
-    assert len(left_beside(folder)) == 2, "the lock file and a folder that is not an engine"
-    assert not folder.exists()
-    with engine_lock(folder):
-        written(folder)
-    assert left_beside(folder) == []
-
-
-def replace_and_die(folder):
-    real = Path.rename
-
-    def rename(self, target):
-        real(self, target)
-        if str(target).endswith(engine_module.REPLACED):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    Path.rename = rename
-    engine_module._exchanged = lambda one, other: False
-    with engine_lock(folder):
-        written(folder, "k1")
-
-
-@pytest.mark.parametrize("next_build", ["rebuild", "build"])
-def test_a_kill_between_the_two_renames_loses_no_engine(folder, next_build):
-    written(folder, "k0")
-    builder = multiprocessing.get_context("spawn").Process(target=replace_and_die, args=(folder,))
-    builder.start()
-    builder.join()
-    assert builder.exitcode == -signal.SIGKILL
-    assert not folder.exists()
-    if next_build == "rebuild":
-        recover_engine(folder)
-        assert open_engine(folder).manifest.key == "k0"
-    with engine_lock(folder):
-        assert reusable_engine(folder, "k0") is not None
-    assert left_beside(folder) == []
-
-
-def test_where_nothing_was_moved_aside_nothing_is_recovered(tmp_path):
-    recover_engine(tmp_path / "no" / "engine")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupt_between_the_two_renames_puts_the_old_engine_back(folder, monkeypatch, in_two_steps):
-    written(folder, "k0")
-    real = Path.rename
-
-    def interrupted(self, target):
-        if Path(target) == folder and self.name.endswith(engine_module.PARTIAL):
-            raise KeyboardInterrupt
-        return real(self, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        written(folder, "k1")
-    assert open_engine(folder).manifest.key == "k0"
-    assert left_beside(folder) == []
-
-
-@pytest.mark.parametrize("before", [None, "k0"], ids=["nothing there", "an engine there"])
-def test_names_reach_the_disk_before_and_after_the_rename(folder, monkeypatch, in_two_steps, before):
-    if before:
-        written(folder, before)
-    deeds, sync, rename = [], engine_module._sync_folder, Path.rename
-    monkeypatch.setattr(engine_module, "_sync_folder", lambda path: (deeds.append(path.suffix), sync(path)))
-    monkeypatch.setattr(Path, "rename", lambda self, to: (deeds.append("rename"), rename(self, to)))
-    written(folder)
-    assert deeds[0] == engine_module.PARTIAL
-    assert deeds[-2:] == ["rename", folder.parent.suffix]
-
-
-@pytest.mark.parametrize("fault", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP], ids=errno.errorcode.get)
-def test_where_no_exchange_is_known_it_is_two_steps(folder, monkeypatch, fault):
-    written(folder, "k0")
-    monkeypatch.setattr(engine_module.ctypes, "get_errno", lambda: fault)
-    monkeypatch.setattr(engine_module, "RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows
-    assert written(folder, "k1").manifest.key == "k1"
-    assert left_beside(folder) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_stop_while_the_engine_is_put_in_place_waits_and_leaves_nothing(folder, monkeypatch, number):
-    written(folder, "k0")
-    real = engine_module._exchanged
-
-    def stopped(one, other):
-        signal.raise_signal(number)
-        return real(one, other)
-
-    monkeypatch.setattr(engine_module, "_exchanged", stopped)
-    with pytest.raises(KeyboardInterrupt), stopping_alike():
-        written(folder, "k1")
-    assert open_engine(folder).manifest.key == "k1"
-    assert left_beside(folder) == []
-
-
-def rebuild_again_and_again(folder, stop):
-    number = 0
-    while not stop.is_set():
-        number += 1
-        written(folder, f"k{number}")
-
-
-def test_readers_find_a_whole_engine_during_rebuilds(folder):
-    written(folder, "k0")
-    stop = multiprocessing.get_context("spawn").Event()
-    builder = multiprocessing.get_context("spawn").Process(target=rebuild_again_and_again, args=(folder, stop))
-    builder.start()
-    try:
-        keys = [open_engine(folder).manifest.key]
-        until = time.monotonic() + 30
-        while len(set(keys)) < 20 and time.monotonic() < until:
-            keys.append(open_engine(folder).manifest.key)
-    finally:
-        stop.set()
-        builder.join()
-    assert len(set(keys)) >= 20, f"{len(keys)} openings saw {len(set(keys))} engines"
-
-
-def test_an_engine_that_was_rebuilt_says_so(folder):
-    engine = written(folder, "k0")
+def test_an_engine_that_was_rebuilt_says_so(place):
+    engine = written(place, "k0")
     assert not engine.rebuilt
-    written(folder, "k1")
-    assert engine.rebuilt and not open_engine(folder).rebuilt
+    written(place, "k1")
+    assert engine.rebuilt and not open_engine(place).rebuilt
 
 
 def itself(folder):
@@ -487,24 +152,24 @@ UNREACHABLE = {
 }
 
 
-@pytest.mark.parametrize(("place", "message"), UNREACHABLE.values(), ids=UNREACHABLE)
-def test_a_folder_that_cannot_be_reached_is_told(folder, place, message):
-    away = place(folder)
+@pytest.mark.parametrize(("beyond", "message"), UNREACHABLE.values(), ids=UNREACHABLE)
+def test_a_folder_that_cannot_be_reached_is_told(place, beyond, message):
+    away = beyond(place)
     for use in (open_engine, check_output, written, recover_engine):
         with pytest.raises(EngineError, match=message):
             use(away)
 
 
-def test_a_file_that_cannot_be_read_is_told(folder, monkeypatch):
+def test_a_file_that_cannot_be_read_is_told(place, monkeypatch):
     """A disk that fails; mode 000 stops nobody who is root."""
-    written(folder)
+    written(place)
 
     def fails(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("sdk.manifest.sha256_of_file", fails)
     with pytest.raises(EngineError, match=r"'network\.onnx' cannot be read \(Input/output error\); check its rights"):
-        open_engine(folder)
+        open_engine(place)
 
 
 def test_the_key_follows_from_content_alone():
@@ -513,10 +178,10 @@ def test_the_key_follows_from_content_alone():
     assert content_key(facts) != content_key({**facts, "graph": "b"})
 
 
-def test_a_graph_alone_is_an_engine_too(folder):
+def test_a_graph_alone_is_an_engine_too(place):
     def without_compiler(hashes):
         return replace(manifest(hashes), compiler=None)
 
-    engine = write_engine(folder, {GRAPH_NAME: b"graph"}, without_compiler)
+    engine = write_engine(place, {GRAPH_NAME: b"graph"}, without_compiler)
     assert engine.plan_path is None
-    assert open_engine(folder).manifest.compiler is None
+    assert open_engine(place).manifest.compiler is None
