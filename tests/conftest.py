@@ -123,6 +123,22 @@ def small_engine(small_graphs, tmp_path_factory):
     return wrapped_engine(graph, tmp_path_factory.mktemp("engine") / "small.fp32", recipe)
 
 
+@pytest.fixture(scope="session")
+def small(small_engine):
+    """The same engine, opened."""
+    from sdk.runtime.opening import engine_from
+
+    return engine_from(small_engine)
+
+
+@pytest.fixture
+def graph_file(tmp_path):
+    """The tiny SimCC network's graph in a file that the test may change."""
+    from tests.support.engines import SMALL, pooled_simcc_graph
+
+    return pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
+
+
 @pytest.fixture
 def place(tmp_path):
     """Where the engine of a test goes; nothing is there yet."""

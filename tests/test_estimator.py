@@ -22,11 +22,6 @@ cv2 = pytest.importorskip("cv2")
 
 
 @pytest.fixture(scope="module")
-def engine(small_engine):
-    return engine_from(small_engine)
-
-
-@pytest.fixture(scope="module")
 def heatmap_engine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("heatmap")
     graph = pooled_heatmap_graph(folder / "g.onnx", SMALL_HEATMAP)
@@ -71,12 +66,12 @@ def sized(height, width, split_ratio, score, **changes):
 
 @pytest.mark.data
 @pytest.mark.parametrize("size_hw", [(256, 192), (64, 64), (128, 128)], ids=str)
-def test_crops_are_the_authors(monkeypatch, engine, parity, lspet, size_hw):
+def test_crops_are_the_authors(monkeypatch, small, parity, lspet, size_hw):
     """Within one grey level of cv2.warpAffine's crop by mmpose's matrix, and within a quarter on average."""
     height, width = size_hw
     recipe = sized(height, width, 2.0, "min_logit", mean=(0.0,) * 3, std=(1.0,) * 3, colour="bgr")
     bins = [np.zeros((1, 14, side * 2), np.float32) for side in (width, height)]
-    estimate, session = recorded(monkeypatch, engine, recipe, bins)
+    estimate, session = recorded(monkeypatch, small, recipe, bins)
     table = np.load(parity / "preprocess.npz")
     names = sorted({key.rsplit(".", 1)[0] for key in table if f"_{height}x{width}." in key})
     assert len(names) >= 4
@@ -94,13 +89,13 @@ DECODINGS = {"256x192_k2": 2.0, "64x64_k3": 3.0, "384x288_k1.5": 1.5, "128x128_k
 @pytest.mark.data
 @pytest.mark.parametrize(("case", "k"), DECODINGS.items(), ids=DECODINGS)
 @pytest.mark.parametrize("rule", ["min_logit", "min_softmax"])
-def test_decoding_is_the_authors(monkeypatch, engine, parity, case, k, rule):
+def test_decoding_is_the_authors(monkeypatch, small, parity, case, k, rule):
     """Keypoints and scores of mmpose (min_logit) and of the paper (min_softmax), for four persons in one batch."""
     table = np.load(parity / "decode.npz")
     height, width = map(int, case.split("_")[0].split("x"))
     recipe = replace(sized(height, width, k, rule, box_padding=1.0), skeleton=replace_joints(17))
     outputs = table[f"{case}.simcc_x"], table[f"{case}.simcc_y"]
-    estimate, _ = recorded(monkeypatch, engine, recipe, outputs)
+    estimate, _ = recorded(monkeypatch, small, recipe, outputs)
     keypoints, scores = estimate(noise(), np.tile([0, 0, width, height], (4, 1)))  # the crop is the frame's corner
     if rule == "min_logit":
         bins, expected_scores = table[f"{case}.mmpose_bins"], table[f"{case}.mmpose_scores"]
@@ -149,10 +144,10 @@ def reference_persons(engine, frame, boxes, *, flip=False):
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_the_whole_way_follows_its_definition(engine, flip):
+def test_the_whole_way_follows_its_definition(small, flip):
     frame, boxes = noise(1), random_boxes(6, 1)
-    expected = reference_persons(engine, frame, boxes, flip=flip)
-    with PoseEstimator(engine, device="cpu", flip_test=flip) as estimate:
+    expected = reference_persons(small, frame, boxes, flip=flip)
+    with PoseEstimator(small, device="cpu", flip_test=flip) as estimate:
         poses = estimate(frame, boxes)
     bin_px = crop_affines(boxes, (64, 48), 1.25)[:, :1, 0] / 2
     near = np.abs(poses.keypoints - expected[..., :2]).max(axis=2) <= bin_px  # crops differ by a grey level
@@ -161,9 +156,9 @@ def test_the_whole_way_follows_its_definition(engine, flip):
 
 
 @pytest.mark.parametrize("refine", ["parabola", "dark", "expectation"])
-def test_refinement_stays_within_half_a_bin(engine, refine):
+def test_refinement_stays_within_half_a_bin(small, refine):
     frame, boxes = noise(2), random_boxes(5, 2)
-    with PoseEstimator(engine, device="cpu") as plain, PoseEstimator(engine, device="cpu", refine=refine) as refined:
+    with PoseEstimator(small, device="cpu") as plain, PoseEstimator(small, device="cpu", refine=refine) as refined:
         moved = np.abs(refined(frame, boxes).keypoints - plain(frame, boxes).keypoints)
     half_bin_px = crop_affines(boxes, (64, 48), 1.25)[:, 0, 0] / 4
     assert (moved <= half_bin_px[:, None, None] + 1e-3).all() and moved.max() > 0
@@ -172,23 +167,23 @@ def test_refinement_stays_within_half_a_bin(engine, refine):
 # --- boxes and their absence -----------------------------------------------------------------------------------------
 
 
-def test_without_boxes_the_frame_is_one_person(engine):
+def test_without_boxes_the_frame_is_one_person(small):
     frame = noise()
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         alone, framed = estimate(frame), estimate(frame, [[0, 0, 160, 120]])
     np.testing.assert_array_equal(alone.keypoints, framed.keypoints)
     np.testing.assert_array_equal(alone.boxes, [[0, 0, 160, 120]])
     assert alone.track_ids is None and alone.box_scores.tolist() == [1.0]
 
 
-def test_a_detector_gives_boxes_and_scores(engine):
+def test_a_detector_gives_boxes_and_scores(small):
     seen = []
 
     def detector(frame):
         seen.append(frame.shape)
         return [[10, 10, 60, 100], [50, 5, 120, 110]], [0.9, 0.4]
 
-    with PoseEstimator(engine, device="cpu", detector=detector) as estimate:
+    with PoseEstimator(small, device="cpu", detector=detector) as estimate:
         poses = estimate(noise())
         assert len(poses) == 2 and seen == [(120, 160, 3)]
         np.testing.assert_allclose(poses.box_scores, [0.9, 0.4])
@@ -196,13 +191,13 @@ def test_a_detector_gives_boxes_and_scores(engine):
         assert len(estimate(noise(), random_boxes(3))) == 3 and len(seen) == 1  # given boxes come first
 
 
-def test_a_detector_that_finds_nobody_gives_nobody(engine):
-    with PoseEstimator(engine, device="cpu", detector=lambda _: (np.zeros((0, 4)), np.zeros(0))) as estimate:
+def test_a_detector_that_finds_nobody_gives_nobody(small):
+    with PoseEstimator(small, device="cpu", detector=lambda _: (np.zeros((0, 4)), np.zeros(0))) as estimate:
         assert estimate(noise()).keypoints.shape == (0, 14, 2)
 
 
-def test_nobody_costs_nothing(engine):
-    with PoseEstimator(engine, device="cpu", tracker=True) as estimate:
+def test_nobody_costs_nothing(small):
+    with PoseEstimator(small, device="cpu", tracker=True) as estimate:
         poses = estimate(noise(), [])
         assert set(poses.timings_ms) == {"total", "track"}  # neither crop nor network nor decode ran
     assert poses.keypoints.shape == (0, 14, 2) and poses.scores.shape == (0, 14)
@@ -211,9 +206,9 @@ def test_nobody_costs_nothing(engine):
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 40])
-def test_chunks_drop_nobody_and_keep_the_order(engine, count):
+def test_chunks_drop_nobody_and_keep_the_order(small, count):
     frame, boxes = noise(count), random_boxes(count, count)
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         together = estimate(frame, boxes)
         assert len(together) == count
         for row in range(count):
@@ -223,8 +218,8 @@ def test_chunks_drop_nobody_and_keep_the_order(engine, count):
     np.testing.assert_array_equal(together.boxes, boxes)
 
 
-def test_box_scores_are_kept_and_checked(engine):
-    with PoseEstimator(engine, device="cpu") as estimate:
+def test_box_scores_are_kept_and_checked(small):
+    with PoseEstimator(small, device="cpu") as estimate:
         poses = estimate(noise(), random_boxes(2), box_scores=[0.25, 0.5])
         assert poses.box_scores.tolist() == [0.25, 0.5] and poses.box_scores.dtype == np.float32
         for wrong in ([1.0], [1.0, np.nan], ["a", "b"]):
@@ -232,8 +227,8 @@ def test_box_scores_are_kept_and_checked(engine):
                 estimate(noise(), random_boxes(2), box_scores=wrong)
 
 
-def test_shapes_types_and_unpacking(engine):
-    with PoseEstimator(engine, device="cpu") as estimate:
+def test_shapes_types_and_unpacking(small):
+    with PoseEstimator(small, device="cpu") as estimate:
         poses = estimate(noise(), random_boxes(3))
     keypoints, scores = poses
     assert keypoints.shape == (3, 14, 2) and scores.shape == (3, 14)
@@ -262,10 +257,10 @@ class Follower(CpuPipeline):
 
 
 @pytest.fixture
-def follower(engine, monkeypatch):
+def follower(small, monkeypatch):
     from sdk.runtime.ort_session import OrtSession
 
-    pipeline = Follower(OrtSession(engine))
+    pipeline = Follower(OrtSession(small))
     monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: pipeline)
     return pipeline
 
@@ -308,30 +303,30 @@ def test_without_detector_followed_persons_keep_the_score_of_the_boxes_they_came
         assert [estimate(noise()).box_scores.tolist() for _ in range(2)] == [pytest.approx([0.4])] * 2
 
 
-def test_at_most_so_many_of_the_detectors_persons_are_taken(engine):
+def test_at_most_so_many_of_the_detectors_persons_are_taken(small):
     boxes, scores = [[0, 0, 20, 40], [40, 0, 60, 40], [80, 0, 100, 40]], [0.5, 0.9, 0.7]
-    with PoseEstimator(engine, device="cpu", detector=lambda frame: (boxes, scores), max_persons=2) as estimate:
+    with PoseEstimator(small, device="cpu", detector=lambda frame: (boxes, scores), max_persons=2) as estimate:
         assert estimate(noise()).box_scores.tolist() == pytest.approx([0.9, 0.7])
         assert len(estimate(noise(), boxes)) == 3  # those given are the caller's to say
 
 
-def test_who_is_followed_is_not_given_up_for_a_surer_newcomer(engine):
+def test_who_is_followed_is_not_given_up_for_a_surer_newcomer(small):
     found = [([[0, 0, 40, 80]], [0.5]), ([[80, 0, 120, 80], [2, 0, 42, 80]], [0.9, 0.5])]
     with PoseEstimator(
-        engine, device="cpu", detector=lambda frame: found.pop(0), tracker=True, max_persons=1
+        small, device="cpu", detector=lambda frame: found.pop(0), tracker=True, max_persons=1
     ) as estimate:
         assert [estimate(noise()).track_ids.tolist() for _ in range(2)] == [[1], [1]]
 
 
 @pytest.mark.data
-def test_a_walk_keeps_its_ids(engine, shared):
+def test_a_walk_keeps_its_ids(small, shared):
     """Persons of a real clip, found anew in each frame: whoever overlaps the frame before keeps the number."""
     from sdk.people.tracking import box_iou
 
     capture = cv2.VideoCapture(str(shared / "data" / "samples" / "video" / "000001_mpiinew_test.mp4"))
     detector = shared / "models" / "rtmdet-nano-person.onnx"
     before, kept, told = None, 0, 0
-    with PoseEstimator(engine, device="cpu", detector=detector, tracker=True, threads=1) as estimate:
+    with PoseEstimator(small, device="cpu", detector=detector, tracker=True, threads=1) as estimate:
         while (read := capture.read())[0]:
             poses = estimate(read[1])
             assert len(poses.track_ids) == len(poses) == len(set(poses.track_ids.tolist()))

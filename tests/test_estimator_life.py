@@ -9,7 +9,6 @@ import pytest
 from sdk import PoseEstimator
 from sdk.errors import ClosedError, EngineError, InputError
 from sdk.people.tracking import Tracker
-from sdk.runtime.opening import engine_from
 from tests.support.engines import BODY14, SMALL, SMALL_HEATMAP
 from tests.support.frames import noise, random_boxes
 
@@ -19,13 +18,8 @@ pytest.importorskip("onnx")
 cv2 = pytest.importorskip("cv2")
 
 
-@pytest.fixture(scope="module")
-def engine(small_engine):
-    return engine_from(small_engine)
-
-
-def test_after_close_every_entry_says_so(engine):
-    estimate = PoseEstimator(engine, device="cpu")
+def test_after_close_every_entry_says_so(small):
+    estimate = PoseEstimator(small, device="cpu")
     estimate.close()
     estimate.close()
     for call in (lambda: estimate(noise()), lambda: estimate.submit(noise()), lambda: next(estimate.stream([noise()]))):
@@ -34,9 +28,9 @@ def test_after_close_every_entry_says_so(engine):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_is_told(engine):
+def test_a_forked_child_is_told(small):
     """In a real child: the call must end in words, not in a hang."""
-    estimate = PoseEstimator(engine, device="cpu")
+    estimate = PoseEstimator(small, device="cpu")
     estimate(noise())
     reader, writer = os.pipe()
     child = os.fork()
@@ -53,22 +47,22 @@ def test_a_forked_child_is_told(engine):
     os.waitpid(child, 0)
 
 
-def test_the_frame_is_only_read(engine):
+def test_the_frame_is_only_read(small):
     frame = noise()
     before = frame.copy()
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         estimate(frame, random_boxes(4))
     np.testing.assert_array_equal(frame, before)
 
 
-def test_nv12_frames_give_nearly_the_poses_of_bgr(engine):
+def test_nv12_frames_give_nearly_the_poses_of_bgr(small):
     smooth = cv2.GaussianBlur(noise(3), (0, 0), 9)
     smooth = cv2.normalize(smooth, None, 20, 235, cv2.NORM_MINMAX)
     i420 = cv2.cvtColor(smooth, cv2.COLOR_BGR2YUV_I420)
     luma, chroma = i420[:120], i420[120:].reshape(2, 60, 80)
     nv12 = np.concatenate([luma, chroma.transpose(1, 2, 0).reshape(60, 160)])
     boxes = random_boxes(6)
-    with PoseEstimator(engine, device="cpu") as plain, PoseEstimator(engine, device="cpu", pixel_format="nv12") as yuv:
+    with PoseEstimator(small, device="cpu") as plain, PoseEstimator(small, device="cpu", pixel_format="nv12") as yuv:
         a, b = plain(smooth, boxes), yuv(nv12, boxes)
         assert yuv(nv12).boxes.tolist() == [[0, 0, 160, 120]]
     assert np.median(np.abs(a.keypoints - b.keypoints)) < 1 and np.abs(a.scores - b.scores).max() < 0.2
@@ -90,11 +84,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(("options", "message"), OPTIONS.values(), ids=OPTIONS)
-def test_options_are_refused_when_it_is_made(engine, options, message):
+def test_options_are_refused_when_it_is_made(small, options, message):
     from sdk.errors import SdkError
 
     with pytest.raises(SdkError, match=message):
-        PoseEstimator(engine, **{"device": "cpu", **options})
+        PoseEstimator(small, **{"device": "cpu", **options})
 
 
 def test_a_recipe_that_was_not_built_names_the_command():
@@ -105,18 +99,18 @@ def test_a_recipe_that_was_not_built_names_the_command():
         PoseEstimator(name, device="cpu")
 
 
-def test_random_weights_are_told(engine, caplog):
+def test_random_weights_are_told(small, caplog):
     from sdk.manifest import WeightsNote
 
-    random = replace(engine, manifest=replace(engine.manifest, weights=WeightsNote("random", "seed 0")))
+    random = replace(small, manifest=replace(small.manifest, weights=WeightsNote("random", "seed 0")))
     with caplog.at_level("WARNING", "sdk"):
-        PoseEstimator(engine, device="cpu").close()
+        PoseEstimator(small, device="cpu").close()
         assert caplog.text == ""
         PoseEstimator(random, device="cpu").close()
     assert "has random weights (seed 0): its poses mean nothing" in caplog.text
 
 
-def test_the_scale_of_scores_follows_the_rule(engine):
+def test_the_scale_of_scores_follows_the_rule(small):
     from sdk.runtime.confidence import scale_from_recipe
 
     assert scale_from_recipe(SMALL).fair == 0.3
@@ -126,7 +120,7 @@ def test_the_scale_of_scores_follows_the_rule(engine):
 
 
 @pytest.mark.parametrize("state", ["idle", "frames submitted", "a stream half-way"])
-def test_the_interpreter_ends_cleanly_without_close(engine, state):
+def test_the_interpreter_ends_cleanly_without_close(small, state):
     import subprocess
     import sys
     from pathlib import Path
@@ -140,7 +134,7 @@ def test_the_interpreter_ends_cleanly_without_close(engine, state):
 import numpy as np
 from sdk import PoseEstimator
 frame = np.zeros((60, 80, 3), np.uint8)
-estimate = PoseEstimator({str(engine.folder)!r}, device="cpu", threads=1)
+estimate = PoseEstimator({str(small.folder)!r}, device="cpu", threads=1)
 {what[state]}
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
@@ -161,14 +155,14 @@ BAD_HELPERS = {
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_HELPERS.values(), ids=BAD_HELPERS)
-def test_helpers_of_another_kind_are_refused_at_opening(engine, options, message):
+def test_helpers_of_another_kind_are_refused_at_opening(small, options, message):
     with pytest.raises(InputError, match=message):
-        PoseEstimator(engine, device="cpu", **options)
+        PoseEstimator(small, device="cpu", **options)
 
 
 @pytest.mark.parametrize("given", [None, np.zeros((1, 4), np.float32)], ids=["nothing", "boxes alone"])
-def test_a_detector_that_gives_something_else_is_told(engine, given):
-    estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: given)
+def test_a_detector_that_gives_something_else_is_told(small, given):
+    estimate = PoseEstimator(small, device="cpu", detector=lambda frame: given)
     with estimate, pytest.raises(InputError, match="detector must give a pair, boxes N x 4 xyxy and scores N"):
         estimate(np.zeros((40, 40, 3), np.uint8))
 
@@ -181,7 +175,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("boxes", "scores", "message"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_is_wrong_with_a_detectors_boxes_is_told_as_the_detectors(engine, boxes, scores, message):
-    estimate = PoseEstimator(engine, device="cpu", detector=lambda frame: [boxes, scores])
+def test_what_is_wrong_with_a_detectors_boxes_is_told_as_the_detectors(small, boxes, scores, message):
+    estimate = PoseEstimator(small, device="cpu", detector=lambda frame: [boxes, scores])
     with estimate, pytest.raises(InputError, match=f"what the detector gave cannot be used: {message}"):
         estimate(np.zeros((40, 40, 3), np.uint8))

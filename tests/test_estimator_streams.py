@@ -9,7 +9,6 @@ import pytest
 from sdk import PoseEstimator
 from sdk.errors import InputError
 from sdk.runtime import opening
-from sdk.runtime.opening import engine_from
 from sdk.runtime.pipeline import CpuPipeline
 from tests.support.frames import noise, random_boxes
 from tests.support.threads import in_threads
@@ -17,35 +16,30 @@ from tests.support.threads import in_threads
 pytestmark = pytest.mark.native
 
 
-@pytest.fixture(scope="module")
-def engine(small_engine):
-    return engine_from(small_engine)
-
-
-def test_futures_come_in_order_and_equal_calls(engine):
+def test_futures_come_in_order_and_equal_calls(small):
     frames, boxes = [noise(i) for i in range(8)], random_boxes(2)
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         futures = [estimate.submit(frame, boxes) for frame in frames]
         for frame, future in zip(frames, futures, strict=True):
             np.testing.assert_array_equal(future.result().keypoints, estimate(frame, boxes).keypoints)
 
 
-def test_a_failed_future_raises_and_the_next_is_served(engine):
-    with PoseEstimator(engine, device="cpu") as estimate:
+def test_a_failed_future_raises_and_the_next_is_served(small):
+    with PoseEstimator(small, device="cpu") as estimate:
         broken, whole = estimate.submit(None), estimate.submit(noise())
         with pytest.raises(InputError, match="frame is None"):
             broken.result()
         assert len(whole.result()) == 1
 
 
-def test_close_finishes_what_was_submitted(engine):
-    estimate = PoseEstimator(engine, device="cpu")
+def test_close_finishes_what_was_submitted(small):
+    estimate = PoseEstimator(small, device="cpu")
     futures = [estimate.submit(noise(i)) for i in range(5)]
     estimate.close()
     assert [len(future.result()) for future in futures] == [1] * 5
 
 
-def test_an_error_in_the_block_cancels_what_has_not_begun(engine, monkeypatch):
+def test_an_error_in_the_block_cancels_what_has_not_begun(small, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(self, frame, affines, *, flip=False):
@@ -54,7 +48,7 @@ def test_an_error_in_the_block_cancels_what_has_not_begun(engine, monkeypatch):
         return np.zeros((len(affines), self.recipe.joints, 3), np.float32), {}
 
     monkeypatch.setattr(CpuPipeline, "run", slow)
-    with pytest.raises(KeyboardInterrupt), PoseEstimator(engine, device="cpu") as estimate:
+    with pytest.raises(KeyboardInterrupt), PoseEstimator(small, device="cpu") as estimate:
         futures = [estimate.submit(noise()) for _ in range(3)]
         assert begun.wait(30)
         threading.Timer(0.1, go_on.set).start()
@@ -63,7 +57,7 @@ def test_an_error_in_the_block_cancels_what_has_not_begun(engine, monkeypatch):
 
 
 @pytest.mark.parametrize(("depth", "expected_ahead"), [(1, 1), (2, 2), (4, 4), (None, 2)])
-def test_a_stream_keeps_order_and_looks_ahead_as_far_as_told(engine, depth, expected_ahead):
+def test_a_stream_keeps_order_and_looks_ahead_as_far_as_told(small, depth, expected_ahead):
     taken, given, ahead = [], 0, []
 
     def camera():
@@ -72,7 +66,7 @@ def test_a_stream_keeps_order_and_looks_ahead_as_far_as_told(engine, depth, expe
             ahead.append(len(taken) - given)
             yield noise(index), random_boxes(index % 3, index)
 
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         for index, poses in enumerate(estimate.stream(camera(), depth=depth)):
             given += 1
             expected = estimate(noise(index), random_boxes(index % 3, index))
@@ -86,9 +80,9 @@ class OnDevice:
     __cuda_array_interface__ = {"shape": (120, 160, 3), "typestr": "|u1", "data": (4096, False), "version": 3}  # noqa: RUF012
 
 
-def test_a_frame_in_device_memory_is_refused_on_the_cpu(engine):
+def test_a_frame_in_device_memory_is_refused_on_the_cpu(small):
     with (
-        PoseEstimator(engine, device="cpu") as estimate,
+        PoseEstimator(small, device="cpu") as estimate,
         pytest.raises(
             InputError, match="lies in device memory, and this estimator runs on the CPU; give a numpy array"
         ),
@@ -112,22 +106,22 @@ class Device(CpuPipeline):
         return np.full((len(affines), 14, 3), affines[0, 0, 0], np.float32), {}
 
 
-def test_frames_in_flight_follow_the_devices_lanes(engine, monkeypatch):
+def test_frames_in_flight_follow_the_devices_lanes(small, monkeypatch):
     from sdk.runtime.ort_session import OrtSession
 
-    pipeline = Device(OrtSession(engine))
+    pipeline = Device(OrtSession(small))
     pipeline.together = threading.Barrier(3)
     monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: pipeline)
-    with PoseEstimator(engine) as estimate:
+    with PoseEstimator(small) as estimate:
         poses = list(estimate.stream((OnDevice() for _ in range(6)), depth=3))
     assert len(poses) == 6 and pipeline.most == 3
     np.testing.assert_array_equal(poses[0].boxes, [[0, 0, 160, 120]])
 
 
-def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
+def test_a_detector_needs_the_frame_in_host_memory(small, monkeypatch):
     from sdk.runtime.ort_session import OrtSession
 
-    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: Device(OrtSession(engine)))
+    monkeypatch.setattr(opening, "open_pipeline", lambda *_, **__: Device(OrtSession(small)))
     with (
         PoseEstimator(detector=lambda _: ([], [])) as estimate,
         pytest.raises(InputError, match="a detector on the CPU needs the frame in host memory; give boxes"),
@@ -135,8 +129,8 @@ def test_a_detector_needs_the_frame_in_host_memory(engine, monkeypatch):
         estimate(OnDevice())
 
 
-def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
-    with PoseEstimator(engine, device="cpu") as estimate:
+def test_a_stream_of_bare_frames_and_one_that_is_left_early(small):
+    with PoseEstimator(small, device="cpu") as estimate:
         stream = estimate.stream(noise(i) for i in range(100))
         assert len(next(stream)) == 1
         stream.close()
@@ -146,7 +140,7 @@ def test_a_stream_of_bare_frames_and_one_that_is_left_early(engine):
                 next(estimate.stream([], depth=depth))
 
 
-def test_a_stream_left_early_does_no_work_ahead(engine, monkeypatch):
+def test_a_stream_left_early_does_no_work_ahead(small, monkeypatch):
     calls, left, call = [], threading.Event(), PoseEstimator._call
 
     def counted(*given):
@@ -156,7 +150,7 @@ def test_a_stream_left_early_does_no_work_ahead(engine, monkeypatch):
         return call(*given)
 
     monkeypatch.setattr(PoseEstimator, "_call", counted)
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         stream = estimate.stream((noise(i) for i in range(100)), depth=8)
         next(stream)
         stream.close()
@@ -189,9 +183,9 @@ def unread():
     ],
     ids=["the source raises", "an item is no frame", "a frame is none"],
 )
-def test_what_was_taken_before_a_fault_comes_out_first_and_in_order(engine, source, error, message, depth):
+def test_what_was_taken_before_a_fault_comes_out_first_and_in_order(small, source, error, message, depth):
     found = []
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         expected = [estimate(noise(i)).keypoints for i in range(10)]
         with pytest.raises(error, match=message):
             for poses in estimate.stream(source(), depth=depth):
@@ -199,15 +193,15 @@ def test_what_was_taken_before_a_fault_comes_out_first_and_in_order(engine, sour
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_stream_of_what_is_no_list_is_refused_in_words(engine):
-    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match=r"or another .* \(got 5\)"):
+def test_a_stream_of_what_is_no_list_is_refused_in_words(small):
+    with PoseEstimator(small, device="cpu") as estimate, pytest.raises(InputError, match=r"or another .* \(got 5\)"):
         next(estimate.stream(5))
 
 
-def test_threads_share_an_estimator(engine):
+def test_threads_share_an_estimator(small):
     frames = [noise(i) for i in range(6)]
     boxes = random_boxes(9)
-    with PoseEstimator(engine, device="cpu", threads=1) as estimate:
+    with PoseEstimator(small, device="cpu", threads=1) as estimate:
         expected = [estimate(frame, boxes).keypoints for frame in frames]
         wrong = []
 
@@ -220,9 +214,9 @@ def test_threads_share_an_estimator(engine):
     assert not wrong
 
 
-def test_an_item_of_a_stream_is_a_frame_with_or_without_boxes_and_scores(engine):
+def test_an_item_of_a_stream_is_a_frame_with_or_without_boxes_and_scores(small):
     boxes, scores = random_boxes(2), np.array([0.25, 0.5], np.float32)
-    with PoseEstimator(engine, device="cpu") as estimate:
+    with PoseEstimator(small, device="cpu") as estimate:
         found = estimate.stream([noise(), (noise(), boxes), (noise(), boxes, scores)])
         assert [poses.box_scores.tolist() for poses in found] == [[1.0], [1.0, 1.0], [0.25, 0.5]]
         for wrong in ((noise(),), (noise(), boxes, scores, 1)):
@@ -230,6 +224,6 @@ def test_an_item_of_a_stream_is_a_frame_with_or_without_boxes_and_scores(engine)
                 list(estimate.stream([wrong]))
 
 
-def test_an_estimator_is_not_sent_to_another_process(engine):
-    with PoseEstimator(engine, device="cpu") as estimate, pytest.raises(InputError, match="cannot be pickled"):
+def test_an_estimator_is_not_sent_to_another_process(small):
+    with PoseEstimator(small, device="cpu") as estimate, pytest.raises(InputError, match="cannot be pickled"):
         pickle.dumps(estimate)

@@ -24,11 +24,6 @@ SQUARE = replace(SMALL, name="small-64x64", input=replace(SMALL.input, width=64)
 UINT8 = TensorProto.UINT8
 
 
-@pytest.fixture
-def path(tmp_path):
-    return pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
-
-
 # A form -> (change of the plain graph, how far its logits may move in units of the largest, part of a note).
 FORMS = {
     "as it is": (lambda model: None, 1e-5, "raised from opset 17 to 19"),
@@ -85,9 +80,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize(("change", "distance", "note"), FORMS.values(), ids=FORMS)
-def test_every_form_becomes_the_plain_graph(path, change, distance, note):
-    expected = outputs_of(onnx.load(path))
-    found = taken(changed(path, change))
+def test_every_form_becomes_the_plain_graph(graph_file, change, distance, note):
+    expected = outputs_of(onnx.load(graph_file))
+    found = taken(changed(graph_file, change))
     assert_standard(found.model)
     assert found.batch is None
     assert note in "; ".join(found.notes)
@@ -99,10 +94,10 @@ def test_every_form_becomes_the_plain_graph(path, change, distance, note):
 
 
 @pytest.mark.parametrize("version", range(21, 27))
-def test_newer_opsets_are_lowered_and_proved(path, version):
+def test_newer_opsets_are_lowered_and_proved(graph_file, version):
     if version > onnx.defs.onnx_opset_version():
         pytest.skip(f"the onnx package here knows no opset {version}")
-    found = taken(changed(path, forms.opset(version)))
+    found = taken(changed(graph_file, forms.opset(version)))
     assert opset_of(found.model) == 20
     assert found.model.ir_version == 9
     assert f"lowered from opset {version} to 20" in found.notes
@@ -122,10 +117,10 @@ def newer_operator(op, version, **attributes):
 @pytest.mark.parametrize(
     ("op", "version"), [("RMSNormalization", 23), ("RMSNormalization", 25), ("Swish", 24), ("Swish", 25)], ids=str
 )
-def test_operators_that_older_opsets_lack_are_written_out(path, op, version):
+def test_operators_that_older_opsets_lack_are_written_out(graph_file, op, version):
     if version > onnx.defs.onnx_opset_version():
         pytest.skip(f"the onnx package here knows no opset {version}")
-    found = taken(changed(path, newer_operator(op, version)))
+    found = taken(changed(graph_file, newer_operator(op, version)))
     assert opset_of(found.model) == 20
     assert op not in {node.op_type for node in found.model.graph.node}
 
@@ -139,36 +134,36 @@ TURNED = {
 
 
 @pytest.mark.parametrize("change", TURNED.values(), ids=TURNED)
-def test_colours_that_the_graph_turns_round_are_known_by_its_mean(path, change):
+def test_colours_that_the_graph_turns_round_are_known_by_its_mean(graph_file, change):
     """The recipe's network takes RGB; its file takes BGR and turns it, so the engine's crop gives BGR."""
-    recipe = taken(changed(path, change)).recipe
+    recipe = taken(changed(graph_file, change)).recipe
     assert recipe.input.colour == "bgr"
     assert recipe.input.mean == pytest.approx(SMALL.input.mean[::-1], rel=1e-5)
 
 
-def test_a_batch_normalisation_of_plain_pixels_stays_when_it_is_told(path):
-    expected = outputs_of(onnx.load(path))
-    found = taken(changed(path, batch_normalised), pixels="0..255")
+def test_a_batch_normalisation_of_plain_pixels_stays_when_it_is_told(graph_file):
+    expected = outputs_of(onnx.load(graph_file))
+    found = taken(changed(graph_file, batch_normalised), pixels="0..255")
     assert (found.recipe.input.mean, found.recipe.input.std) == ((0, 0, 0), (1, 1, 1))
     pixels = crops(3) * np.float32(forms.STD).reshape(3, 1, 1) + np.float32(forms.MEAN).reshape(3, 1, 1)
     for ours, theirs in zip(graph_session(found.model).run(None, {"input": pixels}), expected, strict=True):
         assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
-def test_scores_of_probabilities_are_those_that_the_graph_gave(path):
+def test_scores_of_probabilities_are_those_that_the_graph_gave(graph_file):
     """min_logit on probabilities is min_softmax on the logits behind them; their mean is no rule of ours."""
-    changed(path, behind(forms.softmax))
-    found = taken(path)
+    changed(graph_file, behind(forms.softmax))
+    found = taken(graph_file)
     assert found.recipe.output.score == "min_softmax"
     assert "scores are min_softmax: min_logit on the probabilities that the graph gave" in found.notes
     mean = replace(SMALL, output=replace(SMALL.output, score="mean_logit"))
     with pytest.raises(GraphError, match=r"no score rule is their mean .* give --score min_softmax"):
-        taken(path, mean)
-    assert taken(path, mean, score="min_softmax").recipe.output.score == "min_softmax"
+        taken(graph_file, mean)
+    assert taken(graph_file, mean, score="min_softmax").recipe.output.score == "min_softmax"
 
 
-def test_crops_that_see_each_other_run_one_after_another(path, caplog):
-    found = taken(changed(path, forms.mixes_the_batch))
+def test_crops_that_see_each_other_run_one_after_another(graph_file, caplog):
+    found = taken(changed(graph_file, forms.mixes_the_batch))
     assert found.batch == 1
     assert_standard(found.model, batch=1)
     assert caplog.records[-1].levelname == "WARNING"
@@ -199,30 +194,30 @@ def test_outputs_of_one_shape_are_told_apart_by_an_x_and_a_y_in_their_names(tmp_
         assert np.allclose(ours, theirs, atol=1e-5)
 
 
-def test_names_of_the_recipe_are_used_when_it_names_the_files(path):
+def test_names_of_the_recipe_are_used_when_it_names_the_files(graph_file):
     recipe = replace(SMALL, output=replace(SMALL.output, x_name="u", y_name="v"))
-    changed(path, lambda model: rename(model, {"simcc_x": "u", "simcc_y": "v"}))
-    assert [t.name for t in graph_outputs(taken(path, recipe).model)] == ["u", "v"]
+    changed(graph_file, lambda model: rename(model, {"simcc_x": "u", "simcc_y": "v"}))
+    assert [t.name for t in graph_outputs(taken(graph_file, recipe).model)] == ["u", "v"]
 
 
-def test_a_tensor_inside_the_graph_may_be_named(path):
+def test_a_tensor_inside_the_graph_may_be_named(graph_file):
     def hide(model):
         for value in model.graph.output:
             model.graph.node.append(helper.make_node("Relu", [value.name], [f"{value.name}_relu"]))
             value.name += "_relu"
 
-    expected = outputs_of(onnx.load(path))
-    found = taken(changed(path, hide), outputs=("simcc_x", "simcc_y"))
+    expected = outputs_of(onnx.load(graph_file))
+    found = taken(changed(graph_file, hide), outputs=("simcc_x", "simcc_y"))
     for ours, theirs in zip(outputs_of(found.model), expected, strict=True):
         assert np.allclose(ours, theirs, atol=1e-5)
 
 
-def test_outputs_that_nobody_needs_are_dropped(path):
+def test_outputs_that_nobody_needs_are_dropped(graph_file):
     def add(model):
         model.graph.node.append(helper.make_node("Relu", ["flat"], ["features"]))
         model.graph.output.insert(0, helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, None]))
 
-    model = taken(changed(path, add)).model
+    model = taken(changed(graph_file, add)).model
     assert_standard(model)
     assert not any(node.op_type == "Relu" for node in model.graph.node)
 
@@ -232,21 +227,21 @@ def test_a_heatmap_recipe_takes_a_heatmap_graph(tmp_path):
     assert [t.shape for t in graph_outputs(model)] == [("batch", SMALL.joints, HEIGHT // 4, WIDTH // 4)]
 
 
-def test_sizes_and_batch_that_a_file_leaves_open_are_filled_in(path):
+def test_sizes_and_batch_that_a_file_leaves_open_are_filled_in(graph_file):
     def open_up(model):
         for value in (*model.graph.input, *model.graph.output):
             for dim in value.type.tensor_type.shape.dim:
                 dim.Clear()
 
-    model = taken(changed(path, open_up)).model
+    model = taken(changed(graph_file, open_up)).model
     assert graph_inputs(model)[0].shape == ("batch", 3, HEIGHT, WIDTH)
     assert_standard(model)
 
 
-def test_external_data_beside_the_file_is_read_in(path):
-    expected = outputs_of(onnx.load(path))
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    model = taken(path).model
+def test_external_data_beside_the_file_is_read_in(graph_file):
+    expected = outputs_of(onnx.load(graph_file))
+    onnx.save(onnx.load(graph_file), graph_file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = taken(graph_file).model
     assert all(t.data_location != TensorProto.EXTERNAL for t in model.graph.initializer)
     assert np.allclose(outputs_of(model)[0], expected[0], atol=1e-5)
 

@@ -13,14 +13,9 @@ from onnx import TensorProto, helper
 
 from sdk.errors import GraphError
 from tests.support import foreign_forms as forms
-from tests.support.engines import SMALL, SMALL_HEATMAP, pooled_heatmap_graph, pooled_simcc_graph
+from tests.support.engines import SMALL_HEATMAP, pooled_heatmap_graph
 from tests.support.foreign_forms import before, behind, changed, rename
 from tests.support.foreign_graphs import batch_normalised, branch, taken, zipped
-
-
-@pytest.fixture
-def path(tmp_path):
-    return pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
 
 
 def spoiled_zip(path, spoil):
@@ -175,19 +170,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_graph_of_the_recipe_is_refused(path, spoil, message):
+def test_what_is_no_graph_of_the_recipe_is_refused(graph_file, spoil, message):
     with pytest.raises(GraphError, match=message):
-        taken(spoil(path))
+        taken(spoil(graph_file))
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, onnx.version_converter.ConvertError], ids=lambda fault: fault.__name__)
-def test_an_opset_that_cannot_be_raised_is_told(path, monkeypatch, fault):
+def test_an_opset_that_cannot_be_raised_is_told(graph_file, monkeypatch, fault):
     def refuse(*_):
         raise fault("no adapter")
 
     monkeypatch.setattr(onnx.version_converter, "convert_version", refuse)
     with pytest.raises(GraphError, match=r"is of opset 17 and cannot be raised to 19 \(no adapter\); export it with"):
-        taken(path)
+        taken(graph_file)
 
 
 def test_outputs_of_other_shapes_are_listed(tmp_path):
@@ -198,17 +193,17 @@ def test_outputs_of_other_shapes_are_listed(tmp_path):
         taken(path)
 
 
-def test_a_file_larger_than_any_graph_is_not_read(path, monkeypatch):
+def test_a_file_larger_than_any_graph_is_not_read(graph_file, monkeypatch):
     from sdk.toolchain import graph_files
 
     monkeypatch.setattr(graph_files, "LARGEST_BYTES", 100)
     with pytest.raises(GraphError, match="must be at most 100"):
-        taken(path)
+        taken(graph_file)
     with pytest.raises(GraphError, match="which no network does"):
-        taken(zipped(path, "end2end.onnx"))
+        taken(zipped(graph_file, "end2end.onnx"))
 
 
-def test_a_graph_that_cannot_be_simplified_is_refused(path, monkeypatch):
+def test_a_graph_that_cannot_be_simplified_is_refused(graph_file, monkeypatch):
     from sdk.toolchain import foreign
 
     def broken(_):
@@ -216,4 +211,4 @@ def test_a_graph_that_cannot_be_simplified_is_refused(path, monkeypatch):
 
     monkeypatch.setattr(foreign, "slim", broken)
     with pytest.raises(GraphError, match=r"cannot be simplified \(no shape of 'pooled'\); export it anew"):
-        taken(path)
+        taken(graph_file)

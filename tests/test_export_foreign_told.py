@@ -9,32 +9,27 @@ from sdk.errors import GraphError, UsageError
 from sdk.skeletons import skeleton_by_name
 from sdk.toolchain.conventions import CONVENTIONS
 from tests.support import foreign_forms as forms
-from tests.support.engines import SMALL, pooled_simcc_graph
+from tests.support.engines import SMALL
 from tests.support.foreign_forms import changed, rename
 from tests.support.foreign_graphs import assert_standard, taken, zipped
 
 SKELETON = SMALL.skeleton
 
 
-@pytest.fixture
-def path(tmp_path):
-    return pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
-
-
-def test_a_graph_without_a_recipe_asks_for_what_it_does_not_say(path):
+def test_a_graph_without_a_recipe_asks_for_what_it_does_not_say(graph_file):
     with pytest.raises(
         GraphError, match=r"does not say --mean, --std, --colour, --padding, --score .*--convention mmp"
     ):
-        taken(path, None)
+        taken(graph_file, None)
     with pytest.raises(GraphError, match=r"has 14 joints and does not name them: give --skeleton NAME .*crowdpose14"):
-        taken(path, None, convention="mmpose")
+        taken(graph_file, None, convention="mmpose")
     with pytest.raises(GraphError, match="has 14 joints, skeleton 'coco17' 17"):
-        taken(path, None, convention="mmpose", skeleton=skeleton_by_name("coco17"))
+        taken(graph_file, None, convention="mmpose", skeleton=skeleton_by_name("coco17"))
 
 
 @pytest.mark.parametrize("name", CONVENTIONS)
-def test_a_convention_makes_the_recipe_with_the_graph(path, name):
-    found, convention = taken(path, None, convention=name, skeleton=SKELETON), CONVENTIONS[name]
+def test_a_convention_makes_the_recipe_with_the_graph(graph_file, name):
+    found, convention = taken(graph_file, None, convention=name, skeleton=SKELETON), CONVENTIONS[name]
     recipe = found.recipe
     assert (recipe.name, recipe.skeleton, recipe.bins_xy) == ("small-64x48", SKELETON, SMALL.bins_xy)
     assert (recipe.input.mean, recipe.input.colour, recipe.input.box_padding) == (
@@ -45,48 +40,51 @@ def test_a_convention_makes_the_recipe_with_the_graph(path, name):
     assert "14 joints, split ratio 2 (the graph)" in found.notes[0]
 
 
-def test_what_is_told_goes_before_a_convention_and_a_recipe(path):
+def test_what_is_told_goes_before_a_convention_and_a_recipe(graph_file):
     told = {"padding": 1.1, "colour": "bgr", "score": "mean_logit", "mean": (1.0, 2.0, 3.0)}
-    for found in (taken(path, None, convention="mmpose", skeleton=SKELETON, **told), taken(path, SMALL, **told)):
+    for found in (
+        taken(graph_file, None, convention="mmpose", skeleton=SKELETON, **told),
+        taken(graph_file, SMALL, **told),
+    ):
         recipe = found.recipe
         assert (recipe.input.box_padding, recipe.input.colour, recipe.input.mean) == (1.1, "bgr", (1.0, 2.0, 3.0))
         assert recipe.output.score == "mean_logit"
         assert "told" in found.notes[0]
     with pytest.raises(UsageError, match="leave RECIPE or those options out"):
-        taken(path, SMALL, convention="mmpose")
+        taken(graph_file, SMALL, convention="mmpose")
 
 
-def test_a_graph_that_leaves_its_size_open_asks_for_it(path):
+def test_a_graph_that_leaves_its_size_open_asks_for_it(graph_file):
     def open_up(model):
         for dim in model.graph.input[0].type.tensor_type.shape.dim:
             dim.Clear()
 
-    changed(path, open_up)
+    changed(graph_file, open_up)
     with pytest.raises(GraphError, match="give --size HxW or a RECIPE"):
-        taken(path, None, convention="mmpose", skeleton=SKELETON)
-    found = taken(path, None, convention="mmpose", skeleton=SKELETON, size_hw=(64, 48))
+        taken(graph_file, None, convention="mmpose", skeleton=SKELETON)
+    found = taken(graph_file, None, convention="mmpose", skeleton=SKELETON, size_hw=(64, 48))
     assert found.recipe.name == "small-64x48"
 
 
-def test_a_deploy_zip_is_read_in_place(path):
-    before = sorted(path.parent.iterdir())
-    archive = zipped(path, "20230831/rtmpose_onnx/end2end.onnx")
+def test_a_deploy_zip_is_read_in_place(graph_file):
+    before = sorted(graph_file.parent.iterdir())
+    archive = zipped(graph_file, "20230831/rtmpose_onnx/end2end.onnx")
     assert_standard(taken(archive).model)
-    assert sorted(path.parent.iterdir()) == sorted([*before, archive])
+    assert sorted(graph_file.parent.iterdir()) == sorted([*before, archive])
 
 
 DEPLOYED = {"a folder": forms.deploy_folder, "a zip": forms.deploy_zip}
 
 
 @pytest.mark.parametrize("deploy", DEPLOYED.values(), ids=DEPLOYED)
-def test_deploy_files_say_what_the_graph_does_not(path, tmp_path, deploy):
+def test_deploy_files_say_what_the_graph_does_not(graph_file, tmp_path, deploy):
     said = {
         "padding": 1.4, "mean": [10, 20, 30], "std": [40, 50, 60], "to_rgb": False,
         "output_map": {"output": "simcc_x", "700": "simcc_y"},
         "more": {"flip_pairs": [[1, 0], *SKELETON.flip_pairs[1:]]},
     }  # fmt: skip
-    changed(path, lambda model: rename(model, {"simcc_x": "output", "simcc_y": "700"}))
-    place = deploy(tmp_path / "rtmpose.zip", path, SMALL, **said)
+    changed(graph_file, lambda model: rename(model, {"simcc_x": "output", "simcc_y": "700"}))
+    place = deploy(tmp_path / "rtmpose.zip", graph_file, SMALL, **said)
     found = taken(place, None, skeleton=SKELETON)
     source = found.recipe.input
     assert (source.box_padding, source.mean, source.std, source.colour) == (1.4, (10, 20, 30), (40, 50, 60), "bgr")
@@ -96,8 +94,8 @@ def test_deploy_files_say_what_the_graph_does_not(path, tmp_path, deploy):
     assert "outputs named by pipeline.json" in found.notes
 
 
-def test_files_beside_an_onnx_file_are_read_when_they_are_its_own(path, tmp_path):
-    folder = forms.deploy_folder(tmp_path / "deployed", path, SMALL, padding=1.4)
+def test_files_beside_an_onnx_file_are_read_when_they_are_its_own(graph_file, tmp_path):
+    folder = forms.deploy_folder(tmp_path / "deployed", graph_file, SMALL, padding=1.4)
     assert taken(folder / "end2end.onnx", None, skeleton=SKELETON).recipe.input.box_padding == 1.4
     (folder / "end2end.onnx").rename(folder / "other.onnx")
     assert taken(folder / "other.onnx").recipe == SMALL  # detail.json is of another file
@@ -116,13 +114,13 @@ DEPLOY_REFUSED = {
 
 
 @pytest.mark.parametrize(("said", "message"), DEPLOY_REFUSED.values(), ids=DEPLOY_REFUSED)
-def test_deploy_files_that_contradict_the_recipe_are_refused(path, tmp_path, said, message):
+def test_deploy_files_that_contradict_the_recipe_are_refused(graph_file, tmp_path, said, message):
     with pytest.raises(GraphError, match=message):
-        taken(forms.deploy_folder(tmp_path / "d", path, SMALL, **said))
+        taken(forms.deploy_folder(tmp_path / "d", graph_file, SMALL, **said))
 
 
-def test_damaged_deploy_files_are_told(path, tmp_path):
-    folder = forms.deploy_folder(tmp_path / "d", path, SMALL)
+def test_damaged_deploy_files_are_told(graph_file, tmp_path):
+    folder = forms.deploy_folder(tmp_path / "d", graph_file, SMALL)
     (folder / "pipeline.json").write_text("{")
     with pytest.raises(GraphError, match=r"pipeline\.json"):
         taken(folder)

@@ -37,17 +37,12 @@ BUNDLED = "body14-nano-128x128.fp32"
 BOXES = np.array([[150, 30, 370, 340], [100, 20, 300, 300], [10, 50, 200, 350]], np.float32)
 
 
-@pytest.fixture
-def path(tmp_path):
-    return pooled_simcc_graph(tmp_path / "small.onnx", SMALL)
-
-
 def seen(path, size_hw=None):
     return look_in_child({"path": str(path), "size_hw": size_hw})[0]
 
 
-def test_a_plain_graph_is_seen_for_what_it_is(path):
-    facts = seen(path)
+def test_a_plain_graph_is_seen_for_what_it_is(graph_file):
+    facts = seen(graph_file)
     assert (facts["joints"], facts["split_ratio"], facts["batch"], facts["opset"]) == (14, 2.0, "any", 17)
     assert facts["axes"] == {"simcc_x": "simcc_x", "simcc_y": "simcc_y"}
     assert (facts["input"]["layout"], facts["input"]["size_hw"]) == ("N x 3 x h x w", [64, 48])
@@ -76,8 +71,8 @@ SEEN = {
 
 
 @pytest.mark.parametrize(("change", "says"), SEEN.values(), ids=SEEN)
-def test_what_is_out_of_the_way_is_seen(path, change, says):
-    assert says(seen(changed(path, change)))
+def test_what_is_out_of_the_way_is_seen(graph_file, change, says):
+    assert says(seen(changed(graph_file, change)))
 
 
 def test_a_graph_that_is_no_simcc_pair_asks_for_a_recipe(tmp_path):
@@ -86,8 +81,8 @@ def test_a_graph_that_is_no_simcc_pair_asks_for_a_recipe(tmp_path):
     assert facts["outputs"] == {"heatmap": [1, 14, 16, 12]}
 
 
-def test_the_page_ends_in_the_command_that_builds(path, tmp_path, capsys):
-    folder = forms.deploy_folder(tmp_path / "deployed", path, SMALL)
+def test_the_page_ends_in_the_command_that_builds(graph_file, tmp_path, capsys):
+    folder = forms.deploy_folder(tmp_path / "deployed", graph_file, SMALL)
     assert main(["inspect", str(folder)]) == 0
     page = capsys.readouterr().out
     assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in page
@@ -139,13 +134,13 @@ def test_a_softmax_inside_changes_no_pose_score_scale_or_drawing(tmp_path):
 
 
 @pytest.mark.native
-def test_an_engine_of_one_crop_at_a_time_gives_every_person(path, tmp_path):
-    expected = wrapped_engine(path, tmp_path / "free", SMALL)
+def test_an_engine_of_one_crop_at_a_time_gives_every_person(graph_file, tmp_path):
+    expected = wrapped_engine(graph_file, tmp_path / "free", SMALL)
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (240, 320, 3)).astype(np.uint8)
     alone = [poses_of(expected, frame, box[None]).keypoints[0] for box in BOXES / 2]
-    changed(path, forms.mixes_the_batch)
-    engine = build_engine(BuildOptions(SMALL, "fp16", onnx=path, compile=NONE, output=tmp_path / "one"))
+    changed(graph_file, forms.mixes_the_batch)
+    engine = build_engine(BuildOptions(SMALL, "fp16", onnx=graph_file, compile=NONE, output=tmp_path / "one"))
     assert engine.manifest.batch == BatchRange(1, 1, 1)
     assert any(note.startswith("one crop after another") for note in engine.manifest.notes)
     poses = poses_of(engine.folder, frame, BOXES / 2)
