@@ -131,6 +131,32 @@ def small(small_engine):
     return engine_from(small_engine)
 
 
+@pytest.fixture(scope="session")
+def tiny_model():
+    """The graph that INT8 is tried on. To be read only."""
+    from tests.support.int8 import tiny_graph
+
+    return tiny_graph()
+
+
+@pytest.fixture(scope="session")
+def people_file(tmp_path_factory):
+    """Twenty annotated photographs to calibrate that graph on, COCO's form, the pictures beside it. To be read only."""
+    from tests.support.int8 import write_photographs
+
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 20)
+
+
+@pytest.fixture(scope="session")
+def people_crops(people_file):
+    """Their persons as crops."""
+    from sdk.toolchain.crops import CropSet, people_from_data
+    from tests.support.int8 import tiny_recipe
+
+    recipe = tiny_recipe()
+    return CropSet.drawn(people_from_data(people_file, None, recipe), recipe, count=20)
+
+
 @pytest.fixture
 def graph_file(tmp_path):
     """The tiny SimCC network's graph in a file that the test may change."""

@@ -17,43 +17,28 @@ from sdk.toolchain.crops import CropSet, people_from_data
 from sdk.toolchain.fingerprint import fingerprint_of
 from sdk.toolchain.placement import PlacementOptions, placement_of
 from sdk.toolchain.ranges import METHODS
-from tests.support.int8 import changed, tiny_graph, tiny_recipe, write_photographs
+from tests.support.int8 import changed, tiny_recipe, write_photographs
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 RECIPE = tiny_recipe()
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_photographs(tmp_path_factory.mktemp("photographs"), 20)
+def table(tiny_model, people_crops):
+    return calibrate(tiny_model, people_crops, CalibrateOptions(source="people.json"))
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_graph()
-
-
-@pytest.fixture(scope="module")
-def crops(data):
-    return CropSet.drawn(people_from_data(data, None, RECIPE), RECIPE, count=20)
-
-
-@pytest.fixture(scope="module")
-def table(model, crops):
-    return calibrate(model, crops, CalibrateOptions(source="people.json"))
-
-
-def test_every_tensor_that_may_be_int8_has_a_range(model, table):
-    assert set(table.tensors) == set(placement_of(model, PlacementOptions(quantise_all=True)).tensors)
+def test_every_tensor_that_may_be_int8_has_a_range(tiny_model, table):
+    assert set(table.tensors) == set(placement_of(tiny_model, PlacementOptions(quantise_all=True)).tensors)
     for tensor in table.tensors.values():
         assert tensor.amax == tensor.candidates[tensor.method]
         assert tensor.error[tensor.method] == min(tensor.error.values())
 
 
-def test_the_table_says_where_it_comes_from(model, crops, table):
-    assert table.graph == fingerprint_of(model)
+def test_the_table_says_where_it_comes_from(tiny_model, people_crops, table):
+    assert table.graph == fingerprint_of(tiny_model)
     assert (table.data.source, table.data.images, table.data.held_out, table.data.seed) == ("people.json", 20, 4, 0)
-    assert table.data.sha256 == crops.sha256
+    assert table.data.sha256 == people_crops.sha256
     assert {"onnx", "onnxruntime", "simcc-edge-sdk"} <= set(table.versions)
 
 
@@ -65,27 +50,27 @@ def test_both_remedies_were_tried_and_the_better_kept(table):
     assert table.correct_bias == table.trials[1].kept
 
 
-def test_calibrating_twice_gives_the_same_table(model, crops, table):
-    assert calibrate(model, crops, CalibrateOptions(source="people.json")) == table
+def test_calibrating_twice_gives_the_same_table(tiny_model, people_crops, table):
+    assert calibrate(tiny_model, people_crops, CalibrateOptions(source="people.json")) == table
 
 
 @pytest.mark.parametrize("method", list(METHODS))
-def test_a_named_method_is_used_for_every_tensor(model, crops, method):
-    table = calibrate(model, crops.some(range(5)), CalibrateOptions(method=method, equalise=False))
+def test_a_named_method_is_used_for_every_tensor(tiny_model, people_crops, method):
+    table = calibrate(tiny_model, people_crops.some(range(5)), CalibrateOptions(method=method, equalise=False))
     assert {tensor.method for tensor in table.tensors.values()} == {method}
 
 
-def test_channel_means_are_those_of_the_activations(model, crops):
-    seen = observe(model, crops, ("input", "block"), batch=3)
-    inputs = np.concatenate([part.inputs for part in crops.batches(20)])
+def test_channel_means_are_those_of_the_activations(tiny_model, people_crops):
+    seen = observe(tiny_model, people_crops, ("input", "block"), batch=3)
+    inputs = np.concatenate([part.inputs for part in people_crops.batches(20)])
     means = seen["input"].channel_sum / seen["input"].values_a_channel
     np.testing.assert_allclose(means, inputs.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(seen["input"].channel_peak, np.abs(inputs).max(axis=(0, 2, 3)))
 
 
-def test_an_interrupted_calibration_goes_on_where_it_was(model, crops, tmp_path, monkeypatch, caplog):
+def test_an_interrupted_calibration_goes_on_where_it_was(tiny_model, people_crops, tmp_path, monkeypatch, caplog):
     state = tmp_path / "state.npz"
-    whole = observe(model, crops, ("input", "block"), batch=1)
+    whole = observe(tiny_model, people_crops, ("input", "block"), batch=1)
     reads = []
     cut = CropSet._crop
 
@@ -97,12 +82,12 @@ def test_an_interrupted_calibration_goes_on_where_it_was(model, crops, tmp_path,
 
     monkeypatch.setattr(CropSet, "_crop", failing)
     with pytest.raises(KeyboardInterrupt):
-        observe(model, crops, ("input", "block"), batch=1, state=state)
+        observe(tiny_model, people_crops, ("input", "block"), batch=1, state=state)
     assert state.is_file()
     reads.clear()
     monkeypatch.setattr(CropSet, "_crop", lambda self, person, affine: reads.append(1) or cut(self, person, affine))
     with caplog.at_level(logging.INFO, "sdk"):
-        resumed = observe(model, crops, ("input", "block"), batch=1, state=state)
+        resumed = observe(tiny_model, people_crops, ("input", "block"), batch=1, state=state)
     assert "resuming the calibration after 8 crops" in caplog.text
     assert len(reads) == 12
     assert not state.exists()
@@ -112,11 +97,11 @@ def test_an_interrupted_calibration_goes_on_where_it_was(model, crops, tmp_path,
         np.testing.assert_array_equal(resumed[name].channel_sum, expected.channel_sum)
 
 
-def test_a_state_of_other_crops_is_not_resumed(model, crops, tmp_path, caplog):
+def test_a_state_of_other_crops_is_not_resumed(tiny_model, people_crops, tmp_path, caplog):
     state = tmp_path / "state.npz"
-    seen = observe(model, crops, ("input",), batch=4)
+    seen = observe(tiny_model, people_crops, ("input",), batch=4)
     calibrating._save(state, "of something else", seen, 16)
-    fresh = observe(model, crops, ("input",), batch=4, state=state)
+    fresh = observe(tiny_model, people_crops, ("input",), batch=4, state=state)
     assert "is of another calibration and is not resumed" in caplog.text
     assert fresh["input"].ranging.total == seen["input"].ranging.total
 
@@ -139,9 +124,9 @@ def constant_picture(seed):
     [(random_picture, "neighbouring pixels hardly resemble"), (constant_picture, "100% of the crops are one colour")],
     ids=["random", "constant"],
 )
-def test_pictures_that_are_no_photographs_are_warned_of(model, tmp_path, picture, reason):
+def test_pictures_that_are_no_photographs_are_warned_of(tiny_model, tmp_path, picture, reason):
     people = people_from_data(write_photographs(tmp_path, 6, picture=picture), None, RECIPE)
-    table = calibrate(model, CropSet.drawn(people, RECIPE, count=6), CalibrateOptions(equalise=False))
+    table = calibrate(tiny_model, CropSet.drawn(people, RECIPE, count=6), CalibrateOptions(equalise=False))
     assert any(f"look synthetic: {reason}" in warning for warning in table.warnings)
 
 
@@ -154,19 +139,20 @@ def test_pictures_that_are_no_photographs_are_warned_of(model, tmp_path, picture
     ],
     ids=["NaN", "infinite", "dead"],
 )
-def test_unusable_activations_are_named(model, crops, weights, value, message):
+def test_unusable_activations_are_named(tiny_model, people_crops, weights, value, message):
     with pytest.raises(CalibrationError, match=message):
-        calibrate(changed(model, weights, value), crops.some(range(6)), CalibrateOptions(equalise=False))
+        calibrate(changed(tiny_model, weights, value), people_crops.some(range(6)), CalibrateOptions(equalise=False))
 
 
-def test_every_fifth_crop_judges_and_sets_no_range(model, crops):
+def test_every_fifth_crop_judges_and_sets_no_range(tiny_model, people_crops):
     """Counted over batches: crops 4 and 9 of ten, in batches of four."""
     peaks = [
-        observe(model, crops.some(range(at, at + 1)), ("block",))["block"].ranging.seen_max for at in range(len(crops))
+        observe(tiny_model, people_crops.some(range(at, at + 1)), ("block",))["block"].ranging.seen_max
+        for at in range(len(people_crops))
     ]
     small, large = np.argsort(peaks)[:8], np.argsort(peaks)[-2:]
     order = [*small[:4], large[1], *small[4:], large[0]]
-    seen = observe(model, crops.some(int(at) for at in order), ("block",), batch=4)["block"]
+    seen = observe(tiny_model, people_crops.some(int(at) for at in order), ("block",), batch=4)["block"]
     values = 8 * 16 * 16
     assert (seen.ranging.total, seen.judging.total) == (8 * values, 2 * values)
     assert seen.judging.seen_max == peaks[large[1]]
@@ -190,18 +176,18 @@ def reshaped(model, shape):
     return copy
 
 
-def test_the_parts_of_a_crop_side_by_side_are_the_crops(model, crops):
+def test_the_parts_of_a_crop_side_by_side_are_the_crops(tiny_model, people_crops):
     """A window or a token layout: rows of the first axis one crop after the other."""
-    few = crops.some(range(6))
-    whole, parts = observe(reshaped(model, (-1, 64, 8)), few, ("block", "parts"), batch=4).values()
+    few = people_crops.some(range(6))
+    whole, parts = observe(reshaped(tiny_model, (-1, 64, 8)), few, ("block", "parts"), batch=4).values()
     for kind in ("ranging", "judging"):
         np.testing.assert_array_equal(getattr(whole, kind).counts, getattr(parts, kind).counts)
 
 
-def test_a_tensor_whose_first_axis_is_not_the_crop_is_named(model, crops):
+def test_a_tensor_whose_first_axis_is_not_the_crop_is_named(tiny_model, people_crops):
     message = r"tensor 'parts': its first axis must be the crop, .*\(got 8 x 1536 x 1 for 6 crops\); export the graph"
     with pytest.raises(CalibrationError, match=message):
-        observe(reshaped(model, (8, -1, 1)), crops.some(range(6)), ("block", "parts"), batch=6)
+        observe(reshaped(tiny_model, (8, -1, 1)), people_crops.some(range(6)), ("block", "parts"), batch=6)
 
 
 @pytest.mark.parametrize(

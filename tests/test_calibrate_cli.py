@@ -21,33 +21,33 @@ from sdk.toolchain.table import (
     table_from_file,
     write_table,
 )
-from tests.support.int8 import changed, photograph, tiny_graph, tiny_recipe, write_photographs
+from tests.support.int8 import changed, photograph, tiny_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 RECIPE = tiny_recipe()
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_photographs(tmp_path_factory.mktemp("photographs"), 20)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_graph()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory, model, data):
+def files(tmp_path_factory, tiny_model, people_file):
     """A recipe file, an ONNX file, and a table made by the verb."""
     folder = tmp_path_factory.mktemp("verb")
     table = RECIPE.to_table()
     name = table.pop("name")
     lines = ["format = 1", f'[recipes."{name}"]', *toml_lines(table, f'recipes."{name}"')]
     (folder / "tiny.toml").write_text("\n".join(lines))
-    onnx.save(model, folder / "tiny.onnx")
+    onnx.save(tiny_model, folder / "tiny.onnx")
     source = ["--recipe-file", str(folder / "tiny.toml"), "--onnx", str(folder / "tiny.onnx")]
-    made = ["calibrate", *source, "--data", str(data), "--images", "12", "--output", str(folder / "tiny.json"), "-q"]
+    made = [
+        "calibrate",
+        *source,
+        "--data",
+        str(people_file),
+        "--images",
+        "12",
+        "--output",
+        str(folder / "tiny.json"),
+        "-q",
+    ]
     assert main(made) == 0
     return folder, source
 
@@ -66,9 +66,11 @@ def test_the_verb_writes_the_table_and_nothing_else(files, capsys):
     assert table_from_file(folder / "tiny.json").data.images == 12
 
 
-def test_a_second_run_for_one_table_is_refused_while_the_first_one_works(files, data, tmp_path, capsys):
+def test_a_second_run_for_one_table_is_refused_while_the_first_one_works(files, people_file, tmp_path, capsys):
     with held(tmp_path / "t.json"):
-        assert main(["calibrate", *files[1], "--data", str(data), "--output", str(tmp_path / "t.json"), "-q"]) == 1
+        assert (
+            main(["calibrate", *files[1], "--data", str(people_file), "--output", str(tmp_path / "t.json"), "-q"]) == 1
+        )
     assert "t.json' is being written by another run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == []
 
@@ -86,11 +88,11 @@ def test_an_int8_engine_tells_its_ranges_and_what_stayed_float(files, tmp_path, 
     assert "protected: stem" in note.details["float"].values()
 
 
-def test_an_engine_stands_for_its_graph_and_inspect_tells_what_stayed_float(files, tmp_path, data, capsys):
+def test_an_engine_stands_for_its_graph_and_inspect_tells_what_stayed_float(files, tmp_path, people_file, capsys):
     _, source = files
     build = ["build-engine", *source, "--precision", "fp32", "--compiler", "none", "-q"]
     assert main([*build, "--output", str(tmp_path / "fp32")]) == 0
-    words = ["calibrate", str(tmp_path / "fp32"), "--data", str(data), "--images", "6", "-q"]
+    words = ["calibrate", str(tmp_path / "fp32"), "--data", str(people_file), "--images", "6", "-q"]
     assert main([*words, "--output", str(tmp_path / "t.json")]) == 0
     words = ["build-engine", str(tmp_path / "fp32"), "--precision", "int8", "--calibration", str(tmp_path / "t.json")]
     assert main([*words, "--compiler", "none", "--output", str(tmp_path / "int8"), "-q"]) == 0
@@ -243,26 +245,26 @@ def test_what_the_build_refuses(files, tmp_path, capsys, words, message):
     assert not (tmp_path / "e").exists()
 
 
-def test_calibrating_over_its_own_data_is_refused(files, data, capsys):
-    (_, source), before = files, data.read_bytes()
-    assert main(["calibrate", *source, "--data", str(data), "--output", str(data)]) == 2
-    assert "--output would overwrite the input" in capsys.readouterr().err and data.read_bytes() == before
+def test_calibrating_over_its_own_data_is_refused(files, people_file, capsys):
+    (_, source), before = files, people_file.read_bytes()
+    assert main(["calibrate", *source, "--data", str(people_file), "--output", str(people_file)]) == 2
+    assert "--output would overwrite the input" in capsys.readouterr().err and people_file.read_bytes() == before
 
 
-def test_a_table_of_other_weights_is_refused(files, tmp_path, capsys, model):
+def test_a_table_of_other_weights_is_refused(files, tmp_path, capsys, tiny_model):
     folder, source = files
-    onnx.save(changed(model, "first.b", 0.5), tmp_path / "other.onnx")
+    onnx.save(changed(tiny_model, "first.b", 0.5), tmp_path / "other.onnx")
     words = ["--recipe-file", source[1], "--onnx", str(tmp_path / "other.onnx"), "--precision", "int8"]
     words += ["--calibration", str(folder / "tiny.json"), "--compiler", "none", "--output", str(tmp_path / "e")]
     assert main(["build-engine", *words]) == 1
     assert "(weights 'first.b': mean" in capsys.readouterr().err
 
 
-def test_an_engine_of_lower_precision_is_not_calibrated(files, tmp_path, data, capsys):
+def test_an_engine_of_lower_precision_is_not_calibrated(files, tmp_path, people_file, capsys):
     _, source = files
     build = ["build-engine", *source, "--precision", "fp16", "--compiler", "none", "-q"]
     assert main([*build, "--output", str(tmp_path / "e")]) == 0
-    words = ["calibrate", str(tmp_path / "e"), "--data", str(data), "--output", str(tmp_path / "t.json")]
+    words = ["calibrate", str(tmp_path / "e"), "--data", str(people_file), "--output", str(tmp_path / "t.json")]
     assert main(words) == 1
     assert "holds an fp16 graph: only from an fp32 graph can another precision be made" in capsys.readouterr().err
 

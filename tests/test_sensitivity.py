@@ -19,15 +19,10 @@ from sdk.toolchain.placement import placement_of
 from sdk.toolchain.quantize import QuantizeOptions, qdq_graph_from_graph
 from sdk.toolchain.sensitivity import draw_sensitivity, measure_sensitivity
 from sdk.toolchain.table import BudgetPoint, GroupCost, Sensitivity, point_within, tensors_within
-from tests.support.int8 import JOINTS, Builder, tiny_graph, tiny_recipe, write_photographs
+from tests.support.int8 import JOINTS, Builder, tiny_recipe, write_photographs
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 RECIPE = tiny_recipe()
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_graph()
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +32,13 @@ def crops(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table(model, crops):
-    return calibrate(model, crops, CalibrateOptions(method="max", equalise=False))
+def table(tiny_model, crops):
+    return calibrate(tiny_model, crops, CalibrateOptions(method="max", equalise=False))
 
 
 @pytest.fixture(scope="module")
-def measured(model, table, crops):
-    return measure_sensitivity(model, table, crops.some(range(6)), curve_crops=crops)
+def measured(tiny_model, table, crops):
+    return measure_sensitivity(tiny_model, table, crops.some(range(6)), curve_crops=crops)
 
 
 # The judge
@@ -90,39 +85,39 @@ def test_ap_is_that_of_pycocotools():
     assert single_person_ap(person_oks(found, truth, areas, sigmas), scores) == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_float_graph_costs_nothing(model, crops):
-    cost = Judge(model, crops).cost_of(model)
+def test_the_float_graph_costs_nothing(tiny_model, crops):
+    cost = Judge(tiny_model, crops).cost_of(tiny_model)
     assert (cost.distance_px, cost.ap_loss, cost.divergence) == (0.0, 0.0, 0.0)
     assert cost.oks_loss == pytest.approx(0.0, abs=1e-9)
 
 
-def test_losses_of_oks_are_told_in_points(model, crops):
+def test_losses_of_oks_are_told_in_points(tiny_model, crops):
     """With sigmas of next to nothing, every joint that moves loses all: 100 points for all of them."""
     exact = tuple(1e-6 for _ in RECIPE.skeleton.sigmas)
     strict = replace(crops, recipe=replace(RECIPE, skeleton=replace(RECIPE.skeleton, sigmas=exact)))
     negated = onnx.ModelProto()
-    negated.CopyFrom(model)
+    negated.CopyFrom(tiny_model)
     for node in negated.graph.node:
         if node.op_type == "MatMul":  # the largest bin becomes the smallest
             weight = next(t for t in negated.graph.initializer if t.name == node.input[1])
             weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), weight.name))
-    assert Judge(model, strict).cost_of(negated).oks_loss == pytest.approx(100.0)
+    assert Judge(tiny_model, strict).cost_of(negated).oks_loss == pytest.approx(100.0)
 
 
-def test_worse_ranges_cost_more(model, table, crops):
-    judge = Judge(model, crops)
+def test_worse_ranges_cost_more(tiny_model, table, crops):
+    judge = Judge(tiny_model, crops)
     narrow = replace(table, tensors={n: replace(t, amax=t.amax / 8) for n, t in table.tensors.items()})
-    fair, poor = (judge.cost_of(qdq_graph_from_graph(model, t)[0]) for t in (table, narrow))
+    fair, poor = (judge.cost_of(qdq_graph_from_graph(tiny_model, t)[0]) for t in (table, narrow))
     assert 0 < fair.divergence < poor.divergence
     assert fair.oks_loss < poor.oks_loss
     assert fair.distance_px < poor.distance_px
 
 
-def test_without_ground_truth_there_is_no_ap(model, tmp_path):
+def test_without_ground_truth_there_is_no_ap(tiny_model, tmp_path):
     data = write_photographs(tmp_path, 3, annotate=False)
-    judge = Judge(model, CropSet.drawn(people_from_data(data, None, RECIPE), RECIPE, count=3))
+    judge = Judge(tiny_model, CropSet.drawn(people_from_data(data, None, RECIPE), RECIPE, count=3))
     assert judge.float_ap is None
-    assert judge.cost_of(model).ap_loss is None
+    assert judge.cost_of(tiny_model).ap_loss is None
 
 
 def test_heatmaps_are_judged_too(tmp_path):
@@ -147,8 +142,8 @@ def test_heatmaps_are_judged_too(tmp_path):
 # Groups and curve
 
 
-def test_every_group_is_measured_once(model, table, measured):
-    placement = placement_of(model)
+def test_every_group_is_measured_once(tiny_model, table, measured):
+    placement = placement_of(tiny_model)
     assert sorted(group.tensor for group in measured.groups) == sorted(placement.tensors)
     assert sorted(n for group in measured.groups for n in group.nodes) == sorted(node.name for node in placement.int8)
     assert sum(group.macs for group in measured.groups) == placement.int8_macs
@@ -160,18 +155,18 @@ def test_groups_are_ordered_by_cost_per_work(measured):
     assert ratios == sorted(ratios)
 
 
-def test_the_curve_ends_with_everything(model, measured):
+def test_the_curve_ends_with_everything(tiny_model, measured):
     shares = [point.int8_share for point in measured.curve]
     assert shares == sorted(shares)
-    assert shares[-1] == placement_of(model).int8_share
+    assert shares[-1] == placement_of(tiny_model).int8_share
     assert measured.curve[-1].groups == len(measured.groups)
 
 
-def test_the_curve_is_what_its_sets_cost(model, table, crops, measured):
+def test_the_curve_is_what_its_sets_cost(tiny_model, table, crops, measured):
     point = measured.curve[0]
     chosen = frozenset(group.tensor for group in measured.groups[: point.groups])
-    quantised, _ = qdq_graph_from_graph(model, table, QuantizeOptions(int8_tensors=chosen))
-    assert Judge(model, crops).cost_of(quantised).oks_loss == pytest.approx(point.oks_loss)
+    quantised, _ = qdq_graph_from_graph(tiny_model, table, QuantizeOptions(int8_tensors=chosen))
+    assert Judge(tiny_model, crops).cost_of(quantised).oks_loss == pytest.approx(point.oks_loss)
 
 
 def test_the_chart_is_a_picture(table, measured, tmp_path):
@@ -219,13 +214,13 @@ def test_a_budget_needs_a_sensitivity(table):
         tensors_within(table, 0.5)
 
 
-def test_a_tight_budget_quantises_less(model, table, measured):
+def test_a_tight_budget_quantises_less(tiny_model, table, measured):
     whole = replace(table, sensitivity=measured)
     tight = replace(measured, curve=tuple(replace(p, ap_loss=float(p.groups)) for p in measured.curve))
     shares = []
     for candidate, budget in ((whole, 1e9), (replace(table, sensitivity=tight), 5.0)):
-        shares.append(qdq_graph_from_graph(model, candidate, QuantizeOptions(max_drop=budget))[1].int8_share)
-    assert shares[1] < shares[0] == placement_of(model).int8_share
+        shares.append(qdq_graph_from_graph(tiny_model, candidate, QuantizeOptions(max_drop=budget))[1].int8_share)
+    assert shares[1] < shares[0] == placement_of(tiny_model).int8_share
 
 
 # The automatic choice

@@ -16,21 +16,16 @@ from sdk.toolchain.calibrate import CalibrateOptions, calibrate
 from sdk.toolchain.crops import CropSet, people_from_data
 from sdk.toolchain.fingerprint import graph_sha256
 from sdk.toolchain.table import check_graph, table_from_file, write_table
-from tests.support.int8 import changed, tiny_graph, tiny_recipe, write_photographs
+from tests.support.int8 import changed, tiny_recipe, write_photographs
 
 pytestmark = [pytest.mark.torch, pytest.mark.native]
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tiny_graph()
-
-
-@pytest.fixture(scope="module")
-def table(model, tmp_path_factory):
+def table(tiny_model, tmp_path_factory):
     recipe = tiny_recipe()
     people = people_from_data(write_photographs(tmp_path_factory.mktemp("photographs"), 6), None, recipe)
-    return calibrate(model, CropSet.drawn(people, recipe, count=6), CalibrateOptions())
+    return calibrate(tiny_model, CropSet.drawn(people, recipe, count=6), CalibrateOptions())
 
 
 def test_a_table_reads_back_to_seven_digits(table, tmp_path):
@@ -44,26 +39,26 @@ def test_a_table_reads_back_to_seven_digits(table, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] != []
 
 
-def test_other_weights_are_refused_and_named(model, table):
-    other = changed(model, "first.b", 0.5)
-    check_graph(table, model, "t.json", "tiny-32x32")
+def test_other_weights_are_refused_and_named(tiny_model, table):
+    other = changed(tiny_model, "first.b", 0.5)
+    check_graph(table, tiny_model, "t.json", "tiny-32x32")
     with pytest.raises(
         CalibrationError, match=r"another graph of .* \(weights 'first.b': mean magnitude .* against 0.5"
     ):
         check_graph(table, other, "t.json", "tiny-32x32")
 
 
-def test_another_structure_is_refused(model, table):
+def test_another_structure_is_refused(tiny_model, table):
     other = onnx.ModelProto()
-    other.CopyFrom(model)
+    other.CopyFrom(tiny_model)
     other.graph.node[0].attribute.append(onnx.helper.make_attribute("auto_pad", "NOTSET"))
     with pytest.raises(CalibrationError, match=r"another graph of the recipe, .* \(structure \w{12} against \w{12}"):
         check_graph(table, other, "t.json", "tiny-32x32")
 
 
-def test_the_mend_names_the_graphs_recipe_and_spares_the_table(model, table):
+def test_the_mend_names_the_graphs_recipe_and_spares_the_table(tiny_model, table):
     """A table of another network is good for that one: the command must not make it anew, nor in its place."""
-    other = changed(model, "first.b", 0.5)
+    other = changed(tiny_model, "first.b", 0.5)
     with pytest.raises(CalibrationError) as raised:
         check_graph(table, other, "tables/tiny-32x32.json", "mine-32x32")
     assert "was made for recipe 'tiny-32x32', not for this graph of 'mine-32x32'" in str(raised.value)
@@ -72,16 +67,16 @@ def test_the_mend_names_the_graphs_recipe_and_spares_the_table(model, table):
         check_graph(table, other, "tables/tiny-32x32.json", "tiny-32x32")
 
 
-def test_the_same_weights_rounded_by_another_processor_are_the_same_graph(model, table):
+def test_the_same_weights_rounded_by_another_processor_are_the_same_graph(tiny_model, table):
     """As folding a batch norm gives them on another machine: some 1e-7 of themselves apart."""
     rng, other = np.random.default_rng(0), onnx.ModelProto()
-    other.CopyFrom(model)
+    other.CopyFrom(tiny_model)
     for tensor in other.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if array.dtype == np.float32:
             noisy = (array * (1 + rng.uniform(-6e-7, 6e-7, array.shape))).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(noisy, tensor.name))
-    assert graph_sha256(other) != graph_sha256(model)
+    assert graph_sha256(other) != graph_sha256(tiny_model)
     check_graph(table, other, "t.json", "tiny-32x32")
 
 
@@ -89,9 +84,9 @@ OTHERS = {"order": lambda w: w[::-1], "sign": lambda w: -w, "scale": lambda w: w
 
 
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
-def test_weights_of_the_same_magnitude_in_another_order_are_others(model, table, change):
+def test_weights_of_the_same_magnitude_in_another_order_are_others(tiny_model, table, change):
     other = onnx.ModelProto()
-    other.CopyFrom(model)
+    other.CopyFrom(tiny_model)
     tensor = next(t for t in other.graph.initializer if numpy_helper.to_array(t).ndim == 4)
     array = np.ascontiguousarray(change(numpy_helper.to_array(tensor)))
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
@@ -99,18 +94,18 @@ def test_weights_of_the_same_magnitude_in_another_order_are_others(model, table,
         check_graph(table, other, "t.json", "tiny-32x32")
 
 
-def test_the_graph_hash_is_of_content_not_of_form(model):
+def test_the_graph_hash_is_of_content_not_of_form(tiny_model):
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(tiny_model)
     copy.producer_name, copy.doc_string = "someone", "something"
     tensor = copy.graph.initializer[0]
     array = numpy_helper.to_array(tensor)
     tensor.ClearField("raw_data")
     tensor.float_data.extend(array.ravel().tolist())
-    assert graph_sha256(copy) == graph_sha256(model)
+    assert graph_sha256(copy) == graph_sha256(tiny_model)
     pads = next(a for a in copy.graph.node[0].attribute if a.name == "pads")
     pads.ints[0] += 1
-    assert graph_sha256(copy) != graph_sha256(model)
+    assert graph_sha256(copy) != graph_sha256(tiny_model)
 
 
 def spoiled(**changes):

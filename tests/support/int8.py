@@ -7,10 +7,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdk.recipe import recipe_from_table
+from sdk.toolchain.equalize import equalised_graph_from_graph
+from sdk.toolchain.fingerprint import fingerprint_of
+from sdk.toolchain.graphs import graph_session
+from sdk.toolchain.placement import PlacementOptions, placement_of
+from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange
 
 SIZE = 32
 JOINTS = 14
 BINS = 64
+NOISE = 9 * (8 / 127) ** 2 / 12  # over signal: 9 tensors, each rounded to 127 steps of a range 8 times its RMS
 
 
 def tiny_recipe():
@@ -137,3 +143,34 @@ def changed(model, name, value):
     tensor = next(t for t in copy.graph.initializer if t.name == name)
     tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), value, np.float32), name))
     return copy
+
+
+def noise_crops(count=4, size=SIZE, channels=3):
+    return np.random.default_rng(2).standard_normal((count, channels, size, size)).astype(np.float32)
+
+
+def values_of(model, names, inputs):
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
+    return dict(zip(names, graph_session(copy).run(list(names), {"input": inputs}), strict=True))
+
+
+def table_for(model, inputs, equalisation=None):
+    """A table of the exact ranges and means on `inputs`."""
+    even = equalised_graph_from_graph(model, equalisation or {})
+    names = placement_of(even, PlacementOptions(quantise_all=True)).tensors
+    inner = [name for name in names if name != "input"]
+    values = values_of(even, inner, inputs) | {"input": inputs}
+    tensors = {}
+    for name in names:
+        value = values[name]
+        mean = np.moveaxis(value, 1 if value.ndim == 4 else -1, 0).reshape(
+            value.shape[1 if value.ndim == 4 else -1], -1
+        )
+        peak = float(np.abs(value).max())
+        tensors[name] = TensorRange(peak, "max", {"max": peak}, {"max": 0.0}, {}, tuple(map(float, mean.mean(axis=1))))
+    data = DataNote("noise", 4, 4, 0, 0, 0.0, "0" * 64)
+    return CalibrationTable(
+        TABLE_FORMAT, "tiny-32x32", fingerprint_of(model), "max", data, tensors, {}, equalisation=equalisation or {}
+    )
