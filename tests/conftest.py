@@ -166,6 +166,30 @@ def graph_file(tmp_path):
 
 
 @pytest.fixture
+def build_folder(graph_file, tmp_path, monkeypatch):
+    """The current folder, with that graph, small.onnx, and its recipe, small.toml."""
+    from tests.support.cli_build import RECIPE
+
+    (tmp_path / "small.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys, caplog):
+    """A function that runs one command of `sdk`: (exit status, stdout, stderr and log)."""
+    from sdk.cli import main
+
+    def run_words(*words):
+        caplog.clear()
+        status = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err + caplog.text
+
+    return run_words
+
+
+@pytest.fixture
 def place(tmp_path):
     """Where the engine of a test goes; nothing is there yet."""
     return tmp_path / "small.fp16"
