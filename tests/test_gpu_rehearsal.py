@@ -29,11 +29,10 @@ BENCHMARK = """
 import sys
 from tests.support import rehearsal
 rehearsal.begin(integrated=sys.argv[2] == "jetson")
-from benchmarks import gpu
-from benchmarks.gpu import main
-gpu.WARM_UP, gpu.RECIPES, gpu.FRAME_HW = 1, sys.argv[3:], (540, 960)
+from benchmarks import gpu, gpu_frames, gpu_measures
+gpu_measures.WARM_UP, gpu.RECIPES, gpu_frames.FRAME_HW = 1, sys.argv[3:], (540, 960)
 sys.argv = ["gpu.py", "--stand-in", "--rounds", "1", "--output", sys.argv[1]]
-main()
+gpu.main()
 """
 
 

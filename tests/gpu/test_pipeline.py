@@ -176,7 +176,7 @@ def test_nv12_frames(engine, pixel_format, kind):
 
 def test_every_transfer_gives_the_same_bits(engine, frame):
     """Packed, its rows, whole, or in place: the crops, hence the poses, are the same to the last bit."""
-    from benchmarks.gpu import FORCED
+    from benchmarks.gpu_measures import FORCED
 
     recipe = engine.manifest.recipe
     affines = crop_affines(persons(5, seed=5), recipe.input.size_hw, recipe.input.box_padding)
