@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -36,29 +35,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    checkouts = [ROOT, *([arguments.against.resolve()] if arguments.against else [])]
-    children = [started(checkout, arguments.threads) for checkout in checkouts]
-    rounds = [[asked(child) for child in children] for _ in range(1 + arguments.rounds)][1:]
-    for child in children:
-        child.stdin.close()
-        child.wait()
+    sys.path.append(str(ROOT))
+    from benchmarks.children import Child, checkouts
+
+    words = (__file__, MEASURE, str(arguments.threads))
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(each, *words)) for each in checkouts(arguments.against)]
+        rounds = [[child.asked() for child in children] for _ in range(1 + arguments.rounds)][1:]
     for what in rounds[0][0]:
         told = [[each[i][what] for each in rounds] for i in range(len(children)) if what in rounds[0][i]]
         ours, *others = map(median, told)
         print(f"{what}: {ours:.1f}" + "".join(f", {other:.1f} there: {ours / other:.2f}x" for other in others))
-
-
-def started(checkout: Path, threads: int) -> Any:
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    words = [sys.executable, __file__, MEASURE, str(threads)]
-    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def asked(child: Any) -> dict[str, float]:
-    child.stdin.write("go\n")
-    child.stdin.flush()
-    told: dict[str, float] = json.loads(child.stdout.readline())
-    return told
 
 
 def measure(threads: int) -> None:

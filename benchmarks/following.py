@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
-import subprocess
 import sys
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +29,7 @@ MEASURE = "--measure"
 
 
 def main() -> None:
+    from benchmarks.children import Child, checkouts
     from benchmarks.clips import all_clips
     from benchmarks.estimator_overhead import print_machine
 
@@ -40,14 +40,12 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     arguments = parser.parse_args()
     print_machine()
-    checkouts = [ROOT, *([arguments.against.resolve()] if arguments.against else [])]
-    children = [started(checkout) for checkout in checkouts]
     told: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
-    for clip in all_clips(arguments.shared, arguments.photographs, arguments.seed):
-        told[clip.kind].append([asked(child, clip) for child in children])
-    for child in children:
-        child.stdin.close()
-        child.wait()
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(each, __file__, MEASURE)) for each in checkouts(arguments.against)]
+        for clip in all_clips(arguments.shared, arguments.photographs, arguments.seed):
+            question = pickle.dumps((clip.frames, clip.box, clip.score))
+            told[clip.kind].append([child.asked(question) for child in children])
     show(told)
 
 
@@ -65,19 +63,6 @@ def show(told: dict[str, list[list[dict[str, Any]]]]) -> None:
         clips = [clip for kind in kinds for clip in told[kind]]
         shares = [f"{100 * np.mean([clip[at]['kept'] for clip in clips]):5.1f} %" for at in range(len(clips[0]))]
         print(f"{name:32} {len(clips):4} clips, followed to the end: {', before: '.join(shares)}")
-
-
-def started(checkout: Path) -> Any:
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    words = [sys.executable, __file__, MEASURE]
-    return subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def asked(child: Any, clip: Any) -> dict[str, Any]:
-    pickle.dump((clip.frames, clip.box, clip.score), child.stdin)
-    child.stdin.flush()
-    answer: dict[str, Any] = json.loads(child.stdout.readline())
-    return answer
 
 
 def measure(clips: BinaryIO) -> None:

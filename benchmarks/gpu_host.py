@@ -17,20 +17,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from benchmarks.children import Child
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAME_HW = (1080, 1920)
@@ -58,8 +60,9 @@ def main() -> int:
         sides.append((ROOT, "cuda-bindings"))
     if arguments.against:
         sides.append((arguments.against.resolve(), "pycuda"))
+    sys.path.append(str(ROOT))
     with tempfile.TemporaryDirectory() as name, timed_children(sides, Path(name), arguments.calls) as children:
-        rounds = [[child() for child in children] for _ in range(1 + arguments.rounds)][1:]
+        rounds = [[child.asked() for child in children] for _ in range(1 + arguments.rounds)][1:]
     print_table([[each[i] for each in rounds] for i in range(len(sides))])
     return 0
 
@@ -79,32 +82,23 @@ def given_for(case: str) -> str:
 
 
 @contextmanager
-def timed_children(sides: list[tuple[Path, str]], folder: Path, calls: int) -> Iterator[list[Callable[[], Spent]]]:
+def timed_children(sides: list[tuple[Path, str]], folder: Path, calls: int) -> Iterator[list[Child]]:
     """For each checkout and binding a process of its own that times one round of all cases when asked."""
-    started = []
-    for number, (checkout, binding) in enumerate(sides):
-        place = folder / str(number)
-        place.mkdir()
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
-        words = [sys.executable, __file__]
-        told = subprocess.run([*words, PREPARE, place], env=environment, check=True, stdout=subprocess.PIPE, text=True)
-        prepared = told.stdout.split()
-        environment["LD_PRELOAD"] = prepared[1]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([*words, MEASURE, *prepared, str(calls), binding], env=environment, **pipes))
-    try:
-        yield [lambda child=child: asked(child) for child in started]
-    finally:
-        for child in started:
-            child.stdin.close()
-            child.wait()
+    from benchmarks.children import Child, environment_of
 
-
-def asked(child: Any) -> Spent:
-    child.stdin.write("go\n")
-    child.stdin.flush()
-    spent: Spent = json.loads(child.stdout.readline())
-    return spent
+    with ExitStack() as stack:
+        started = []
+        for number, (checkout, binding) in enumerate(sides):
+            place = folder / str(number)
+            place.mkdir()
+            preparing = [sys.executable, __file__, PREPARE, place]
+            told = subprocess.run(
+                preparing, env=environment_of(checkout), check=True, stdout=subprocess.PIPE, text=True
+            )
+            prepared = told.stdout.split()
+            words = (__file__, MEASURE, *prepared, str(calls), binding)
+            started.append(stack.enter_context(Child(checkout, *words, LD_PRELOAD=prepared[1])))
+        yield started
 
 
 # ---- in the children: the checkout on the path is the one that is timed ------------------------------------------
