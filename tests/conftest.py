@@ -1,14 +1,18 @@
 """What a test may need of the machine, asked once, with the reason for a skip."""
 
 import importlib.util
+import os
 import signal
 
 import pytest
 
+from sdk.onnx_runtime import TELEMETRY_VARIABLE
 from sdk.runtime.device import cuda_problem
 from tests.support import ptx
 from tests.support.emulated_gpu import compiler, emulated_cuda
 from tests.support.shared import SHARED
+
+os.environ.setdefault(TELEMETRY_VARIABLE, "1")  # tests import ONNX Runtime themselves
 
 
 def _installed(*names):

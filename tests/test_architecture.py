@@ -159,6 +159,12 @@ def test_one_module_names_tensorrt(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_one_module_imports_onnxruntime(path):
+    names = {name.split(".")[0] for name in imports_of(ast.parse(path.read_text()), top_level_only=False)}
+    assert "onnxruntime" not in names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_one_module_parses_what_others_wrote(path):
     if path.name != "reading.py":
         named = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}

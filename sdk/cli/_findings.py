@@ -25,6 +25,7 @@ from typing import Any, Literal
 from sdk import __version__, trt
 from sdk.cuda_devices import cuda_devices, driver_is_there, driver_version
 from sdk.cuda_toolkit import find_nvcc, nvcc_version
+from sdk.onnx_runtime import onnxruntime
 from sdk.resources import CACHE_VARIABLE, bundled_engines, cache_folder
 from sdk.runtime.cuda.bindings_driver import BindingsDriver
 from sdk.runtime.cuda.driver import INSTALL_BINDING, cuda_driver
@@ -297,11 +298,11 @@ def _native_cuda() -> Finding:
 
 
 def _onnxruntime() -> Finding:
-    found, problem = _imported("onnxruntime")
+    found, problem = _imported("onnxruntime", load=lambda _: onnxruntime())
     if found is None:
         disables = "device 'cpu', detectors, comparing graphs"
         return Finding("ONNX Runtime", "missing", problem, disables, "pip install onnxruntime")
-    providers = list(import_module("onnxruntime").get_available_providers())
+    providers = list(onnxruntime().get_available_providers())
     return Finding("ONNX Runtime", "ok", f"{found}, {' '.join(providers)}", details={"providers": providers})
 
 
@@ -336,13 +337,15 @@ def _bundled() -> Finding:
     return Finding("bundled engines", "missing", "none", disables, "build one: sdk build-engine")
 
 
-def _imported(module: str, package: str | None = None) -> tuple[str | None, str]:
+def _imported(
+    module: str, package: str | None = None, load: Callable[[str], Any] = import_module
+) -> tuple[str | None, str]:
     """(version, '') of a module that imports, else (None, why not)."""
     top = package or module.partition(".")[0]
     try:
         with warnings.catch_warnings():  # what a package thinks of the machine on import is no finding
             warnings.simplefilter("ignore")
-            import_module(module)
+            load(module)
         version = getattr(import_module(top), "__version__", None) or _distribution_version(top)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == top:

@@ -18,6 +18,7 @@ from sdk.cores import allowed_cores, physical_cores, restricted
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
 from sdk.manifest import Engine
+from sdk.onnx_runtime import onnxruntime
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.session import check_crops, expected_tensors
@@ -39,12 +40,12 @@ def onnxruntime_session(
     """
     intra = _intra_threads(threads)
     try:
-        import onnxruntime
+        runtime = onnxruntime()
     except ImportError as error:
         raise MissingDependencyError(
             f"device 'cpu' needs ONNX Runtime, which cannot be imported ({error}); pip install onnxruntime"
         ) from error
-    options = onnxruntime.SessionOptions()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = intra
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they reach the user as exceptions
@@ -53,9 +54,9 @@ def onnxruntime_session(
     try:
         with in_flight:
             source = os.fspath(path) if content is None else content
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except onnxruntime_errors() as error:
-        raise EngineError(f"graph '{path}': ONNX Runtime {onnxruntime.__version__} refuses it ({error})") from error
+        raise EngineError(f"graph '{path}': ONNX Runtime {runtime.__version__} refuses it ({error})") from error
 
 
 def onnxruntime_run(session: Any, names: list[str] | None, feeds: Mapping[str, Any], path: object) -> list[Any]:
@@ -74,9 +75,8 @@ def onnxruntime_run(session: Any, names: list[str] | None, feeds: Mapping[str, A
 
 def onnxruntime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: classes without a root of their own, and what its binding lets through."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    found = (value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception))
+    state = vars(onnxruntime().capi.onnxruntime_pybind11_state)
+    found = (value for value in state.values() if isinstance(value, type) and issubclass(value, Exception))
     return (*found, RuntimeError, ValueError, MemoryError)
 
 

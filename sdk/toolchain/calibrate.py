@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sdk import __version__
 from sdk.errors import CalibrationError, InputError
 from sdk.files import whole_file
+from sdk.onnx_runtime import onnxruntime
 from sdk.toolchain.crops import CropSet, synthetic_reason
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
 from sdk.toolchain.fingerprint import fingerprint_of, graph_sha256
@@ -286,12 +287,10 @@ def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelP
 
 def versions() -> dict[str, str]:
     """Of what ranges hang on."""
-    import onnxruntime
-
     return {
         "simcc-edge-sdk": __version__,
         "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": onnxruntime().__version__,
         "numpy": np.__version__,
     }
 

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from sdk.cores import physical_cores, restricted
 from sdk.errors import InputError
+from sdk.onnx_runtime import onnxruntime
 
 __all__ = [
     "OPSET",
@@ -156,14 +157,12 @@ def graph_session(model: onnx.ModelProto | bytes, *, threads: int = 2) -> Any:
 
     Q/DQ runs as it is written, in float: the answer does not hang on a CPU's INT8 kernels (docs/decisions.md).
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or (physical_cores() if restricted() else 0)
     options.log_severity_level = 4  # what it refuses reaches the caller as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     data = model if isinstance(model, bytes) else serialized(model)
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(data, options, providers=["CPUExecutionProvider"])
     batch = next((tensor.shape[0] for tensor in session.get_inputs() if tensor.shape), None)
     return _InPieces(session, batch) if isinstance(batch, int) and batch > 0 else session
 

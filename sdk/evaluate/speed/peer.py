@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError, MissingDependencyError
 from sdk.manifest import Engine
+from sdk.onnx_runtime import onnxruntime
 from sdk.runtime.ort_session import onnxruntime_session
 from sdk.wording import counted
 
@@ -51,6 +52,7 @@ def rtmlib_peer(engine: Engine, threads: int | None = None) -> Peer:
             f"'{engine.folder.name}' has {recipe.output.split_ratio} and {recipe.input.box_padding}; compare another"
         )
     try:
+        onnxruntime()  # before rtmlib imports it
         from rtmlib import RTMPose
     except ImportError as error:
         raise MissingDependencyError("--peer rtmlib needs rtmlib; pip install rtmlib") from error
