@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.detection import DetectionForm, Place
 from sdk.errors import InputError, RecipeError
 from sdk.recipe import ColourOrder, GreyLevel, Published, Side, Spread, Weights, name_rule, weights_rules
-from sdk.recipe_files import RecipeFile, chosen_name, files_of_kind, names_of_kind, recipe_file
+from sdk.recipe_files import catalogue_of, chosen_name, did_you_mean, names_of_kind, recipe_file
 from sdk.strict import Share, Within, strict_from_table, table_from
 
 __all__ = [
@@ -132,13 +131,7 @@ def detector_from_file(path: Path, name: str | None = None) -> DetectorRecipe:
 
 def detector_catalogue() -> dict[str, DetectorRecipe]:
     """Every detector that ships, by name, in the order of names."""
-    recipes: dict[str, DetectorRecipe] = {}
-    for file in files_of_kind("detector"):
-        for name, recipe in _recipes_of(file).items():
-            if name in recipes:
-                raise RecipeError(f"{file.path.name}: recipe '{name}' is in the catalogue twice; rename one")
-            recipes[name] = recipe
-    return dict(sorted(recipes.items()))
+    return catalogue_of("detector", detector_from_table)
 
 
 def detector_by_name(name: str) -> DetectorRecipe:
@@ -147,11 +140,6 @@ def detector_by_name(name: str) -> DetectorRecipe:
     if name not in recipes:
         if name in names_of_kind("pose"):
             raise RecipeError(f"'{name}' is a pose network, and a detector is asked for")
-        near = get_close_matches(name, recipes, n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        hint = did_you_mean(name, recipes)
         raise RecipeError(f"detector '{name}' is not in the catalogue{hint} The catalogue has {', '.join(recipes)}")
     return recipes[name]
-
-
-def _recipes_of(file: RecipeFile) -> dict[str, DetectorRecipe]:
-    return {name: detector_from_table(*file.merged(name)) for name in file.tables}

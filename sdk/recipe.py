@@ -13,12 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sdk.errors import RecipeError
-from sdk.recipe_files import RecipeFile, chosen_name, files_of_kind, names_of_kind, recipe_file
+from sdk.recipe_files import catalogue_of, chosen_name, did_you_mean, names_of_kind, recipe_file, recipes_of
 from sdk.skeletons import Skeleton, skeleton_by_name
 from sdk.strict import Count, Positive, Share, Within, strict_from_table, table_from
 
@@ -401,7 +400,7 @@ def recipe_from_table(table: Mapping[str, Any], where: str) -> Recipe:
 
 def recipes_from_file(path: Path) -> dict[str, Recipe]:
     """All recipes of one TOML file, by name. RecipeError names file and key."""
-    return _recipes_of(recipe_file(path, "pose"))
+    return recipes_of(recipe_file(path, "pose"), recipe_from_table)
 
 
 def recipe_from_file(path: Path, name: str | None = None) -> Recipe:
@@ -412,13 +411,7 @@ def recipe_from_file(path: Path, name: str | None = None) -> Recipe:
 
 def catalogue() -> dict[str, Recipe]:
     """Every pose recipe that ships, by name, in the order of names."""
-    recipes: dict[str, Recipe] = {}
-    for file in files_of_kind("pose"):
-        for name, recipe in _recipes_of(file).items():
-            if name in recipes:
-                raise RecipeError(f"{file.path.name}: recipe '{name}' is in the catalogue twice; rename one")
-            recipes[name] = recipe
-    return dict(sorted(recipes.items()))
+    return catalogue_of("pose", recipe_from_table)
 
 
 def recipe_by_name(name: str) -> Recipe:
@@ -427,8 +420,7 @@ def recipe_by_name(name: str) -> Recipe:
     if name not in recipes:
         if name in names_of_kind("detector"):
             raise RecipeError(f"'{name}' is a detector, and the recipe of a pose network is asked for")
-        near = get_close_matches(name, recipes, n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(near)}?" if near else "."
+        hint = did_you_mean(name, recipes)
         raise RecipeError(f"recipe '{name}' is not in the catalogue{hint} `sdk models` lists all {len(recipes)}")
     return recipes[name]
 
@@ -453,7 +445,3 @@ def weights_rules(weights: Weights) -> Iterator[tuple[str, bool]]:
         f"weights.sha256 must be a digest, and '{digest}' is a date; where no digest is published, leave the key out",
         digest is None or re.fullmatch(r"20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", digest) is None,
     )
-
-
-def _recipes_of(file: RecipeFile) -> dict[str, Recipe]:
-    return {name: recipe_from_table(*file.merged(name)) for name in file.tables}

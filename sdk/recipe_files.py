@@ -6,20 +6,26 @@ they describe and who gives the rest a meaning: 'pose' where it is left out (`sd
 
     file = recipe_file(path, "pose")
     table, where = file.merged(chosen_name(file, "rtmpose-s-256x192"))      # the merged table; how a message names it
+    catalogue_of("pose", recipe_from_table)                                 # of all that ship: name -> recipe
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sdk.errors import RecipeError
 from sdk.reading import toml_from_file
 from sdk.resources import catalogue_folder
 
-__all__ = ["Kind", "RecipeFile", "chosen_name", "files_of_kind", "names_of_kind", "recipe_file"]
+__all__ = [
+    "Kind", "RecipeFile", "catalogue_of", "chosen_name", "did_you_mean", "names_of_kind", "recipe_file", "recipes_of",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 Kind = Literal["pose", "detector"]
 KEYS = ("format", "base", "recipes", "kind")
@@ -70,15 +76,37 @@ def chosen_name(file: RecipeFile, name: str | None) -> str:
     return name
 
 
-def files_of_kind(kind: Kind) -> Iterator[RecipeFile]:
-    """The catalogue's files of this kind, in the order of their names."""
-    files = (recipe_file(path) for path in sorted(catalogue_folder("engines").glob("*.toml")))
-    return (file for file in files if file.kind == kind)
+def recipes_of(file: RecipeFile, from_table: Callable[[dict[str, Any], str], T]) -> dict[str, T]:
+    """All recipes of a file, by name; `from_table` gives a merged table its meaning."""
+    return {name: from_table(*file.merged(name)) for name in file.tables}
+
+
+def catalogue_of(kind: Kind, from_table: Callable[[dict[str, Any], str], T]) -> dict[str, T]:
+    """Every recipe of this kind that ships, by name, in the order of names."""
+    recipes: dict[str, T] = {}
+    for file in _files_of_kind(kind):
+        for name, recipe in recipes_of(file, from_table).items():
+            if name in recipes:
+                raise RecipeError(f"{file.path.name}: recipe '{name}' is in the catalogue twice; rename one")
+            recipes[name] = recipe
+    return dict(sorted(recipes.items()))
 
 
 def names_of_kind(kind: Kind) -> list[str]:
     """The names in the catalogue, with nothing else of the recipes read."""
-    return [name for file in files_of_kind(kind) for name in file.tables]
+    return [name for file in _files_of_kind(kind) for name in file.tables]
+
+
+def did_you_mean(name: str, recipes: Mapping[str, object]) -> str:
+    """How a message goes on that says that the catalogue has no such name."""
+    near = get_close_matches(name, recipes, n=3, cutoff=0.4)
+    return f"; did you mean {', '.join(near)}?" if near else "."
+
+
+def _files_of_kind(kind: Kind) -> Iterator[RecipeFile]:
+    """The catalogue's, in the order of their names."""
+    files = (recipe_file(path) for path in sorted(catalogue_folder("engines").glob("*.toml")))
+    return (file for file in files if file.kind == kind)
 
 
 def _laid_over(base: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
