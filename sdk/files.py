@@ -20,7 +20,8 @@ from pathlib import Path
 from sdk.errors import OutputError
 
 __all__ = [
-    "check_place", "finished_name", "real_path", "refusal", "some_name", "whole_file", "write_bytes", "write_text",
+    "check_place", "finished_name", "naming", "real_path", "refusal", "some_name", "whole_file", "write_bytes",
+    "write_text",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,10 @@ def check_place(path: Path) -> None:
 
     Folders that are missing are not made yet: the nearest one that is there is tried.
     """
-    try:
+    with naming(path):
         folder = next(parent for parent in path.absolute().parents if parent.exists())  # the root always is
         attempt = folder / f".{secrets.token_hex(LETTERS // 2)}{PART}{path.name}"
         os.close(os.open(attempt, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise refusal(path, error) from error
     _remove(attempt)
 
 
@@ -92,6 +91,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`text` as a file, in UTF-8."""
     write_bytes(path, text.encode(errors="backslashreplace"))  # a file's name may hold bytes that are no text
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of the block is one of writing `path`, an OutputError in words."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(path, error) from error
 
 
 def refusal(path: Path, error: OSError) -> OutputError:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sdk.errors import OutputError
-from sdk.files import refusal
+from sdk.files import naming
 
 __all__ = ["LOCK", "held", "held_folder"]
 
@@ -43,11 +43,9 @@ def held_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(lock: Path, place: Path) -> Iterator[None]:
-    try:
+    with naming(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = _taken(lock, place)
-    except OSError as error:
-        raise refusal(place, error) from error
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from sdk.errors import SdkError
-from sdk.files import check_place, refusal, whole_file
+from sdk.files import check_place, naming, whole_file
 from sdk.media.lines import line_of
 from sdk.media.sinks import VideoFile
 from sdk.people.cameras import CameraPoses
@@ -173,10 +173,8 @@ class _Take:
 
     def write(self, result: CameraPoses) -> None:
         self._video.write(result.frame.picture, 1e3 * (result.frame.captured_s - self._began_s))
-        try:
+        with naming(self._lines_path):
             self._lines.write(json.dumps(line_of(self._name, result.frame, result.poses)) + "\n")
-        except OSError as error:
-            raise refusal(self._lines_path, error) from error
 
     def finish(self) -> list[str]:
         """The files, at their names: the clip first."""

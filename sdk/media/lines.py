@@ -13,13 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from sdk.files import refusal
+from sdk.files import naming
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class PartFile:
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> PartFile:
-        with self._naming():
+        with naming(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.part.open("wb")
         return self
@@ -65,7 +64,7 @@ class PartFile:
     def write_line(self, text: str) -> None:
         assert self._file is not None, "a PartFile is used inside its block"
         line = text.encode(errors="backslashreplace") + b"\n"
-        with self._naming():
+        with naming(self.path):
             self._file.write(line)
             self._file.flush()
         self._size += len(line)
@@ -76,7 +75,7 @@ class PartFile:
     ) -> None:
         assert self._file is not None, "a PartFile is used inside its block"
         if kind is None:
-            with self._naming():
+            with naming(self.path):
                 self._file.close()
                 self.part.replace(self.path)
             return
@@ -90,10 +89,3 @@ class PartFile:
             log.warning("'%s' keeps %s of the run that ended early", self.part, counted(self.lines, "finished line"))
         else:
             self.part.unlink(missing_ok=True)
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise refusal(self.path, error) from error

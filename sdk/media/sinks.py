@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, MissingDependencyError, OutputError
-from sdk.files import refusal, whole_file, write_bytes
+from sdk.files import naming, refusal, whole_file, write_bytes
 from sdk.media.mp4_times import set_times
 from sdk.runtime.frames import check_frame
 
@@ -97,7 +96,7 @@ class VideoFile:
         below, right = (side % 2 for side in size_hw)
         if below or right:
             picture = np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-        with self._naming():
+        with naming(self.path):  # PyAV's errors are OSErrors, of the temporary file
             self._writer.write(picture, *([time_ms] if self._is_h264 else []))
         self._count += 1
         if time_ms is not None:
@@ -132,7 +131,7 @@ class VideoFile:
         if self._is_h264:
             from sdk.media.av_video import AvVideoWriter
 
-            with self._naming():
+            with naming(self.path):
                 self._writer = AvVideoWriter(self._temporary, (height, width), self._fps, self._sound_of)
             return
         codec = cv2.VideoWriter.fourcc(*"mp4v")
@@ -143,19 +142,11 @@ class VideoFile:
     def _close(self, *, whole: bool) -> None:
         if self._writer is None:
             return
-        with self._naming():
+        with naming(self.path):
             if self._is_h264:
                 self._writer.close(whole=whole)
             else:
                 self._writer.release()
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """PyAV's errors are OSErrors, of the temporary file."""
-        try:
-            yield
-        except OSError as error:
-            raise refusal(self.path, error) from error
 
     def _set_times(self) -> None:
         """Give the frames their own times, where all have one and they are not what was written already."""
