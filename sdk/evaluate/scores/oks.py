@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdk.oks import joint_similarity
 
-__all__ = ["joint_oks", "nms_keep", "person_oks", "person_scores", "soft_nms_keep"]
+__all__ = ["joint_oks", "mean_of_annotated", "nms_keep", "person_oks", "person_scores", "soft_nms_keep"]
 
 FloatArray = NDArray[np.floating]
 Float64Array = NDArray[np.float64]
@@ -54,9 +54,13 @@ def person_oks(
     sigmas: tuple[float, ...],
 ) -> Float64Array:  # N
     """OKS of each prediction with its annotation; NaN where no joint is annotated."""
-    joints = joint_oks(predicted, truth, areas_px2, sigmas)
-    counted = np.isfinite(joints).sum(axis=1)
-    return np.where(counted > 0, np.nansum(joints, axis=1) / np.maximum(counted, 1), np.nan)
+    return mean_of_annotated(joint_oks(predicted, truth, areas_px2, sigmas), axis=1)
+
+
+def mean_of_annotated(similarity: Float64Array, axis: int) -> Float64Array:
+    """The mean of what is annotated, NaN where nothing is."""
+    counted = np.isfinite(similarity).sum(axis=axis)
+    return np.where(counted > 0, np.nansum(similarity, axis=axis) / np.maximum(counted, 1), np.nan)
 
 
 def nms_keep(

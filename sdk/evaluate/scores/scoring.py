@@ -30,7 +30,7 @@ from sdk.evaluate.scores.hands_faces import (
     nme,
     share_of_joints,
 )
-from sdk.evaluate.scores.oks import joint_oks, nms_keep, person_oks, person_scores, soft_nms_keep
+from sdk.evaluate.scores.oks import joint_oks, mean_of_annotated, nms_keep, person_oks, person_scores, soft_nms_keep
 from sdk.evaluate.scores.part_precision import kinds_ap, wholebody_ap
 from sdk.evaluate.scores.pck import MPII_GROUPS, MPII_LEFT_OUT, Pck, joint_hits, pck, pckh, torso_px
 from sdk.geometry import crop_affines
@@ -219,9 +219,7 @@ def _joint_similarity(dataset: Dataset, persons: PersonArray, rows: NDArray[np.i
     similarity = joint_oks(
         persons[known], truth.keypoints[rows[known]], truth.areas_px2[rows[known]], dataset.skeleton.tolerances
     )
-    counted = np.isfinite(similarity).sum(axis=0)
-    share: Float64Array = np.where(counted > 0, np.nansum(similarity, axis=0) / np.maximum(counted, 1), np.nan)
-    return 100 * share
+    return 100 * mean_of_annotated(similarity, axis=0)
 
 
 def _pck_scores(
