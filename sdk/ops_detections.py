@@ -21,7 +21,7 @@ from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.ops_arrays import MAX_SIDE, described, in_words
 
-__all__ = ["MAX_DETECTIONS", "MOST", "OutputTable", "detection_rules", "detections", "output_table"]
+__all__ = ["MOST", "OutputTable", "detection_rules", "detections", "output_table"]
 
 OutputTable = tuple[int, int, int, int, bool, int]  # `sdk::TableTuple` in cpp_ext/checks.h
 

@@ -16,7 +16,7 @@ from onnx.shape_inference import InferenceError
 from sdk.errors import GraphError
 from sdk.toolchain.graphs import OPSET, array_of, opset_of
 
-__all__ = ["OPSETS", "in_our_form", "written_out"]
+__all__ = ["in_our_form", "written_out"]
 
 OPSETS = range(OPSET, 21)
 IR_VERSION = 9  # the one of opset 19 and 20: what reads those opsets reads it

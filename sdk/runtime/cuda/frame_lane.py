@@ -43,7 +43,7 @@ from sdk.runtime.cuda.planner import (
 from sdk.runtime.cuda.upload import FrameRoom, device_record, flown, taken_over
 from sdk.runtime.pipeline import FoundPersons
 
-__all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane", "lane_layout"]
+__all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane"]
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Landed(NamedTuple):
     timings: Timings
 
 
-def lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
+def _lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     """The lane's one allocation: parameters, the plan's tensors (outputs twice, for mirrored crops), scratch."""
     batch, joints = program.max_batch, program.recipe.joints
     sizes = {"params": crops_bytes(batch), "partner": 4 * joints}
@@ -122,7 +122,7 @@ def frame_lane(
     device: DeviceContext, loaded: LoadedPlan, program: Program, finding: FinderProgram | None = None
 ) -> FrameLane:
     """A lane, its memory allocated; nothing of it stays when one allocation fails. The context must be entered."""
-    lane = FrameLane(device, loaded, program.kernels, lane_layout(loaded.plan, program), program.time_out_s)
+    lane = FrameLane(device, loaded, program.kernels, _lane_layout(loaded.plan, program), program.time_out_s)
     return prepared(lane, lambda lane: lane.prepare(program, finding))
 
 

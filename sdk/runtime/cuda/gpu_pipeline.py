@@ -38,7 +38,7 @@ from sdk.runtime.cuda.watchdog import TIME_OUT_S
 from sdk.runtime.decoding import Decoding, decoding_of
 from sdk.runtime.pipeline import Estimated, FoundPersons, PersonFinder, in_chunks
 
-__all__ = ["GpuPipeline", "program_of"]
+__all__ = ["GpuPipeline"]
 
 Float32Array = NDArray[np.float32]
 LANES = 3  # one uploads, one computes, one downloads
@@ -77,7 +77,7 @@ class GpuPipeline(Closing):
         self.device = f"cuda:{index}"
         device = self._device = device_context(index)
         self.decoding = decoding_of(engine.manifest.recipe) if decoding is None else decoding
-        program = program_of(
+        program = _program_of(
             engine,
             NativeKernels() if kernels is None else kernels,
             refine,
@@ -224,7 +224,7 @@ class GpuPipeline(Closing):
         return decode_heatmaps(heatmaps, affines, self.recipe.input.size_hw)
 
 
-def program_of(
+def _program_of(
     engine: Engine,
     kernels: Kernels,
     refine: str,

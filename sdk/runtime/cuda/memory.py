@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from sdk.errors import DeviceLostError
 from sdk.runtime.cuda.context import DeviceContext, never_freed, out_of_memory
 
-__all__ = ["DeviceMemory", "PinnedArray", "borrowed", "pinned_array", "shared_array"]
+__all__ = ["DeviceMemory", "PinnedArray", "borrowed", "shared_array"]
 
 
 class DeviceMemory:
@@ -54,7 +54,7 @@ class PinnedArray:
     """A numpy array in page-locked host memory that the device can also address. The context must be entered."""
 
     def __init__(self, device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> None:
-        array = pinned_array(device, shape, dtype, purpose)
+        array = _pinned_array(device, shape, dtype, purpose)
         array[...] = 0
         self._array: NDArray[Any] | None = array
         self._allocation: Any = _owner(array)
@@ -89,7 +89,7 @@ def borrowed(device: DeviceContext, memory: M) -> Iterator[M]:
         device.give_back(memory)
 
 
-def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
+def _pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
     """An uninitialised page-locked, mapped array, usable from every context. The context must be entered."""
     driver = device.driver
     flags = driver.host_alloc_flags.PORTABLE | driver.host_alloc_flags.DEVICEMAP
@@ -102,11 +102,11 @@ def pinned_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike
 
 
 def shared_array(device: DeviceContext, shape: tuple[int, ...], dtype: DTypeLike, purpose: str) -> NDArray[Any]:
-    """A `pinned_array` for the caller to keep: freed when it and its last view are gone, in whatever thread that is.
+    """A `_pinned_array` for the caller to keep: freed when it and its last view are gone, in whatever thread that is.
 
     PyCUDA itself would free it only in the thread that opened the device.
     """
-    array = pinned_array(device, shape, dtype, purpose)
+    array = _pinned_array(device, shape, dtype, purpose)
     memory = _Memory(array.__array_interface__)
     allocation = _owner(array)
     device.free_with(memory, allocation, allocation.free)
