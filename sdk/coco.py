@@ -7,7 +7,7 @@ decides whether that person is counted as left out or the file is refused. Stand
     document = json_from_file(path, "the annotation file", DatasetError)        # of sdk.reading
     names = image_names(document, path, DatasetError)                          # image id -> file name
     persons = person_categories(document)
-    for record in records_of(document, "annotations", path, DatasetError):
+    for record in records_of(document, path, DatasetError):
         record.image_id, record.box_xywh, record.keypoints, record.is_person(persons)
 """
 
@@ -106,9 +106,9 @@ def tables_of(document: object, key: str, path: Path, error: Errors) -> list[Tab
     return tables
 
 
-def records_of(document: object, key: str, path: Path, error: Errors) -> list[CocoRecord]:
-    """The records under `key` of an annotation file."""
-    return [record_from(table) for table in tables_of(document, key, path, error)]
+def records_of(document: object, path: Path, error: Errors) -> list[CocoRecord]:
+    """The annotations of a file of them."""
+    return [record_from(table) for table in tables_of(document, "annotations", path, error)]
 
 
 def result_tables(document: object, path: Path, error: Errors) -> list[Table]:

@@ -103,12 +103,12 @@ REFUSED = {
     "too-deep": ("[" * 100_000, lambda d, p: d, "the file '.*' nests tables or lists deeper than 64"),
     "a-list": (
         [],
-        lambda d, p: records_of(d, "annotations", p, DatasetError),
+        lambda d, p: records_of(d, p, DatasetError),
         "'annotations' must be a list of tables",
     ),
     "of-numbers": (
         {"annotations": [5]},
-        lambda d, p: records_of(d, "annotations", p, DatasetError),
+        lambda d, p: records_of(d, p, DatasetError),
         "'annotations' must be a list of tables",
     ),
     "image-without-name": (

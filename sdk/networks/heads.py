@@ -62,15 +62,16 @@ class LinearSimccHead(nn.Module):
 class ScaleNorm(nn.Module):
     """Each token divided by the root mean square of its values, times one learned gain (Nguyen and Salazar, 2019)."""
 
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+    SMALLEST = 1e-5  # no token is divided by less
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.g = nn.Parameter(torch.ones(1))
         self.scale = dim**-0.5
-        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # N x K x dim
         norm = torch.linalg.vector_norm(x, dim=2, keepdim=True) * self.scale
-        normalised: Tensor = x / norm.clamp(min=self.eps) * self.g
+        normalised: Tensor = x / norm.clamp(min=self.SMALLEST) * self.g
         return normalised
 
 

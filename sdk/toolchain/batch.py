@@ -115,7 +115,7 @@ class _Walk:
         place = axis if axis in places else places[0]
         if node.op_type == "Reshape" and node.input[1] in self._constants:
             target = [-1 if i == place else size for i, size in enumerate(gets)]
-            self._give_constant(node, 1, np.array(target, np.int64))
+            self._give_target(node, np.array(target, np.int64))
         elif node.op_type == "Squeeze" and axis in [a % len(have) for a in self._list(node, 1) or range(len(have))]:
             self._merge(node, [-1 if i == place else size for i, size in enumerate(gets)])
         return place
@@ -125,13 +125,13 @@ class _Walk:
         node.op_type = "Reshape"
         del node.attribute[:], node.input[1:]
         node.input.append("")
-        self._give_constant(node, 1, np.array(target, np.int64))
+        self._give_target(node, np.array(target, np.int64))
 
     def _expand(self, node: onnx.NodeProto, names: list[str]) -> int:
         gets, rank = self._known(node.output[0]), len(self._known(names[0]))
         axis = self._axis[names[0]] + len(gets) - rank
         if node.input[1] in self._constants:
-            self._give_constant(node, 1, np.array([1 if i == axis else size for i, size in enumerate(gets)], np.int64))
+            self._give_target(node, np.array([1 if i == axis else size for i, size in enumerate(gets)], np.int64))
         return axis
 
     def _concat(self, node: onnx.NodeProto, names: list[str]) -> int:
@@ -234,8 +234,8 @@ class _Walk:
         tensor = self._constants.get(node.input[index]) if len(node.input) > index else None
         return None if tensor is None else [int(value) for value in array_of(tensor).ravel()]
 
-    def _give_constant(self, node: onnx.NodeProto, index: int, array: NDArray[Any]) -> None:
-        node.input[index] = self._constant(f"{node.output[0]}_target", array)
+    def _give_target(self, node: onnx.NodeProto, array: NDArray[Any]) -> None:
+        node.input[1] = self._constant(f"{node.output[0]}_target", array)
 
     def _constant(self, name: str, array: NDArray[Any]) -> str:
         if name not in self._constants:

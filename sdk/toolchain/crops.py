@@ -181,7 +181,7 @@ def _people_of_folder(folder: Path, boxes: Path | None, problems: dict[str, int]
         document = json_from_file(boxes, "box file", CalibrationError)
         names = image_names(document, boxes, CalibrationError)
         files = {identity: _picture_called(name, folder, images) for identity, name in names.items()}
-        records = records_of(document, "annotations", boxes, CalibrationError)
+        records = records_of(document, boxes, CalibrationError)
         return list(_people(records, files, person_categories(document), None, f"'{folder}'", problems))
     people = []
     for path in images:
@@ -213,7 +213,7 @@ def _people_of_coco(
         files[identity] = next((path for path in paths if path.is_file()), None)
     persons, told = person_categories(document), " or ".join(f"'{folder}'" for folder in folders)
     if boxes is None:
-        records = records_of(document, "annotations", data, CalibrationError)
+        records = records_of(document, data, CalibrationError)
         return list(_people(records, files, persons, _joints_of(document, data, recipe), told, problems))
     detections = result_tables(json_from_file(boxes, "box file", CalibrationError), boxes, CalibrationError)
     found, remarks = of_pictures([record_from(table) for table in detections], names)

@@ -128,7 +128,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     if joints.problem is not None:
         raise DatasetError(f"{options.annotations}: {joints.problem}")
     notes = (*_lacking(joints, recipe), *joints.remarks)
-    annotations = records_of(table, "annotations", options.annotations, DatasetError)
+    annotations = records_of(table, options.annotations, DatasetError)
     parted = parted_problem(table, annotations)
     if parted is not None:
         raise DatasetError(f"{options.annotations}: {parted}")
