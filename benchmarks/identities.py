@@ -17,11 +17,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.estimator_overhead import print_machine  # noqa: E402
 from benchmarks.pipeline import DETECTOR, found_in  # noqa: E402
 from benchmarks.walks import walk  # noqa: E402
+from sdk.people.tracking import Tracker, box_iou  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -103,39 +103,57 @@ def figures(clip: list[Frame], rule: str) -> NDArray[np.int64]:
 
 
 def identified(clip: list[Any], rule: Rule) -> Iterator[NDArray[np.int64]]:
-    from sdk.people import tracking
-
-    tracker, spreads, plain = tracking.Tracker(), {}, tracking.keypoint_oks
+    tracker = Tracker() if rule == Rule() else RuledTracker(rule)
     for poses in clip:
-        olds = [] if tracker._tracks is None else [spreads[each] for each in tracker._tracks.ids.tolist()]
-        similar = plain if rule == Rule() else similar_by(rule, poses.spread, olds)
-        with patch.object(tracking, "keypoint_oks", similar):
-            ids = tracker.update(
-                poses.boxes, poses.keypoints, poses.scores, poses.skeleton.tolerances, poses.score_scale.fair
-            )
-        spreads |= dict(zip(ids.tolist(), poses.spread, strict=True))
+        if isinstance(tracker, RuledTracker):
+            tracker.spread = poses.spread
+        ids = tracker.update(
+            poses.boxes, poses.keypoints, poses.scores, poses.skeleton.tolerances, poses.score_scale.fair
+        )
+        if isinstance(tracker, RuledTracker):
+            tracker.spreads |= dict(zip(ids.tolist(), poses.spread, strict=True))
         yield ids
 
 
-def similar_by(
-    rule: Rule,
-    new: NDArray[np.float32],  # N x K x 2
-    olds: list[NDArray[np.float32]],  # K x 2 each
-) -> Callable[..., NDArray[np.float32]]:
-    """`keypoint_oks` by the spreads of persons and of tracks, whose places come twice: as they were, and moved."""
+class RuledTracker(Tracker):
+    """`Tracker` whose joints are similar by a rule: its pairs are made in numpy. The caller sets the spreads."""
 
-    def similarity(first: Any, second: Any, counted: Any, areas: Any, sigmas: Any) -> NDArray[np.float32]:
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self.rule = rule
+        self.spread = np.zeros((0, 0, 2), np.float32)  # N x K x 2, of the frame's persons
+        self.spreads: dict[int, NDArray[np.float32]] = {}  # id -> K x 2, as that person was seen last
+
+    def _pair(self, track_of: NDArray[np.int32], persons: Any, sigmas: Any, fair: float) -> int:
+        boxes, keypoints, scores = persons
+        tracks = self._tracks
+        moved = tracks.steps * (tracks.missed[:, None] + 1).astype(np.float32)
+        corners = tracks.boxes.reshape(-1, 2, 2)
+        counted = (scores >= fair)[:, None] & (tracks.scores >= fair)
+        areas = np.multiply(*(corners[:, 1] - corners[:, 0]).T)
+        likeness = np.zeros((len(boxes), len(tracks)), np.float32)
+        for by in (np.zeros_like(moved), moved):  # where each was, and where its motion would have brought it
+            iou = box_iou(boxes, (corners + by[:, None]).reshape(-1, 4))
+            oks = self._similarity(keypoints, tracks.keypoints + by[:, None], counted, areas, np.asarray(sigmas))
+            likeness = np.maximum(likeness, (iou + oks) / 2)
+        track_of[:] = -1
+        for place in np.argsort(-likeness, axis=None, kind="stable").tolist():
+            row, column = divmod(place, len(tracks))
+            if likeness[row, column] >= self.min_likeness and track_of[row] < 0 and column not in track_of:
+                track_of[row] = column
+        return int((track_of >= 0).sum())
+
+    def _similarity(self, first: Any, second: Any, counted: Any, areas: Any, sigmas: Any) -> NDArray[np.float32]:
         from sdk.oks import AREA_SHARE
 
+        olds = np.array([self.spreads[each] for each in self._tracks.ids.tolist()]).reshape(*second.shape)
         area_px2 = np.maximum(AREA_SHARE * areas.astype(np.float64), 1.0)
-        kernel = rule.scale * ((2 * sigmas) ** 2 * area_px2[:, None])[..., None]  # M x K x 1
-        wide = kernel + new[:, None].astype(np.float64) ** 2 + np.concatenate((olds, olds)).astype(np.float64) ** 2
+        kernel = self.rule.scale * ((2 * sigmas) ** 2 * area_px2[:, None])[..., None]  # M x K x 1
+        wide = kernel + self.spread[:, None].astype(np.float64) ** 2 + olds.astype(np.float64) ** 2
         apart = (first[:, None].astype(np.float64) - second) ** 2
-        alike = np.exp(-(apart / (2 * (wide if rule.widened else kernel))).sum(axis=3))
-        weights = counted * (np.sqrt((kernel / wide).prod(axis=3)) if rule.weighed else 1.0)
+        alike = np.exp(-(apart / (2 * (wide if self.rule.widened else kernel))).sum(axis=3))
+        weights = counted * (np.sqrt((kernel / wide).prod(axis=3)) if self.rule.weighed else 1.0)
         return np.asarray((weights * alike).sum(axis=2) / np.maximum(weights.sum(axis=2), 1e-9), np.float32)
-
-    return similarity
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 #include "cuda/bindings_cuda.h"
 #include "ending.h"
 #include "host/packing.h"
+#include "host/persons.h"
 #include "sdk_ops.h"
 
 #include <nanobind/nanobind.h>
@@ -214,6 +215,79 @@ std::tuple<int, int64_t> place_boxes(BoxesOut out, AffinesOut affines, Numbers b
     return bad;
 }
 
+using Boxes = nb::ndarray<const float, nb::shape<-1, 4>, nb::c_contig, nb::device::cpu>;
+using Keypoints = nb::ndarray<const float, nb::shape<-1, -1, 2>, nb::c_contig, nb::device::cpu>;
+using JointScores = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using BoxScores = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Kernels = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IouOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using RowsOut = nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using TrackOf = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using TrackOfOut = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using PersonArrays = std::tuple<Boxes, Keypoints, JointScores>;
+// boxes, keypoints, scores, steps, missed
+using TrackArrays = std::tuple<BoxesOut, nb::ndarray<float, nb::shape<-1, -1, 2>, nb::c_contig, nb::device::cpu>,
+                               nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>,
+                               nb::ndarray<float, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>, RowsOut>;
+
+// Fewer comparisons of joints take less time than another thread may keep the GIL for: 5 ms.
+constexpr size_t JOINTS_FOR_RELEASE = 1 << 18;
+
+void box_iou(IouOut out, Boxes first, Boxes second) {
+    require(out.shape(0) == first.shape(0) && out.shape(1) == second.shape(0), "out must be a table of first and second");
+    float* iou = out.data();
+    for (size_t i = 0; i < first.shape(0); i++)
+        for (size_t j = 0; j < second.shape(0); j++) *iou++ = sdk::box_iou(first.data() + 4 * i, second.data() + 4 * j);
+}
+
+void most_rows(RowsOut out, Boxes boxes, BoxScores scores, Boxes before, float least) {
+    require(boxes.shape(0) == scores.shape(0) && out.shape(0) <= scores.shape(0), "boxes and scores must have as many rows, and out at most so many");
+    sdk::most_rows(out.data(), out.shape(0), boxes.data(), scores.data(), boxes.shape(0), before.data(), before.shape(0), least);
+}
+
+// Boxes, keypoints and scores of as many rows and joints.
+template <class Arrays> bool are_rows(const Arrays& arrays, size_t joints) {
+    const auto &boxes = std::get<0>(arrays), &keypoints = std::get<1>(arrays), &scores = std::get<2>(arrays);
+    return keypoints.shape(0) == boxes.shape(0) && scores.shape(0) == boxes.shape(0) && keypoints.shape(1) == joints && scores.shape(1) == joints;
+}
+
+sdk::Persons persons_from(const PersonArrays& arrays, size_t joints) {
+    require(are_rows(arrays, joints), "persons must have a box, and keypoints and scores of as many joints as the tracks");
+    const auto& [boxes, keypoints, scores] = arrays;
+    return {boxes.data(), keypoints.data(), scores.data(), static_cast<int64_t>(boxes.shape(0))};
+}
+
+sdk::Tracks tracks_from(const TrackArrays& arrays, size_t joints) {
+    const auto& [boxes, keypoints, scores, steps, missed] = arrays;
+    require(are_rows(arrays, joints) && steps.shape(0) == boxes.shape(0) && missed.shape(0) == boxes.shape(0) && boxes.shape(0) <= INT32_MAX,
+            "tracks must have a row each in all arrays, and one number of joints");
+    return {boxes.data(), keypoints.data(), scores.data(), steps.data(), missed.data(), static_cast<int64_t>(boxes.shape(0))};
+}
+
+// How many persons are known.
+int64_t pair_persons(TrackOfOut track_of, const PersonArrays& persons, const TrackArrays& tracks, Kernels kernels, double area_share,
+                     float fair, double least) {
+    const size_t joints = kernels.shape(0);
+    const sdk::Persons given = persons_from(persons, joints);
+    const sdk::Tracks known = tracks_from(tracks, joints);
+    require(track_of.shape(0) == static_cast<size_t>(given.count), "track_of must have a row a person");
+    require(least > 0 && area_share > 0, "least and area_share must be positive");
+    const sdk::LikenessRule rule = {kernels.data(), static_cast<int64_t>(joints), area_share, fair, least};
+    std::optional<nb::gil_scoped_release> released;
+    if (track_of.shape(0) * known.count * joints > JOINTS_FOR_RELEASE) released.emplace();
+    return sdk::Pairing(given, known, rule).pair(track_of.data());
+}
+
+// The most frames in a row that a track was missed for.
+int64_t see_persons(const TrackArrays& tracks, const PersonArrays& persons, TrackOf track_of) {
+    const size_t joints = std::get<2>(tracks).shape(1);
+    const sdk::Tracks known = tracks_from(tracks, joints);
+    const sdk::Persons given = persons_from(persons, joints);
+    require(track_of.shape(0) == static_cast<size_t>(given.count), "track_of must have a row a person");
+    for (size_t i = 0; i < track_of.shape(0); i++) require(track_of.data()[i] >= -1 && track_of.data()[i] < known.count, "track_of must hold rows of tracks");
+    return sdk::see_persons(known, given, track_of.data(), static_cast<int64_t>(joints));
+}
+
 using RegionTuple = std::tuple<int32_t, int32_t, int32_t, int32_t>;
 using Planned = std::tuple<int, std::vector<RegionTuple>, int64_t, int32_t, double>;
 
@@ -279,6 +353,12 @@ NB_MODULE(_native, m) {
     m.def("place_boxes", &place_boxes, "out"_a.noconvert(), "affines"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a,
           "padding"_a);
     m.def("affines_from_boxes", &affines_from_boxes, "out"_a.noconvert(), "boxes"_a.noconvert(), "size_hw"_a, "padding"_a);
+
+    m.def("box_iou", &box_iou, "out"_a.noconvert(), "first"_a.noconvert(), "second"_a.noconvert());
+    m.def("most_rows", &most_rows, "out"_a.noconvert(), "boxes"_a.noconvert(), "scores"_a.noconvert(), "before"_a.noconvert(), "least"_a);
+    m.def("pair_persons", &pair_persons, "track_of"_a.noconvert(), "persons"_a.noconvert(), "tracks"_a.noconvert(),
+          "kernels"_a.noconvert(), "area_share"_a, "fair"_a, "least"_a);
+    m.def("see_persons", &see_persons, "tracks"_a.noconvert(), "persons"_a.noconvert(), "track_of"_a.noconvert());
 
     m.def("plan_transfer", &plan_transfer, "affines"_a.noconvert(), "size_hw"_a, "frame_hw"_a, "nv12"_a, "page_locked"_a,
           "costs"_a);

@@ -11,6 +11,9 @@ _Spread = tuple[float, float, float, float]  # sharpness, gain, curve, floor
 _Yuv = tuple[float, float, float, float, float, float]
 _Table = tuple[int, int, int, int, bool, int]  # address, rows, columns, first column, rows first, type
 _Part = tuple[NDArray[Any], int, bool]  # M x C or C x M, first column, rows first
+_Floats = NDArray[np.float32]
+_Persons = tuple[_Floats, _Floats, _Floats]  # boxes N x 4 xyxy, keypoints N x K x 2, scores N x K
+_Tracks = tuple[_Floats, _Floats, _Floats, _Floats, NDArray[np.int64]]  # the same of M, steps M x 2, missed M
 
 def crop(
     out: NDArray[Any],  # N x 3 x h x w, float32 or float16
@@ -80,6 +83,32 @@ def affines_from_boxes(
     size_hw: tuple[int, int],
     padding: float,
 ) -> None: ...
+def box_iou(
+    out: NDArray[np.float32],  # N x M
+    first: NDArray[np.float32],  # N x 4
+    second: NDArray[np.float32],  # M x 4
+) -> None: ...
+def most_rows(
+    out: NDArray[np.int64],  # as many as are wanted, at most N
+    boxes: NDArray[np.float32],  # N x 4
+    scores: NDArray[np.float32],  # N
+    before: NDArray[np.float32],  # M x 4
+    least: float,
+) -> None: ...
+def pair_persons(
+    track_of: NDArray[np.int32],  # N, written: -1 for nobody's
+    persons: _Persons,
+    tracks: _Tracks,
+    kernels: NDArray[np.float64],  # K
+    area_share: float,
+    fair: float,
+    least: float,
+) -> int: ...  # how many persons are one of the tracks
+def see_persons(
+    tracks: _Tracks,  # written
+    persons: _Persons,
+    track_of: NDArray[np.int32],  # N
+) -> int: ...  # the most frames in a row that a track was missed for
 def plan_transfer(
     affines: NDArray[np.float32],  # N x 2 x 3
     size_hw: tuple[int, int],

@@ -65,7 +65,9 @@ class Poses:
 
     def but(self, **told: Any) -> Poses:
         """As `dataclasses.replace` with these fields, for a tracker on every frame: see `of_call`."""
-        return Poses.of_call(**{**self.__dict__, **told})
+        poses = object.__new__(type(self))
+        poses.__dict__.update(self.__dict__, **told)
+        return poses
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """`keypoints, scores = poses`, as rtmlib returns them."""

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from sdk import _native
 from sdk.errors import InputError
-from sdk.people.tracking import Tracker, box_iou, keypoint_oks
+from sdk.people.tracking import Tracker, box_iou
 from sdk.skeletons import skeleton_by_name
+from tests.support.tracking_reference import ReferenceTracker, iou_reference, oks_reference
 
 SIGMAS = skeleton_by_name("crowdpose14").sigmas
 SHAPE = np.random.default_rng(0).uniform(0, 1, (14, 2))
@@ -153,29 +155,167 @@ def test_joints_that_are_not_trusted_do_not_count():
     assert update(tracker, [(box, wild, unsure)]) == [1]
 
 
-def test_iou_and_oks_by_their_definitions():
+# ---- the native ops, by their definitions
+
+
+def scene(rng, present, shapes, walk):
+    """A frame of those who are there, in a random order: moved, sometimes unsure, twice or somebody else's double."""
+    places = rng.permutation(np.flatnonzero(present))
+    persons = []
+    for each in places:
+        box, keypoints, scores = person(*np.round(walk[each]), shape=shapes[each])  # whole pixels: many ties
+        keypoints[rng.random(14) < 0.1] += np.float32(rng.normal(0, 30))
+        scores[rng.random(14) < 0.2] = rng.choice([0.1, 0.3])
+        persons += [(box, keypoints, scores)] * (1 + (rng.random() < 0.1))
+    return persons
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_ids_are_those_of_the_reference(seed):
+    """Crowds on a grid who walk, come and go, cross and stand on each other: equally like pairs are the rule."""
+    rng = np.random.default_rng(seed)
+    options = {"min_likeness": float(rng.choice([0.05, 0.2, 0.6])), "patience": int(rng.integers(0, 5))}
+    tracker, reference = Tracker(**options), ReferenceTracker(**options)
+    count = int(rng.integers(1, 9))
+    shapes, walk = rng.uniform(0, 1, (count, 14, 2)), 20.0 * rng.integers(0, 8, (count, 2))
+    shapes[rng.random(count) < 0.5] = SHAPE
+    steps = rng.integers(-6, 7, (count, 2))
+    for _ in range(12):
+        rows = rows_of(scene(rng, rng.random(count) < 0.85, shapes, walk))
+        walk += steps
+        assert tracker.update(*rows, SIGMAS, 0.3).tolist() == reference.update(*rows, SIGMAS, 0.3)
+
+
+def test_a_crowd_of_a_hundred_has_the_ids_of_the_reference():
+    rng = np.random.default_rng(0)
+    tracker, reference = Tracker(), ReferenceTracker()
+    walk, shapes = rng.uniform(0, 900, (100, 2)), rng.uniform(0, 1, (100, 14, 2))
+    for _ in range(2):
+        rows = rows_of([person(*walk[each], shape=shapes[each]) for each in rng.permutation(100)])
+        walk += rng.normal(0, 15, (100, 2))
+        assert tracker.update(*rows, SIGMAS, 0.3).tolist() == reference.update(*rows, SIGMAS, 0.3)
+
+
+def pairs_of(persons, tracks, least=0.2, moving=(0, 0), missed=0, sigmas=SIGMAS):
+    rows, count = np.empty(len(persons), np.int32), len(tracks)
+    more = np.full((count, 2), moving, np.float32), np.full(count, missed, np.int64)
+    kernels = 2 * (2 * np.array(sigmas, np.float64)) ** 2
+    known = _native.pair_persons(rows, rows_of(persons), (*rows_of(tracks), *more), kernels, 0.53, 0.3, least)
+    assert known == (rows >= 0).sum()
+    return rows.tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_likeness_is_the_definitions(seed):
+    """The least that is asked for, a little above and below the reference: a pair is made in one of both."""
+    rng = np.random.default_rng(seed)
+    first, second = person(0, 0), person(*rng.uniform(-15, 15, 2))
+    second[2][:] = rng.uniform(0, 0.6, 14)
+    area, counted = np.prod(second[0][2:] - second[0][:2]), second[2] >= 0.3
+    likeness = (iou_reference(first[0], second[0]) + oks_reference(first[1], second[1], counted, area, SIGMAS)) / 2
+    assert 0.05 < likeness < 0.99
+    assert pairs_of([first], [second], likeness * (1 - 1e-6)) == [0]
+    assert pairs_of([first], [second], likeness * (1 + 1e-6)) == [-1]
+
+
+PAIRS = {
+    "nobody in the frame": ([], [person(0, 0)], []),
+    "nobody known": ([person(0, 0)], [], [-1]),
+    "equally like persons: the first row": ([person(0, 0)] * 3, [person(0, 0)], [0, -1, -1]),
+    "equally like tracks: the first row": ([person(0, 0)], [person(0, 0)] * 3, [0]),
+    "all the same: row by row": ([person(0, 0)] * 3, [person(0, 0)] * 2, [0, 1, -1]),
+    "the likest first": ([person(9, 0), person(1, 0)], [person(0, 0)], [-1, 0]),
+    "mirrored distances": ([person(0, 0), person(10, 0)], [person(5, 0)], [0, -1]),
+    "far away": ([person(0, 0)], [person(500, 0)], [-1]),
+}
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_who_is_paired_with_whom(case):
+    persons, tracks, expected = PAIRS[case]
+    assert pairs_of(persons, tracks) == expected
+
+
+def test_motion_is_counted_for_every_frame_that_is_missing():
+    assert pairs_of([person(40, 0)], [person(0, 0)], 0.9, moving=(10, 0), missed=3) == [0]
+    assert pairs_of([person(40, 0)], [person(0, 0)], 0.9, moving=(10, 0), missed=2) == [-1]
+
+
+def test_what_is_not_a_number_is_nobody():
+    box, keypoints, scores = person(0, 0)
+    for wrong in ((box * np.nan, keypoints, scores), (box, keypoints * np.nan, scores)):
+        assert pairs_of([wrong, person(0, 0)], [person(0, 0)]) == [-1, 0]
+
+
+def test_iou_by_its_definition():
     rng = np.random.default_rng(1)
     a, b = (np.sort(rng.uniform(0, 9, (n, 2, 2)), axis=1).reshape(n, 4).astype(np.float32) for n in (5, 4))
-    keypoints = [rng.uniform(0, 50, (n, 14, 2)).astype(np.float32) for n in (5, 4)]
-    counted, areas = rng.random((5, 4, 14)) < 0.7, rng.uniform(100, 4000, 4)
-    iou, oks = box_iou(a, b), keypoint_oks(*keypoints, counted, areas, np.array(SIGMAS))
-    for i in range(5):
-        for j in range(4):
-            w = max(0, min(a[i, 2], b[j, 2]) - max(a[i, 0], b[j, 0]))
-            h = max(0, min(a[i, 3], b[j, 3]) - max(a[i, 1], b[j, 1]))
-            union = sum((x[2] - x[0]) * (x[3] - x[1]) for x in (a[i], b[j])) - w * h
-            assert iou[i, j] == pytest.approx(w * h / union, abs=1e-5)
-            terms = [
-                np.exp(-((keypoints[0][i, k] - keypoints[1][j, k]) ** 2).sum() / (2 * areas[j] * 0.53 * (2 * s) ** 2))
-                for k, s in enumerate(SIGMAS)
-                if counted[i, j, k]
-            ]
-            assert oks[i, j] == pytest.approx(np.mean(terms), abs=1e-5)
-    assert (keypoint_oks(*keypoints, np.zeros_like(counted), areas, np.array(SIGMAS)) == 0).all()
+    a[0, 2:] = a[0, :2]  # a point
+    np.testing.assert_array_equal(box_iou(a, b), [[iou_reference(one, other) for other in b] for one in a])
+    assert box_iou(a[:1], a[:1]) == 0
 
 
 def test_empty_sides_give_empty_tables():
     assert box_iou(np.zeros((0, 4), np.float32), np.zeros((3, 4), np.float32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_rows_that_count_most(seed):
+    """Of many equal scores: those who were there, then the surest, then the first, in their order."""
+    rng = np.random.default_rng(seed)
+    boxes, before = (np.stack([person(*rng.uniform(0, 200, 2))[0] for _ in range(n)]) for n in (12, 3))
+    scores = rng.integers(0, 4, 12).astype(np.float32)
+    met = (box_iou(boxes, before) >= np.float32(0.3)).any(axis=1)
+    order = sorted(range(12), key=lambda row: (not met[row], -scores[row], row))
+    for most in range(13):
+        rows = np.empty(most, np.int64)
+        _native.most_rows(rows, boxes, scores, before, 0.3)
+        assert rows.tolist() == sorted(order[:most])
+
+
+ROWS = rows_of([person(0, 0)])
+TRACKS = (*ROWS, np.zeros((1, 2), np.float32), np.zeros(1, np.int64))
+KERNELS, ONE = np.ones(14), np.zeros(1, np.int32)
+REFUSED = {
+    "joints of another number": (
+        lambda: _native.pair_persons(ONE, ROWS, TRACKS, np.ones(17), 0.53, 0.3, 0.2), "persons must have a box, and"),
+    "a row too few": (
+        lambda: _native.pair_persons(ONE[:0], ROWS, TRACKS, KERNELS, 0.53, 0.3, 0.2), "track_of must have a row a per"),
+    "no least": (
+        lambda: _native.pair_persons(ONE, ROWS, TRACKS, KERNELS, 0.53, 0.3, 0.0), "area_share must be positive"),
+    "no step": (
+        lambda: _native.see_persons((*ROWS, TRACKS[3][:0], TRACKS[4]), ROWS, ONE), "tracks must have a row each"),
+    "a row of no track": (lambda: _native.see_persons(TRACKS, ROWS, ONE + 1), "track_of must hold rows of tracks"),
+    "a row below nobody": (lambda: _native.see_persons(TRACKS, ROWS, ONE - 2), "track_of must hold rows of tracks"),
+    "a table of another size": (
+        lambda: _native.box_iou(np.empty((1, 2), np.float32), ROWS[0], ROWS[0]), "out must be a table of first and"),
+    "more rows than there are": (
+        lambda: _native.most_rows(np.empty(2, np.int64), ROWS[0], ROWS[2][0, :1], ROWS[0], 0.3), "out at most so many"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_native_ops_refuse(case):
+    call, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_native_ops_convert_nothing():
+    """A copy that was written in a track's place would be lost."""
+    with pytest.raises(TypeError):
+        _native.see_persons((TRACKS[0].astype(np.float64), *TRACKS[1:]), ROWS, ONE)
+    with pytest.raises(TypeError):
+        _native.pair_persons(ONE, ROWS, (np.tile(TRACKS[0], 2)[:, ::2], *TRACKS[1:]), KERNELS, 0.53, 0.3, 0.2)
+
+
+def test_arrays_of_another_kind_are_taken_by_the_tracker():
+    box, keypoints, scores = rows_of([person(0, 0), person(300, 0)])
+    tracker = Tracker()
+    assert tracker.update(
+        box.astype(np.float64), keypoints[:, ::-1], np.asfortranarray(scores), SIGMAS, 0.3
+    ).tolist() == [1, 2]
+    assert tracker.update(box, keypoints[:, ::-1].astype(np.float64), scores, list(SIGMAS), 0.3).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])

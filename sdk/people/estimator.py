@@ -181,10 +181,11 @@ class PoseEstimator(BoxEstimator):
     def _call(self, frame: object, boxes: object, box_scores: object, time_ms: float | None = None) -> Poses:
         if self._follower is None:
             return super()._call(frame, boxes, box_scores)
-        from sdk.people.following import check_time
-
         self._check_not_finding()
-        check_time(time_ms)
+        if time_ms is not None:
+            from sdk.people.following import check_time
+
+            check_time(time_ms)
         with self._tracking:
             self._looked = True
             poses = super()._call(frame, boxes, box_scores)
@@ -258,7 +259,7 @@ class PoseEstimator(BoxEstimator):
         timings.update(found.timings)
         boxes, scores, rows = self._chosen_rows(found.boxes, found.scores)
         self._expected = max(len(rows), self._expected - 1)  # who is missed once is there again, as a rule
-        there = 0 if found.persons is None else int(np.searchsorted(rows, len(found.persons)))
+        there = 0 if found.persons is None else int(rows.searchsorted(len(found.persons)))
         persons = None if found.persons is None else found.persons[rows[:there]]
         if persons is None or there < len(rows):  # more than were expected, or not whom the detector is surest of
             from sdk.runtime.pipeline import add_timings

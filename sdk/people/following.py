@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk import _native
 from sdk.errors import InputError
 from sdk.people.other_trackers import NAMES, AnyTracker
 from sdk.people.presence import Presence, moved_boxes
@@ -134,9 +135,8 @@ class Follower:
         self, boxes: Float32Array, scores: Float32Array
     ) -> tuple[Float32Array, Float32Array, NDArray[np.intp]]:
         """The same, and the rows of those in what the detector found, ascending; whom it missed are beyond its last."""
-        handed = self._handed
-        found = len(boxes)
-        if self._every != 1 and len(handed.rows):
+        handed, found = self._handed, len(boxes)
+        if len(handed.rows):
             met = box_iou(handed.boxes, boxes).max(axis=1, initial=0) >= STILL_THERE
             here = handed.presence
             missed = ~met & here.known & ~here.worse & (here.missed < MISSES)
@@ -144,8 +144,9 @@ class Follower:
             scores = np.concatenate([scores, handed.scores[missed] * np.float32(FOLLOWED)])
         before = NOBODY.boxes if self._last is None else self._last.poses.boxes
         rows = _most_rows(boxes, scores, self._max_persons, before)
-        self._carried = rows >= found
-        return boxes[rows], scores[rows], rows
+        if not self._always:
+            self._carried = rows >= found
+        return boxes.take(rows, axis=0), scores.take(rows), rows
 
     def follow(self, poses: Poses, *, detected: bool, time_ms: float | None = None) -> Poses:
         """The poses of a frame with ids, and smoothed where that is asked for.
@@ -161,14 +162,15 @@ class Follower:
             self._scale.fair,
             poses.box_scores,
         )
-        followed = poses.but(track_ids=ids)
+        timings = dict(poses.timings_ms)
+        followed = poses.but(track_ids=ids, timings_ms=timings)
         self._take_in(followed, detected)
-        keypoints = poses.keypoints
         if self._smoother is not None:
-            keypoints = self._smoother.smoothed(ids, poses.boxes, keypoints, poses.scores, time_ms, poses.spread)
-        spent = 1e3 * (perf_counter() - start)
-        timings = {**poses.timings_ms, "track": spent, "total": float(poses.timings_ms["total"]) + spent}
-        return followed.but(keypoints=keypoints, timings_ms=timings)
+            told = poses.boxes, poses.keypoints, poses.scores, time_ms, poses.spread
+            followed = followed.but(keypoints=self._smoother.smoothed(ids, *told))
+        timings["track"] = spent = 1e3 * (perf_counter() - start)
+        timings["total"] = float(timings["total"]) + spent
+        return followed
 
     def _take_in(self, poses: Poses, detected: bool) -> None:
         """What a frame says of its persons."""
@@ -251,8 +253,9 @@ def _most_rows(boxes: Float32Array, scores: Float32Array, most: int | None, befo
     """The rows of at most `most` persons, in their order: those who lie on one of `before` first, then by score."""
     if most is None or len(boxes) <= most:
         return np.arange(len(boxes))
-    known = box_iou(boxes, before).max(axis=1, initial=0) >= STILL_THERE
-    return np.sort(np.lexsort((-scores, ~known))[:most])
+    rows = np.empty(most, np.intp)
+    _native.most_rows(rows, boxes, scores, before, STILL_THERE)
+    return rows
 
 
 def check_following(tracker: object, detect_every: object, max_persons: object, smooth: object = False) -> None:

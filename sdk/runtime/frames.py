@@ -65,8 +65,8 @@ def check_frame(frame: object, pixel_format: str = "bgr") -> Frame:
 
 def size_hw_of(frame: Any, pixel_format: str = "bgr") -> tuple[int, int]:
     """Height and width in pixels of a checked frame, or of one in device memory."""
-    interface = None if hasattr(frame, "shape") else frame.__cuda_array_interface__
-    height, width = (frame.shape if interface is None else interface["shape"])[:2]
+    shape = getattr(frame, "shape", None)
+    height, width = (frame.__cuda_array_interface__["shape"] if shape is None else shape)[:2]
     return (int(height) * 2 // 3, int(width)) if pixel_format.startswith("nv12") else (int(height), int(width))
 
 

@@ -105,6 +105,10 @@ class Finder(Lane):
         self._letterbox = self._params.array[LETTERBOX_AT:PLACE_AT].view(np.float32).reshape(2, 3)
         self._place = self._params.array[PLACE_AT:].view(np.float32)
         self._results = self.pinned((FOUND_BYTES,), "uint8", "hold the persons found")
+        block = self._results.array
+        self._count = block[:4].view(np.int32)
+        self._boxes = block[BOXES_AT:SCORES_AT].view(np.float32).reshape(MOST, 4)
+        self._scores = block[SCORES_AT:FOUND_BYTES].view(np.float32)
         self._frame_hw = (0, 0)  # for which the parameters are written
         self._whole = np.zeros((1, 2, 3), np.float32)
         at = self._params.array.ctypes.data
@@ -148,10 +152,8 @@ class Finder(Lane):
 
     def found(self) -> tuple[Float32Array, Float32Array]:
         """Boxes N x 4 xyxy and scores N, best first; the stream must be settled."""
-        block = self._results.array
-        count = int(block[:4].view(np.int32)[0])
-        boxes = block[BOXES_AT : BOXES_AT + 16 * count].view(np.float32).reshape(count, 4).copy()
-        return boxes, block[SCORES_AT : SCORES_AT + 4 * count].view(np.float32).copy()
+        count = self._count.item(0)
+        return self._boxes[:count].copy(), self._scores[:count].copy()
 
     def network_ms(self, repeats: int) -> list[float]:
         """Device milliseconds of the plan alone, `repeats` times."""
