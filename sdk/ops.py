@@ -1,7 +1,8 @@
 """The fused ops on either side of a network: `crop` before it, `decode` or `detections` after it; see `cpp_ext/`.
 
 What they compute is defined in `cpp_ext/shared/*_math.h`; `docs/kernels.md` explains it.
-This module checks arguments, in words, and passes addresses on. It neither reads images nor knows recipes or networks.
+This module has arguments checked, in words (`sdk.ops_checks`), and passes addresses on. It neither reads images nor
+knows recipes or networks.
 
     from sdk import ops
     inputs = ops.crop(frame_bgr, affines, (256, 192), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
@@ -17,25 +18,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from sdk.columns import Columns, Depth, Spread
 from sdk.errors import DeviceError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
-from sdk.ops_arrays import (
-    MAX_SIDE,
-    Array,
-    DeviceArray,
-    array_from,
-    cuda_half,
-    described,
-    in_words,
-    is_contiguous,
-    stream_address,
+from sdk.ops_arrays import DeviceArray, cuda_half, in_words, stream_address
+from sdk.ops_checks import (
+    FLOAT16,
+    FLOAT32,
+    NO_DEPTH,
+    UINT8,
+    checked_affines,
+    checked_frame_of,
+    checked_logits,
+    checked_mirror,
+    checked_more,
+    checked_out,
+    checked_size,
+    code_of,
+    nv12_planes,
+    packed_frame,
+    partners,
+    same_place,
 )
 from sdk.ops_detections import detection_rules, detections
 
@@ -77,9 +86,6 @@ SCORES = {"min_logit": 0, "mean_logit": 1, "min_softmax": 2}
 REFINEMENTS = {"none": 0, "parabola": 1, "dark": 2, "expectation": 3}
 LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # of red and of blue
 MAX_THREADS = _native.MAX_THREADS
-NO_DEPTH = (0.0, False)  # of the native op, without a third axis
-UINT8, INT32 = np.dtype(np.uint8), np.dtype(np.int32)
-FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
 
 def threads() -> int:
@@ -124,10 +130,10 @@ def crop(
     list of frames, of any sizes and of one format; `frame_of` then says which of them each crop is of.
     """
     scale, bias = normalisation(tuple(mean), tuple(std))
-    placed: Any = _checked_affines(affines)
-    shape = (placed.shape[0], 3, *_checked_size(size_hw))
+    placed: Any = checked_affines(affines)
+    shape = (placed.shape[0], 3, *checked_size(size_hw))
     on_device = isinstance(placed, DeviceArray)
-    target: Any = _checked_out(out, shape, dtype if type(dtype) is np.dtype else np.dtype(dtype), on_device)
+    target: Any = checked_out(out, shape, dtype if type(dtype) is np.dtype else np.dtype(dtype), on_device)
     yuv = yuv_to_rgb(yuv_matrix, yuv_range)
     if pixel_format not in ("bgr", "rgb", "nv12"):
         raise InputError(f"pixel_format must be bgr, rgb or nv12 (got '{pixel_format}')")
@@ -138,12 +144,12 @@ def crop(
     nv12 = pixel_format == "nv12"
     several = type(frame) is list
     given = frame if several else (frame,)
-    frames: list[Any] = [_nv12_planes(each) if nv12 else _packed_frame(each) for each in given]
+    frames: list[Any] = [nv12_planes(each) if nv12 else packed_frame(each) for each in given]
     for each in frames:
-        _same_place(placed, frame=each[0] if nv12 else each, out=target)
+        same_place(placed, frame=each[0] if nv12 else each, out=target)
     if several and on_device:
         raise InputError(f"a call on a GPU crops one frame (got a list of {len(frames)}); call once a frame")
-    owners = _checked_frame_of(frame_of, len(frames), shape[0], several=several)
+    owners = checked_frame_of(frame_of, len(frames), shape[0], several=several)
     swap = channel_order != ("rgb" if nv12 else pixel_format)
     with in_flight:
         if on_device:
@@ -182,20 +188,20 @@ def decode(
     `flipped` the logits of the mirrored crops are averaged in: x reversed (and moved by one bin with `flip_shift`),
     joints swapped by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
     """
-    rule, mode = _code("score", score, SCORES), _code("refine", refine, REFINEMENTS)
+    rule, mode = code_of("score", score, SCORES), code_of("refine", refine, REFINEMENTS)
     if not isinstance(split_ratio, Real) or not 0 < split_ratio < float("inf"):
         raise InputError(f"split_ratio must be a positive number of bins per pixel (got {split_ratio})")
-    x: Any = _checked_logits("simcc_x", simcc_x, None)
-    y: Any = _checked_logits("simcc_y", simcc_y, x)
-    more = _checked_more(x, simcc_z, depth, spread, second)
+    x: Any = checked_logits("simcc_x", simcc_x, None)
+    y: Any = checked_logits("simcc_y", simcc_y, x)
+    more = checked_more(x, simcc_z, depth, spread, second)
     z: Any = more[0] if more else None
-    placed: Any = _checked_affines(affines, x.shape[0])
+    placed: Any = checked_affines(affines, x.shape[0])
     on_device = isinstance(x, DeviceArray)
     columns = 3 if more is None else Columns(z is not None, spread is not None, second).count
-    target: Any = _checked_out(out, (x.shape[0], x.shape[1], columns), FLOAT32, on_device)
-    _same_place(x, simcc_y=y, affines=placed, out=target)
+    target: Any = checked_out(out, (x.shape[0], x.shape[1], columns), FLOAT32, on_device)
+    same_place(x, simcc_y=y, affines=placed, out=target)
     axes = (x, y) if z is None else (x, y, z)
-    mirror: tuple[Any, ...] = _checked_mirror(flipped, flip_pairs, axes) if flipped is not None else ()
+    mirror: tuple[Any, ...] = checked_mirror(flipped, flip_pairs, axes) if flipped is not None else ()
     with in_flight:
         if on_device:
             _decode_on_device(target, axes, placed, (split_ratio, rule, mode), more, mirror, bool(flip_shift), stream)
@@ -235,193 +241,6 @@ def yuv_to_rgb(matrix: YuvMatrix, value_range: YuvRange) -> tuple[float, float, 
     gain, black, chroma = (255 / 219, 16.0, 255 / 224) if value_range == "limited" else (1.0, 0.0, 1.0)
     rv, bu = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
     return gain, black, rv, -bu * blue / green, -rv * red / green, bu
-
-
-@in_words
-@lru_cache(maxsize=64)
-def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np.int32]:
-    """K int32: the joint that each joint becomes when mirrored. Read-only, as it is shared by all callers."""
-    partner = np.arange(joints, dtype=np.int32)
-    for a, b in flip_pairs:
-        if not all(isinstance(joint, Integral) and 0 <= joint < joints for joint in (a, b)):
-            raise InputError(f"flip_pairs must join joints of 0..{joints - 1} (got [{a}, {b}])")
-        partner[a], partner[b] = b, a
-    partner.flags.writeable = False
-    return partner
-
-
-# ---- checks ----------------------------------------------------------------------------------------------------------
-
-
-def _code(name: str, value: str, codes: dict[str, int]) -> int:
-    if not isinstance(value, str) or value not in codes:
-        raise InputError(f"{name} must be one of {', '.join(codes)} (got '{value}')")
-    return codes[value]
-
-
-def _checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
-    height, width = size_hw
-    if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in (height, width)):
-        raise InputError(f"size_hw must be the crop's height and width, 1 to {MAX_SIDE} pixels (got {size_hw})")
-    return height, width
-
-
-def _checked_affines(affines: Any, count: int | None = None) -> Array:
-    array = affines if type(affines) is np.ndarray else array_from("affines", affines)
-    if array.dtype != FLOAT32 or array.ndim != 3 or array.shape[1:] != (2, 3) or count not in (None, array.shape[0]):
-        rows = "N" if count is None else count
-        raise InputError(f"affines must be {rows} x 2 x 3 float32, crop -> frame pixels (got {described(array)})")
-    return _contiguous("affines", array)
-
-
-def _contiguous(name: str, array: Array) -> Array:
-    if not is_contiguous(array):
-        raise InputError(f"{name} must be contiguous (got strides {array.strides}); use numpy.ascontiguousarray")
-    return array
-
-
-def _checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], on_device: bool) -> Array:
-    if dtype not in (FLOAT32, FLOAT16):
-        raise InputError(f"dtype must be float32 or float16 (got {dtype})")
-    if out is None:
-        if on_device:
-            raise InputError("out must be given for arrays on a GPU: the ops allocate no device memory")
-        return np.empty(shape, dtype)
-    array = array_from("out", out)
-    if array.shape != shape or array.dtype != dtype:
-        raise InputError(f"out must be {' x '.join(map(str, shape))} {dtype} (got {described(array)})")
-    if isinstance(array, np.ndarray) and isinstance(out, np.ndarray) and not array.flags.writeable:
-        raise InputError("out must be writable (got a read-only array)")
-    return _contiguous("out", array)
-
-
-def _same_place(first: Array, **others: Array) -> None:
-    for name, other in others.items():
-        if isinstance(other, DeviceArray) != isinstance(first, DeviceArray):
-            raise InputError(
-                f"all arrays of a call must lie in one place, the CPU's memory or one GPU's (got {described(first)} "
-                f"and {name} {described(other)})"
-            )
-
-
-def _check_frame_size(array: Array) -> None:
-    if max(array.shape[:2]) > MAX_SIDE:
-        raise InputError(f"frame sides must be at most {MAX_SIDE} pixels (got {array.shape[0]} x {array.shape[1]})")
-
-
-def _packed_frame(frame: Any) -> Array:
-    array = frame if type(frame) is np.ndarray else array_from("frame", frame)
-    if array.dtype != UINT8 or array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(f"frame must be H x W x 3 uint8 (got {described(array)})")
-    _check_frame_size(array)
-    if array.strides[1:] != (3, 1) and array.shape[0] and array.shape[1]:
-        raise InputError(
-            "frame must have contiguous pixels in each row; rows may have any stride "
-            f"(got strides {array.strides}); use numpy.ascontiguousarray(frame)"
-        )
-    return array
-
-
-def _checked_frame_of(frame_of: Any, frames: int, crops: int, *, several: bool) -> NDArray[np.int32]:
-    if not several:
-        if frame_of is not None:
-            raise InputError("frame_of belongs to a list of frames (got one frame); leave it out, or give a list")
-        return np.zeros(crops, np.int32)
-    numbers = np.asarray(frame_of) if frame_of is not None else np.zeros(0)
-    fits = numbers.shape == (crops,) and (numbers.dtype.kind in "iu" or not crops)
-    if not fits or not ((numbers >= 0) & (numbers < frames)).all():
-        raise InputError(
-            f"frame_of must be {crops} whole numbers, one a crop, each the number of one of the {frames} frames "
-            f"(got {None if frame_of is None else numbers.tolist()[:8]})"
-        )
-    return numbers.astype(np.int32)
-
-
-def _nv12_planes(frame: Any) -> tuple[Array, Array]:
-    if isinstance(frame, tuple):
-        luma, chroma = (array_from("frame", plane) for plane in frame)
-    else:
-        luma, chroma = _split_nv12(array_from("frame", frame))
-    for plane in (luma, chroma):
-        if plane.dtype != UINT8 or plane.ndim != 2 or (plane.strides[1] != 1 and 0 not in plane.shape):
-            raise InputError(f"planes of an NV12 frame must be rows of contiguous uint8 (got {described(plane)})")
-    height, width = luma.shape
-    if height % 2 or width % 2 or chroma.shape != (height // 2, width):
-        raise InputError(
-            "an NV12 frame must be 3H/2 x W, or the planes H x W and H/2 x W, with even sides "
-            f"(got {described(luma)} and {described(chroma)})"
-        )
-    _check_frame_size(luma)
-    _same_place(luma, chroma=chroma)
-    return luma, chroma
-
-
-def _split_nv12(array: Array) -> tuple[Array, Array]:
-    if array.ndim != 2 or array.shape[0] % 3:
-        raise InputError(f"an NV12 frame must be 3H/2 x W uint8 (got {described(array)})")
-    height, width = array.shape[0] * 2 // 3, array.shape[1]
-    if isinstance(array, np.ndarray):
-        return array[:height], array[height:]
-    chroma = array.address + height * array.strides[0]
-    return (
-        DeviceArray(array.address, (height, width), array.strides, array.dtype),
-        DeviceArray(chroma, (height // 2, width), array.strides, array.dtype),
-    )
-
-
-def _checked_logits(name: str, logits: Any, like: Array | None) -> Array:
-    array = logits if type(logits) is np.ndarray else array_from(name, logits)
-    if array.ndim != 3 or array.dtype not in (FLOAT32, FLOAT16):
-        raise InputError(f"{name} must be N x K x bins, float32 or float16 (got {described(array)})")
-    if like is not None and (array.shape[:2] != like.shape[:2] or array.dtype != like.dtype):
-        raise InputError(
-            f"{name} must agree with simcc_x in persons, joints and dtype (got {described(array)}, {described(like)})"
-        )
-    return _contiguous(name, array)
-
-
-def _checked_more(x: Array, simcc_z: Any, depth: Depth | None, spread: Spread | None, second: bool) -> Any:
-    """(z, depth, spread, second) as the native op takes them; None where nothing more is asked for."""
-    if simcc_z is None and depth is None and spread is None and not second:
-        return None
-    if (simcc_z is None) != (depth is None):
-        raise InputError("simcc_z and depth must come together: the third axis, and what its bins stand for")
-    if second and spread is None:
-        raise InputError("second must come with spread, whose sharpness says how likely a second peak is")
-    z: Any = None
-    if simcc_z is not None:
-        z = _checked_logits("simcc_z", simcc_z, x)
-        if z.shape[2] == 0:
-            raise InputError("simcc_z must have at least one bin (got none)")
-        _same_place(x, simcc_z=z)
-    rule = None if spread is None else (spread.sharpness, spread.gain, spread.curve, spread.floor)
-    return z, NO_DEPTH if depth is None else (depth.span, depth.pixels), rule, second
-
-
-def _checked_mirror(flipped: tuple[Any, ...], flip_pairs: Any, axes: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The mirrored logits of each axis, and the joints' partners."""
-    if len(flipped) != len(axes):
-        raise InputError(f"flipped must hold the mirrored crops' logits of all {len(axes)} axes (got {len(flipped)})")
-    mirrored: list[Array] = []
-    for index, (logits, like) in enumerate(zip(flipped, axes, strict=True)):
-        array = _checked_logits(f"flipped[{index}]", logits, like)
-        if array.shape != like.shape:
-            raise InputError(
-                f"flipped[{index}] must have the shape {like.shape} of the other crops' logits (got {array.shape})"
-            )
-        _same_place(axes[0], **{f"flipped[{index}]": array})
-        mirrored.append(array)
-    if flip_pairs is None:
-        raise InputError("flip_pairs must be given with flipped: the pairs of joints that change places when mirrored")
-    joints = axes[0].shape[1]
-    if isinstance(axes[0], np.ndarray):
-        return (*mirrored, partners(tuple((a, b) for a, b in flip_pairs), joints))
-    partner = array_from("flip_pairs", flip_pairs)
-    if partner.dtype != INT32 or partner.shape != (joints,) or not isinstance(partner, DeviceArray):
-        raise InputError(
-            f"flip_pairs must be ops.partners(pairs, {joints}) copied to the GPU (got {described(partner)})"
-        )
-    return (*mirrored, partner)
 
 
 # ---- the CUDA half ---------------------------------------------------------------------------------------------------
