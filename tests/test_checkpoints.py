@@ -259,10 +259,10 @@ def test_code_in_a_file_is_never_run(attack, form, place, trained, tmp_path, mon
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
-def _saved(tmp_path, content, name="a.pth", **options):
+def _saved(tmp_path, content, **options):
     import torch
 
-    path = tmp_path / name
+    path = tmp_path / "a.pth"
     torch.save(content, path, **options)
     return path
 

@@ -41,9 +41,9 @@ def pose(seed, joints=17):
     return np.random.default_rng(seed).uniform(0, 100, (joints, 2))
 
 
-def moved_to(keypoints, oks, area=10_000.0, skeleton=COCO):
-    """The pose with every joint moved right by what gives it this OKS."""
-    return keypoints + np.array([[shift_for(oks, sigma, area), 0.0] for sigma in skeleton.sigmas])
+def moved_to(keypoints, oks):
+    """The pose, of an area of 10,000, with every joint moved right by what gives it this OKS."""
+    return keypoints + np.array([[shift_for(oks, sigma, 1e4), 0.0] for sigma in COCO.sigmas])
 
 
 @pytest.mark.parametrize("oks", [1.0, 0.9, 0.5, 0.05])
@@ -90,7 +90,7 @@ def test_hard_nms(case):
 
 def test_nms_takes_the_best_first_and_the_mean_of_both_areas():
     first = pose(3)
-    poses = np.stack([first, moved_to(first, 0.92, area=1e4)])
+    poses = np.stack([first, moved_to(first, 0.92)])
     scores = np.array([0.1, 0.9])
     assert nms_keep(poses, scores, np.full(2, 1e4), COCO.sigmas, 0.9) == [1]
     # a second area of a quarter makes the mean 0.625: 0.92 ** (1 / 0.625) = 0.875, no duplicate
@@ -105,7 +105,7 @@ def test_nms_takes_the_best_first_and_the_mean_of_both_areas():
 )
 def test_neither_area_alone_decides_nms(areas, kept):
     first = pose(3)
-    poses = np.stack([first, moved_to(first, 0.92, area=1e4)])
+    poses = np.stack([first, moved_to(first, 0.92)])
     assert nms_keep(poses, np.array([0.1, 0.9]), np.array(areas), COCO.sigmas, 0.9) == kept
 
 

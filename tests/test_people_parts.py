@@ -23,15 +23,15 @@ FRAME = np.random.default_rng(0).integers(0, 256, (420, 400, 3), np.uint8)
 SURE = ScoreScale(-1e9, 1e9)  # every joint of a random network is fair
 
 
-def engine_of(folder, skeleton, size=32, seed=0, **output):
+def engine_of(folder, skeleton, **output):
     recipe = replace(
         BODY14,
-        name=f"{skeleton}-{size}x{size}",
+        name=f"{skeleton}-32x32",
         skeleton=skeleton_by_name(skeleton),
-        input=replace(BODY14.input, height=size, width=size),
+        input=replace(BODY14.input, height=32, width=32),
         output=replace(BODY14.output, **output),
     )
-    return wrapped_engine(pooled_simcc_graph(folder / f"{skeleton}.onnx", recipe, seed), folder / skeleton, recipe)
+    return wrapped_engine(pooled_simcc_graph(folder / f"{skeleton}.onnx", recipe), folder / skeleton, recipe)
 
 
 @pytest.fixture(scope="module")

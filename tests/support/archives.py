@@ -20,13 +20,13 @@ from sdk.scale.plain import pieces
 from tests.support.predict import noise
 
 
-def write_archive(folder, count, *, bad=(), seed=0):
+def write_archive(folder, count, *, bad=()):
     """`count` pictures of several sizes, 000.jpg ...; those numbered in `bad` are no pictures."""
     import cv2
 
     folder.mkdir(parents=True)
     for index in range(count):
-        picture = noise(seed + index, (90 + 10 * (index % 3), 120))
+        picture = noise(index, (90 + 10 * (index % 3), 120))
         content = b"not a picture" if index in bad else cv2.imencode(".jpg", picture)[1].tobytes()
         (folder / f"{index:03d}.jpg").write_bytes(content)
     return folder

@@ -90,8 +90,8 @@ def run_for_ever(gpu, frame):
         return
 
 
-def interrupted_runs(gpu, cpu, lib, frame, wrong, seconds=4.0):
-    """Frames under a rain of Ctrl-C; afterwards every frame must still be right. How many interrupts were felt."""
+def interrupted_runs(gpu, cpu, lib, frame, wrong):
+    """Frames under four seconds of Ctrl-C; afterwards every frame must still be right. How many were felt."""
     felt, armed, ended = 0, [False], threading.Event()
 
     def interrupt(*_):
@@ -109,7 +109,7 @@ def interrupted_runs(gpu, cpu, lib, frame, wrong, seconds=4.0):
     signal.signal(signal.SIGINT, interrupt)
     storm = threading.Thread(target=rain)
     storm.start()
-    end = monotonic() + seconds
+    end = monotonic() + 4
     while monotonic() < end:
         try:
             armed[0] = True

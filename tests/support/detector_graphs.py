@@ -121,10 +121,10 @@ def yolox_nms(path):
     return graph.saved(path)
 
 
-def raw_cells(fed, path, classes=1):
+def raw_cells(path):
     """Boxes and scores of cells: RTMDet before its NMS."""
-    graph = Graph(fed)
-    table = decoded_cells(classes)
+    graph = Graph("normalised")
+    table = decoded_cells(1)
     corners = np.concatenate([table[:, :2] - table[:, 2:4] / 2, table[:, :2] + table[:, 2:4] / 2], axis=1)
     graph.node("Identity", [graph.constant(corners[None])], name="boxes")
     graph.gated(table[None, :, 4:], slice(None), "scores")
@@ -241,12 +241,12 @@ def set_with_sizes(path, kind=np.int64):
     return graph.saved(path)
 
 
-def suppressing(path, *, fed="normalised", classes=1, iou=0.6, twins=2):
-    """RTMDet's own form with its NMS inside: each person has `twins` more boxes beside the best, which NMS drops."""
-    graph = Graph(fed)
-    table = decoded_cells(classes)
+def suppressing(path, *, iou=0.6):
+    """RTMDet's own form with its NMS inside: each person has two more boxes beside the best, which NMS drops."""
+    graph = Graph("normalised")
+    table = decoded_cells(1)
     for row, box, score in zip(placed(), centred(PERSONS), SCORES, strict=True):
-        for twin in range(twins):
+        for twin in range(2):
             table[row + 1 + twin, :4] = box + np.array((twin + 1, 0, 1, 0))
             table[row + 1 + twin, 4] = score * 0.9
     corners = np.concatenate([table[:, :2] - table[:, 2:4] / 2, table[:, :2] + table[:, 2:4] / 2], axis=1)
@@ -286,7 +286,7 @@ def with_plugin(path):
 
 FORMS = {  # what it is taken for, and how it is made
     "RTMDet": ("rtmdet", rtmdet),
-    "RTMDet before its NMS": ("rtmdet", lambda path: raw_cells("normalised", path)),
+    "RTMDet before its NMS": ("rtmdet", raw_cells),
     "YOLOX with its NMS": ("yolox-nms", yolox_nms),
     "YOLOX": ("yolox", yolox_grid),
     "YOLOX, decoded": ("yolox", yolox_decoded),
@@ -301,9 +301,9 @@ FORMS = {  # what it is taken for, and how it is made
 }
 
 
-def convolutional(path, seed=0):
+def convolutional(path):
     """A small network of YOLOX's form with real convolutions, one of them depthwise, that finds nobody."""
-    graph, rng = Graph("anything"), np.random.default_rng(seed)
+    graph, rng = Graph("anything"), np.random.default_rng(0)
 
     def conv(tensor, outs, ins, size, stride, group=1):
         weight = graph.constant((rng.standard_normal((outs, ins // group, size, size)) / size).astype(np.float32))

@@ -58,7 +58,7 @@ def compilers():
     return [name for name in ("tensorrt", "tensorrt-rtx") if trt.flavour(name).version]
 
 
-def compiled_engine(folder, precision, max_batch=MAX_BATCH, *, stand_in=True):
+def compiled_engine(folder, precision, *, stand_in=True):
     """An engine of this precision with a plan for this GPU. Where no TensorRT can make one, a stand-in, or a skip."""
     folder.mkdir(parents=True, exist_ok=True)
     source, recipe = graph_and_recipe(folder)
@@ -67,7 +67,7 @@ def compiled_engine(folder, precision, max_batch=MAX_BATCH, *, stand_in=True):
     reasons = []
     for compiler in compilers():
         try:
-            return _with_plan(folder / f"{precision}.{compiler}", path, recipe, precision, compiler, max_batch)
+            return _with_plan(folder / f"{precision}.{compiler}", path, recipe, precision, compiler)
         except SdkError as error:
             reasons.append(f"{compiler}: {error}")
     told = "no TensorRT makes a plan for this GPU: " + ("; ".join(reasons) or "none is installed")
@@ -75,7 +75,7 @@ def compiled_engine(folder, precision, max_batch=MAX_BATCH, *, stand_in=True):
         pytest.skip(told)
     warnings.warn(f"{told}; a stand-in takes the plan's place", stacklevel=2)
     use_stand_ins(library_of(folder))
-    return stand_in_engine(folder / precision, recipe, precision, capability=compute_capability(), max_batch=max_batch)
+    return stand_in_engine(folder / precision, recipe, precision, capability=compute_capability(), max_batch=MAX_BATCH)
 
 
 def compiled_detector(folder, engine):
@@ -104,11 +104,11 @@ def cpu_session(engine):
     return OrtSession(engine)
 
 
-def _with_plan(folder, graph, recipe, precision, compiler, max_batch):
+def _with_plan(folder, graph, recipe, precision, compiler):
     shape = (3, *recipe.input.size_hw)
-    shapes = {recipe.input.name: ((1, *shape), (max(1, max_batch // 4), *shape), (max_batch, *shape))}
+    shapes = {recipe.input.name: ((1, *shape), (MAX_BATCH // 4, *shape), (MAX_BATCH, *shape))}
     plan = _plan_of(compiler, graph, shapes)
-    wrapped_engine(graph, folder, recipe, max_batch=max_batch, precision=precision)
+    wrapped_engine(graph, folder, recipe, max_batch=MAX_BATCH, precision=precision)
     note = CompilerNote(compiler, trt.flavour(compiler).version, compute_capability(), f"{compiler}.plan")
     return given_plan(folder, note, plan)
 
@@ -146,11 +146,11 @@ def persons(count, frame_hw=(1080, 1920), seed=0):
 class PycudaFrame:
     """A frame in device memory by PyCUDA alone, with `__cuda_array_interface__`."""
 
-    def __init__(self, frame, index=0):
+    def __init__(self, frame):
         from sdk.runtime.cuda.context import device_context
         from sdk.runtime.cuda.memory import DeviceMemory
 
-        self.device = device_context(index)
+        self.device = device_context(0)
         with self.device.entered("upload a test frame"):
             self.memory = DeviceMemory(self.device, frame.nbytes, "hold a test frame")
             self.device.driver.memcpy_htod(self.memory.pointer, np.ascontiguousarray(frame))

@@ -145,8 +145,8 @@ def changed(model, name, value):
     return copy
 
 
-def noise_crops(count=4, size=SIZE, channels=3):
-    return np.random.default_rng(2).standard_normal((count, channels, size, size)).astype(np.float32)
+def noise_crops(count=4):
+    return np.random.default_rng(2).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
 
 
 def values_of(model, names, inputs):

@@ -15,11 +15,11 @@ SKELETON = SKELETONS["wholebody133"]
 NAMES = {"foot": "foot_kpts", "face": "face_kpts", "left_hand": "lefthand_kpts", "right_hand": "righthand_kpts"}
 
 
-def seeded_wholebodies(seed, pictures=8, most=4):
+def seeded_wholebodies(seed, most=4):
     """Records of truth and results as `coco_ap` takes them, some parts not annotated, some results of nobody."""
     rng, truth, results = np.random.default_rng(seed), [], []
     sigmas = np.array(SKELETON.sigmas)[:, None]
-    for image_id in range(1, pictures + 1):
+    for image_id in range(1, 9):
         for _ in range(rng.integers(1, most + 1)):
             corner, side = rng.uniform(0, 300, 2), rng.uniform(30, 250, 2)
             points = corner + rng.uniform(0, 1, (133, 2)) * side
