@@ -24,7 +24,8 @@ import numpy as np
 from sdk.cores import allowed_cores
 from sdk.evaluate.speed.machine import machine_facts
 from sdk.heatmap import decode_heatmaps
-from sdk.recipe import HeatmapHead, Output, Recipe, recipe_by_name
+from sdk.recipe import Output, Recipe, recipe_by_name
+from sdk.recipe_networks import HeatmapHead
 
 WARM_UP = 10
 PAUSE_SECONDS = 0.02  # before each sample: the other side's idle threads spin for some milliseconds, then sleep

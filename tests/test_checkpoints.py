@@ -14,7 +14,8 @@ import pytest
 from sdk.errors import CheckpointError
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.networks.reader import checkpoint_from_file
-from sdk.recipe import CSPNeXt, GauHead, LinearSimccHead, ResNet, recipe_by_name
+from sdk.recipe import recipe_by_name
+from sdk.recipe_networks import CSPNeXt, GauHead, LinearSimccHead, ResNet
 from tests.support.networks import recipe_of
 
 pytestmark = pytest.mark.torch

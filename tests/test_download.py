@@ -13,7 +13,8 @@ import pytest
 from sdk.errors import DownloadError
 from sdk.networks import download
 from sdk.networks.weights import weights_file, weights_path
-from sdk.recipe import HeatmapHead, ResNet, Weights
+from sdk.recipe import Weights
+from sdk.recipe_networks import HeatmapHead, ResNet
 from sdk.resources import CACHE_VARIABLE
 from tests.support.hostile_server import HostileServer, answer, drip, endless
 from tests.support.networks import recipe_of

@@ -15,7 +15,8 @@ import torch
 from sdk import trt
 from sdk.errors import DatasetError, GraphError, InputError, OutputError, RecipeError
 from sdk.networks import network_from_recipe, random_weights
-from sdk.recipe import CSPNeXt, Pafpn, RtmwHead, recipe_by_name
+from sdk.recipe import recipe_by_name
+from sdk.recipe_networks import CSPNeXt, Pafpn, RtmwHead
 from sdk.toolchain.comparison import comparison_crops, keypoint_distance
 from sdk.toolchain.export import (
     check_graph,

@@ -13,7 +13,7 @@ from sdk.evaluate.scores.comparison import compare
 from sdk.evaluate.scores.hands_faces import auc, box_pck, box_sides_px, end_point_error_px, measure_px, nme
 from sdk.evaluate.scores.part_precision import kinds_ap, wholebody_ap
 from sdk.evaluate.scores.scoring import Rules, scores_of
-from sdk.recipe import CSPNeXt, GauHead
+from sdk.recipe_networks import CSPNeXt, GauHead
 from sdk.skeletons import SKELETONS
 from tests.support.networks import recipe_of
 from tests.support.wholebody import SKELETON, figures_by_xtcocotools, in_parts, seeded_wholebodies

@@ -7,7 +7,8 @@ import pytest
 
 from sdk.errors import MissingDependencyError, RecipeError
 from sdk.networks import build, cost_of, network_from_recipe, random_weights
-from sdk.recipe import (
+from sdk.recipe import catalogue, recipe_by_name
+from sdk.recipe_networks import (
     CSPNeXt,
     GauHead,
     HeatmapHead,
@@ -19,8 +20,6 @@ from sdk.recipe import (
     TokenHeatmapHead,
     TokenPose,
     TokenSimccHead,
-    catalogue,
-    recipe_by_name,
 )
 from tests.support.networks import recipe_of
 

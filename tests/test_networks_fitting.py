@@ -4,7 +4,8 @@ import pytest
 
 from sdk.networks import network_from_recipe
 from sdk.networks.fitting import found_in_shapes, layout_of_keys, nearest_recipe
-from sdk.recipe import LinearSimccHead, ResNet, catalogue
+from sdk.recipe import catalogue
+from sdk.recipe_networks import LinearSimccHead, ResNet
 from tests.support.networks import recipe_of
 
 pytestmark = pytest.mark.torch

@@ -6,8 +6,6 @@ import pytest
 
 from sdk.errors import RecipeError
 from sdk.recipe import (
-    CSPNeXt,
-    GauHead,
     Recipe,
     Weights,
     catalogue,
@@ -16,6 +14,7 @@ from sdk.recipe import (
     recipe_from_table,
     recipes_from_file,
 )
+from sdk.recipe_networks import CSPNeXt, GauHead
 
 GOOD = """
 format = 1

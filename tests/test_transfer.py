@@ -9,7 +9,7 @@ import pytest
 from sdk.errors import CheckpointError
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.networks.transfer import start_from
-from sdk.recipe import (
+from sdk.recipe_networks import (
     CSPNeXt,
     GauHead,
     HeatmapHead,

@@ -14,7 +14,8 @@ import pytest
 
 from sdk.errors import DownloadError
 from sdk.networks.weights import weights_file, weights_path
-from sdk.recipe import HeatmapHead, ResNet, Weights
+from sdk.recipe import Weights
+from sdk.recipe_networks import HeatmapHead, ResNet
 from sdk.resources import CACHE_VARIABLE
 from tests.support.networks import recipe_of
 from tests.support.threads import in_threads

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sdk import recipe as words
+from sdk import recipe_networks as words
 from sdk.errors import MissingDependencyError, RecipeError
+from sdk.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,7 @@ __all__ = ["check_torch", "network_from_recipe"]
 OLDEST_TORCH = (2, 6)  # before it, torch.load(weights_only=True) could be made to run code (CVE-2025-32434)
 
 
-def network_from_recipe(recipe: words.Recipe) -> nn.Module:
+def network_from_recipe(recipe: Recipe) -> nn.Module:
     """The recipe's network in eval mode: N x 3 x h x w -> (simcc_x, simcc_y[, simcc_z]), or one heatmap, a quarter."""
     check_torch()
     from sdk.networks.pose import PoseNetwork
@@ -48,7 +49,7 @@ def check_torch() -> None:
         )
 
 
-def _backbone(recipe: words.Recipe) -> nn.Module:
+def _backbone(recipe: Recipe) -> nn.Module:
     from sdk.networks import cspnext, hrnet, lowres, mobilenetv2, resnet, tokenpose
 
     match recipe.design.backbone:
@@ -67,7 +68,7 @@ def _backbone(recipe: words.Recipe) -> nn.Module:
             return tokenpose.TokenPose(size_hw=recipe.input.size_hw, joints=recipe.joints, **values)
 
 
-def _check_parts(recipe: words.Recipe) -> None:
+def _check_parts(recipe: Recipe) -> None:
     """RecipeError where backbone, neck and head do not go together."""
     head, body, neck = recipe.design.head, recipe.design.backbone, recipe.design.neck
     on_tokens = isinstance(head, words.TokenHeatmapHead | words.TokenSimccHead)
@@ -88,14 +89,14 @@ def _check_parts(recipe: words.Recipe) -> None:
         )
 
 
-def _neck(recipe: words.Recipe, backbone: Any) -> nn.Module | None:
+def _neck(recipe: Recipe, backbone: Any) -> nn.Module | None:
     from sdk.networks import rtmw
 
     neck = recipe.design.neck
     return None if neck is None else rtmw.Pafpn(backbone.widths, neck.blocks)
 
 
-def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
+def _head(recipe: Recipe, backbone: Any) -> nn.Module:
     from sdk.networks import heads, lowres, tokenpose
 
     match recipe.design.head:
@@ -125,7 +126,7 @@ def _head(recipe: words.Recipe, backbone: Any) -> nn.Module:
             return tokenpose.TokenSimccHead(backbone.channels, bins_xy=recipe.bins_xy)
 
 
-def _gated_head(design: words.GauHead | words.RtmwHead, recipe: words.Recipe, backbone: Any) -> nn.Module:
+def _gated_head(design: words.GauHead | words.RtmwHead, recipe: Recipe, backbone: Any) -> nn.Module:
     from sdk.networks import heads, rtmw
 
     values = {key: value for key, value in asdict(design).items() if key != "kind"} | _widths(recipe, backbone)
@@ -135,7 +136,7 @@ def _gated_head(design: words.GauHead | words.RtmwHead, recipe: words.Recipe, ba
     return rtmw.RtmwHead(backbone.widths[1:], bins=recipe.bins, **values)
 
 
-def _widths(recipe: words.Recipe, backbone: Any) -> dict[str, Any]:
+def _widths(recipe: Recipe, backbone: Any) -> dict[str, Any]:
     """What a SimCC head's sizes follow from."""
     height, width = (-(-size // backbone.stride) for size in recipe.input.size_hw)
     return {"feature_hw": (height, width), "joints": recipe.joints, "bins_xy": recipe.bins_xy}

@@ -19,7 +19,8 @@ from sdk.errors import RecipeError
 from sdk.files import write_text
 from sdk.networks.build import check_torch, network_from_recipe
 from sdk.reading import TABLE_BYTES, json_from_file
-from sdk.recipe import Input, Network, Output, Recipe, catalogue
+from sdk.recipe import Input, Output, Recipe, catalogue
+from sdk.recipe_networks import Network
 from sdk.resources import catalogue_folder
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdk.networks.layouts import sdk_key
-from sdk.recipe import (
+from sdk.recipe import Recipe
+from sdk.recipe_networks import (
     Backbone,
     CSPNeXt,
     GauHead,
@@ -28,7 +29,6 @@ from sdk.recipe import (
     MobileNetV2,
     Network,
     Pafpn,
-    Recipe,
     ResNet,
     RtmwHead,
     TokenHeatmapHead,

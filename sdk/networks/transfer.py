@@ -19,7 +19,8 @@ from sdk.joints import match_joints
 from sdk.networks.checkpoints import check_finite, compared, mismatch
 from sdk.networks.fitting import found_in_shapes, recipes_that_fit
 from sdk.networks.reader import Checkpoint, checkpoint_from_file
-from sdk.recipe import MarginalHead, Recipe, catalogue
+from sdk.recipe import Recipe, catalogue
+from sdk.recipe_networks import MarginalHead
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

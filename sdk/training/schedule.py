@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass, replace
 
 from sdk.errors import TrainingError
-from sdk.recipe import HeatmapHead, MarginalHead, Recipe
+from sdk.recipe import Recipe
+from sdk.recipe_networks import HeatmapHead, MarginalHead
 from sdk.training.augment import Augmentation
 from sdk.training.settings import Settings
 

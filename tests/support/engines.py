@@ -16,18 +16,8 @@ from sdk.manifest import (
     open_engine,
     sha256_of_file,
 )
-from sdk.recipe import (
-    CSPNeXt,
-    DepthAxis,
-    HeatmapHead,
-    Input,
-    LinearSimccHead,
-    Network,
-    Output,
-    Protocol,
-    Recipe,
-    ResNet,
-)
+from sdk.recipe import DepthAxis, Input, Output, Protocol, Recipe
+from sdk.recipe_networks import CSPNeXt, HeatmapHead, LinearSimccHead, Network, ResNet
 from sdk.skeletons import skeleton_by_name
 
 BODY14 = Recipe(

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from sdk.networks.fitting import found_in_shapes
-from sdk.recipe import DepthAxis, Input, Network, Output, Protocol, Recipe
+from sdk.recipe import DepthAxis, Input, Output, Protocol, Recipe
+from sdk.recipe_networks import Network
 from sdk.skeletons import SKELETONS, Skeleton
 
 LAYOUT_OF_SOURCE = {"leeyegy/SimCC": "simcc", "leeyegy/TokenPose": "tokenpose", "open-mmlab/mmpose": "mmpose"}
