@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from sdk.errors import InputError
-from sdk.scale import sorting
+from sdk.scale import sorting, stores
 from sdk.scale.entries import Block, Entry, block_from_text, blocks_from
 from sdk.scale.listing import Listing
 from sdk.scale.pictures import Reading, chunks_of
@@ -138,8 +141,11 @@ def test_refused(tmp_path, name, text, message):
         ("https://host/a.jpg?id=5&X-Amz-Signature=abc&sig=x", "https://host/a.jpg?id=5"),
         ("https://host/a.jpg?id=5&pwd=abc&auth=def&user=me", "https://host/a.jpg?id=5"),
         ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("s3://me:secret@bucket/a#b?c@d.jpg", "s3://bucket/a#b?c@d.jpg"),
+        ("gs://bucket/a.jpg?token=abc", "gs://bucket/a.jpg?token=***"),
+        ("abfs://may@account.dfs.core.windows.net/a.jpg", "abfs://may@account.dfs.core.windows.net/a.jpg"),
     ],
-    ids=["a path", "a password", "a signature", "a camera's words", "a key"],
+    ids=["a path", "a password", "a signature", "a camera's words", "a key", "a name", "a token", "a container"],
 )
 def test_no_credential_is_written_down(place, expected):
     assert shown(place) == expected
@@ -156,8 +162,9 @@ def test_no_credential_is_written_down(place, expected):
         (OSError(13, "not https://h/a?sig=abc"), "not https://h/a?sig=***"),
         (ValueError(f"https://h/{'a' * 281}?token=abc"), f"https://h/{'a' * 281}?token=**"),
         (RuntimeError("it broke\nabc"), "it broke"),
+        (OSError("Forbidden: https://h/o?token=abc\nnot yours"), "not yours"),
     ],
-    ids=["a signature", "a secret", "the system's words", "a long one", "many lines"],
+    ids=["a signature", "a secret", "the system's words", "a long one", "many lines", "Google's"],
 )
 def test_no_credential_is_written_down_with_an_error(error, expected):
     assert told(error) == expected
@@ -340,17 +347,72 @@ def test_a_store_is_listed_and_read_like_a_folder(tmp_path):
     assert chunk.pictures[0].error == "there is no such file"
 
 
-def test_a_store_that_does_not_answer_is_asked_again_but_not_for_ever(tmp_path, monkeypatch):
-    from sdk.scale import stores
-
-    tries = []
+@pytest.mark.parametrize(("takes_s", "tries"), [(9, 3), (35, 1)], ids=["soon", "after tries of its library's"])
+def test_a_store_that_does_not_answer_is_asked_again_but_not_for_ever(monkeypatch, takes_s, tries):
+    clock, asked = itertools.count(0, takes_s), []
 
     def failing(place):
-        tries.append(place)
+        asked.append(place)
         raise ConnectionError("no answer")
 
+    monkeypatch.setattr(stores, "monotonic", lambda: next(clock))
     monkeypatch.setattr(stores, "WAIT_S", 0)
-    monkeypatch.setattr(stores, "opened", failing)
+    monkeypatch.setattr(stores, "_read", failing)
     with pytest.raises(OSError, match="no answer"):
         stores.read_bytes("s3://bucket/a.jpg")
-    assert len(tries) == stores.TRIES
+    assert len(asked) == tries
+
+
+ANSWERS = {
+    "gone": (404, FileNotFoundError, None),
+    "not yours": (403, OSError, "403, message='Forbidden'"),
+    "broken": (500, OSError, "500, message='Internal Server Error'"),
+    "nobody": (None, OSError, "Connect call failed"),
+}
+
+
+@pytest.mark.parametrize(("status", "error", "message"), ANSWERS.values(), ids=ANSWERS)
+def test_what_http_answers_is_told_as_it_is(status, error, message):
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        do_HEAD = do_GET  # noqa: N815 (the server's name for it)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        if status is None:
+            server.socket.close()
+        with pytest.raises(error, match=message) as caught, stores.opened(f"http://me:pw@{host}/a.jpg?token=abc"):
+            pass
+        server.shutdown()
+    assert type(caught.value) is error
+    assert not {"pw@", "abc"} & set(told(caught.value).split())
+
+
+def test_a_host_that_says_nothing_is_waited_for_no_longer_than_told(monkeypatch):
+    monkeypatch.setattr(stores, "SILENT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(OSError, match="Timeout on reading data"),
+        stores.opened(f"http://127.0.0.1:{silent.getsockname()[1]}/a.jpg"),
+    ):
+        pass
+
+
+STRANGE = {
+    "no store": ("foo://bucket/a", "is of no store that fsspec knows"),
+    "a live stream": ("rtsp://me:pw@host/1", "'rtsp://host/1' is a live stream"),
+    "a pattern of buckets": ("memory://buck*/a.jpg", "must name its bucket"),
+    "no folder": ("memory://bucket/none", "cannot be listed .there is no such file."),
+}
+
+
+@pytest.mark.parametrize(("source", "message"), STRANGE.values(), ids=STRANGE)
+def test_a_source_that_no_store_holds_is_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        places(source)

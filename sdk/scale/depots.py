@@ -103,7 +103,7 @@ class Bucket:
                 f"({', '.join(sorted(WHOLE))}); write to a folder and copy it"
             )
         self._url = url.rstrip("/")
-        self._system, self._path = filesystem(self._url)
+        self._system, self._path = filesystem(self._url, "--output")
 
     def __str__(self) -> str:
         return shown(self._url)

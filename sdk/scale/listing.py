@@ -15,7 +15,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fnmatch import translate
@@ -29,14 +29,16 @@ from sdk.scale.entries import Entry
 from sdk.scale.lists import LIST_SUFFIXES, entries_from_annotations, entries_from_list
 from sdk.scale.segments import segments_of
 from sdk.scale.sorting import Seen, sorted_names
-from sdk.scale.stores import faults_as_oserror, filesystem, is_url, shown, told
+from sdk.scale.stores import faults_as_oserror, filesystem, is_http, is_url, shown, told
 
 __all__ = ["Listing"]
 
 SHARD_SUFFIXES = frozenset({".tar"})
 KNOWN = frozenset({*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *SHARD_SUFFIXES, *LIST_SUFFIXES, ".json"})
-BRACES = re.compile(r"\{([^{}]*)\}")
+BRACES = re.compile(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}")
+VERSION = re.compile(r"\?versionid=[^?]*$", re.IGNORECASE)  # of a store's file; else a ? is a letter of its name
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
+STAMPS = ("ETag", "etag", "mtime", "last_modified")  # of s3fs, gcsfs and adlfs, others
 MOST_BRACED = 1_000_000  # names that one pattern's braces stand for
 
 
@@ -109,19 +111,25 @@ class Listing:
             yield from self._entries_of_file(name, _stamp(Path(name).stat()), named=True)
 
     def _entries_of_url(self, source: str) -> Iterator[Entry]:
-        system, path = filesystem(source)
-        base = source[: len(source) - len(path)] if source.endswith(path) else f"{source.partition('://')[0]}://"
-        if _suffix(source) in KNOWN and (not glob.has_magic(path) or source.startswith("http")):
+        if is_http(source) and _suffix(source) not in KNOWN:
+            raise InputError(f"source '{shown(source)}' must be a file: what lies below an address cannot be listed")
+        if is_http(source):
             yield from self._entries_of_file(source, "", named=True)
             return
-        if source.startswith("http"):
-            raise InputError(f"source '{shown(source)}' must be a file: what lies below an address cannot be listed")
+        system, path = filesystem(source)
         try:
-            for name, state in _remote_files(system, path, self.recursive, self.counts):
-                stamp = f"{state.get('size')}/{state.get('ETag') or state.get('mtime') or ''}"
-                yield from self._entries_of_file(base + name, stamp, named=False)
+            with faults_as_oserror():
+                lone = _suffix(source) in KNOWN and (not glob.has_magic(path) or system.isfile(path))
+            if lone:
+                yield from self._entries_of_file(source, "", named=True)
+                return
+            for name, stamp in _remote_files(system, source, path, self.recursive):
+                yield from self._entries_of_file(name, stamp, named=False)
         except OSError as error:
-            raise InputError(f"source '{shown(source)}' cannot be listed ({told(error)}); check the address") from error
+            raise InputError(
+                f"source '{shown(source)}' cannot be listed ({told(error)}); check its address, and the credentials in "
+                "the environment"
+            ) from error
 
     def _entries_of_file(self, place: str, stamp: str, *, named: bool) -> Iterator[Entry]:
         """What one file is; `named`: by the user, so that it must be something."""
@@ -165,23 +173,34 @@ def _names_in(folder: Path) -> Iterator[str]:
         yield from sorted_names(each.name for each in found if not each.name.startswith("."))
 
 
-def _remote_files(
-    system: Any, path: str, recursive: bool, counts: Counter[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and states of the files below a folder of a store, or of those that a pattern names, in order."""
+def _remote_files(system: Any, source: str, path: str, recursive: bool) -> Iterator[tuple[str, str]]:
+    """Addresses and stamps of the files below a folder of a store, or of those that a pattern names, in order."""
+    folder, address, depth, wanted = path.rstrip("/"), source.rstrip("/"), None if recursive else 1, None
     with faults_as_oserror():
-        if glob.has_magic(path):
-            fixed = path[: next(place for place, letter in enumerate(path) if letter in "*?[")].rpartition("/")[0]
+        if glob.has_magic(path) and not system.isdir(path):
+            folder, address = _before_pattern(path), _before_pattern(source)
+            if not folder:
+                raise InputError(f"source '{shown(source)}' must name its bucket, and patterns only after it")
             wanted = re.compile(translate(path).replace(".*", "[^/]*") if "**" not in path else translate(path))
-            found = {n: s for n, s in system.find(fixed, detail=True).items() if wanted.match(n)}
-            yield from sorted(found.items())
-            return
-        if not system.exists(path):
+            depth = None if "**" in path else path[len(folder) + 1 :].count("/") + 1
+        elif not system.exists(path):
             raise FileNotFoundError(path)
-        states = system.find(path, detail=True, maxdepth=None if recursive else 1)
-        for name in sorted(states):
-            if states[name].get("type", "file") == "file":
-                yield name, states[name]
+        states = system.find(folder, detail=True, maxdepth=depth)
+    for name in sorted(states):
+        below = name[len(folder) :]
+        if states[name].get("type", "file") != "file" or (wanted is not None and not wanted.match(name)):
+            continue
+        if depth is None or below.count("/") <= depth:  # adlfs finds what lies deeper too
+            yield address + below, _remote_stamp(states[name])
+
+
+def _before_pattern(path: str) -> str:
+    return path[: next(place for place, letter in enumerate(path) if letter in "*?[")].rpartition("/")[0]
+
+
+def _remote_stamp(state: Mapping[str, Any]) -> str:
+    changed = next((state[key] for key in STAMPS if state.get(key)), "")
+    return f"{state.get('size')}/{changed}"
 
 
 def _unbraced(source: str) -> Iterator[str]:
@@ -204,7 +223,7 @@ def _unbraced(source: str) -> Iterator[str]:
 
 def _suffix(place: str) -> str:
     if is_url(place):
-        place = place.partition("?")[0]
+        place = place.partition("?")[0] if is_http(place) else VERSION.sub("", place)
     return os.path.splitext(place)[1].lower()  # noqa: PTH122 (a URL is no path)
 
 

@@ -10,28 +10,40 @@ Credentials and endpoints are the environment's, as each store's own library rea
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
+from traceback import walk_tb
 from typing import IO, Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdk.errors import InputError, MissingDependencyError
 from sdk.media.addresses import URL, without_secrets
 
-__all__ = ["faults_as_oserror", "filesystem", "is_url", "opened", "read_bytes", "shown", "told"]
+__all__ = ["faults_as_oserror", "filesystem", "is_http", "is_url", "opened", "read_bytes", "shown", "told"]
 
 LIBRARIES = frozenset(
-    {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3"}
+    {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs", "urllib3"}
 )
 TRIES = 3
 WAIT_S = 0.5  # before the second try; twice as long before the next
+PATIENCE_S = 30.0  # libraries try again themselves: where nobody listens s3fs for 9 s, gcsfs for 35 s, adlfs for 82 s
 MOST_BYTES = 1 << 30  # of one picture's file
 LIVE = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "mms"})
 SECRET = re.compile(r"sig|token|secret|credential|password|key|expires|x-(amz|goog)-", re.IGNORECASE)
 PARAMETER = re.compile(r"(?<=[?&])(?P<name>[^?&=\s]+)=[^&#\s\"']+")
+SILENT_S = (
+    60.0  # for an answer, and for more of it: aiohttp's own limit is of a whole file, and gcsfs waits it out six times
+)
+GOOGLE = frozenset({"gs", "gcs"})
+HTTP = frozenset({"http", "https"})
+CONTAINERS = frozenset({"az", "abfs", "abfss"})  # what stands before an @ is a container there, and nobody's name
+GONE = (404, 410)
+REASON = re.compile(r"(?:Forbidden|Bad Request): \S*\n(?P<reason>.+)")  # of gcsfs, which names what it asked for first
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # a second try meets them again
 
 
@@ -43,6 +55,10 @@ def shown(place: str) -> str:
     """The place as it may be written down: a URL without user, password and what signs it."""
     if not is_url(place):
         return place
+    scheme, _, rest = place.partition("://")
+    if scheme.lower() not in HTTP:  # ? and # are letters of names there
+        place = place if scheme.lower() in CONTAINERS else f"{scheme}://{_without_user(rest)}"
+        return _without_signatures(place)
     parts = urlsplit(place)
     query = [(name, value) for name, value in parse_qsl(parts.query) if not _is_secret(name)]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(query), ""))
@@ -53,8 +69,19 @@ def told(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    line = without_secrets(words.splitlines()[0])
-    return PARAMETER.sub(lambda each: f"{each['name']}=***" if _is_secret(each["name"]) else each[0], line)[:300]
+    reason = REASON.match(words)
+    line = without_secrets(reason["reason"] if reason else words.splitlines()[0])
+    return _without_signatures(line)[:300]
+
+
+def _without_signatures(text: str) -> str:
+    return PARAMETER.sub(lambda each: f"{each['name']}=***" if _is_secret(each["name"]) else each[0], text)
+
+
+def _without_user(rest: str) -> str:
+    """What follows an address's scheme, without who asks."""
+    host, slash, path = rest.partition("/")
+    return host.rpartition("@")[2] + slash + path
 
 
 def _is_secret(name: str) -> bool:
@@ -62,46 +89,92 @@ def _is_secret(name: str) -> bool:
     return SECRET.search(name) is not None or without_secrets(f"{name}=0") != f"{name}=0"
 
 
-def filesystem(url: str) -> tuple[Any, str]:
+def is_http(place: str) -> bool:
+    return place.partition("://")[0].lower() in HTTP
+
+
+def filesystem(url: str, subject: str = "source") -> tuple[Any, str]:
     """fsspec's file system of a URL, and the path in it. Listings are not kept: an archive's would fill the memory."""
-    scheme = urlsplit(url).scheme.lower()
+    scheme, subject = url.partition("://")[0].lower(), f"{subject} '{shown(url)}'"
     if scheme in LIVE:
-        raise InputError(f"source '{shown(url)}' is a live stream, which has no end; `sdk predict` takes it")
+        raise InputError(f"{subject} is a live stream, which has no end; `sdk predict` takes it")
+    if scheme in GOOGLE:
+        _quiet_gcsfs()
     try:
         import fsspec
     except ImportError as error:
         raise MissingDependencyError(
-            f"source '{shown(url)}' needs fsspec, which is not installed; run `pip install 'simcc-edge-sdk[annotate]'`"
+            f"{subject} needs fsspec, which is not installed; run `pip install 'simcc-edge-sdk[annotate]'`"
         ) from error
     try:
-        found: tuple[Any, str] = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"source '{shown(url)}' needs a package that is not installed ({told(error)})"
-        ) from error
+        raise MissingDependencyError(f"{subject} needs a package that is not installed ({told(error)})") from error
     except ValueError as error:
-        raise InputError(f"source '{shown(url)}' is of no store that fsspec knows ({told(error)})") from error
-    return found
+        raise InputError(f"{subject} is of no store that fsspec knows ({told(error)})") from error
+    try:
+        with faults_as_oserror():
+            options = {**kind._get_kwargs_from_urls(url), **_limits(scheme), "use_listings_cache": False}
+            return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{subject} cannot be opened ({told(error)}); check its address, and the credentials in the environment"
+        ) from error
+
+
+def _quiet_gcsfs() -> None:
+    """Else it asks with every call what kind of bucket it is, and logs whatever it also raises, with its trace."""
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    logger = logging.getLogger("gcsfs")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+def _limits(scheme: str) -> dict[str, Any]:
+    """How long libraries wait that would wait for a whole file, however long it is, or for minutes."""
+    if scheme not in HTTP | GOOGLE:
+        return {}
+    import aiohttp
+
+    silence = aiohttp.ClientTimeout(total=None, sock_connect=SILENT_S, sock_read=SILENT_S)
+    return {"client_kwargs": {"timeout": silence}} if scheme in HTTP else {"requests_timeout": silence}
 
 
 def read_bytes(place: str) -> bytes:
-    """All of a file. OSError, after TRIES tries where another could help."""
-    for number in range(1, TRIES):
+    """All of a file. OSError, after TRIES tries where another could help, or after PATIENCE_S."""
+    began = monotonic()
+    for number in range(TRIES):
         try:
             return _read(place)
         except LASTING:
             raise
         except OSError:
-            sleep(WAIT_S * 2 ** (number - 1))
-    return _read(place)
+            if number + 1 == TRIES or monotonic() - began > PATIENCE_S:
+                raise
+        sleep(WAIT_S * 2**number)
+    raise AssertionError("the last try returns or raises")
 
 
 def _read(place: str) -> bytes:
-    with opened(place) as file:
-        data = file.read(MOST_BYTES + 1)
+    if is_url(place) and not is_http(place):
+        data = _asked_for(*filesystem(place))
+    else:
+        with opened(place) as file:
+            data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise OSError(f"the file is longer than {MOST_BYTES >> 30} GiB")
     return data
+
+
+def _asked_for(system: Any, path: str) -> bytes:
+    """A store's file by one request, so that it is of one version, whoever changes it meanwhile."""
+    with faults_as_oserror():
+        try:
+            return cast("bytes", system.cat_file(path, 0, MOST_BYTES + 1))
+        except Exception as error:  # the range: of an empty file all refuse one, of a shorter file some
+            if "range" not in str(error).lower() or system.size(path) > MOST_BYTES:
+                raise
+            return cast("bytes", system.cat_file(path))
 
 
 @contextmanager
@@ -118,10 +191,33 @@ def opened(place: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def faults_as_oserror() -> Iterator[None]:
-    """Libraries of stores have errors of their own: in the block each is an OSError that tells the same."""
+    """Libraries of stores have errors of their own, and raise Python's: in the block each is an OSError that tells the
+    same."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] not in LIBRARIES:
+        fault = _fault(error)
+        if fault is error:
             raise
-        raise OSError(told(error)) from error
+        raise fault from error
+
+
+def _fault(error: Exception) -> Exception:
+    """The OSError that an error of a store's library is; any other is itself."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):  # so fsspec calls all that HTTP may say
+        unanswered = isinstance(cause, TimeoutError) or _root(type(cause).__module__) == "aiohttp"
+        return OSError(told(cause)) if unanswered and getattr(cause, "status", None) not in GONE else error
+    if isinstance(error, (OSError, MemoryError)) or not _is_of_a_library(error):
+        return error
+    return OSError(told(error))
+
+
+def _is_of_a_library(error: Exception) -> bool:
+    """Whether its class is, or what was running when it was raised."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(_root(module) in LIBRARIES for module in (type(error).__module__, *modules))
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
