@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.numeric import is_whole
 
-__all__ = ["Activation", "BoxForm", "DetectionForm", "Letterbox", "Part", "Place", "Units", "is_whole", "letterbox"]
+__all__ = ["Activation", "BoxForm", "DetectionForm", "Letterbox", "Part", "Place", "Units", "letterbox"]
 
 BoxForm = Literal["xyxy", "cxcywh", "grid"]
 Units = Literal["pixels", "shares"]
@@ -41,7 +42,7 @@ class Part:
     rows_first: bool = True
 
     def __post_init__(self) -> None:
-        if not all(type(number) is int and number >= 0 for number in (self.output, self.column)):
+        if not all(is_whole(number, 0) for number in (self.output, self.column)):
             raise InputError(f"a part's output and column must be whole numbers from 0 on (got {self})")
 
 
@@ -126,8 +127,3 @@ def letterbox(frame_hw: tuple[int, int], size_hw: tuple[int, int], place: Place 
     crop, to_frame = centres[None].astype(np.float32), edges.astype(np.float32)
     crop.flags.writeable = to_frame.flags.writeable = False
     return Letterbox(crop, to_frame, (inner[0], inner[1]))
-
-
-def is_whole(value: object, least: int) -> bool:
-    """Whether a value is a whole number of `least` and more."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= least

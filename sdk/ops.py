@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from numpy.typing import DTypeLike
 from sdk.columns import Columns, Depth, Spread
 from sdk.errors import DeviceError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
+from sdk.numeric import is_number, is_whole
 from sdk.ops_arrays import DeviceArray, cuda_half, in_words, stream_address
 from sdk.ops_checks import (
     FLOAT16,
@@ -96,9 +96,9 @@ def threads() -> int:
 @in_words
 def set_threads(count: int) -> None:
     """Let the CPU half use up to `count` threads for one call, for the whole process; 1 at first."""
-    if type(count) is not int or not 1 <= count <= MAX_THREADS:
+    if not is_whole(count, 1, MAX_THREADS):
         raise InputError(f"the number of threads must be 1 to {MAX_THREADS} (got {count})")
-    _native.set_threads(count)
+    _native.set_threads(int(count))
 
 
 def instruction_set() -> str:
@@ -139,7 +139,7 @@ def crop(
         raise InputError(f"pixel_format must be bgr, rgb or nv12 (got '{pixel_format}')")
     if channel_order not in ("rgb", "bgr"):
         raise InputError(f"channel_order must be rgb or bgr (got '{channel_order}')")
-    if type(border) is not int or not 0 <= border <= 255:
+    if not is_whole(border, 0, 255):
         raise InputError(f"border must be a grey level, 0 to 255 (got {border!r})")
     nv12 = pixel_format == "nv12"
     several = type(frame) is list
@@ -189,7 +189,7 @@ def decode(
     joints swapped by `flip_pairs`; on a GPU `flip_pairs` is the array of partners, see `partners`.
     """
     rule, mode = code_of("score", score, SCORES), code_of("refine", refine, REFINEMENTS)
-    if not isinstance(split_ratio, Real) or not 0 < split_ratio < float("inf"):
+    if not is_number(split_ratio) or not 0 < split_ratio < float("inf"):
         raise InputError(f"split_ratio must be a positive number of bins per pixel (got {split_ratio})")
     x: Any = checked_logits("simcc_x", simcc_x, None)
     y: Any = checked_logits("simcc_y", simcc_y, x)

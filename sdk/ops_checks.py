@@ -8,7 +8,6 @@ is wrong. Nothing is computed here, and no array is copied.
 from __future__ import annotations
 
 from functools import lru_cache
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdk.columns import Depth, Spread
 from sdk.errors import InputError
+from sdk.numeric import is_whole
 from sdk.ops_arrays import MAX_SIDE, Array, DeviceArray, array_from, described, in_words, is_contiguous
 
 __all__ = [
@@ -52,7 +52,7 @@ def code_of(name: str, value: str, codes: dict[str, int]) -> int:
 def checked_size(size_hw: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a crop."""
     height, width = size_hw
-    if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in (height, width)):
+    if not all(is_whole(side, 1, MAX_SIDE) for side in (height, width)):
         raise InputError(f"size_hw must be the crop's height and width, 1 to {MAX_SIDE} pixels (got {size_hw})")
     return height, width
 
@@ -228,7 +228,7 @@ def partners(flip_pairs: tuple[tuple[int, int], ...], joints: int) -> NDArray[np
     """K int32: the joint that each joint becomes when mirrored. Read-only, as it is shared by all callers."""
     partner = np.arange(joints, dtype=np.int32)
     for a, b in flip_pairs:
-        if not all(isinstance(joint, Integral) and 0 <= joint < joints for joint in (a, b)):
+        if not all(is_whole(joint, 0, joints - 1) for joint in (a, b)):
             raise InputError(f"flip_pairs must join joints of 0..{joints - 1} (got [{a}, {b}])")
         partner[a], partner[b] = b, a
     partner.flags.writeable = False

@@ -10,7 +10,6 @@ What is computed is defined in `cpp_ext/shared/detection_math.h`; this module ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from sdk.detection import DetectionForm, Part
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
+from sdk.numeric import is_number, is_whole
 from sdk.ops_arrays import MAX_SIDE, described, in_words
 
 __all__ = ["MOST", "OutputTable", "detection_rules", "detections", "output_table"]
@@ -57,9 +57,9 @@ def detections(
     place = _checked_place(to_frame, frame_hw)
     height, width = _checked_sides("size_hw", size_hw)
     for name, value in (("score_threshold", score_threshold), ("iou", iou)):
-        if not isinstance(value, Real) or not 0 <= value <= 1:
+        if not is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{name} must be in 0..1 (got {value!r})")
-    if type(most) is not int or not 1 <= most <= MAX_DETECTIONS:
+    if not is_whole(most, 1, MAX_DETECTIONS):
         raise InputError(f"most must be a whole number, 1 to {MAX_DETECTIONS} (got {most!r})")
     at_boxes, at_scores = _checked_part(outputs, form.boxes), _checked_part(outputs, form.scores)
     at_labels = None if form.label is None else _checked_part(outputs, form.label)
@@ -109,7 +109,7 @@ def _checked_place(to_frame: Any, frame_hw: tuple[int, int]) -> tuple[float, flo
 
 def _checked_sides(name: str, sides: tuple[int, int]) -> tuple[int, int]:
     height, width = sides
-    if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in (height, width)):
+    if not all(is_whole(side, 1, MAX_SIDE) for side in (height, width)):
         raise InputError(f"{name} must be a height and a width, 1 to {MAX_SIDE} pixels (got {sides})")
     return height, width
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sdk.errors import InputError
 from sdk.media.formats import CameraFormat, RawFormat
+from sdk.numeric import is_number
 
 __all__ = ["BACKENDS", "Backend", "Feed", "FeedEndedError", "FeedError", "Grab", "How"]
 
@@ -39,8 +40,9 @@ class How:
             raise InputError(f"backend must be one of {', '.join(BACKENDS)} (got {self.backend!r})")
         for name in ("open_timeout_s", "read_timeout_s"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            if not is_number(value) or not 0 < value < float("inf"):
                 raise InputError(f"{name} must be a number of seconds above 0 (got {value!r})")
+            object.__setattr__(self, name, float(value))
 
 
 @dataclass(frozen=True, eq=False)

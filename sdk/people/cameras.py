@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
@@ -228,8 +229,8 @@ class _Handover:
 
 def _opened(camera: int, source: object, pixel_format: str) -> CameraSource:
     """A camera's frames: an opened source's, those of what `open_source` takes, or any that it is given."""
-    if isinstance(source, (str, Path, int, Source)) and not isinstance(source, bool):
-        source = open_source(source)
+    if isinstance(source, (str, Path, Integral, Source)) and not isinstance(source, bool):
+        source = open_source(int(source) if isinstance(source, Integral) else source)
     if isinstance(source, OpenSource):
         if pixel_format != "bgr":
             raise InputError(

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from sdk import ops
 from sdk.deploy_zip import graph_in_zip
-from sdk.detection import is_whole, letterbox
+from sdk.detection import letterbox
 from sdk.detector_recipe import DetectorRecipe, detector_catalogue
 from sdk.errors import EngineError, GraphError, InputError
 from sdk.manifest import MANIFEST_NAME, DetectorEngine, open_detector_engine
+from sdk.numeric import is_number, is_whole
 from sdk.people.detector_forms import GraphSeen, Kind, TensorSeen, Understood, blob_of, size_of_metadata, understood
 from sdk.reading import kind_of
 from sdk.resources import released_path
@@ -222,9 +223,7 @@ def _check_tensors(session: Any, recipe: DetectorRecipe, path: Path) -> None:
 
 def _check_options(score_threshold: object, person_class: object, size_hw: object) -> None:
     """InputError for what no detector takes, whatever its file."""
-    if score_threshold is not None and (
-        not isinstance(score_threshold, (int, float, np.number)) or not 0 <= score_threshold <= 1
-    ):
+    if score_threshold is not None and (not is_number(score_threshold) or not 0 <= score_threshold <= 1):
         raise InputError(f"score_threshold must be in 0..1 (got {score_threshold!r})")
     if person_class is not None and not is_whole(person_class, 0):
         raise InputError(f"person_class must be the number of a class, from 0 on (got {person_class!r})")

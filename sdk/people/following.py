@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sdk import _native
 from sdk.errors import InputError
+from sdk.numeric import is_number, is_whole
 from sdk.people.other_trackers import NAMES, AnyTracker
 from sdk.people.presence import Presence, moved_boxes
 from sdk.people.smoothing import Smoother, Smoothing
@@ -234,8 +235,7 @@ class Follower:
 
 def check_time(time_ms: object) -> None:
     """InputError for a frame's time that is none; asked before its network runs."""
-    number = isinstance(time_ms, (int, float, np.integer, np.floating)) and np.isfinite(time_ms)
-    if time_ms is not None and not number:
+    if time_ms is not None and not (is_number(time_ms) and np.isfinite(time_ms)):
         raise InputError(f"time_ms must be a number of milliseconds, or None where it is not known (got {time_ms!r})")
 
 
@@ -264,13 +264,13 @@ def check_following(tracker: object, detect_every: object, max_persons: object, 
     if not named and (isinstance(tracker, (str, type)) or not isinstance(tracker, AnyTracker)):
         names = " or ".join(map(repr, NAMES))
         raise InputError(f"tracker must be True, or a Tracker, or None, or {names} (got {tracker!r})")
-    whole = type(detect_every) is int and detect_every >= 1
+    whole = is_whole(detect_every, 1)
     if not (whole or detect_every == "auto") or (detect_every != 1 and not tracker):
         raise InputError(
             "detect_every must be a whole number of at least 1, or 'auto', and needs a tracker above 1 "
             f"(got {detect_every!r})"
         )
-    if max_persons is not None and (type(max_persons) is not int or max_persons < 1):
+    if max_persons is not None and not is_whole(max_persons, 1):
         raise InputError(f"max_persons must be a whole number of at least 1, or None for all (got {max_persons!r})")
     if not isinstance(smooth, (bool, Smoothing)) or (smooth and not tracker):
         raise InputError(f"smooth must be True, or a Smoothing, or False, and needs a tracker (got {smooth!r})")

@@ -16,6 +16,7 @@ from collections import deque
 from statistics import median
 
 from sdk.errors import InputError
+from sdk.numeric import is_number
 
 __all__ = ["Gathering", "check_wait"]
 
@@ -91,7 +92,7 @@ def check_wait(max_wait_s: object) -> float | None:
     """Seconds, or None for the rule; InputError for anything else."""
     if max_wait_s is None:
         return None
-    if isinstance(max_wait_s, (int, float)) and not isinstance(max_wait_s, bool) and 0 <= max_wait_s < 3600:
+    if is_number(max_wait_s) and 0 <= max_wait_s < 3600:
         return float(max_wait_s)
     raise InputError(
         "max_wait_s must be seconds from 0 to 3600 that a frame may wait for those of other cameras, or None for half "

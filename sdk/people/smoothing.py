@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError
+from sdk.numeric import is_number
 from sdk.people.tracking import same_rows
 
 __all__ = ["Smoother", "Smoothing"]
@@ -47,7 +48,7 @@ class Smoothing:
         for name in ("still_hz", "beta", "fps"):
             value = getattr(self, name)
             lowest = 0 if name == "beta" else 1e-3
-            if not isinstance(value, (int, float)) or not lowest <= value <= 1e4:
+            if not is_number(value) or not lowest <= value <= 1e4:
                 raise InputError(f"Smoothing: {name} must be a number from {lowest:g} to 10000 (got {value!r})")
 
 

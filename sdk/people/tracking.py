@@ -14,14 +14,13 @@ changed nothing. What is computed is defined in `cpp_ext/host/persons.h`.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdk import _native
-from sdk.detection import is_whole
 from sdk.errors import InputError
+from sdk.numeric import is_number, is_whole
 from sdk.oks import AREA_SHARE
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Tracker:
     """Keeps tracks of one video. `patience`: frames a person may be missing before the id is given up."""
 
     def __init__(self, *, min_likeness: float = 0.2, patience: int = 30) -> None:
-        likely = isinstance(min_likeness, Real) and 0 < min_likeness <= 1
+        likely = is_number(min_likeness) and 0 < min_likeness <= 1
         if not likely or not is_whole(patience, 0):
             raise InputError(
                 "tracker: min_likeness must be in (0, 1] and patience a whole number, not negative "

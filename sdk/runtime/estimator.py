@@ -27,6 +27,7 @@ from sdk.box_units import SHARES
 from sdk.errors import ClosedError, InputError
 from sdk.geometry import box_array, check_boxes
 from sdk.in_flight import in_flight
+from sdk.numeric import is_whole
 from sdk.poses import Poses
 from sdk.runtime.closing import Closing
 from sdk.runtime.frames import check_frame, size_hw_of
@@ -192,7 +193,7 @@ class BoxEstimator(Closing):
         """
         if depth is None:
             depth = self._in_flight() + 1
-        if type(depth) is not int or depth < 1:
+        if not is_whole(depth, 1):
             raise InputError(f"depth must be a whole number of at least 1, or None (got {depth!r})")
         calls = self._submitted(_iterable("frames", frames))
         pending: deque[Future[Poses]] = deque()

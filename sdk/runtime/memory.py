@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import DeviceError, InputError
+from sdk.numeric import is_whole
 from sdk.ops_arrays import MAX_SIDE
 from sdk.runtime.device import device_from_name
 from sdk.runtime.frames import crop_options
@@ -26,7 +27,7 @@ def pinned_frame(height: int, width: int, *, pixel_format: str = "bgr", device: 
     It is the caller's: while a submitted call has not returned its poses, the frame must not be written.
     """
     for name, side in (("height", height), ("width", width)):
-        if type(side) is not int or not 1 <= side <= MAX_SIDE:
+        if not is_whole(side, 1, MAX_SIDE):
             raise InputError(f"{name} must be a whole number from 1 to {MAX_SIDE} (got {side!r})")
     nv12 = crop_options(pixel_format)["pixel_format"] == "nv12"
     if nv12 and (height % 2 or width % 2):

@@ -18,6 +18,7 @@ from sdk.cores import allowed_cores, physical_cores, restricted
 from sdk.errors import ClosedError, EngineError, InputError, MissingDependencyError
 from sdk.in_flight import in_flight
 from sdk.manifest import Engine
+from sdk.numeric import is_whole
 from sdk.onnx_runtime import onnxruntime
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
@@ -90,14 +91,14 @@ def _intra_threads(threads: int | None) -> int:
         return physical_cores() if restricted() else 0
     from sdk.ops import MAX_THREADS
 
-    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+    if not is_whole(threads, 1, MAX_THREADS):
         raise InputError(
             f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all cores (got {threads!r})"
         )
     most = THREADS_A_CORE * allowed_cores()
     if threads > most:
         log.info("threads: ONNX Runtime takes %d of the %d asked for, %d a core", most, threads, THREADS_A_CORE)
-    return min(threads, most)
+    return min(int(threads), most)
 
 
 class OrtSession(Closing):

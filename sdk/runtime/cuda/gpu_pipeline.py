@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sdk.errors import InputError, SdkError
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import DetectorEngine, Engine
+from sdk.numeric import is_number, is_whole
 from sdk.recipe import Recipe
 from sdk.runtime.closing import Closing
 from sdk.runtime.cuda.closing import close_lanes
@@ -67,9 +68,9 @@ class GpuPipeline(Closing):
         decoding: Decoding | None = None,
         detector: DetectorEngine | None = None,
     ) -> None:
-        if type(lanes) is not int or lanes < 1:
+        if not is_whole(lanes, 1):
             raise InputError(f"lanes must be a whole number of at least 1 (got {lanes!r})")
-        if not time_out_s > 0:
+        if not is_number(time_out_s) or not time_out_s > 0:
             raise InputError(f"time_out_s must be positive seconds (got {time_out_s!r})")
         self.engine = engine
         self.lanes = lanes
