@@ -174,6 +174,8 @@ def test_the_demo_compiles_a_plan(tmp_path, capsys):
         (["--seed", "-1"], 2, "--seed must be 0 or more (got -1)"),
         (["--source", "no.mp4"], 1, "source 'no.mp4' does not exist"),
         (["--backend", "opencv"], 2, "--backend says how a source is opened, and there is none; name one, or leave it"),
+        (["--port", "8000"], 2, "--port is of the live page; give --live too, or leave it out"),
+        (["--source", "0", "--no-browser"], 2, "--no-browser is of the live page"),
         (["--live", "--reconnect", "always"], 2, "--reconnect says how a source is opened, and there is none"),
         (["--source", "-"], 2, "--raw is the form of frames on standard input, the source '-'; give --raw"),
         (["--source", "a ! b", "--camera-format", "MJPG"], 2, "--camera-format is of V4L2 cameras, and no source is"),

@@ -18,7 +18,7 @@ from sdk.media.feeds import FeedEndedError, FeedError, How
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
 from sdk.media.opening import open_source
 from sdk.media.pipe_feed import GstFeed, RawFeed
-from sdk.media.sources import Source
+from sdk.media.sources import Source, sources_from
 
 cv2 = pytest.importorskip("cv2")
 WIDTH, HEIGHT = 16, 12
@@ -299,7 +299,10 @@ def test_words_that_name_no_file(word, tmp_path, monkeypatch):
 
 
 NAMES = {
-    "rtsp://door/user=me_password=secret_channel=1_stream=0.sdp": "door",
+    "rtsp://door/user=me_password=secret_channel=1_stream=0.sdp": "door-channel-1-stream-0",
+    "rtsp://door/?user=me_password=secret_channel=2": "door-channel-2",
+    "rtsp://me:secret@door/cam/realmonitor?channel=3&subtype=1": "realmonitor-channel-3-subtype-1",
+    "http://door/a/clip.mp4?ch=4&token=secret": "clip-ch-4.mp4",
     "http://door/live;token=secret": "live",
     "http://door/a/clip.mp4?token=secret": "clip.mp4",
     "http://me:secret@door/": "door",
@@ -311,6 +314,72 @@ NAMES = {
 @pytest.mark.parametrize("address", NAMES)
 def test_results_are_named_after_an_address_without_its_secrets(address):
     assert file_name_of(address) == NAMES[address]
+
+
+def test_results_of_addresses_that_differ_have_names_that_do():
+    words = ["rtsp://a/live", "rtsp://b/live", "http://c/clip.mp4", "http://d/clip.mp4", "rtsp://a/live"]
+    assert [str(source.relative) for source in sources_from(words)] == ["live", "live-2", "clip.mp4", "clip-2.mp4"]
+
+
+def test_a_name_that_is_not_resolved_is_not_waited_for(monkeypatch):
+    asked, answered = [], threading.Event()
+
+    def resolver(*words, **_):
+        asked.append(words)
+        answered.wait(20)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 0.05)
+    began = time.monotonic()
+    assert [comes_back("rtsp://nowhere/1") for _ in range(3)] == [False] * 3
+    assert time.monotonic() - began < 10
+    answered.set()
+    assert asked == [("nowhere", 554)]
+
+
+def test_closing_a_source_waits_for_no_name(monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20) and [])
+    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 0.05)
+    monkeypatch.setattr("sdk.media.opening.open_feed", failing)
+    source = open_source("rtsp://nowhere/1", reconnect="always")
+    reader = threading.Thread(target=lambda: list(source), daemon=True)
+    reader.start()
+    source.close()
+    reader.join(10)
+    answered.set()
+    assert not reader.is_alive()
+
+
+def failing(*_):
+    raise FeedError("nobody there")
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "picture.png"])
+def test_a_pipe_that_nobody_writes_into_is_told(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    (item,) = open_source(tmp_path / name, read_timeout_s=0.1).items()
+    assert "time-out: nobody wrote into the pipe for 0.1 s; start what writes, or name a file" in item.reason
+
+
+@pytest.mark.parametrize("backend", ["av", "opencv"])
+def test_a_video_is_read_from_a_pipe(tmp_path, backend):
+    av = pytest.importorskip("av")
+    os.mkfifo(tmp_path / "clip.mkv")
+    with av.open(str(tmp_path / "made.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuvj420p"
+        for value in (10, 200, 90):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), value, np.uint8), format="bgr24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = (tmp_path / "made.mkv").read_bytes()
+    writer = threading.Thread(target=lambda: (tmp_path / "clip.mkv").write_bytes(content), daemon=True)
+    writer.start()
+    frames = [item.picture.mean() for item in open_source(tmp_path / "clip.mkv", read_timeout_s=20, backend=backend)]
+    writer.join(10)
+    assert np.allclose(frames, (10, 200, 90), atol=4)
 
 
 NONE = {  # words that can be no camera and no stream -> what is said of them

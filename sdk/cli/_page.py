@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sdk.media.opening import OpenSource
     from sdk.people.cameras import Cameras
 
-__all__ = ["add_page_arguments", "check_page", "serve_page"]
+__all__ = ["add_page_arguments", "check_page", "refuse_page_options", "serve_page"]
 
 log = logging.getLogger("sdk.live")
 TOKEN_VARIABLE = "SDK_LIVE_TOKEN"
@@ -58,6 +58,15 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     )
     page.add_argument("--width", type=int, default=1280, help="most pixels across of a shown picture (default: 1280)")
     page.add_argument("--quality", type=int, default=80, help="of its JPEG, 1 to 100 (default: 80)")
+
+
+def refuse_page_options(arguments: argparse.Namespace) -> None:
+    """UsageError for an option of the page, where none is opened."""
+    usual = argparse.ArgumentParser()
+    add_page_arguments(usual)
+    for name, value in vars(usual.parse_args([])).items():
+        if getattr(arguments, name) != value:
+            raise UsageError(f"--{name.replace('_', '-')} is of the live page; give --live too, or leave it out")
 
 
 def check_page(arguments: argparse.Namespace) -> ServingOptions:

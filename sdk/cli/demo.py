@@ -23,7 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sdk.cli._opening import add_source_arguments, check_forms, source_options
-from sdk.cli._page import add_page_arguments, check_page, serve_page
+from sdk.cli._page import add_page_arguments, check_page, refuse_page_options, serve_page
 from sdk.cli._paths import refuse_overwriting
 from sdk.errors import UsageError
 from sdk.wording import counted
@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--frames must be at least 1 (got {arguments.frames})")
     if arguments.seed < 0:
         raise UsageError(f"--seed must be 0 or more (got {arguments.seed})")
+    if not arguments.live:
+        refuse_page_options(arguments)
     sources = [] if arguments.source is None else sources_from([arguments.source])
     check_forms(arguments, sources)
     with opencv_told(sources):

@@ -11,8 +11,13 @@ from __future__ import annotations
 import os
 import re
 import socket
-from errno import EINVAL
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from errno import EINVAL, ETIMEDOUT
 from pathlib import Path
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
 from sdk.errors import InputError
@@ -42,6 +47,8 @@ SECRET = re.compile(
     r"|auth|key|secret|sig|signature|credential|jwt|session_?id)=)(?P<value>\"[^\"]*\"|[^&\s#!]+)",
     re.IGNORECASE,
 )
+# what tells a recorder's channels apart, though it may stand in one word with a password
+CHANNEL = re.compile(r"(?<![a-z])(channel|ch|stream|subtype|camera|cam|track)=(\d{1,4})(?![a-z\d])", re.IGNORECASE)
 LAST_CAMERA = 2**31 - 1
 PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
 STAMPED = frozenset(("rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps"))
@@ -108,12 +115,14 @@ def without_secrets(text: str) -> str:
 
 
 def file_name_of(address: int | str) -> str:
-    """What the results of an address are named after; of its last part what stands before a secret."""
+    """What the results of an address are named after: what stands before a secret in its last part, and its channel."""
     if is_camera(address):
         return f"camera-{str(address).removeprefix('/dev/video')}"
     if is_url(address):
         parts = urlsplit(str(address))
-        return SECRET.sub("", Path(parts.path).name).rstrip(";") or parts.hostname or "stream"
+        name = Path(SECRET.sub("", Path(parts.path).name).rstrip(";") or parts.hostname or "stream")
+        channel = "".join(f"-{key}-{number}" for key, number in CHANNEL.findall(f"{parts.path}?{parts.query}"))
+        return f"{name.stem}{channel}{name.suffix}" if channel else str(name)
     return "pipeline" if is_pipeline(address) else "stdin"
 
 
@@ -136,6 +145,48 @@ def call(address: str, most_s: float) -> None:
     try:
         parts = urlsplit(address)
         port = parts.port or PORTS[parts.scheme.lower()]
-        socket.create_connection((parts.hostname or "", port), timeout=most_s).close()
     except ValueError:  # what it says may be a part of a password with a # in it
         raise OSError(EINVAL, "the address names no host and port") from None
+    until_s = monotonic() + most_s
+    fault: OSError = TimeoutError(ETIMEDOUT, "the host's name was not resolved in time")
+    for family, kind, protocol, _, place in _resolved(parts.hostname or "", port, most_s):
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.settimeout(max(until_s - monotonic(), 0.01))
+                tried.connect(place)
+                return
+        except OSError as error:
+            fault = error
+    raise fault
+
+
+_resolving: dict[tuple[str, int], Future[list[Any]]] = {}
+_resolving_lock = Lock()
+
+
+def _resolved(host: str, port: int, most_s: float) -> list[Any]:
+    """What the host's name stands for; nothing where that is not known in time. The system's resolver has no limit: a
+    thread that nobody waits for asks it, one for each name, however often that is looked up meanwhile."""
+    with _resolving_lock:
+        asked = _resolving.get((host, port))
+        if asked is None:
+            asked = _resolving[host, port] = Future()
+            Thread(target=_resolve, args=(host, port, asked), name="sdk-resolve", daemon=True).start()
+    try:
+        return asked.result(most_s)
+    except FutureTimeoutError:
+        return []
+
+
+def _resolve(host: str, port: int, asked: Future[list[Any]]) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        asked.set_exception(error)
+    except UnicodeError:  # a part of more than 63 letters
+        asked.set_exception(OSError(EINVAL, "the host's name is none"))
+    else:
+        asked.set_result(found)
+    finally:
+        with _resolving_lock:
+            del _resolving[host, port]

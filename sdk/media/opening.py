@@ -29,6 +29,7 @@ from sdk.media.formats import camera_format_from, raw_format_from
 from sdk.media.live import Counts, LiveFrames, Patience
 from sdk.media.sources import Source, frames_of, sources_from
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable
+from sdk.numeric import is_number
 from sdk.runtime.frames import check_frame
 from sdk.wording import counted
 
@@ -72,7 +73,7 @@ def open_source(
         raise InputError(
             f"live must be True, False or None, and recursive True or False (got {live!r} and {recursive!r})"
         )
-    if not isinstance(max_age_s, (int, float)) or not max_age_s > 0:
+    if not is_number(max_age_s) or not max_age_s > 0:
         raise InputError(f"max_age_s must be a number of seconds above 0 (got {max_age_s!r})")
     how = How(
         backend,
@@ -82,7 +83,9 @@ def open_source(
         None if camera_format is None else camera_format_from(camera_format),
         hwaccel,
     )
-    patience = Patience(open_timeout_s, read_timeout_s, max_age_s, bool(reconnect), reconnect == "always")
+    patience = Patience(
+        how.open_timeout_s, how.read_timeout_s, float(max_age_s), bool(reconnect), from_start=reconnect == "always"
+    )
     if isinstance(where, (str, Path, Integral, Source)) and not isinstance(where, bool):
         return _of_sources(_listed(where, recursive), str(where), live, how, patience)
     if not isinstance(where, Iterable):
@@ -233,11 +236,11 @@ def _named(item: Item, source: Source) -> Item:
 
 def _read(source: Source, how: How) -> Iterator[Item]:
     """A recording's frames, read ahead; of a server's, each within the time-outs, by our own clock."""
-    if source.kind == "image":
+    if source.kind == "image" and not source.is_pipe:
         yield from frames_of(source, how)
         return
     last = -1
-    limit_s = float("inf") if source.address in (None, STDIN) else max(how.open_timeout_s, how.read_timeout_s)
+    limit_s = _limit_s(source, how)
     with ReadAhead(frames_of(source, how), timeout_s=limit_s) as items:
         try:
             for item in items:
@@ -246,6 +249,13 @@ def _read(source: Source, how: How) -> Iterator[Item]:
         except TimeoutError:
             said = "no frame came" if last < 0 else f"nothing more came after frame {last}"
             yield Unreadable(f"time-out: {said}, for {limit_s:g} s")
+
+
+def _limit_s(source: Source, how: How) -> float:
+    """How long the next frame may take; a file's, and standard input's, as long as it takes."""
+    if source.is_pipe:
+        return how.read_timeout_s + 1.0  # who opens it tells first that nobody writes
+    return float("inf") if source.address in (None, STDIN) else max(how.open_timeout_s, how.read_timeout_s)
 
 
 def _given_items(where: Iterable[Any]) -> Generator[SourceFrame, None, None]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,9 @@ from numpy.typing import NDArray
 from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.media.addresses import STDIN, address_of, file_name_of, is_url, without_secrets
-from sdk.media.feeds import How
+from sdk.media.feeds import FeedError, How
 from sdk.media.headers import problem_of
+from sdk.media.named_pipes import pipe_opened
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable, video_frames
 from sdk.wording import counted
 
@@ -74,6 +76,11 @@ class Source:
         return Path(self.path.name) if self.base is None else self.path.relative_to(self.base)
 
     @property
+    def is_pipe(self) -> bool:
+        """Whether it is a named pipe: nothing is in it but what somebody writes meanwhile."""
+        return self.address is None and self.path.is_fifo()
+
+    @property
     def is_live(self) -> bool:
         """Whether its newest frame is what counts: a camera, a pipeline, or a stream that is no file of a server's."""
         if is_url(self.address):
@@ -101,7 +108,19 @@ def sources_from(patterns: Sequence[str], *, recursive: bool = False) -> list[So
         for each in [addressed] if addressed else _paths_of(pattern, recursive):
             found.setdefault(each, _base_of(pattern))
     bases = _bases_apart({path: base for path, base in found.items() if isinstance(path, Path)})
-    return [each if isinstance(each, Source) else _source_of(each, bases[each]) for each in found]
+    return [each if isinstance(each, Source) else _source_of(each, bases[each]) for each in _told_apart(found)]
+
+
+def _told_apart(found: Iterable[Path | Source]) -> Iterator[Path | Source]:
+    """Addresses whose results would share a name are numbered in their order, from the second on."""
+    names: Counter[str] = Counter()
+    for each in found:
+        if isinstance(each, Source):
+            path, count = each.path, names[each.path.name] + 1
+            names[path.name] = count
+            yield each if count == 1 else replace(each, path=path.with_name(f"{path.stem}-{count}{path.suffix}"))
+        else:
+            yield each
 
 
 def frames_of(source: Source, how: How | None = None) -> Iterator[Item]:
@@ -109,8 +128,16 @@ def frames_of(source: Source, how: How | None = None) -> Iterator[Item]:
     if source.kind == "video":
         yield from video_frames(source, how)
         return
-    picture = read_image(source.path)
+    picture = _from_pipe(source.path, how or How()) if source.is_pipe else read_image(source.path)
     yield picture if isinstance(picture, Unreadable) else SourceFrame(picture, source=source.name)
+
+
+def _from_pipe(path: Path, how: How) -> Frame | Unreadable:
+    try:
+        with pipe_opened(path, how.read_timeout_s) as handle, open(handle, "rb", closefd=False) as file:
+            return picture_from_bytes(file.read())
+    except FeedError as error:
+        return Unreadable(str(error))
 
 
 def read_image(path: Path) -> Frame | Unreadable:
@@ -273,6 +300,8 @@ def _source_of(path: Path, base: Path) -> Source:
         return Source(path, "image", base=base)
     if suffix not in VIDEO_SUFFIXES:
         raise InputError(f"source '{path}' has an unknown ending; known endings: {_endings()}")
+    if path.is_fifo():  # looking into it would take what is to be read
+        return Source(path, "video", frames=0, base=base)
     import cv2
 
     capture = cv2.VideoCapture(str(path))

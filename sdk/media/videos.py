@@ -17,7 +17,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from sdk.media.backends import open_feed
 from sdk.media.containers import frames_all_shown, missing_bytes
 from sdk.media.feeds import Feed, FeedEndedError, FeedError, How
+from sdk.media.named_pipes import pipe_opened
 from sdk.wording import counted
 
 if TYPE_CHECKING:
@@ -89,15 +92,18 @@ Item = SourceFrame | Damaged | Unreadable
 def video_frames(source: Source, how: How | None = None) -> Iterator[Item]:
     """All frames of a recording, in order."""
     how = how or How()
-    try:
-        feed = open_feed(source, how)
-    except FeedError as error:
-        yield Unreadable(_why_none(source, str(error)))
-        return
-    try:
+    with ExitStack() as stack:
+        try:
+            opened = source
+            if source.is_pipe:
+                handle = stack.enter_context(pipe_opened(source.path, how.read_timeout_s))
+                opened = replace(source, path=Path(f"pipe:{handle}"))
+            feed = open_feed(opened, how)
+        except FeedError as error:
+            yield Unreadable(_why_none(source, str(error)))
+            return
+        stack.callback(feed.close)
         yield from _frames(source, feed, how)
-    finally:
-        feed.close()
 
 
 def _frames(source: Source, feed: Feed, how: How) -> Iterator[Item]:
@@ -127,7 +133,7 @@ def _frames(source: Source, feed: Feed, how: How) -> Iterator[Item]:
         yield Unreadable(_why_none(source, broken))
     elif source.address is not None and max(waits_s) >= 0.9 * how.read_timeout_s:
         yield Unreadable(f"time-out: nothing came for {max(waits_s):.0f} s; the last frame is {number - 1}")
-    elif source.address is not None:
+    elif source.address is not None or source.is_pipe:
         yield from _end_of_stream(number, feed.claimed, broken)
     else:
         yield from _end_of_file(source, number, feed.claimed, broken)
