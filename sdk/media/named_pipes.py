@@ -19,8 +19,10 @@ __all__ = ["pipe_opened"]
 
 @contextmanager
 def pipe_opened(path: Path, most_s: float) -> Iterator[int]:
-    """The pipe's file descriptor, when there is something to read, of which nothing is taken. Who opened the pipe by its
-    name again would wait for another who writes."""
+    """The pipe's file descriptor, once there is something to read, of which nothing is taken.
+
+    To open the pipe again by its name would be to wait for another who writes.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else opening waits itself, and nothing ends that
     except OSError as error:
