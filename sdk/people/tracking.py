@@ -99,7 +99,7 @@ class Tracker:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
         persons = _float32(boxes_xyxy), _float32(keypoints), _float32(scores)
         if self._tracks is None:
-            boxes, joints, their_scores = (each[:0] for each in persons)
+            boxes, joints, their_scores = (each[:0].copy() for each in persons)  # rows of a caller may be read-only
             self._tracks = _Tracks.of_new(np.zeros(0, np.int64), (boxes, joints, their_scores))
         tracks, track_of = self._tracks, np.empty(len(boxes_xyxy), np.int32)
         known = self._pair(track_of, persons, sigmas, fair)
