@@ -1,12 +1,15 @@
 """A detector's plan beside the pose network's on a simulated device: the persons and joints of the CPU, bit for bit,
-whatever the frame; the boxes go from one graph to the other on the device, and the host waits once."""
+whatever the frame; the boxes go from one graph to the other on the device, and the host waits once. Of several frames
+those on other lanes are launched meanwhile."""
 
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from sdk.errors import EngineError
+from sdk.errors import EngineError, InputError
 from sdk.runtime.cuda.gpu_pipeline import GpuPipeline
 from sdk.runtime.ort_session import OrtSession
 from sdk.runtime.pipeline import CpuPipeline
@@ -43,6 +46,18 @@ def opened(simulate, detector):
     yield open_both
     for each in pipelines:
         each.close()
+
+
+@contextmanager
+def in_another_thread(deed):
+    """What `deed` takes belongs to a thread that lives as long as the block."""
+    done, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (deed(), done.set(), over.wait(30)), daemon=True)
+    thread.start()
+    assert done.wait(30)
+    yield
+    over.set()
+    thread.join(30)
 
 
 def assert_as_on_cpu(gpu, cpu, detector, frame, given, expected, *, flip=False, pixel_format="bgr"):
@@ -104,29 +119,81 @@ def test_without_graphs_the_same_work_is_enqueued(opened, detector):
     assert device.launches == device.captures == 0
 
 
-def test_of_heatmaps_which_the_host_decodes_boxes_alone_come(opened, detector):
-    device, gpu, cpu = opened("heatmap")
-    assert assert_as_on_cpu(gpu, cpu, detector, crowded_frame(), crowded_frame(), 4).persons is None
-    assert device.captures == 1
+@pytest.mark.parametrize("flip", [False, True], ids=["plain", "flipped"])
+def test_of_heatmaps_which_the_host_decodes_it_waits_once_too(opened, detector, overs, flip):
+    _, gpu, cpu = opened("heatmap")
+    for expected in (4, 4, 2, 0):
+        frame = crowded_frame(expected)
+        gpu.find(frame, expected, flip=flip)
+        overs.clear()
+        found = assert_as_on_cpu(gpu, cpu, detector, frame, frame, expected, flip=flip)
+        assert (found.persons is None) == (expected == 0) and len(overs) == 1
 
 
-def test_a_frame_is_two_launches_and_one_wait_and_no_box_passes_the_host(opened, monkeypatch):
+@pytest.fixture
+def overs(monkeypatch):
+    """How many graphs were launched by the time that a wait for a stream was over, wait by wait."""
+    found, look = [], Stream.look
+
+    def noted(stream):
+        waited, over = bool(stream.queue), look(stream)
+        if waited and over:
+            found.append(stream.device.launches)
+        return over
+
+    monkeypatch.setattr(Stream, "look", noted)
+    return found
+
+
+def test_a_frame_is_two_launches_and_one_wait_and_no_box_passes_the_host(opened, overs):
     device, gpu, _ = opened()
     frames = [DeviceArray(crowded_frame(seed)) for seed in range(2)]
     gpu.find(frames[0], 4)
-    waited, look = [], Stream.look
-
-    def counted(stream):
-        there = bool(stream.queue)
-        over = look(stream)
-        waited.append(stream.handle) if there and over else None
-        return over
-
-    monkeypatch.setattr(Stream, "look", counted)
+    overs.clear()
     launches, enqueues, uploaded = device.launches, device.enqueues, device.uploaded_bytes
     assert len(gpu.find(frames[1], 4).persons) == 4
-    assert (device.launches - launches, device.enqueues - enqueues, len(waited)) == (2, 0, 1)
+    assert (device.launches - launches, device.enqueues - enqueues, len(overs)) == (2, 0, 1)
     assert device.uploaded_bytes - uploaded < 256  # the frame's record, affines and place
+
+
+@pytest.mark.parametrize(("lanes", "launched"), [(1, [1, 2, 3, 4, 5]), (3, [3, 4, 5, 5, 5])], ids=["one", "three"])
+@pytest.mark.parametrize("where", [DeviceArray, np.asarray], ids=["device", "host"])
+def test_frames_are_launched_on_every_lane_before_one_is_waited_for(opened, detector, overs, where, lanes, launched):
+    device, gpu, _ = opened(lanes=lanes, switches={"lag": 64})
+    gpu.warm()
+    frames = {number: crowded_frame(number, SIZES_HW[number % 3]) for number in (7, 2, 0, 3, 5)}
+    given = {number: where(frame) for number, frame in frames.items()}
+    gpu.find_in(given)  # there is room for frames of the host now
+    overs.clear()
+    before = device.launches
+    found = gpu.find_in(given)
+    assert [number - before for number in overs] == launched
+    assert list(found) == list(frames)
+    for number, frame in frames.items():
+        boxes, scores = found_on_cpu(detector, frame)
+        assert np.array_equal(found[number].boxes, boxes) and np.array_equal(found[number].scores, scores)
+    assert gpu.find_in({}) == {}
+
+
+def test_lanes_that_others_have_are_not_waited_for(opened, overs):
+    device, gpu, _ = opened(lanes=3, switches={"lag": 64})
+    gpu.warm()
+    frames, before = {number: DeviceArray(crowded_frame(number)) for number in range(3)}, device.launches
+    with gpu._device.entered("hold a lane"), in_another_thread(gpu._pool.take):
+        overs.clear()
+        gpu.find_in(frames)
+    assert [number - before for number in overs] == [2, 3, 3]
+
+
+def test_a_frame_that_is_refused_is_named_and_the_lanes_are_whole(opened, detector):
+    _, gpu, _ = opened(lanes=2)
+    frames = {1: crowded_frame(1), 4: DeviceArray(np.zeros((5, 5), np.uint8)), 6: crowded_frame(2)}
+    for _ in range(3):
+        with pytest.raises(InputError, match="frame 4: "):
+            gpu.find_in(frames)
+    found = gpu.find_in({1: frames[1], 6: frames[6]})
+    for number, each in found.items():
+        assert np.array_equal(each.boxes, found_on_cpu(detector, frames[number])[0])
 
 
 def test_a_batch_of_another_size_reads_no_frame_but_its_own(opened, monkeypatch):

@@ -107,6 +107,21 @@ def test_frames_of_several_cameras_are_followed(estimators):
             assert_same_poses(a, b)
 
 
+def test_frames_of_a_batch_are_looked_at_together(estimators, monkeypatch):
+    """Those that the detector looks at: of somebody who is followed it need not."""
+    gpu, _ = estimators(detect_every=3, tracker=True)
+    together, find_in = [], GpuPipeline.find_in
+    monkeypatch.setattr(
+        GpuPipeline, "find_in", lambda pipeline, frames: together.append(list(frames)) or find_in(pipeline, frames)
+    )
+    followers = [gpu.follower() for _ in range(3)]
+    crowd = DeviceArray(crowded_frame())
+    gpu.many([crowd], followers=followers[1:2])
+    gpu.many([crowd] * 3, [None, None, [[10, 10, 60, 80]]], followers=followers)
+    timings = gpu.many([crowd] * 2, followers=followers[:2])[0].timings_ms
+    assert together == [[0], [0], []] and "detect" not in timings
+
+
 @pytest.mark.parametrize("options", [{}, {"tracker": True}], ids=["in flight together", "one after another"])
 def test_a_stream_of_device_frames_is_detected_in(estimators, options):
     gpu, cpu = estimators(**options)

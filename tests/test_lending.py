@@ -60,6 +60,37 @@ def test_who_gives_back_and_asks_again_is_served_last(waiting):
     assert served == list(range(5))
 
 
+def test_what_is_free_besides_is_taken_without_waiting():
+    pool = Pool(Thing, 3)
+    first = pool.take()
+    assert pool.take_free(0) == [] and len(pool.take_free(1)) == 1
+    more = pool.take_free(5)  # the third is made now, and there is no fourth
+    assert len(more) == 1 and more[0] is not first and pool.take_free(5) == []
+    for thing in pool.every():
+        pool.give_back(thing)
+    assert len({id(pool.take()), *map(id, pool.take_free(5))}) == 3
+
+
+def test_nothing_besides_is_taken_while_others_wait():
+    pool, taken = Pool(Thing, 2), []
+    held = [pool.take(), *pool.take_free(1)]
+    other = threading.Thread(target=lambda: taken.append(pool.take()), daemon=True)
+    other.start()
+    wait_for(lambda: len(pool._row) == 1)
+    with pool._lock:  # the other has not been served yet
+        pool._holders[held[1]] = None
+        assert pool.take_free(1) == []
+    wait_for(lambda: taken == [held[1]])
+    other.join(timeout=30)
+
+
+def test_a_closed_pool_gives_nothing_besides():
+    pool = Pool(Thing, 2)
+    pool.take()
+    pool.close(0)
+    assert pool.take_free(1) == []
+
+
 @pytest.mark.parametrize("threads", [4, 8, 32])
 @pytest.mark.parametrize("limit", [1, 3])
 def test_threads_are_served_evenly_and_in_the_order_of_their_coming(limit, threads):

@@ -20,7 +20,7 @@ from sdk.errors import InputError
 from sdk.in_flight import in_flight
 from sdk.poses import Poses
 from sdk.runtime.estimator import BoxEstimator, check_found, entries
-from sdk.runtime.frames import bgr_from_frame, size_hw_of
+from sdk.runtime.frames import bgr_from_frame, of_frame, size_hw_of
 from sdk.runtime.lending import Turns
 
 if TYPE_CHECKING:  # what follows persons is loaded with the first estimator: importing one stays quick
@@ -208,36 +208,64 @@ class PoseEstimator(BoxEstimator):
         self._check_open()
         looked = [True] * len(given)
 
-        def find(index: int, frame: Any, timings: Timings) -> Found:
-            found, looked[index] = self._next_persons(followers[index], frame, timings)
+        def find_all(frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
+            found = {}
+            for index, frame in frames.items():
+                followed = self._followed(followers[index], frame)
+                if followed is not None:
+                    found[index], looked[index] = followed, False
+            unknown = {index: frame for index, frame in frames.items() if index not in found}
+            for index, seen in self._looked_for(unknown, timings).items():
+                found[index] = followers[index].chosen(*seen) if self._detects else seen
             return found
 
         with in_flight:
-            together = self._estimate_many(given, find)
+            together = self._estimate_many(given, find_all)
         return [
             follower.follow(poses, detected=new, time_ms=time_ms)
             for follower, poses, new, time_ms in zip(followers, together, looked, times_ms, strict=True)
         ]
 
     def _find(self, frame: Any, timings: Timings) -> Found:
-        found, self._looked = self._next_persons(self._follower, frame, timings)
-        return found
-
-    def _next_persons(self, follower: Follower | None, frame: Any, timings: Timings) -> tuple[Found, bool]:
-        """The boxes of a frame that came without and their scores, and whether somebody looked for them."""
-        followed = self._followed(follower, frame)
+        """As of `BoxEstimator`, of one frame; where the pipeline finds nobody itself."""
+        followed = self._followed(self._follower, frame)
+        self._looked = followed is None
         if followed is not None:
-            return followed, False
+            return followed
         if not self._detects:
-            return super()._find(frame, timings), True
+            return super()._find(frame, timings)
         start = perf_counter()
         found = self._detected(frame)
-        timings["detect"] = float(timings.get("detect", 0.0)) + 1e3 * (perf_counter() - start)
-        if follower is not None:
-            return follower.chosen(*found), True
+        timings["detect"] = 1e3 * (perf_counter() - start)
+        if self._follower is not None:
+            return self._follower.chosen(*found)
         from sdk.people.following import most_persons
 
-        return most_persons(*found, self._max_persons), True
+        return most_persons(*found, self._max_persons)
+
+    def _find_all(self, frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
+        from sdk.people.following import most_persons
+
+        seen = self._looked_for(frames, timings)
+        return {
+            index: most_persons(*each, self._max_persons) if self._detects else each for index, each in seen.items()
+        }
+
+    def _looked_for(self, frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
+        """Whom the detector sees in each of several frames; the whole of each where there is no detector."""
+        if not self._detects:
+            return super()._find_all(frames, timings)
+        start = perf_counter()
+        found: dict[int, Found] = {}
+        if self._pipeline.finder is not None:
+            found = {index: (seen.boxes, seen.scores) for index, seen in self._pipeline.finder.find_in(frames).items()}
+        else:
+            for index, frame in frames.items():
+                with of_frame(index):
+                    found[index] = self._detected(frame)
+        if found:
+            timings["detect"] = 1e3 * (perf_counter() - start)
+        return found
 
     def _followed(self, follower: Follower | None, frame: Any) -> Found | None:
         return None if follower is None else follower.next_boxes(size_hw_of(frame, self._pixel_format))
@@ -279,10 +307,7 @@ class PoseEstimator(BoxEstimator):
         return boxes, scores, np.arange(len(boxes))
 
     def _detected(self, frame: Any) -> Found:
-        """What the detector finds, checked."""
-        if self._pipeline.finder is not None:
-            seen = self._pipeline.finder.find(frame)
-            return seen.boxes, seen.scores
+        """What a detector that is no part of the pipeline finds, checked."""
         assert self._detector is not None
         if not isinstance(frame, np.ndarray):
             raise InputError(

@@ -12,9 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -30,7 +28,7 @@ from sdk.in_flight import in_flight
 from sdk.numeric import is_whole
 from sdk.poses import Poses
 from sdk.runtime.closing import Closing
-from sdk.runtime.frames import check_frame, size_hw_of
+from sdk.runtime.frames import check_frame, of_frame, size_hw_of
 
 if TYPE_CHECKING:  # recipes, engines and pools are loaded with the first estimator: importing one stays quick
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,7 +42,7 @@ if TYPE_CHECKING:  # recipes, engines and pools are loaded with the first estima
     Float32Array = NDArray[np.float32]
     Found = tuple[Float32Array, Float32Array]  # boxes N x 4 xyxy, scores N
     Entry = tuple[object, object, object]  # a frame, its boxes and their scores; None for what is not given
-    Find = Callable[[int, Any, Timings], Found]
+    FindAll = Callable[[dict[int, Any], Timings], dict[int, Found]]  # frames by their place in a list
 
 __all__ = ["BoxEstimator", "check_found", "entries"]
 
@@ -136,18 +134,22 @@ class BoxEstimator(Closing):
         self._check_open()
         return self._pipeline.arrived(frame) if _on_device(frame) else check_frame(frame, self._pixel_format)
 
-    def _estimate_many(self, given: list[Entry], find: Find | None = None) -> list[Poses]:
-        """`find`: who is in a frame that came without boxes, by its place in the list; None: as in a call."""
+    def _estimate_many(self, given: list[Entry], find_all: FindAll | None = None) -> list[Poses]:
+        """`find_all`: who is in the frames that came without boxes; None: as in calls."""
         start = perf_counter()
         timings: Timings = {}
-        pixels, found = [], []
-        for index, (frame, _, _) in enumerate(given):  # all of them before a detector looks into the first
-            with _of_frame(index):
+        pixels: list[Any] = []
+        known: dict[int, Found] = {}
+        for index, (frame, boxes, scores) in enumerate(given):  # all of them before a detector looks into the first
+            with of_frame(index):
                 pixels.append(self._checked(frame))
-        for index, (_, frame_boxes, scores) in enumerate(given):
-            own = None if find is None else partial(find, index)
-            with _of_frame(index):
-                found.append(self._found(pixels[index], frame_boxes, scores, timings, own))
+                if boxes is not None:
+                    known[index] = check_found(boxes, scores)
+                else:
+                    _check_no_scores(scores)
+        unknown = {index: frame for index, frame in enumerate(pixels) if index not in known}
+        known |= (find_all or self._find_all)(unknown, timings)
+        found = [known[index] for index in range(len(given))]
         counts = [len(each) for each, _ in found]
         frame_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         together = np.concatenate([each for each, _ in found]) if found else np.zeros((0, 4), np.float32)
@@ -309,19 +311,9 @@ class BoxEstimator(Closing):
         told = {name: np.ascontiguousarray(each) for name, each in found.items() if each is not None}
         return told if self._depth_unit is None else {**told, "depth_unit": self._depth_unit}
 
-    def _found(
-        self,
-        frame: Any,
-        boxes: object,
-        box_scores: object,
-        timings: Timings,
-        find: Callable[[Any, Timings], Found] | None = None,
-    ) -> Found:
-        """The boxes of a frame, checked, and their scores: those given, or found where none are."""
-        if boxes is not None:
-            return check_found(boxes, box_scores)
-        _check_no_scores(box_scores)
-        return (find or self._find)(frame, timings)
+    def _find_all(self, frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
+        """Who is in these frames, which came without boxes."""
+        return {index: self._find(frame, timings) for index, frame in frames.items()}
 
     def _find(self, frame: Any, timings: Timings) -> Found:
         """The boxes of a frame that came without: the whole of it."""
@@ -376,15 +368,6 @@ def _iterable(name: str, values: Iterable[object]) -> Iterable[object]:
     if not isinstance(values, Iterable):
         raise InputError(f"{name} must be a list or another iterable, an entry a frame (got {values!r})")
     return values
-
-
-@contextmanager
-def _of_frame(index: int) -> Iterator[None]:
-    """Says of what is wrong which frame of the list it is about."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"frame {index}: {error}") from error
 
 
 def _on_device(frame: object) -> bool:

@@ -5,7 +5,8 @@ frame = check_frame(cv2.imread("street.jpg"))          # uint8 H x W x 3, rows o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Frame = NDArray[np.uint8]
 
-__all__ = ["PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "size_hw_of"]
+__all__ = ["PIXEL_FORMATS", "PixelFormat", "bgr_from_frame", "check_frame", "crop_options", "of_frame", "size_hw_of"]
 
 PixelFormat = Literal["bgr", "rgb", "nv12", "nv12-full", "nv12-bt709", "nv12-bt709-full"]
 PIXEL_FORMATS: Mapping[str, Mapping[str, str]] = {  # name -> options of `sdk.ops.crop`
@@ -68,6 +69,15 @@ def size_hw_of(frame: Any, pixel_format: str = "bgr") -> tuple[int, int]:
     shape = getattr(frame, "shape", None)
     height, width = (frame.__cuda_array_interface__["shape"] if shape is None else shape)[:2]
     return (int(height) * 2 // 3, int(width)) if pixel_format.startswith("nv12") else (int(height), int(width))
+
+
+@contextmanager
+def of_frame(index: int) -> Iterator[None]:
+    """Says of what is wrong which frame of the list it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"frame {index}: {error}") from error
 
 
 def bgr_from_frame(frame: Frame, pixel_format: str = "bgr") -> Frame:

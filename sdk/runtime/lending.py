@@ -42,9 +42,9 @@ class _Turn:
 class Pool(Generic[T]):
     """Lends things, made when first needed, up to `limit`; more callers wait, and whoever came first is served first.
 
-    A thread holds one thing at a time. Who holds a thing is one entry of one table, so that an interrupt (Ctrl-C) can
-    cut a loan off but never lose a thing: the thread's next loan is the one it still holds. `make` gives None where
-    there can be no more than there are.
+    A thread asks for one thing, and may take what is free besides. Who holds a thing is one entry of one table,
+    so that an interrupt (Ctrl-C) can cut a loan off but never lose a thing: the thread's next loan is the one it still
+    holds. `make` gives None where there can be no more than there are.
     """
 
     def __init__(self, make: Callable[[], T | None], limit: int) -> None:
@@ -75,6 +75,21 @@ class Pool(Generic[T]):
             with self._lock:
                 self._leave(turn)
             raise
+
+    def take_free(self, most: int) -> list[T]:
+        """At most so many besides what this thread holds, made now where there may be more; never waits for any, and
+        takes none while others wait: two threads that wait for what the other holds would wait for ever."""
+        taken: list[T] = []
+        with self._lock:
+            while len(taken) < most and not self._row and not self._closed:
+                thing = self._held_by(None)
+                if thing is None and len(self._holders) < self._limit:
+                    thing = self._new()
+                if thing is None:
+                    break
+                self._holders[thing] = threading.get_ident()
+                taken.append(thing)
+        return taken
 
     def give_back(self, thing: T) -> None:
         """Lend it to whoever has waited longest."""

@@ -6,6 +6,7 @@ with CpuPipeline(session) as pipeline:                        # sdk.runtime.open
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -56,6 +57,10 @@ class PersonFinder(Protocol):
 
     def find(self, frame: Any, expected: int = 0, *, flip: bool = False) -> FoundPersons:
         """Who is in a frame, on the host or the device, and their joints, of about as many as are `expected`."""
+        ...
+
+    def find_in(self, frames: Mapping[int, Any]) -> dict[int, FoundPersons]:
+        """Who is in each of these frames, by the same numbers, which errors name; one is looked at while others are."""
         ...
 
 

@@ -123,11 +123,14 @@ class Finder(Lane):
         """Where the crops of the persons found lie: as the parameters of a batch of the pose network."""
         return self.address("crops")
 
-    def fly(self, frame: NDArray[np.uint8] | FrameRecord, *, launches: bool, then: Graph | None = None) -> int:
-        """A frame's way as far as it goes: to the end of `then`; where it launches nothing, until it is on its way."""
+    def fly(
+        self, frame: NDArray[np.uint8] | FrameRecord, *, launches: bool, then: Graph | None = None, waits: bool = True
+    ) -> int:
+        """A frame's way as far as it goes: to the end of `then`, or to its launch; where nothing is launched, until the
+        frame is on its way."""
         self._write_place(frame)
         graph = self.graph if launches else None
-        call = ([frame], self._whole, None, None, 1, False, graph, None, self._look_s, then)
+        call = ([frame], self._whole, None, None, 1, False, graph, None, self._look_s if waits else 0.0, then)
         return flown(self.device, self.flight, self._room, *call)
 
     def warm(self) -> None:

@@ -12,7 +12,7 @@ sending of host frames, launch, waiting and the joints; what it needs and lacks,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -41,9 +41,8 @@ from sdk.runtime.cuda.planner import (
     crops_bytes,
 )
 from sdk.runtime.cuda.upload import FrameRoom, device_record, flown, taken_over
-from sdk.runtime.pipeline import FoundPersons
 
-__all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane"]
+__all__ = ["FrameLane", "Landed", "Look", "NetworkMode", "Program", "Timings", "frame_lane"]
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +103,23 @@ class Landed(NamedTuple):
     timings: Timings
 
 
+class Look(NamedTuple):
+    """A frame in which a lane's detector looks, under way."""
+
+    batch: Batch | None  # of whom is found, in the pose network
+    done: bool
+    enqueued_ms: float
+
+
+class Seen(NamedTuple):
+    """Whom the detector saw, best first, and what came back of the pose network."""
+
+    boxes: Float32Array  # N x 4
+    scores: Float32Array  # N
+    results: tuple[NDArray[Any], ...] | None  # of the first M: joints M x K x C, or heatmaps, and mirrored ones
+    timings: Timings
+
+
 def _lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     """The lane's one allocation: parameters, the plan's tensors (outputs twice, for mirrored crops), scratch."""
     batch, joints = program.max_batch, program.recipe.joints
@@ -139,6 +155,7 @@ class FrameLane(Lane):
         self._graphs: dict[Batch, Graph] = {}
         self._warmed: set[Batch] = set()
         self._transfer = ""  # of the latest call; a new one is logged
+        self._owners: list[object] = []  # of a frame that is looked at: they live until it was read
         self._room = FrameRoom(self.device)
         self.resources.append(self._room)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
@@ -178,7 +195,7 @@ class FrameLane(Lane):
         if self._fly(given, placed, boxes, frame_of, bucket, flip, graph, joints) == DONE:
             timings = _timings(*self._flight.spent_ms())
         else:
-            timings = self._landed_late(self._flight, partial(self._enqueue, batch) if graph is None else None)
+            timings = self._landed_late(self._flight, self._enqueued_ms(batch) if graph is None else 0.0)
             if joints is not None:
                 joints[...] = self._results[0].array[:count]
         timings["transfer"] = self._told_transfer(self._flight)
@@ -188,14 +205,19 @@ class FrameLane(Lane):
         heatmaps = tuple(result.array[:count].copy() for result in self._downloaded(flip))
         return Landed(heatmaps, boxes, self._affines[0, :count].copy(), timings)
 
-    def find(self, frame: Any, expected: int, *, flip: bool) -> FoundPersons:
-        """Who the detector sees in a frame, and the joints of the best of them: as many as the batch of `expected`
-        persons holds, nobody's for 0. The boxes go from one graph to the other on the device; the host waits once."""
+    def find(self, frame: Any, expected: int, *, flip: bool) -> Seen:
+        """Who the detector sees in a frame, and what the network says of the best of them: of as many as the batch of
+        `expected` persons holds, of nobody for 0. The boxes go from one graph to the other on the device; the host
+        waits once."""
+        return self.land(self.look(frame, expected, flip=flip))
+
+    def look(self, frame: Any, expected: int = 0, *, flip: bool = False, waits: bool = True) -> Look:
+        """Put all that `find` does on the stream; `land` gives what comes of it, before the lane does anything else."""
         finder = self._finder
         assert finder is not None, "a lane without a finder has nobody to find"
-        given, owners = self._given([frame])
+        given, self._owners = self._given([frame])
         batch = None
-        if expected and self.program.decode is not None:  # heatmaps are decoded by the host, which has to know boxes
+        if expected:
             batch = Batch(bucket_of(min(expected, self.program.max_batch), self.program.buckets), flip, finder.crops)
         if not finder.warmed or not (batch is None or batch in self._warmed):
             finder.fly(given[0], launches=False)
@@ -205,16 +227,27 @@ class FrameLane(Lane):
                 self._warm(batch)
         graph = None if batch is None else self._graphs.get(batch)
         whole = finder.graph is not None and (batch is None or graph is not None)
-        if finder.fly(given[0], launches=whole, then=graph) == DONE:
+        status = finder.fly(given[0], launches=whole, then=graph, waits=waits)
+        start = perf_counter()
+        if not whole:
+            self._enqueue_found(finder, batch)
+        return Look(batch, status == DONE, 1e3 * (perf_counter() - start))
+
+    def land(self, look: Look) -> Seen:
+        """What a look that is under way gives."""
+        finder, batch = self._finder, look.batch
+        assert finder is not None, "whoever looks has a finder"
+        if look.done:
             timings = _timings(*finder.flight.spent_ms())
         else:
-            timings = self._landed_late(finder.flight, None if whole else partial(self._enqueue_found, finder, batch))
+            timings = self._landed_late(finder.flight, look.enqueued_ms)
         timings["transfer"] = self._told_transfer(finder.flight)
-        del owners
+        self._owners = []
         boxes, scores = finder.found()
         if batch is None:
-            return FoundPersons(boxes, scores, None, timings)
-        return FoundPersons(boxes, scores, self._results[0].array[: min(batch.bucket, len(boxes))].copy(), timings)
+            return Seen(boxes, scores, None, timings)
+        count = min(batch.bucket, len(boxes))
+        return Seen(boxes, scores, tuple(each.array[:count].copy() for each in self._downloaded(batch.flip)), timings)
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Milliseconds of each stage on the device, run apart and timed by events; a graph costs less as a whole."""
@@ -319,15 +352,18 @@ class FrameLane(Lane):
         call = (frames, placed, boxes, frame_of, bucket, flip, graph, joints, self._look_s)
         return flown(self.device, self._flight, self._room, *call)
 
-    def _landed_late(self, flight: Flight, rest: Callable[[], None] | None) -> Timings:
-        """The rest of a call that was not waited for to its end; `rest` puts on the stream what has no graph."""
+    def _enqueued_ms(self, batch: Batch) -> float:
+        """Put on the stream what has no graph; how long that took."""
+        start = perf_counter()
+        self._enqueue(batch)
+        return 1e3 * (perf_counter() - start)
+
+    def _landed_late(self, flight: Flight, enqueued_ms: float) -> Timings:
+        """Of a call that was not waited for to its end."""
         upload, launch, _, _ = flight.spent_ms()
         start = perf_counter()
-        if rest is not None:
-            rest()
-        launched = perf_counter()
         self.settle()
-        return _timings(upload, launch + 1e3 * (launched - start), 1e3 * (perf_counter() - launched), 0.0)
+        return _timings(upload, launch + enqueued_ms, 1e3 * (perf_counter() - start), 0.0)
 
     def _told_transfer(self, flight: Flight) -> str:
         transfer = TRANSFERS[flight.ways()]

@@ -12,14 +12,18 @@ another computes. Opening loads the plan and allocates the first lane; a batch b
 from __future__ import annotations
 
 import weakref
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import astuple, replace
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SdkError
+from sdk.geometry import crop_affines
 from sdk.heatmap import decode_heatmaps, merge_flipped
 from sdk.manifest import DetectorEngine, Engine
 from sdk.numeric import is_number, is_whole
@@ -29,7 +33,7 @@ from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.device_frames import DeviceFrame
 from sdk.runtime.cuda.finder import FinderProgram, finder_program
-from sdk.runtime.cuda.frame_lane import FrameLane, Landed, NetworkMode, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import FrameLane, Landed, Look, NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import DecodeWork, Kernels, NativeKernels, crop_work
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
@@ -37,6 +41,7 @@ from sdk.runtime.cuda.planner import buckets
 from sdk.runtime.cuda.upload import taken_over
 from sdk.runtime.cuda.watchdog import TIME_OUT_S
 from sdk.runtime.decoding import Decoding, decoding_of
+from sdk.runtime.frames import of_frame
 from sdk.runtime.pipeline import Estimated, FoundPersons, PersonFinder, in_chunks
 
 __all__ = ["GpuPipeline"]
@@ -146,13 +151,39 @@ class GpuPipeline(Closing):
         return in_chunks(self, frames, boxes, frame_of, flip=flip)
 
     def find(self, frame: Any, expected: int = 0, *, flip: bool = False) -> FoundPersons:
-        """Whom the detector sees in a frame, and the joints of as many as a batch of those `expected` holds.
-
-        The host learns of the boxes with the joints; of heatmaps, which it decodes, it learns of the boxes alone.
-        """
+        """Whom the detector sees in a frame, and the joints of as many as a batch of those `expected` holds."""
         with self._device.entered("find persons"), self._pool.lent() as lane:
-            found = lane.find(frame, expected, flip=flip)
+            seen = lane.find(frame, expected, flip=flip)
             lane.idle = True
+        if self._program.decode is not None or seen.results is None:
+            joints = None if seen.results is None else seen.results[0]
+            return FoundPersons(seen.boxes, seen.scores, joints, seen.timings)
+        source = self.recipe.input
+        affines = crop_affines(seen.boxes[: len(seen.results[0])], source.size_hw, source.box_padding)
+        return FoundPersons(seen.boxes, seen.scores, self._decoded(seen.results, affines), seen.timings)
+
+    def find_in(self, frames: Mapping[int, Any]) -> dict[int, FoundPersons]:
+        """Whom the detector sees in each frame; on all lanes that are free one is launched before any is waited for."""
+        found: dict[int, FoundPersons] = {}
+        if not frames:
+            return found
+        under_way: deque[tuple[int, FrameLane, Look]] = deque()
+
+        def land() -> None:
+            number, lane, look = under_way.popleft()
+            boxes, scores, _, timings = lane.land(look)
+            found[number] = FoundPersons(boxes, scores, None, timings)
+
+        with self._device.entered("find persons"), self._pool.lent_free(len(frames)) as lanes:
+            for (number, frame), lane in zip(frames.items(), cycle(lanes), strict=False):
+                if len(under_way) == len(lanes):
+                    land()
+                with of_frame(number):
+                    under_way.append((number, lane, lane.look(frame, waits=False)))
+            while under_way:
+                land()
+            for lane in lanes:
+                lane.idle = True
         return found
 
     def arrived(self, frame: Any) -> DeviceFrame:

@@ -194,10 +194,7 @@ class _Loan(Generic[L]):
     def __enter__(self) -> L:
         lane = self._lane = self._pool.take(self._but)
         try:
-            lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
-            if not lane.idle:
-                lane.settle()
-            lane.idle = False
+            _make_ready(lane)
         except BaseException:
             self._pool.give_back(lane)
             raise
@@ -207,6 +204,43 @@ class _Loan(Generic[L]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.give_back(self._lane)
+
+
+class _Loans(Generic[L]):
+    """What `LanePool.lent_free` gives."""
+
+    def __init__(self, pool: LanePool[L], most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._lanes: list[L] = []
+
+    def __enter__(self) -> list[L]:
+        self._lanes.append(self._pool.take())
+        try:
+            self._lanes += self._pool.take_free(self._most - 1)
+            for lane in self._lanes:
+                _make_ready(lane)
+        except BaseException:
+            self._give_back()
+            raise
+        return self._lanes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for lane in self._lanes:
+            self._pool.give_back(lane)
+
+
+def _make_ready(lane: Lane) -> None:
+    """See that the stream of a lane that was just lent is empty."""
+    lane.device.check_usable()  # another thread may have lost the device while this one waited for a lane
+    if not lane.idle:
+        lane.settle()
+    lane.idle = False
 
 
 class LanePool(Pool[L]):
@@ -223,6 +257,10 @@ class LanePool(Pool[L]):
     def lent(self) -> _Loan[L]:
         """A `with` block that holds a lane whose stream is empty."""
         return _Loan(self, ())
+
+    def lent_free(self, most: int) -> _Loans[L]:
+        """A `with` block that holds one lane, and more, up to `most`, where nobody else has them or waits for one."""
+        return _Loans(self, most)
 
     def each(self, deed: Callable[[L], None]) -> None:
         """Do it with every lane, made now where it was not, one after the other, each when nobody else holds it."""
