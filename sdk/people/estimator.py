@@ -40,6 +40,12 @@ if TYPE_CHECKING:  # what follows persons is loaded with the first estimator: im
 __all__ = ["PoseEstimator"]
 
 
+class _Finding(threading.local):
+    """Whether a thread is in the detector."""
+
+    now = False
+
+
 class PoseEstimator(BoxEstimator):
     """An engine, opened: call it with a BGR frame, and boxes where they are known.
 
@@ -84,7 +90,7 @@ class PoseEstimator(BoxEstimator):
         self._tracking = Turns(1)
         self._looked = False  # whether the boxes of the frame at hand are new: of one frame at a time where followed
         self._expected = 1  # persons in the next frame that the detector looks at
-        self._finding = threading.local()  # `.now` while this thread is in the detector
+        self._finding = _Finding()
         super().__init__(
             engine,
             device=device,
@@ -288,7 +294,7 @@ class PoseEstimator(BoxEstimator):
         boxes, scores, rows = self._chosen_rows(found.boxes, found.scores)
         self._expected = max(len(rows), self._expected - 1)  # who is missed once is there again, as a rule
         there = 0 if found.persons is None else int(rows.searchsorted(len(found.persons)))
-        persons = None if found.persons is None else found.persons[rows[:there]]
+        persons = None if found.persons is None else found.persons.take(rows[:there], axis=0)
         if persons is None or there < len(rows):  # more than were expected, or not whom the detector is surest of
             from sdk.runtime.pipeline import add_timings
 
@@ -329,7 +335,7 @@ class PoseEstimator(BoxEstimator):
             raise InputError(f"what the detector gave cannot be used: {error}") from error
 
     def _check_not_finding(self) -> None:
-        if getattr(self._finding, "now", False):
+        if self._finding.now:
             raise InputError(
                 "a detector must not call the estimator that it finds persons for: each would wait for the other; make "
                 "a second PoseEstimator for it"

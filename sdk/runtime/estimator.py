@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -371,11 +372,15 @@ def _iterable(name: str, values: Iterable[object]) -> Iterable[object]:
 
 
 def _on_device(frame: object) -> bool:
-    if isinstance(frame, np.ndarray):
-        return False
+    return not isinstance(frame, np.ndarray) and _is_device_array()(frame)
+
+
+@cache
+def _is_device_array() -> Callable[[object], bool]:
+    """Loaded with the first frame that is no numpy array."""
     from sdk.runtime.cuda.device_frames import is_device_array
 
-    return is_device_array(frame)
+    return is_device_array
 
 
 def check_found(boxes: object, scores: object) -> Found:

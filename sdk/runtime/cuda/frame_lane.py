@@ -12,7 +12,7 @@ sending of host frames, launch, waiting and the joints; what it needs and lacks,
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -42,13 +42,16 @@ from sdk.runtime.cuda.planner import (
 )
 from sdk.runtime.cuda.upload import FrameRoom, device_record, flown, taken_over
 
-__all__ = ["FrameLane", "Landed", "Look", "NetworkMode", "Program", "Timings", "frame_lane"]
+__all__ = ["FrameLane", "Landed", "NetworkMode", "Program", "Timings", "frame_lane"]
 
 log = logging.getLogger(__name__)
 
 Float32Array = NDArray[np.float32]
 Timings = dict[str, float | str]
 NetworkMode = Literal["graph", "plain", "own graph"]
+# Of whom a detector saw, best first: boxes N x 4, scores N, what came back of the pose network for the first M of them
+# (joints M x K x C; or heatmaps, and mirrored ones; None: it was not asked), timings.
+Seen = tuple[Float32Array, Float32Array, tuple[NDArray[Any], ...] | None, Timings]
 DONE = int(FlightStatus.DONE)
 WAYS = (
     "packed",
@@ -103,23 +106,6 @@ class Landed(NamedTuple):
     timings: Timings
 
 
-class Look(NamedTuple):
-    """A frame in which a lane's detector looks, under way."""
-
-    batch: Batch | None  # of whom is found, in the pose network
-    done: bool
-    enqueued_ms: float
-
-
-class Seen(NamedTuple):
-    """Whom the detector saw, best first, and what came back of the pose network."""
-
-    boxes: Float32Array  # N x 4
-    scores: Float32Array  # N
-    results: tuple[NDArray[Any], ...] | None  # of the first M: joints M x K x C, or heatmaps, and mirrored ones
-    timings: Timings
-
-
 def _lane_layout(plan: trt.Plan, program: Program) -> BufferLayout:
     """The lane's one allocation: parameters, the plan's tensors (outputs twice, for mirrored crops), scratch."""
     batch, joints = program.max_batch, program.recipe.joints
@@ -156,6 +142,7 @@ class FrameLane(Lane):
         self._warmed: set[Batch] = set()
         self._transfer = ""  # of the latest call; a new one is logged
         self._owners: list[object] = []  # of a frame that is looked at: they live until it was read
+        self._looks: tuple[Batch | None, bool, float] | None = None  # see `look`: the batch, whether it is done
         self._room = FrameRoom(self.device)
         self.resources.append(self._room)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
@@ -195,7 +182,8 @@ class FrameLane(Lane):
         if self._fly(given, placed, boxes, frame_of, bucket, flip, graph, joints) == DONE:
             timings = _timings(*self._flight.spent_ms())
         else:
-            timings = self._landed_late(self._flight, self._enqueued_ms(batch) if graph is None else 0.0)
+            enqueued_ms = 0.0 if graph is not None else self._spent_ms(partial(self._enqueue, batch))
+            timings = self._landed_late(self._flight, enqueued_ms)
             if joints is not None:
                 joints[...] = self._results[0].array[:count]
         timings["transfer"] = self._told_transfer(self._flight)
@@ -209,9 +197,10 @@ class FrameLane(Lane):
         """Who the detector sees in a frame, and what the network says of the best of them: of as many as the batch of
         `expected` persons holds, of nobody for 0. The boxes go from one graph to the other on the device; the host
         waits once."""
-        return self.land(self.look(frame, expected, flip=flip))
+        self.look(frame, expected, flip=flip)
+        return self.land()
 
-    def look(self, frame: Any, expected: int = 0, *, flip: bool = False, waits: bool = True) -> Look:
+    def look(self, frame: Any, expected: int = 0, *, flip: bool = False, waits: bool = True) -> None:
         """Put all that `find` does on the stream; `land` gives what comes of it, before the lane does anything else."""
         finder = self._finder
         assert finder is not None, "a lane without a finder has nobody to find"
@@ -228,26 +217,22 @@ class FrameLane(Lane):
         graph = None if batch is None else self._graphs.get(batch)
         whole = finder.graph is not None and (batch is None or graph is not None)
         status = finder.fly(given[0], launches=whole, then=graph, waits=waits)
-        start = perf_counter()
-        if not whole:
-            self._enqueue_found(finder, batch)
-        return Look(batch, status == DONE, 1e3 * (perf_counter() - start))
+        enqueued_ms = 0.0 if whole else self._spent_ms(partial(self._enqueue_found, finder, batch))
+        self._looks = batch, status == DONE, enqueued_ms
 
-    def land(self, look: Look) -> Seen:
-        """What a look that is under way gives."""
-        finder, batch = self._finder, look.batch
-        assert finder is not None, "whoever looks has a finder"
-        if look.done:
-            timings = _timings(*finder.flight.spent_ms())
-        else:
-            timings = self._landed_late(finder.flight, look.enqueued_ms)
+    def land(self) -> Seen:
+        """What the look that is under way gives."""
+        finder, looks = self._finder, self._looks
+        assert finder is not None and looks is not None, "a look is under way"
+        batch, done, enqueued_ms = looks
+        timings = _timings(*finder.flight.spent_ms()) if done else self._landed_late(finder.flight, enqueued_ms)
         timings["transfer"] = self._told_transfer(finder.flight)
         self._owners = []
         boxes, scores = finder.found()
         if batch is None:
-            return Seen(boxes, scores, None, timings)
+            return boxes, scores, None, timings
         count = min(batch.bucket, len(boxes))
-        return Seen(boxes, scores, tuple(each.array[:count].copy() for each in self._downloaded(batch.flip)), timings)
+        return boxes, scores, tuple([each.array[:count].copy() for each in self._downloaded(batch.flip)]), timings
 
     def stages(self, frame: Any, affines: Float32Array, *, flip: bool = False) -> dict[str, float]:
         """Milliseconds of each stage on the device, run apart and timed by events; a graph costs less as a whole."""
@@ -352,10 +337,11 @@ class FrameLane(Lane):
         call = (frames, placed, boxes, frame_of, bucket, flip, graph, joints, self._look_s)
         return flown(self.device, self._flight, self._room, *call)
 
-    def _enqueued_ms(self, batch: Batch) -> float:
+    @staticmethod
+    def _spent_ms(enqueue: Callable[[], None]) -> float:
         """Put on the stream what has no graph; how long that took."""
         start = perf_counter()
-        self._enqueue(batch)
+        enqueue()
         return 1e3 * (perf_counter() - start)
 
     def _landed_late(self, flight: Flight, enqueued_ms: float) -> Timings:

@@ -33,7 +33,7 @@ from sdk.runtime.cuda.closing import close_lanes
 from sdk.runtime.cuda.context import device_context
 from sdk.runtime.cuda.device_frames import DeviceFrame
 from sdk.runtime.cuda.finder import FinderProgram, finder_program
-from sdk.runtime.cuda.frame_lane import FrameLane, Landed, Look, NetworkMode, Program, Timings, frame_lane
+from sdk.runtime.cuda.frame_lane import FrameLane, Landed, NetworkMode, Program, Timings, frame_lane
 from sdk.runtime.cuda.kernels import DecodeWork, Kernels, NativeKernels, crop_work
 from sdk.runtime.cuda.lanes import LanePool
 from sdk.runtime.cuda.loaded_plan import loaded_plan
@@ -153,25 +153,25 @@ class GpuPipeline(Closing):
     def find(self, frame: Any, expected: int = 0, *, flip: bool = False) -> FoundPersons:
         """Whom the detector sees in a frame, and the joints of as many as a batch of those `expected` holds."""
         with self._device.entered("find persons"), self._pool.lent() as lane:
-            seen = lane.find(frame, expected, flip=flip)
+            boxes, scores, results, timings = lane.find(frame, expected, flip=flip)
             lane.idle = True
-        if self._program.decode is not None or seen.results is None:
-            joints = None if seen.results is None else seen.results[0]
-            return FoundPersons(seen.boxes, seen.scores, joints, seen.timings)
-        source = self.recipe.input
-        affines = crop_affines(seen.boxes[: len(seen.results[0])], source.size_hw, source.box_padding)
-        return FoundPersons(seen.boxes, seen.scores, self._decoded(seen.results, affines), seen.timings)
+        joints = None if results is None else results[0]
+        if results is not None and self._program.decode is None:
+            source = self.recipe.input
+            affines = crop_affines(boxes[: len(results[0])], source.size_hw, source.box_padding)
+            joints = self._decoded(results, affines)
+        return FoundPersons(boxes, scores, joints, timings)
 
     def find_in(self, frames: Mapping[int, Any]) -> dict[int, FoundPersons]:
         """Whom the detector sees in each frame; on all lanes that are free one is launched before any is waited for."""
         found: dict[int, FoundPersons] = {}
         if not frames:
             return found
-        under_way: deque[tuple[int, FrameLane, Look]] = deque()
+        under_way: deque[tuple[int, FrameLane]] = deque()
 
         def land() -> None:
-            number, lane, look = under_way.popleft()
-            boxes, scores, _, timings = lane.land(look)
+            number, lane = under_way.popleft()
+            boxes, scores, _, timings = lane.land()
             found[number] = FoundPersons(boxes, scores, None, timings)
 
         with self._device.entered("find persons"), self._pool.lent_free(len(frames)) as lanes:
@@ -179,7 +179,8 @@ class GpuPipeline(Closing):
                 if len(under_way) == len(lanes):
                     land()
                 with of_frame(number):
-                    under_way.append((number, lane, lane.look(frame, waits=False)))
+                    lane.look(frame, waits=False)
+                under_way.append((number, lane))
             while under_way:
                 land()
             for lane in lanes:
