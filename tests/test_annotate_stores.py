@@ -210,7 +210,7 @@ def changing(system, place, content):
 
 WITHOUT_CREDENTIALS = {
     "none": ("", "unable to connect to account"),
-    "half of them": ("AccountName=me;AccountKey=c2VjcmV0;", "cannot be (opened|listed)"),
+    "half of them": ("AccountKey=c2VjcmV0;", "cannot be opened"),
 }
 
 

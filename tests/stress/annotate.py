@@ -3,7 +3,7 @@
     python -m tests.stress.annotate                      # all of it, about a quarter of an hour on two cores
     python -m tests.stress.annotate workers driver       # kill -9 of a worker, of the driver: ten moments each
     python -m tests.stress.annotate driver --moments 3 4  # of these ten
-    python -m tests.stress.annotate disk vanishing twice poison joined
+    python -m tests.stress.annotate disk vanishing twice poison joined machines shared
 
 Exit status 1 and a line for each finding where something is amiss. Needs Ray; `disk` needs to mount a tmpfs.
 """
@@ -210,6 +210,68 @@ def joined(folder, pictures, expected, _):
             wait_until(lambda: not alive(others), WAIT_S, "the cluster to end")
 
 
+def machines(folder, pictures, expected, _):
+    """A cluster of two machines, as two nodes of this one play them: both work, and one is lost half way."""
+
+    def lost(nodes, run):
+        blocks = len(list(run.output.glob("*.parquet")))
+        nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+        return f"one lost after {blocks} blocks"
+
+    yield from _on_nodes(folder / "machines", pictures, expected, [{}, {}], ["--retries", "10"], (2, lost))
+
+
+def shared(folder, pictures, expected, _):
+    """Two workers share a GPU, which Ray only believes to be there: it is asked for half of one by each."""
+    one = ["--gpus-per-worker", "0.5"]
+    yield from _on_nodes(folder / "shared", pictures, expected, [{"num_gpus": 1}], one, (1, _gpus_left))
+
+
+def _gpus_left(*_):
+    import ray
+
+    left = ray.available_resources().get("GPU", 0)
+    assert left == 0, f"two workers left {left:g} of 1 GPU"
+    return "no GPU left"
+
+
+def _on_nodes(folder, pictures, expected, nodes, words, then):
+    """A run on a cluster of these nodes; what is done half way, once actors work on so many of them."""
+    import ray
+    from ray.cluster_utils import Cluster as Nodes
+
+    many, half_way = then
+    cluster = Nodes()
+    try:
+        for node in nodes:
+            cluster.add_node(num_cpus=4 // len(nodes), object_store_memory=200 << 20, **node)
+        words = ["--workers", "2", "--readers", "1", "--address", cluster.address, *words]
+        run = Attacked(folder, pictures, ray=words)
+        ray.init(address=cluster.address, log_to_driver=False)
+
+        def at_work():
+            actors = ray._private.state.actors().values()
+            places = [each["Address"]["NodeID"] for each in actors if each["State"] == "ALIVE" and _estimates(each)]
+            blocks = len(list(folder.glob("*.parquet"))) if folder.exists() else 0
+            return run.process.poll() is not None or (blocks and len(places) == 2 and len(set(places)) == many)
+
+        wait_until(at_work, WAIT_S, f"two actors on {many} nodes")
+        told = half_way(cluster, run) if run.process.poll() is None else "over before"
+        ray.shutdown()
+        status, report, log = run.end()
+        print(f"  two actors on {many} nodes; {told}; exit {status}, {report and report['again']} blocks again")
+        if status or told == "over before":
+            yield f"{told}, exit {status}: {log[-800:]}"
+        yield from differences(run.output, expected)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _estimates(actor):
+    return "_Estimating" in actor["ActorClassName"]
+
+
 @dataclass(frozen=True)
 class Killer:
     """Boxes of a file, which whoever asks for those of one picture does not survive."""
@@ -243,7 +305,7 @@ def poison(folder, pictures, *_):
         yield f"a picture that kills: {report}, {errors}"
 
 
-ATTACKS = {each.__name__: each for each in (workers, driver, disk, vanishing, twice, poison, joined)}
+ATTACKS = {each.__name__: each for each in (workers, driver, disk, vanishing, twice, poison, joined, machines, shared)}
 
 
 def main():
