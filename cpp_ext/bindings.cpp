@@ -245,6 +245,14 @@ void most_rows(RowsOut out, Boxes boxes, BoxScores scores, Boxes before, float l
     sdk::most_rows(out.data(), out.shape(0), boxes.data(), scores.data(), boxes.shape(0), before.data(), before.shape(0), least);
 }
 
+void boxes_around(BoxesOut out, Keypoints keypoints, nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu> counted, float margin) {
+    const size_t joints = keypoints.shape(1);
+    require(out.shape(0) == keypoints.shape(0) && counted.shape(0) == keypoints.shape(0) && counted.shape(1) == joints,
+            "out, keypoints and counted must agree in persons and joints");
+    for (size_t i = 0; i < out.shape(0); i++)
+        sdk::box_around(out.data() + 4 * i, keypoints.data() + 2 * i * joints, counted.data() + i * joints, static_cast<int64_t>(joints), margin);
+}
+
 // Boxes, keypoints and scores of as many rows and joints.
 template <class Arrays> bool are_rows(const Arrays& arrays, size_t joints) {
     const auto &boxes = std::get<0>(arrays), &keypoints = std::get<1>(arrays), &scores = std::get<2>(arrays);
@@ -356,6 +364,7 @@ NB_MODULE(_native, m) {
 
     m.def("box_iou", &box_iou, "out"_a.noconvert(), "first"_a.noconvert(), "second"_a.noconvert());
     m.def("most_rows", &most_rows, "out"_a.noconvert(), "boxes"_a.noconvert(), "scores"_a.noconvert(), "before"_a.noconvert(), "least"_a);
+    m.def("boxes_around", &boxes_around, "out"_a.noconvert(), "keypoints"_a.noconvert(), "counted"_a.noconvert(), "margin"_a);
     m.def("pair_persons", &pair_persons, "track_of"_a.noconvert(), "persons"_a.noconvert(), "tracks"_a.noconvert(),
           "kernels"_a.noconvert(), "area_share"_a, "fair"_a, "least"_a);
     m.def("see_persons", &see_persons, "tracks"_a.noconvert(), "persons"_a.noconvert(), "track_of"_a.noconvert());

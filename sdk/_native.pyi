@@ -95,6 +95,12 @@ def most_rows(
     before: NDArray[np.float32],  # M x 4
     least: float,
 ) -> None: ...
+def boxes_around(
+    out: NDArray[np.float32],  # N x 4
+    keypoints: NDArray[np.float32],  # N x K x 2
+    counted: NDArray[np.bool_],  # N x K
+    margin: float,
+) -> None: ...
 def pair_persons(
     track_of: NDArray[np.int32],  # N, written: -1 for nobody's
     persons: _Persons,

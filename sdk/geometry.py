@@ -159,13 +159,10 @@ def boxes_around(
     margin: float = 0.15,
 ) -> Float32Array:
     """As `boxes_from_keypoints`, around the joints that are counted."""
-    seen = counted[..., None]
-    low = np.minimum.reduce(np.where(seen, keypoints, np.inf), axis=1, initial=np.inf)
-    high = np.maximum.reduce(np.where(seen, keypoints, -np.inf), axis=1, initial=-np.inf)
-    with np.errstate(invalid="ignore"):
-        extent = high - low
-        beyond = margin * extent
-        boxes = np.concatenate((low - beyond, high + beyond), axis=1)
-    flat = extent <= 0
-    boxes[flat[:, 0] | flat[:, 1]] = np.nan
-    return boxes.astype(np.float32, copy=False)
+    from sdk import _native
+
+    boxes = np.empty((len(keypoints), 4), np.float32)
+    _native.boxes_around(
+        boxes, np.ascontiguousarray(keypoints, np.float32), np.ascontiguousarray(counted, np.bool_), margin
+    )
+    return boxes

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
+from sdk import _native
 from sdk.errors import InputError
-from sdk.geometry import apply_affines, boxes_from_keypoints, check_boxes, crop_affines, inverse_affines, placed_boxes
+from sdk.geometry import (
+    apply_affines,
+    boxes_around,
+    boxes_from_keypoints,
+    check_boxes,
+    crop_affines,
+    inverse_affines,
+    placed_boxes,
+)
 
 pytestmark = pytest.mark.native
 
@@ -180,6 +189,35 @@ def test_boxes_around_joints():
 def test_boxes_around_joints_in_a_line_are_none():
     keypoints = np.array([[[10, 20], [10, 60]]], np.float32)
     assert np.isnan(boxes_from_keypoints(keypoints, np.ones((1, 2), np.float32), threshold=0.3)).all()
+
+
+def box_reference(keypoints, counted, margin):  # K x 2, K
+    """4 by the definition; NaN along an axis where a joint's place is."""
+    low, high = np.full(2, np.inf, np.float32), np.full(2, -np.inf, np.float32)
+    for place in keypoints[counted]:
+        low, high = np.minimum(low, place), np.maximum(high, place)
+    with np.errstate(invalid="ignore"):
+        box = np.concatenate((low - np.float32(margin) * (high - low), high + np.float32(margin) * (high - low)))
+        return np.full(4, np.nan, np.float32) if (high - low <= 0).any() else box
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_around_joints_are_the_definitions(seed):
+    """Of all, some and no joints, doubles, places that are not a number, to the bit."""
+    rng = np.random.default_rng(seed)
+    keypoints = rng.uniform(-50, 500, (40, 9, 2)).astype(np.float32)
+    counted = rng.random((40, 9)) < rng.choice([0, 0.2, 0.5, 1], (40, 1))
+    keypoints[30:, :, 0] = np.round(keypoints[30:, :1, 0])
+    keypoints[rng.random((40, 9, 2)) < 0.02] = np.nan
+    expected = [box_reference(*each, 0.15) for each in zip(keypoints, counted, strict=True)]
+    np.testing.assert_array_equal(boxes_around(keypoints, counted), expected)
+    np.testing.assert_array_equal(boxes_around(keypoints[:, ::-1], counted[:, ::-1]), expected)
+
+
+def test_the_native_op_refuses_another_number_of_joints():
+    out, keypoints = np.empty((1, 4), np.float32), np.zeros((1, 3, 2), np.float32)
+    with pytest.raises(ValueError, match="must agree in persons and joints"):
+        _native.boxes_around(out, keypoints, np.ones((1, 4), bool), 0.1)
 
 
 def test_boxes_around_nobody():

@@ -1,4 +1,5 @@
-// host/persons.h: which persons of a frame are which of those known, and what is kept of these. No Python here.
+// host/persons.h: which persons of a frame are which of those known, what is kept of these, and boxes of persons. No Python
+// here.
 //
 // Of a person and a track, which was at a box B with joints J and scores S, moves by s pixels a frame and was not seen for m
 // frames; sigma a joint's own, d the distance of a joint from the track's:
@@ -72,6 +73,25 @@ inline void most_rows(int64_t* rows, int64_t most, const float* boxes, const flo
     });
     std::sort(order.begin(), order.begin() + most);
     std::copy(order.begin(), order.begin() + most, rows);
+}
+
+// The box around a person's counted joints, wider by `margin` of its sides at each side; NaN where they span no area.
+inline void box_around(float* box, const float* keypoints, const bool* counted, int64_t joints, float margin) {
+    bool spans = true;
+    for (int axis = 0; axis < 2; axis++) {
+        float low = HUGE_VALF, high = -HUGE_VALF;
+        for (int64_t k = 0; k < joints; k++) {
+            const float place = keypoints[2 * k + axis];
+            if (!counted[k]) continue;
+            if (place < low || place != place) low = place;  // what is not a number stays
+            if (place > high || place != place) high = place;
+        }
+        const float side = high - low, beyond = margin * side;
+        box[axis] = low - beyond;
+        box[axis + 2] = high + beyond;
+        spans = spans && !(side <= 0.0f);
+    }
+    if (!spans) std::fill(box, box + 4, NAN);
 }
 
 struct Pair {
