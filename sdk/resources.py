@@ -47,7 +47,7 @@ def bundled_engines() -> dict[str, Path]:
 
 
 def bundled_weights(name: str) -> Path | None:
-    """The weights that ship with the SDK for recipe `name`, for fine-tuning and rebuilding; None where none do."""
+    """The weights for fine-tuning recipe `name` that lie beside its engine in a checkout; None in a wheel."""
     path = catalogue_folder("engines") / "bundled" / f"{name}.safetensors"
     return path if path.is_file() else None
 

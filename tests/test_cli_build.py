@@ -16,10 +16,12 @@ pytest.importorskip("sdk._native")
 from sdk import trt
 from sdk.manifest import open_engine
 from sdk.recipe import recipes_from_file
+from sdk.resources import DEFAULT_ENGINE, bundled_engines
 from tests.support.cli_build import COMPILER, SMALL_BUILD, left
 from tests.support.engines import pooled_simcc_graph
 
 ROOT = Path(__file__).resolve().parents[1]
+NAME = DEFAULT_ENGINE.removesuffix(".fp32")
 pytestmark = pytest.mark.usefixtures("build_folder")
 
 
@@ -218,6 +220,28 @@ def test_a_bundled_engine_is_inspected_and_rebuilt_by_its_name(run, build_folder
         assert open_engine(build_folder / "body14-nano-128x128.fp32").manifest.compiler.name == "tensorrt-rtx"
     else:
         assert "compiler 'tensorrt-rtx' cannot be used" in err
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_bundled_network_is_built_from_its_engine_without_torch(run, build_folder, monkeypatch, precision):
+    for name in ("torch", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, out, err = run("build-engine", NAME, "--precision", precision, "--compiler", "none")
+    assert (status, out) == (0, f"{NAME}.{precision}\n"), err
+    built, bundled = open_engine(build_folder / f"{NAME}.{precision}"), open_engine(bundled_engines()[f"{NAME}.fp32"])
+    assert built.manifest.weights == bundled.manifest.weights
+    status, out, _ = run(
+        "build-engine", f"{NAME}.fp32", "--precision", precision, "--compiler", "none", "--output", "e"
+    )
+    assert (status, out) == (0, "e\n")
+    assert open_engine(build_folder / "e").manifest.files == built.manifest.files
+
+
+def test_an_engine_and_other_weights_are_not_mixed(run):
+    status, _, err = run("build-engine", f"{NAME}.fp32", "--weights", "w.safetensors", "--compiler", "none")
+    assert status == 1 and "weights must come from one place (got weights and engine)" in err
+    status, _, err = run("build-engine", f"{NAME}.fp32", "--onnx", "small.onnx", "--compiler", "none")
+    assert status == 1 and "weights must come from one place (got onnx and engine)" in err
 
 
 WITHOUT_TORCH = """

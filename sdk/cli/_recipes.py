@@ -157,10 +157,17 @@ def recipe_of_graph(arguments: argparse.Namespace) -> Recipe | None:
 
 
 def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
-    """The fp32 engine whose folder, or bundled name, stands where RECIPE does; None for anything else."""
-    name = arguments.recipe or ""
-    folder = bundled_engines().get(name) or Path(name)
-    if not name or not (folder / MANIFEST_NAME).is_file():
+    """The fp32 engine whose folder, or bundled name, stands where RECIPE does; None for anything else.
+
+    Of a bundled recipe that nothing else is said of, the bundled engine: its graph is at hand, and needs no torch.
+    """
+    name, bundled = arguments.recipe, bundled_engines()
+    if name is None or arguments.recipe_file is not None:
+        return None
+    folder = bundled.get(name) or Path(name)
+    if arguments.weights is None and arguments.onnx is None:
+        folder = bundled.get(f"{name}.fp32") or folder
+    if not (folder / MANIFEST_NAME).is_file():
         return None
     engine = open_engine(folder)
     if engine.manifest.precision != "fp32":

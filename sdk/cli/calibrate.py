@@ -219,7 +219,7 @@ def _source(arguments: argparse.Namespace) -> BuildOptions:
 
     engine = float_engine_from(arguments)
     if engine is not None:
-        return BuildOptions(engine.manifest.recipe, onnx=engine.graph_path)
+        return BuildOptions(engine.manifest.recipe, engine=engine)
     weights, seed = weights_from(arguments)
     told = told_from(arguments)
     return BuildOptions(recipe_of_graph(arguments), weights=weights, random_seed=seed, onnx=arguments.onnx, told=told)

@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """One build. Weights come from exactly one of: the recipe's URL, `weights`, `random_seed`, `onnx`.
+    """One build. Weights come from exactly one of: the recipe's URL, `weights`, `random_seed`, `onnx`, `engine`.
 
     Without a recipe, one is made of what the graph of `onnx`, the files beside it and `told` say.
     """
@@ -86,6 +86,7 @@ class BuildOptions:
     onnx: Path | None = None
     told: Told | None = None  # what the graph of `onnx` does not say
     taken: Taken | None = None  # the graph of `onnx` in our form, once it is read
+    engine: Engine | None = None  # in fp32, whose graph it is
     images: Path | None = None  # photographs for the comparison of graph and network
     compile: CompileOptions = field(default_factory=CompileOptions)
     keep_float: tuple[str, ...] = ()  # patterns of node names that stay one precision higher
@@ -97,7 +98,7 @@ class BuildOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in ("weights", "random_seed", "onnx") if getattr(self, name) is not None]
+        given = [name for name in ("weights", "random_seed", "onnx", "engine") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"weights must come from one place (got {' and '.join(given)})")
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
@@ -249,6 +250,10 @@ def _typed_graph(options: BuildOptions) -> TypedGraph:
 
 def float_graph(options: BuildOptions) -> tuple[Any, WeightsNote]:
     """The float graph that a build starts from, and where its weights come from. Of options `with_graph`."""
+    if options.engine is not None:
+        import onnx
+
+        return onnx.load_from_string(options.engine.graph_path.read_bytes()), options.engine.manifest.weights
     if options.onnx is None:
         from sdk.toolchain.export import graph_from_recipe
 
