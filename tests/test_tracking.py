@@ -135,6 +135,19 @@ def test_reset_starts_another_video():
     assert update(tracker, [person(300, 0)]) == [1]
 
 
+@pytest.mark.parametrize("wrong", ["no points", "joints of another number", "fewer boxes"])
+def test_persons_who_are_refused_say_nothing_of_those_to_come(wrong):
+    tracker, (boxes, keypoints, scores) = Tracker(), rows_of([person(0, 0)])
+    given = {
+        "no points": (boxes, np.zeros((1, 14, 3), np.float32), scores),
+        "joints of another number": (boxes, keypoints[:, :5], scores[:, :5]),
+        "fewer boxes": (boxes[:0], keypoints, scores),
+    }[wrong]
+    with pytest.raises((TypeError, ValueError)):
+        tracker.update(*given, SIGMAS, 0.3)
+    assert update(tracker, [person(0, 0)]) == update(tracker, [person(1, 0)]) == [1]
+
+
 def test_likeness_is_a_mean_and_may_just_reach_what_is_asked():
     tracker = Tracker(min_likeness=1)
     assert update(tracker, [person(0, 0)]) == update(tracker, [person(0, 0)]) == [1]

@@ -98,11 +98,10 @@ class Tracker:
     ) -> NDArray[np.int64]:
         """The ids of the persons, row by row; new persons get new ids, in the order of their rows."""
         persons = _float32(boxes_xyxy), _float32(keypoints), _float32(scores)
-        if self._tracks is None:
-            boxes, joints, their_scores = (each[:0].copy() for each in persons)  # rows of a caller may be read-only
-            self._tracks = _Tracks.of_new(np.zeros(0, np.int64), (boxes, joints, their_scores))
-        tracks, track_of = self._tracks, np.empty(len(boxes_xyxy), np.int32)
-        known = self._pair(track_of, persons, sigmas, fair)
+        tracks = _no_tracks(persons) if self._tracks is None else self._tracks
+        track_of = np.empty(len(boxes_xyxy), np.int32)
+        known = self._pair(track_of, persons, tracks, sigmas, fair)
+        self._tracks = tracks  # not before: persons that are refused say nothing of those to come
         longest = _native.see_persons(tracks.rows, persons, track_of)
         ids = tracks.ids.take(track_of) if known == len(track_of) else self._with_new(track_of, persons)
         if longest > self.patience:
@@ -114,14 +113,13 @@ class Tracker:
         self._tracks = None
         self._next_id = 1
 
-    def _pair(self, track_of: NDArray[np.int32], persons: PersonRows, sigmas: Sequence[float], fair: float) -> int:
+    def _pair(
+        self, track_of: NDArray[np.int32], persons: PersonRows, tracks: _Tracks, sigmas: Sequence[float], fair: float
+    ) -> int:
         """Write which track each person of the frame is, by its row, or -1; how many are one."""
-        assert self._tracks is not None, "there are tracks to pair"
         if sigmas is not self._sigmas:
             self._sigmas, self._kernels = sigmas, 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
-        return _native.pair_persons(
-            track_of, persons, self._tracks.rows, self._kernels, AREA_SHARE, fair, self.min_likeness
-        )
+        return _native.pair_persons(track_of, persons, tracks.rows, self._kernels, AREA_SHARE, fair, self.min_likeness)
 
     def _with_new(self, track_of: NDArray[np.int32], persons: PersonRows) -> NDArray[np.int64]:
         """The ids where some persons are new, who get theirs."""
@@ -150,6 +148,12 @@ def box_iou(first: Float32Array, second: Float32Array) -> Float32Array:  # N x 4
     iou = np.empty((len(first), len(second)), np.float32)
     _native.box_iou(iou, _float32(first), _float32(second))
     return iou
+
+
+def _no_tracks(persons: PersonRows) -> _Tracks:
+    """Nobody known, of whom as much would be known as of these persons."""
+    boxes, keypoints, scores = (each[:0].copy() for each in persons)  # rows of a caller may be read-only
+    return _Tracks.of_new(np.zeros(0, np.int64), (boxes, keypoints, scores))
 
 
 def _float32(rows: Float32Array) -> Float32Array:
