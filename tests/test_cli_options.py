@@ -1,6 +1,7 @@
 """What words of the command line become of options: each reaches what does the work."""
 
 import logging
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 
 from sdk import cli
 from sdk.cli import benchmark, build_engine, demo, predict
-from sdk.errors import UsageError
+from sdk.errors import RecipeError, UsageError
 from sdk.manifest import BatchRange
 from sdk.media.sources import sources_from
 from sdk.resources import bundled_engines
@@ -61,6 +62,20 @@ def test_a_bundled_engine_is_rebuilt_into_a_copy(asked, tmp_path, monkeypatch, w
     build_engine.run(parsed("build-engine", "--rebuild", f"{NAME}.fp32", "--force", *words))
     ((folder, _, output), named) = asked[0]
     assert (folder, output, named) == (bundled_engines()[f"{NAME}.fp32"], Path(place), {"force": True})
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.fp32"])
+def test_a_folder_here_comes_before_what_is_installed(asked, tmp_path, monkeypatch, name):
+    """A build's own folder is named like the bundled engine."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bundled_engines()[f"{NAME}.fp32"], tmp_path / name)
+    for words in ((), ("--precision", "int8")):
+        build_engine.run(parsed("build-engine", name, "--output", "there", *words))
+        ((options,), _) = asked.pop()
+        assert options.engine.folder == Path(name)
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(RecipeError, match="recipe '' is not in the catalogue"):
+        build_engine.run(parsed("build-engine", ""))
 
 
 def test_a_drop_of_nothing_is_a_limit_too():

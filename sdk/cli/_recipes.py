@@ -161,13 +161,15 @@ def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
 
     Of a bundled recipe that nothing else is said of, the bundled engine: its graph is at hand, and needs no torch.
     """
-    name, bundled = arguments.recipe, bundled_engines()
-    if name is None or arguments.recipe_file is not None:
+    name = arguments.recipe
+    if not name or arguments.recipe_file is not None:
         return None
-    folder = bundled.get(name) or Path(name)
-    if arguments.weights is None and arguments.onnx is None:
-        folder = bundled.get(f"{name}.fp32") or folder
-    if not (folder / MANIFEST_NAME).is_file():
+    folder: Path | None = Path(name)
+    if not (Path(name) / MANIFEST_NAME).is_file():  # a folder here comes first, as wherever an engine is named
+        whole = arguments.weights is None and arguments.onnx is None
+        bundled = bundled_engines()
+        folder = bundled.get(name) or (bundled.get(f"{name}.fp32") if whole else None)
+    if folder is None:
         return None
     engine = open_engine(folder)
     if engine.manifest.precision != "fp32":
