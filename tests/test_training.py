@@ -29,7 +29,7 @@ from sdk.training.codecs import Smoothing, soft_labels, targets_from_keypoints  
 from sdk.training.dataset import PersonDataset, batch_loader, epoch_batches  # noqa: E402
 from sdk.training.files import write_curves  # noqa: E402
 from sdk.training.label_files import LabelFile  # noqa: E402
-from sdk.training.losses import label_loss, simcc_loss  # noqa: E402
+from sdk.training.losses import heatmap_loss, heatmap_targets, label_loss, simcc_loss  # noqa: E402
 from sdk.training.resident import ResidentPictures, why_not_resident  # noqa: E402
 from sdk.training.saved import differences  # noqa: E402
 from sdk.training.schedule import Schedule  # noqa: E402
@@ -277,6 +277,20 @@ def test_a_joint_that_is_off_the_crop_is_to_be_found_nowhere(answers):
     assert torch.allclose(found, simcc_loss(outputs, flat, 0.5 * inside + 0.3 * 0.5 * off))
     same = label_loss(outputs, (keypoints, counts), (32, 32), tiny_recipe(), SETTINGS)
     assert torch.allclose(same, simcc_loss(outputs, (x, y), 0.5 * inside))
+
+
+def test_of_a_joint_off_the_crop_a_heatmap_is_to_hold_nothing():
+    """One that lies so near that its Gaussian would reach the crop's edge too."""
+    recipe = tiny_recipe("heatmap")
+    keypoints, counts = torch.full((2, 14, 3), 16.0), torch.full((2, 14), 0.5)
+    keypoints[:, 0, 0] = -2.0
+    maps = torch.randn((2, 14, 8, 8), generator=torch.Generator().manual_seed(0))
+    targets = heatmap_targets(keypoints, (8, 8), 4.0, 2.0)
+    assert targets[:, 0].max() > 0.5
+    targets[:, 0], weights = 0, counts.clone()
+    weights[:, 0] *= 0.3
+    found = label_loss(maps, (keypoints, counts), (32, 32), recipe, replace(SETTINGS, absent=0.3))
+    assert torch.allclose(found, heatmap_loss(maps, targets, weights))
 
 
 def test_two_batches_gathered_are_one_of_twice_the_size(data, tmp_path):

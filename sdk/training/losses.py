@@ -37,6 +37,7 @@ def label_loss(
     if ratio is None:
         stride = size_hw[1] / outputs.shape[3]
         targets = heatmap_targets(keypoints, tuple(outputs.shape[2:]), stride, HEATMAP_SIGMA_CELLS)
+        targets = targets.where(absent[..., None, None] == 0, 0.0)  # whose Gaussian may reach the crop's edge
         there = counts * joint_weights(keypoints, (size_hw[1], size_hw[0]), 1.0)
         return heatmap_loss(outputs, targets, there + settings.absent * absent)
     bins_xy = (int(size_hw[1] * ratio), int(size_hw[0] * ratio))
