@@ -265,3 +265,18 @@ def test_who_wants_another_than_those_he_had_waits_for_it():
     pool.close(0)
     with pytest.raises(ClosedError):
         pool.all()
+
+
+def test_where_one_more_cannot_be_made_what_was_taken_besides_is_given_back():
+    made = itertools.count()
+
+    def make():
+        if next(made) == 2:
+            raise ValueError("no")
+        return Thing()
+
+    pool = Pool(make, 3)
+    pool.take()
+    with pytest.raises(ValueError, match="no"):
+        pool.take_free(2)
+    assert list(pool._holders.values()) == [threading.get_ident(), None], "and what was held before is held"

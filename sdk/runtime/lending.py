@@ -81,14 +81,19 @@ class Pool(Generic[T]):
         takes none while others wait: two threads that wait for what the other holds would wait for ever."""
         taken: list[T] = []
         with self._lock:
-            while len(taken) < most and not self._row and not self._closed:
-                thing = self._held_by(None)
-                if thing is None and len(self._holders) < self._limit:
-                    thing = self._new()
-                if thing is None:
-                    break
-                self._holders[thing] = threading.get_ident()
-                taken.append(thing)
+            try:
+                while len(taken) < most and not self._row and not self._closed:
+                    thing = self._held_by(None)
+                    if thing is None and len(self._holders) < self._limit:
+                        thing = self._new()
+                    if thing is None:
+                        break
+                    taken.append(thing)
+                    self._holders[thing] = threading.get_ident()
+            except BaseException:
+                for thing in taken:
+                    self.give_back(thing)
+                raise
         return taken
 
     def give_back(self, thing: T) -> None:
