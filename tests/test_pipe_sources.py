@@ -338,6 +338,19 @@ def test_a_name_that_is_not_resolved_is_not_waited_for(monkeypatch):
     assert asked == [("nowhere", 554)]
 
 
+def test_a_name_that_no_thread_could_look_up_is_looked_up_later(monkeypatch):
+    def refused(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        assert comes_back("rtsp://later/1") is False
+    began = time.monotonic()
+    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 20)
+    assert comes_back("rtsp://later/1") is False and time.monotonic() - began < 10, "who asks now is answered"
+
+
 def test_closing_a_source_waits_for_no_name(monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20) and [])

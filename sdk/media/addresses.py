@@ -13,7 +13,7 @@ import re
 import socket
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from errno import EINVAL, ETIMEDOUT
+from errno import EAGAIN, EINVAL, ETIMEDOUT
 from pathlib import Path
 from threading import Lock, Thread
 from time import monotonic
@@ -170,8 +170,12 @@ def _resolved(host: str, port: int, most_s: float) -> list[Any]:
     with _resolving_lock:
         asked = _resolving.get((host, port))
         if asked is None:
-            asked = _resolving[host, port] = Future()
-            Thread(target=_resolve, args=(host, port, asked), name="sdk-resolve", daemon=True).start()
+            asked = Future()
+            try:
+                Thread(target=_resolve, args=(host, port, asked), name="sdk-resolve", daemon=True).start()
+            except RuntimeError as error:  # the system gives no more threads
+                raise OSError(EAGAIN, str(error)) from None
+            _resolving[host, port] = asked  # before the thread has the lock, which takes it out
     try:
         return asked.result(most_s)
     except FutureTimeoutError:
