@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sdk.errors import InputError
 from sdk.media.looks import RIM, SIDE_COLOURS, Colour, Part, parts_of
 from sdk.media.openpose import openpose_picture
-from sdk.numeric import is_number
+from sdk.numeric import is_finite
 from sdk.poses import Poses, ScoreScale
 from sdk.runtime.frames import bgr_from_frame, check_frame, crop_options
 from sdk.skeletons import Skeleton
@@ -54,7 +54,7 @@ def draw_poses(
     crop_options(pixel_format)  # refuses an unknown format
     if style not in STYLES:
         raise InputError(f"style must be one of {', '.join(STYLES)} (got {style!r})")
-    if threshold is not None and not (is_number(threshold) and np.isfinite(threshold)):
+    if threshold is not None and not is_finite(threshold):
         raise InputError(f"threshold must be a number, or None for the network's own (got {threshold!r})")
     picture = bgr_from_frame(check_frame(frame, pixel_format), pixel_format).copy()
     certain = confidences(poses.scores, poses.score_scale, threshold)

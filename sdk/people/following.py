@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sdk import _native
 from sdk.errors import InputError
-from sdk.numeric import is_number, is_whole
+from sdk.numeric import is_finite, is_whole
 from sdk.people.other_trackers import NAMES, AnyTracker
 from sdk.people.presence import Presence, moved_boxes
 from sdk.people.smoothing import Smoother, Smoothing
@@ -235,7 +235,7 @@ class Follower:
 
 def check_time(time_ms: object) -> None:
     """InputError for a frame's time that is none; asked before its network runs."""
-    if time_ms is not None and not (is_number(time_ms) and np.isfinite(time_ms)):
+    if time_ms is not None and not is_finite(time_ms):
         raise InputError(f"time_ms must be a number of milliseconds, or None where it is not known (got {time_ms!r})")
 
 

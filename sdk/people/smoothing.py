@@ -50,6 +50,7 @@ class Smoothing:
             lowest = 0 if name == "beta" else 1e-3
             if not is_number(value) or not lowest <= value <= 1e4:
                 raise InputError(f"Smoothing: {name} must be a number from {lowest:g} to 10000 (got {value!r})")
+            object.__setattr__(self, name, float(value))  # of numpy's short ones little would be left in what follows
 
 
 @dataclass
@@ -135,10 +136,10 @@ class Smoother:
 
     def _seconds_since(self, time_ms: float | None) -> float | None:
         """Since the last frame; None where that is too long ago, or not before this one."""
-        before, self._time_ms = self._time_ms, time_ms
-        if time_ms is None or before is None:
+        before, self._time_ms = self._time_ms, None if time_ms is None else float(time_ms)
+        if self._time_ms is None or before is None:
             return 1 / self._smoothing.fps
-        seconds = (time_ms - before) / 1e3
+        seconds = (self._time_ms - before) / 1e3
         return seconds if SHORTEST_S <= seconds <= LONGEST_S else None
 
 
