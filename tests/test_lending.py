@@ -280,3 +280,12 @@ def test_where_one_more_cannot_be_made_what_was_taken_besides_is_given_back():
     with pytest.raises(ValueError, match="no"):
         pool.take_free(2)
     assert list(pool._holders.values()) == [threading.get_ident(), None], "and what was held before is held"
+
+
+def test_all_that_a_thread_holds_is_given_back_and_nobody_elses():
+    pool, others = Pool(Thing, 3), []
+    in_threads(lambda _: others.append(pool.take()), 1)
+    pool.take()
+    pool.take_free(1)  # and an interrupt before it is told of it
+    pool.give_back_all()
+    assert [thing for thing, holder in pool._holders.items() if holder is not None] == others

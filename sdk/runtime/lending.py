@@ -111,6 +111,12 @@ class Pool(Generic[T]):
         assert thing is not None, "only what was taken is given back"
         self.give_back(thing)
 
+    def give_back_all(self) -> None:
+        """Give back whatever this thread holds, what an interrupt kept it from being told of too."""
+        thread = threading.get_ident()
+        while (thing := self._held_by(thread)) is not None:
+            self.give_back(thing)
+
     def all(self) -> list[T]:
         """Everything, made now where it was not, whoever holds it."""
         with self._lock:

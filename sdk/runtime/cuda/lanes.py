@@ -221,18 +221,18 @@ class _Loans(Generic[L]):
             for lane in self._lanes:
                 _make_ready(lane)
         except BaseException:
-            self._give_back()
+            self._pool.give_back_all()
             raise
         return self._lanes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for lane in self._lanes:
-            self._pool.give_back(lane)
+        try:
+            self._pool.give_back_all()
+        except BaseException:  # an interrupt: others must not wait for what nobody would give back
+            self._pool.give_back_all()
+            raise
 
 
 def _make_ready(lane: Lane) -> None:
