@@ -107,15 +107,17 @@ class Pool(Generic[T]):
 
     def give_back_mine(self) -> None:
         """Give back what this thread holds."""
-        thing = self._held_by(threading.get_ident())
+        with self._lock:
+            thing = self._held_by(threading.get_ident())
         assert thing is not None, "only what was taken is given back"
         self.give_back(thing)
 
     def give_back_all(self) -> None:
         """Give back whatever this thread holds, what an interrupt kept it from being told of too."""
         thread = threading.get_ident()
-        while (thing := self._held_by(thread)) is not None:
-            self.give_back(thing)
+        with self._lock:  # others may make more meanwhile
+            while (thing := self._held_by(thread)) is not None:
+                self.give_back(thing)
 
     def all(self) -> list[T]:
         """Everything, made now where it was not, whoever holds it."""
