@@ -319,6 +319,8 @@ def test_results_are_named_after_an_address_without_its_secrets(address):
 def test_results_of_addresses_that_differ_have_names_that_do():
     words = ["rtsp://a/live", "rtsp://b/live", "http://c/clip.mp4", "http://d/clip.mp4", "rtsp://a/live"]
     assert [str(source.relative) for source in sources_from(words)] == ["live", "live-2", "clip.mp4", "clip-2.mp4"]
+    words = ["rtsp://a/cam", "rtsp://b/cam-2", "rtsp://c/cam", "rtsp://d/cam-2"]  # the second's is a name of its own
+    assert [str(source.relative) for source in sources_from(words)] == ["cam", "cam-2", "cam-3", "cam-2-2"]
 
 
 def test_a_name_that_is_not_resolved_is_not_waited_for(monkeypatch):

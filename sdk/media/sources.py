@@ -12,10 +12,9 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -113,14 +112,15 @@ def sources_from(patterns: Sequence[str], *, recursive: bool = False) -> list[So
 
 def _told_apart(found: Iterable[Path | Source]) -> Iterator[Path | Source]:
     """Addresses whose results would share a name are numbered in their order, from the second on."""
-    names: Counter[str] = Counter()
+    taken: set[Path] = set()
     for each in found:
-        if isinstance(each, Source):
-            path, count = each.path, names[each.path.name] + 1
-            names[path.name] = count
-            yield each if count == 1 else replace(each, path=path.with_name(f"{path.stem}-{count}{path.suffix}"))
-        else:
+        if not isinstance(each, Source):
             yield each
+            continue
+        names = (each.path.with_name(f"{each.path.stem}-{number}{each.path.suffix}") for number in count(2))
+        path = next(name for name in chain([each.path], names) if name not in taken)  # a number may be a name's own
+        taken.add(path)
+        yield replace(each, path=path)
 
 
 def frames_of(source: Source, how: How | None = None) -> Iterator[Item]:
