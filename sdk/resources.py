@@ -19,6 +19,7 @@ __all__ = [
     "CACHE_VARIABLE",
     "DEFAULT_ENGINE",
     "LEAVING_ENGINES",
+    "bundled_engine_of",
     "bundled_engines",
     "bundled_weights",
     "cache_folder",
@@ -44,6 +45,11 @@ def bundled_engines() -> dict[str, Path]:
     """Engine folders that ship with the SDK, by name."""
     folder = catalogue_folder("engines") / "bundled"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/engine.json"))}
+
+
+def bundled_engine_of(name: str) -> Path | None:
+    """The folder of the fp32 engine that ships with the SDK for recipe `name`; None where none does."""
+    return bundled_engines().get(f"{name}.fp32")
 
 
 def bundled_weights(name: str) -> Path | None:

@@ -12,7 +12,7 @@ from sdk.errors import EngineError, UsageError
 from sdk.manifest import MANIFEST_NAME, Engine, open_engine
 from sdk.recipe import Recipe, recipe_by_name, recipe_from_file
 from sdk.recipe_files import names_of_kind, recipe_file
-from sdk.resources import bundled_engines
+from sdk.resources import bundled_engine_of, bundled_engines
 
 if TYPE_CHECKING:
     from sdk.toolchain.conventions import Told
@@ -167,8 +167,7 @@ def float_engine_from(arguments: argparse.Namespace) -> Engine | None:
     folder: Path | None = Path(name)
     if not (Path(name) / MANIFEST_NAME).is_file():  # a folder here comes first, as wherever an engine is named
         whole = arguments.weights is None and arguments.onnx is None
-        bundled = bundled_engines()
-        folder = bundled.get(name) or (bundled.get(f"{name}.fp32") if whole else None)
+        folder = bundled_engines().get(name) or (bundled_engine_of(name) if whole else None)
     if folder is None:
         return None
     engine = open_engine(folder)

@@ -18,7 +18,7 @@ from sdk.detector_recipe import DetectorRecipe, detector_catalogue
 from sdk.errors import InputError
 from sdk.recipe import Recipe, catalogue
 from sdk.recipe_files import names_of_kind
-from sdk.resources import bundled_engines, bundled_weights
+from sdk.resources import bundled_engine_of, bundled_weights
 
 if TYPE_CHECKING:
     from sdk.networks import Cost
@@ -180,7 +180,7 @@ def _availability(row: Mapping[str, Any]) -> str:
 
 def _weights(recipe: Recipe | DetectorRecipe) -> dict[str, Any] | None:
     """Where the weights come from and where they are; None where none are released."""
-    bundled = bundled_weights(recipe.name) or bundled_engines().get(f"{recipe.name}.fp32")
+    bundled = bundled_weights(recipe.name) or bundled_engine_of(recipe.name)
     if bundled is not None:
         return {"url": None, "sha256": None, "file": str(bundled), "cached": True}
     if recipe.weights is None:

@@ -28,7 +28,7 @@ from sdk.manifest import GRAPH_NAME, WeightsNote, sha256_of_file
 from sdk.networks import load_checkpoint, network_from_recipe, random_weights
 from sdk.reading import json_from_text
 from sdk.recipe import Recipe, recipe_from_table
-from sdk.resources import bundled_engines, bundled_weights
+from sdk.resources import bundled_engine_of, bundled_weights
 from sdk.toolchain.comparison import ComparisonCrops, comparison_crops, keypoint_distance
 from sdk.toolchain.foreign import slim
 from sdk.toolchain.graphs import OPSET, graph_session, serialized
@@ -136,8 +136,8 @@ def _load(network: Any, recipe: Recipe, weights: Path | None) -> WeightsNote:
     if weights is None and recipe.weights is None:
         weights = bundled_weights(recipe.name)
     if weights is None and recipe.weights is None:
-        here = f"{recipe.name}.fp32" in bundled_engines()
-        told = "has its weights in the source distribution, not in a wheel" if here else "names no released weights"
+        ships = bundled_engine_of(recipe.name) is not None
+        told = "has its weights in the source distribution, not in a wheel" if ships else "names no released weights"
         raise InputError(f"recipe '{recipe.name}' {told}; give --weights FILE, or --weights random for timing")
     from sdk.networks import weights_file
 
