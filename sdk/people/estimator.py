@@ -233,7 +233,7 @@ class PoseEstimator(BoxEstimator):
         ]
 
     def _find(self, frame: Any, timings: Timings) -> Found:
-        """As of `BoxEstimator`, of one frame; where the pipeline finds nobody itself."""
+        """Who is in a frame that came without boxes, as of `BoxEstimator`; where the pipeline has no finder."""
         followed = self._followed(self._follower, frame)
         self._looked = followed is None
         if followed is not None:
@@ -250,12 +250,12 @@ class PoseEstimator(BoxEstimator):
         return most_persons(*found, self._max_persons)
 
     def _find_all(self, frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
+        seen = self._looked_for(frames, timings)
+        if not self._detects:
+            return seen
         from sdk.people.following import most_persons
 
-        seen = self._looked_for(frames, timings)
-        return {
-            index: most_persons(*each, self._max_persons) if self._detects else each for index, each in seen.items()
-        }
+        return {index: most_persons(*each, self._max_persons) for index, each in seen.items()}
 
     def _looked_for(self, frames: dict[int, Any], timings: Timings) -> dict[int, Found]:
         """Whom the detector sees in each of several frames; the whole of each where there is no detector."""
