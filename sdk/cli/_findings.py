@@ -298,7 +298,7 @@ def _native_cuda() -> Finding:
 
 
 def _onnxruntime() -> Finding:
-    found, problem = _imported("onnxruntime", load=lambda _: onnxruntime())
+    found, problem = _imported("onnxruntime", load=onnxruntime)
     if found is None:
         disables = "device 'cpu', detectors, comparing graphs"
         return Finding("ONNX Runtime", "missing", problem, disables, "pip install onnxruntime")
@@ -337,15 +337,13 @@ def _bundled() -> Finding:
     return Finding("bundled engines", "missing", "none", disables, "build one: sdk build-engine")
 
 
-def _imported(
-    module: str, package: str | None = None, load: Callable[[str], Any] = import_module
-) -> tuple[str | None, str]:
-    """(version, '') of a module that imports, else (None, why not)."""
+def _imported(module: str, package: str | None = None, load: Callable[[], Any] | None = None) -> tuple[str | None, str]:
+    """(version, '') of a module that imports, else (None, why not). `load`: what imports it, else Python."""
     top = package or module.partition(".")[0]
     try:
         with warnings.catch_warnings():  # what a package thinks of the machine on import is no finding
             warnings.simplefilter("ignore")
-            load(module)
+            import_module(module) if load is None else load()
         version = getattr(import_module(top), "__version__", None) or _distribution_version(top)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == top:
