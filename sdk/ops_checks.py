@@ -1,5 +1,5 @@
 """What `sdk.ops` takes for its arguments: each check gives the array as the native code wants it, or says in words what
-is wrong. Nothing is computed here, and no array is copied.
+is wrong. No op is run here, and no frame, affines or logits are copied.
 
     placed = checked_affines(affines)
     target = checked_out(out, (placed.shape[0], 3, 256, 192), FLOAT32, False)

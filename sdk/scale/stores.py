@@ -36,9 +36,8 @@ MOST_BYTES = 1 << 30  # of one picture's file
 LIVE = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt", "mms"})
 SECRET = re.compile(r"sig|token|secret|credential|password|key|expires|x-(amz|goog)-", re.IGNORECASE)
 PARAMETER = re.compile(r"(?<=[?&])(?P<name>[^?&=\s]+)=[^&#\s\"']+")
-SILENT_S = (
-    60.0  # for an answer, and for more of it: aiohttp's own limit is of a whole file, and gcsfs waits it out six times
-)
+# for an answer, and for more of it: aiohttp's own limit is of a whole file, and gcsfs waits it out six times
+SILENT_S = 60.0
 GOOGLE = frozenset({"gs", "gcs"})
 HTTP = frozenset({"http", "https"})
 CONTAINERS = frozenset({"az", "abfs", "abfss"})  # what stands before an @ is a container there, and nobody's name
