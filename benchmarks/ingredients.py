@@ -122,7 +122,9 @@ def train(row: Row, seed: int, arguments: argparse.Namespace) -> None:
 
 
 def folder_of(row: Row, seed: int, arguments: argparse.Namespace) -> Path:
-    folder: Path = arguments.output / f"{row.name.replace(' ', '-')}-{arguments.epochs}-{seed}"
+    """By all that runs of a row may differ in but the data: what lies there is what would be made."""
+    told = [row.name.replace(" ", "-"), arguments.epochs, *([arguments.persons] if arguments.persons else []), seed]
+    folder: Path = arguments.output / "-".join(map(str, told))
     return folder
 
 
