@@ -142,7 +142,9 @@ class FrameLane(Lane):
         self._warmed: set[Batch] = set()
         self._transfer = ""  # of the latest call; a new one is logged
         self._owners: list[object] = []  # of a frame that is looked at: they live until it was read
-        self._looks: tuple[Batch | None, bool, float] | None = None  # see `look`: the batch, whether it is done
+        self._looks: tuple[Batch | None, bool, float] | None = (
+            None  # under way: the batch, whether it is done, ms spent
+        )
         self._room = FrameRoom(self.device)
         self.resources.append(self._room)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
@@ -222,7 +224,7 @@ class FrameLane(Lane):
 
     def land(self) -> Seen:
         """What the look that is under way gives."""
-        finder, looks = self._finder, self._looks
+        finder, looks, self._looks = self._finder, self._looks, None
         assert finder is not None and looks is not None, "a look is under way"
         batch, done, enqueued_ms = looks
         timings = _timings(*finder.flight.spent_ms()) if done else self._landed_late(finder.flight, enqueued_ms)
