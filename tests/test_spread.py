@@ -1,6 +1,7 @@
 """Stated spreads held against labels: the fit, the shares it holds, `sdk calibrate --spread`, the bundled network."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,31 @@ def test_the_verb_keeps_the_calibration_in_the_manifest(small_graphs, people, tm
     assert after.spread.data == "people.json" and 0.6 < after.spread.covered < 0.76
     assert {**after.to_table(), "spread": None} == {**before.to_table(), "spread": None}
     assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "network.onnx"]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("name", ["small.fp32", "small"])
+def test_a_bundled_engine_stays_and_a_copy_here_is_calibrated(
+    small_graphs, people, tmp_path, name, monkeypatch, capsys, caplog
+):
+    from sdk.cli import main
+
+    graph, recipe = small_graphs["simcc"]
+    installed = wrapped_engine(graph, tmp_path / "installed" / "small.fp32", recipe)
+    for module in ("sdk.runtime.opening", "sdk.cli.calibrate"):
+        monkeypatch.setattr(f"{module}.bundled_engines", lambda: {"small.fp32": installed})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = (installed / "engine.json").read_bytes()
+    words = ["--spread", "--data", str(people), "--device", "cpu"]
+    assert main(["calibrate", name, *words]) == 0
+    assert capsys.readouterr().out == "small.fp32\n"
+    assert (installed / "engine.json").read_bytes() == before
+    assert open_engine(Path("small.fp32")).manifest.spread.data == "people.json"
+    assert "stays as it is: a copy is calibrated, './small.fp32'" in caplog.text
+    assert "calibrating a spread with 12 persons: fewer than 500" in caplog.text
+    assert main(["calibrate", str(installed), *words]) == 0, "a path means the folder itself"
+    assert open_engine(installed).manifest.spread is not None
 
 
 USAGE = {

@@ -30,11 +30,13 @@ from sdk.cli._recipes import (
     weights_from,
 )
 from sdk.errors import UsageError
+from sdk.resources import bundled_engines
 from sdk.strict import table_from
 
 if TYPE_CHECKING:
     import onnx
 
+    from sdk.manifest import Engine
     from sdk.toolchain.build import BuildOptions
     from sdk.toolchain.crops import CropSet
     from sdk.toolchain.table import CalibrationTable
@@ -44,6 +46,7 @@ __all__ = ["add_arguments", "run"]
 CROPS_AT_A_TIME = 8
 CURVE_CROPS = 256
 GROUP_CROPS = 64  # for the sensitivity of one group
+COPIED = "a copy of the engine that ships with the SDK, its spread calibrated"
 OF_GRAPHS = ("weights", "recipe_file", "onnx", "form", "person_class", *GRAPH_OPTIONS)
 OF_CROPS = ("pictures", "boxes", "jitter", "batch", "no_equalise", "sensitivity", "sensitivity_crops", "chart")
 
@@ -82,7 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chart", type=Path, metavar="F.png", help="draw the sensitivity")
     parser.add_argument("--output", type=Path, metavar="F.json", help="the table; not with --spread")
     parser.add_argument(
-        "--spread", action="store_true", help="calibrate the spread of the engine in RECIPE's place, in its manifest"
+        "--spread",
+        action="store_true",
+        help="calibrate the spread of the engine in RECIPE's place, in its manifest; of a bundled one, in a copy here",
     )
     parser.add_argument(
         "--partly", action="store_true", help="with --spread: --data lacks joints of the network; the others serve"
@@ -149,7 +154,7 @@ def _spread(arguments: argparse.Namespace) -> int:
     from sdk.evaluate.datasets.loading import load_dataset
     from sdk.evaluate.spread import SpreadRun, calibrated
     from sdk.runtime.opening import engine_from
-    from sdk.toolchain.engine import keep_spread
+    from sdk.toolchain.engine import check_output, keep_spread, placed_engine
 
     if arguments.output is not None or arguments.recipe is None:
         raise UsageError("--spread takes an engine in RECIPE's place and writes its manifest: leave --output out")
@@ -157,19 +162,32 @@ def _spread(arguments: argparse.Namespace) -> int:
         if name != "pictures" and getattr(arguments, name) not in (None, (), False, 0.0):
             raise UsageError(f"--spread runs an engine as it is: leave --{name.replace('_', '-')} out")
     engine = engine_from(arguments.recipe)
+    copy = _copy_here(engine, Path(arguments.recipe))
+    if copy is not None:
+        check_output(copy)
+        log.info("'%s' ships with the SDK and stays as it is: a copy is calibrated, './%s'", arguments.recipe, copy)
     pictures = arguments.pictures or arguments.data.parent
     options = DatasetOptions("custom", arguments.data, pictures, partly=arguments.partly)
     dataset = load_dataset(options, engine.manifest.recipe)
     show = sys.stderr.isatty() and not arguments.quiet
     run = SpreadRun(arguments.device or "auto", arguments.images, arguments.seed, progress=show)
     note = calibrated(engine, dataset, run, arguments.data.name)
-    keep_spread(engine, note)
+    if copy is None:
+        engine = keep_spread(engine, note)
+    else:
+        engine = placed_engine(replace(engine, manifest=replace(engine.manifest, spread=note)), copy, COPIED)
     if arguments.json:
         print(json.dumps(table_from(note), indent=1))
     else:
         print(engine.folder)
         log.info("one spread holds %.1f %% of the coordinates of %d joints", 100 * note.covered, note.joints)
     return 0
+
+
+def _copy_here(engine: Engine, named: Path) -> Path | None:
+    """Where a copy goes of a bundled engine given by name, for what is installed stays; None for a folder."""
+    bundled = not named.exists() and engine.folder in bundled_engines().values()
+    return Path(engine.folder.name) if bundled else None
 
 
 def _calibrated(arguments: argparse.Namespace, source: BuildOptions) -> CalibrationTable:

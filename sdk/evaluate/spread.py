@@ -6,6 +6,7 @@ found = held(engine, dataset, SpreadRun("cpu"))                         # a Reli
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +24,14 @@ from sdk.manifest import Engine, SpreadNote
 from sdk.runtime.decoding import decoding_of, stated_spread
 from sdk.runtime.opening import open_session
 from sdk.runtime.session import Session
+from sdk.toolchain.crops import FEW_IMAGES
+from sdk.wording import counted
 
 __all__ = ["SpreadRun", "calibrated", "held"]
 
 Float32Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
+log = logging.getLogger(__name__)
 STEPS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # times the sharpness that the network's loss states
 
 
@@ -43,12 +47,19 @@ class SpreadRun:
 
 
 def calibrated(engine: Engine, dataset: Dataset, run: SpreadRun, data: str) -> SpreadNote:
-    """The calibration of the engine's spread on labelled persons, those of the file `data`."""
+    """The calibration of the engine's spread on labelled persons, those of the file `data`. Warns of few."""
     recipe = engine.manifest.recipe
     decoding_of(recipe, spread=True)  # refuses heatmaps
     stated = stated_spread(recipe).sharpness
     rules = [Spread(stated * step) for step in STEPS]
-    spreads, errors, scales = _coordinates(engine, dataset, run, rules)
+    drawn = _drawn(dataset, run)
+    persons = int(np.count_nonzero(drawn.row >= 0))
+    if persons < FEW_IMAGES:
+        log.warning(
+            "calibrating a spread with %s: fewer than %d miss rare poses; give more data or raise --images",
+            counted(persons, "person"), FEW_IMAGES,
+        )  # fmt: skip
+    spreads, errors, scales = _coordinates(engine, drawn, run, rules)
     bins = (recipe.output.split_ratio or 1.0) / scales  # of a frame pixel
     variances = {rule.sharpness: (each * bins) ** 2 for rule, each in zip(rules, spreads, strict=True)}
     chosen = fitted(variances, errors * bins)
@@ -65,15 +76,14 @@ def held(engine: Engine, dataset: Dataset, run: SpreadRun) -> Reliability:
     manifest = engine.manifest
     rule = decoding_of(manifest.recipe, manifest.spread, spread=True).spread
     assert rule is not None, "it was asked for"
-    (spreads,), errors, _ = _coordinates(engine, dataset, run, [rule])
+    (spreads,), errors, _ = _coordinates(engine, _drawn(dataset, run), run, [rule])
     return reliability(spreads, errors)
 
 
 def _coordinates(
-    engine: Engine, dataset: Dataset, run: SpreadRun, rules: Sequence[Spread]
+    engine: Engine, drawn: Dataset, run: SpreadRun, rules: Sequence[Spread]
 ) -> tuple[list[Floats], Floats, Floats]:
     """Of each labelled coordinate M: its spread by each rule, its error, and the frame pixels of a crop pixel."""
-    drawn = _drawn(dataset, run)
     parts: list[tuple[Floats, Floats, Floats]] = []
     with open_session(engine, run.device, threads=run.threads) as session:
         for frame_persons, truth, scales in _decoded(session, drawn, rules, progress=run.progress):

@@ -25,9 +25,9 @@ from sdk.manifest import Engine
 from sdk.runtime.device import compute_capability, cuda_problem, native_problem
 from sdk.runtime.opening import open_session
 from sdk.runtime.session import Session
-from sdk.toolchain.build import BuildOptions, build_engine, placed_engine, with_graph
+from sdk.toolchain.build import BuildOptions, build_engine, with_graph
 from sdk.toolchain.compile import CompileOptions, choose_compiler
-from sdk.toolchain.engine import check_output
+from sdk.toolchain.engine import check_output, placed_engine
 from sdk.toolchain.int8 import DEFAULT_MAX_DROP, budget_problem, table_path
 from sdk.toolchain.table import table_from_file
 

@@ -57,7 +57,6 @@ __all__ = [
     "build_engine",
     "engine_from_typed",
     "float_graph",
-    "placed_engine",
     "rebuild_engine",
     "report",
     "source_engine",
@@ -188,16 +187,6 @@ def source_engine(folder: Path) -> Engine | DetectorEngine:
     """The engine to rebuild, put back first where a killed rebuild had moved it aside."""
     recover_engine(folder)
     return open_any_engine(folder)
-
-
-def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
-    """The engine, byte for byte, in `folder`, in place of whatever engine was there; its manifest says `note` too."""
-    files = {name: (engine.folder / name).read_bytes() for name in engine.manifest.files}
-    manifest = replace(engine.manifest, notes=(*engine.manifest.notes, note))
-    with engine_lock(folder):
-        placed = write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
-    assert isinstance(placed, Engine), "a pose network's engine stays one"
-    return placed
 
 
 def engine_from_typed(

@@ -27,7 +27,7 @@ from sdk import __version__
 from sdk.errors import CalibrationError, InputError
 from sdk.files import whole_file
 from sdk.onnx_runtime import onnxruntime
-from sdk.toolchain.crops import CropSet, synthetic_reason
+from sdk.toolchain.crops import FEW_IMAGES, CropSet, synthetic_reason
 from sdk.toolchain.equalize import equalisable_tensors, equalised_graph_from_graph, equalising_factors
 from sdk.toolchain.fingerprint import fingerprint_of, graph_sha256
 from sdk.toolchain.graphs import graph_session
@@ -38,7 +38,6 @@ from sdk.toolchain.ranges import METHODS, Histogram, Method, best_method, candid
 from sdk.toolchain.table import TABLE_FORMAT, CalibrationTable, DataNote, TensorRange, Trial
 
 __all__ = [
-    "FEW_IMAGES",
     "HELD_OUT_EVERY",
     "CalibrateOptions",
     "Crops",
@@ -49,7 +48,6 @@ __all__ = [
     "versions",
 ]
 
-FEW_IMAGES = 500
 HELD_OUT_EVERY = 5  # every fifth crop judges the methods and sets no range
 TRIAL_CROPS = 64
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 0.9999)

@@ -38,8 +38,9 @@ from sdk.oks import areas_from_boxes
 from sdk.reading import json_from_file
 from sdk.recipe import Recipe
 
-__all__ = ["CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]
+__all__ = ["FEW_IMAGES", "CropBatch", "CropSet", "Person", "people_from_data", "synthetic_reason"]
 
+FEW_IMAGES = 500  # or persons: with fewer a calibration warns
 FLAT_GREY_LEVELS = 2.0  # a crop whose grey levels vary less is a constant picture
 NOISE_CORRELATION = 0.5  # of neighbouring pixels: photographs have 0.9 and more, noise 0
 

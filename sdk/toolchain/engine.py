@@ -47,6 +47,7 @@ __all__ = [
     "content_key",
     "engine_lock",
     "keep_spread",
+    "placed_engine",
     "recover_engine",
     "reusable_engine",
     "write_engine",
@@ -147,6 +148,16 @@ def keep_spread(engine: Engine, note: SpreadNote) -> Engine:
         table = replace(current.manifest, spread=note).to_table()
         write_text(engine.folder / MANIFEST_NAME, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     return open_engine(engine.folder)
+
+
+def placed_engine(engine: Engine, folder: Path, note: str) -> Engine:
+    """The engine, byte for byte, in `folder`, in place of whatever engine was there; its manifest says `note` too."""
+    files = {name: (engine.folder / name).read_bytes() for name in engine.manifest.files}
+    manifest = replace(engine.manifest, notes=(*engine.manifest.notes, note))
+    with engine_lock(folder):
+        placed = write_engine(folder, files, lambda hashes: replace(manifest, files=dict(hashes)))
+    assert isinstance(placed, Engine), "a pose network's engine stays one"
+    return placed
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from sdk.detector_recipe import DetectorRecipe
 from sdk.errors import CalibrationError
 from sdk.media.sources import Unreadable, pictures_below, read_image
 from sdk.people.detector_forms import blob_of
-from sdk.toolchain.calibrate import FEW_IMAGES, HELD_OUT_EVERY, observe, range_of, versions
+from sdk.toolchain.calibrate import HELD_OUT_EVERY, observe, range_of, versions
+from sdk.toolchain.crops import FEW_IMAGES
 from sdk.toolchain.fingerprint import fingerprint_of
 from sdk.toolchain.placement import PlacementOptions, placement_of
 from sdk.toolchain.ranges import Method
