@@ -35,12 +35,18 @@ def test_the_last_word_may_be_the_engine(tmp_path):
     mine = str(tmp_path / "mine")
     assert _words(["0", "rtsp://yard/1", mine]) == (["0", "rtsp://yard/1"], mine)
     assert _words(["0", BUNDLED]) == (["0"], BUNDLED)
+    assert _words(["0", BUNDLED.partition(".")[0]]) == (["0"], BUNDLED.partition(".")[0])
+    assert _words(["0", "rtmpose-s-256x192"]) == (["0"], "rtmpose-s-256x192"), "how it is built is told then"
     assert _words(["a.mp4", "b.mp4"]) == (["a.mp4", "b.mp4"], None)
     assert _words([mine, "0"]) == ([mine, "0"], None), "only the last"
 
 
 REFUSED = [
     (["live", "nothing.mp4"], "nothing.mp4"),
+    (
+        ["live", "0", "nope.fp16"],
+        "'nope.fp16' was taken for a source: an engine is a folder with an",
+    ),
     (["live", "0", "--port", "99999"], "port must be a number of 0 to 65535"),
     (["live", "0", "--quality", "0"], "--quality must be a number of 1 to 100"),
     (["live", "0", "--detect-every", "3"], "needs a --detector"),

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,10 +211,6 @@ def test_what_onnx_runtime_cannot_run_is_told_with_the_file(tmp_path):
 NO_ENGINE = {
     "neither": ("no-such-engine", r"neither a folder nor a bundled engine"),
     "a recipe": ("rtmpose-s-256x192", r"is a recipe: build it first with `sdk build-engine rtmpose-s-256x192 "),
-    "a bundled recipe": (
-        "body14-nano-128x128",
-        r"is a recipe: an engine of it is bundled, 'body14-nano-128x128\.fp32'; or build one with `sdk build-engine ",
-    ),
     "a file": (__file__, "not an engine folder"),
     "the manifest": (
         str(bundled_engines()["body14-nano-128x128.fp32"] / "engine.json"),
@@ -262,6 +260,22 @@ def test_the_default_is_the_engine_that_is_named_so_not_the_first(monkeypatch, t
     there = {"a.fp32": tmp_path, **bundled_engines()}
     monkeypatch.setattr("sdk.runtime.opening.bundled_engines", lambda: there)
     assert engine_from(None).folder.name == DEFAULT_ENGINE
+
+
+def test_a_bundled_recipes_name_is_its_bundled_engine_and_the_log_says_so(caplog):
+    recipe = DEFAULT_ENGINE.partition(".")[0]
+    with caplog.at_level("INFO"):
+        assert engine_from(recipe).folder == bundled_engines()[DEFAULT_ENGINE]
+    assert f"'{recipe}' is a recipe: its engine '{DEFAULT_ENGINE}' is taken" in caplog.text
+    caplog.clear()
+    engine_from("body14-nano-128x128")
+    assert "leaves with the next release" in caplog.text
+
+
+def test_a_bundled_recipes_name_is_the_folder_here_where_there_is_one(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, DEFAULT_ENGINE)
+    assert engine_from(DEFAULT_ENGINE.partition(".")[0]).folder == Path(DEFAULT_ENGINE)
 
 
 def test_an_engine_that_leaves_still_opens_and_says_so(caplog):

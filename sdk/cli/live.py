@@ -1,7 +1,7 @@
 """`sdk live [SOURCE ...] [ENGINE]`: cameras, streams and recordings on a page, with the persons in them.
 
 Without a source, this machine's first camera. The last word is the engine where it names one: a folder with an
-engine.json, or a bundled engine. A recording runs at its own pace, again and again. Ctrl-C ends it.
+engine.json, a bundled engine, or a recipe. A recording runs at its own pace, again and again. Ctrl-C ends it.
 
     sdk live 0 rtsp://yard/1 body.fp16 --detector rtmdet.onnx
 """
@@ -17,7 +17,9 @@ from sdk.cli._detectors import fetched
 from sdk.cli._numbers import turns
 from sdk.cli._opening import add_source_arguments, check_forms, source_options
 from sdk.cli._page import add_page_arguments, check_page, serve_page
-from sdk.errors import UsageError
+from sdk.errors import InputError, UsageError
+from sdk.manifest import MANIFEST_NAME
+from sdk.resources import bundled_engines
 
 if TYPE_CHECKING:
     from sdk.live.playback import Playback
@@ -55,13 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sdk.media.cv_feed import opencv_told
-    from sdk.media.sources import sources_from
 
     if arguments.detect_every != 1 and not arguments.detector:
         raise UsageError(f"--detect-every {arguments.detect_every} needs a --detector; give one, or leave it out")
     options = check_page(arguments)
     words, engine = _words(arguments.words)
-    named = [sources_from([word])[0] for word in words]
+    named = _named(words, told=engine is not None)
     check_forms(arguments, named)
     detector = None if arguments.detector is None else fetched(arguments.detector)
     with opencv_told(named):
@@ -80,16 +81,44 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _words(words: list[str]) -> tuple[list[str], str | None]:
     """Sources, and the engine that the last word may name."""
-    from sdk.resources import bundled_engines
-
     engine = None
-    if words and ((Path(words[-1]) / "engine.json").is_file() or words[-1] in bundled_engines()):
+    if words and _is_engine(words[-1]):
         engine, words = words[-1], words[:-1]
     if words:
         return words, engine
     if not list(Path("/dev").glob("video*")):
         raise UsageError("this machine has no camera; give a stream or a recording, or see `sdk demo --live`")
     return ["0"], engine
+
+
+def _is_engine(word: str) -> bool:
+    """Whether it names an engine, or a recipe, of which one is or may be built."""
+    from sdk.recipe_files import names_of_kind
+    from sdk.runtime.opening import bundled_name
+
+    if (Path(word) / MANIFEST_NAME).is_file() or bundled_name(word) == word:
+        return True
+    recipe = bundled_name(word) is not None or word in (*names_of_kind("pose"), *names_of_kind("detector"))
+    return recipe and not Path(word).exists()
+
+
+def _named(words: list[str], *, told: bool) -> list[Source]:
+    """The words' sources. InputError for a word that is none; of the last one, unless an engine was `told`, it says how
+    an engine is named."""
+    from sdk.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, sources_from
+
+    named = []
+    for number, word in enumerate(words, 1):
+        try:
+            named.append(sources_from([word])[0])
+        except InputError as error:
+            if told or number < len(words) or Path(word).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+                raise
+            raise InputError(
+                f"{error}; '{word}' was taken for a source: an engine is a folder with an {MANIFEST_NAME}, or one of "
+                f"{', '.join(bundled_engines())}"
+            ) from error
+    return named
 
 
 def _opened(words: list[str], named: list[Source], arguments: argparse.Namespace) -> list[OpenSource | Playback]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 from sdk.errors import EngineError, InputError, SdkError
 from sdk.in_flight import in_flight
-from sdk.manifest import OPENINGS, DetectorEngine, Engine, open_engine
+from sdk.manifest import OPENINGS, DetectorEngine, Engine, Precision, open_engine
 from sdk.reading import kind_of
 from sdk.recipe import catalogue
 from sdk.recipe_files import names_of_kind
@@ -28,7 +28,7 @@ from sdk.runtime.frames import crop_options
 from sdk.runtime.pipeline import CpuPipeline, Pipeline, Refine
 from sdk.runtime.session import Session
 
-__all__ = ["engine_from", "open_pipeline", "open_session"]
+__all__ = ["bundled_name", "engine_from", "open_pipeline", "open_session"]
 
 T = TypeVar("T", bound=Closing)
 log = logging.getLogger(__name__)
@@ -36,7 +36,10 @@ LEAVES = "bundled engine '%s' leaves with the next release; use '%s' (other join
 
 
 def engine_from(engine: Engine | str | Path | None) -> Engine:
-    """An engine folder, a bundled engine by name, or the bundled default (None), opened and verified."""
+    """An engine folder, a bundled engine by its name or its recipe's, or the bundled default (None), opened, verified.
+
+    A folder here comes before the bundled engine of its name.
+    """
     if isinstance(engine, Engine):
         return engine
     bundled = bundled_engines()
@@ -50,9 +53,19 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
         if str(engine) in LEAVING_ENGINES:
             log.warning(LEAVES, engine, DEFAULT_ENGINE)
         return open_engine(bundled[str(engine)])
-    if not there:
+    if there:
+        return open_engine(folder)
+    ready = bundled_name(str(engine))
+    if ready is None:
         raise EngineError(_unknown(str(engine), list(bundled)))
-    return open_engine(folder)
+    log.info("'%s' is a recipe: its engine '%s' is taken", engine, ready)
+    return engine_from(ready)
+
+
+def bundled_name(name: str) -> str | None:
+    """The bundled engine that is named, by its own name or by its recipe's; None where none is."""
+    names = [name, *(f"{name}.{precision}" for precision in get_args(Precision))]
+    return next((each for each in names if each in bundled_engines()), None)
 
 
 def open_session(engine: Engine | str | Path | None, device: str = "auto", *, threads: int | None = None) -> Session:
@@ -163,10 +176,8 @@ def _unknown(name: str, bundled: list[str]) -> str:
     if name in names_of_kind("detector"):
         return f"'{name}' is a detector, and a pose network's engine is asked for; give it as detector='{name}'"
     if name in catalogue():
-        ready = [engine for engine in bundled if engine.startswith(f"{name}.")]
-        use = f"an engine of it is bundled, '{ready[0]}'; or build one" if ready else "build it first"
         return (
-            f"engine folder '{name}' does not exist; '{name}' is a recipe: {use} with "
+            f"engine folder '{name}' does not exist; '{name}' is a recipe: build it first with "
             f"`sdk build-engine {name} --precision fp16 --output {name}.fp16`"
         )
     near = get_close_matches(name, bundled, n=1, cutoff=0.4)
