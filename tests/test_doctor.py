@@ -59,6 +59,33 @@ def test_the_text_shows_each_finding_and_the_devices(capsys):
         assert not finding.mend or finding.mend in printed
 
 
+def test_the_extras_are_those_of_the_package():
+    project = (ROOT / "pyproject.toml").read_text()
+    for extra, (_, packages) in doctor.EXTRAS.items():
+        wanted = re.search(rf"^{extra} = \[(.*)\]$", project, re.MULTILINE)[1]
+        assert re.findall(r'"([\w-]+)', wanted) == list(packages), extra
+
+
+@pytest.mark.parametrize(
+    ("gone", "status", "found", "mend"),
+    [
+        ((), "ok", "installed: live av annotate ray parquet rerun supervision trackers", ""),
+        (
+            ("websockets", "rerun-sdk"),
+            "missing",
+            "installed: av annotate ray parquet supervision trackers; not: live (websockets), rerun (rerun-sdk)",
+            "of these what you want: pip install 'simcc-edge-sdk[live,rerun]'",
+        ),
+    ],
+    ids=["all", "two lacking"],
+)
+def test_extras_that_are_not_installed_are_named(monkeypatch, gone, status, found, mend):
+    monkeypatch.setattr(doctor, "_distribution_version", lambda name: doctor.UNKNOWN_VERSION if name in gone else "1")
+    finding = doctor._extras()
+    assert (finding.status, finding.found, finding.mend) == (status, found, mend)
+    assert not gone or finding.disables == "`sdk live`, results for Rerun"
+
+
 def test_the_pythons_are_those_of_the_package():
     project = (ROOT / "pyproject.toml").read_text()
     (low, high) = doctor.PYTHONS

@@ -95,13 +95,24 @@ PACKAGES = (
     ),
 )
 
+EXTRAS = {  # extra -> what it is for, and the packages that it brings
+    "live": ("`sdk live`", ("starlette", "uvicorn", "websockets")),
+    "av": ("H.264 and hardware decoding by PyAV", ("av",)),
+    "annotate": ("`sdk annotate`", ("pyarrow", "fsspec", "av")),
+    "ray": ("`sdk annotate --ray`", ("ray", "pyarrow", "fsspec", "av")),
+    "parquet": ("results as Parquet", ("pyarrow",)),
+    "rerun": ("results for Rerun", ("rerun-sdk",)),
+    "supervision": ("`Poses.to_supervision`", ("supervision",)),
+    "trackers": ("the trackers 'bytetrack' and 'ocsort'", ("trackers",)),
+}
+
 
 def examine() -> list[Finding]:
     """All findings, in the order in which one looks for a fault."""
     probes: Sequence[Callable[[], Finding]] = (
         _sdk, _python, _system, _jetson, _gpu, _driver, _toolkit, *(_flavour_probe(each) for each in trt.flavours()),
-        _binding, _native, _native_cuda, _onnxruntime, *(_package_probe(package) for package in PACKAGES), _cache,
-        _bundled,
+        _binding, _native, _native_cuda, _onnxruntime, *(_package_probe(package) for package in PACKAGES), _extras,
+        _cache, _bundled,
     )  # fmt: skip
     return [probe() for probe in probes]
 
@@ -314,6 +325,22 @@ def _package_probe(package: _Package) -> Callable[[], Finding]:
         return Finding(package.name, "missing", problem, package.disables, package.mend)
 
     return probe
+
+
+def _extras() -> Finding:
+    """The extras that one thing alone needs, by what is installed: to import ray or supervision takes seconds."""
+    lacks = {
+        extra: gone
+        for extra, (_, packages) in EXTRAS.items()
+        if (gone := [name for name in packages if _distribution_version(name) == UNKNOWN_VERSION])
+    }
+    installed = f"installed: {' '.join(extra for extra in EXTRAS if extra not in lacks) or 'none'}"
+    if not lacks:
+        return Finding("extras", "ok", installed)
+    found = f"{installed}; not: {', '.join(f'{extra} ({chr(32).join(gone)})' for extra, gone in lacks.items())}"
+    disables = ", ".join(EXTRAS[extra][0] for extra in lacks)
+    mend = f"of these what you want: pip install 'simcc-edge-sdk[{','.join(lacks)}]'"
+    return Finding("extras", "missing", found, disables, mend, {"missing": lacks})
 
 
 def _cache() -> Finding:

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from sdk.errors import GraphError
+from sdk.errors import GraphError, MissingDependencyError
 from sdk.recipe import Recipe, recipe_from_table
 from sdk.runtime.ort_session import onnxruntime_errors
 from sdk.strict import strict_from_table, table_from
@@ -139,7 +139,12 @@ def take_file(file: GraphFile, recipe: Recipe | None, told: Told) -> Taken:
 
 def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Simplified: constants folded, dead nodes dropped, every node named. Tensor names in and out are kept."""
-    import onnxslim
+    try:
+        import onnxslim
+    except ImportError as error:
+        raise MissingDependencyError(
+            "graphs are simplified by onnxslim, which is not installed; pip install 'simcc-edge-sdk[build]'"
+        ) from error
 
     small: onnx.ModelProto = onnxslim.slim(model)
     name_nodes(small)
@@ -160,6 +165,8 @@ def slimmed(model: onnx.ModelProto, subject: str) -> onnx.ModelProto:
     """As `slim`, of a graph made elsewhere: GraphError where it cannot be done."""
     try:
         return slim(model)
+    except MissingDependencyError:
+        raise
     except Exception as error:  # onnxslim has no error type of its own
         raise GraphError(f"{subject} cannot be simplified ({first_line(error)}); export it anew") from error
 
