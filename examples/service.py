@@ -5,14 +5,19 @@ uvicorn --app-dir examples service:app --workers 2
 curl -H 'Content-Type: image/jpeg' --data-binary @street.jpg 'localhost:8000/poses?box=410,90,560,480'
 """
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 import cv2
 import numpy as np
-from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.concurrency import run_in_threadpool
+
+try:
+    from fastapi import FastAPI, HTTPException, Query, Request
+    from fastapi.concurrency import run_in_threadpool
+except ImportError:
+    sys.exit("the service needs FastAPI, which is not installed; pip install fastapi uvicorn")
 
 from sdk import PoseEstimator, SdkError
 
@@ -46,3 +51,7 @@ def _found(estimate: PoseEstimator, body: bytes, boxes: list[list[float]] | None
     if frame is None:
         raise ValueError("the body is no picture that OpenCV reads")
     return estimate(frame, boxes).to_dict()
+
+
+if __name__ == "__main__":
+    sys.exit(f"a server runs this:\n{__doc__}")

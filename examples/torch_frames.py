@@ -11,6 +11,8 @@ from sdk import PoseEstimator
 
 
 def main(arguments: list[str]) -> None:
+    if len(arguments) != 1:
+        sys.exit(__doc__)
     if not torch.cuda.is_available():
         sys.exit("torch sees no CUDA GPU; on a CPU give numpy frames")
     with PoseEstimator(arguments[0], device="cuda") as estimate:

@@ -14,22 +14,23 @@ from sdk.media.sinks import VideoFile
 
 
 def frames_from(path: str | None) -> Iterator:
+    """Pictures, and when each is shown in milliseconds."""
     if path is None:
-        yield from (frame for frame, _ in rendered_clip(seed=1, frames=48))
+        yield from ((frame, 1e3 * n / 24) for n, (frame, _) in enumerate(rendered_clip(seed=1, frames=48)))
         return
     with open_source(path) as frames:
-        yield from (frame.picture for frame in frames)
+        yield from ((frame.picture, frame.time_ms) for frame in frames)
 
 
 def main(arguments: list[str]) -> None:
     path, detector, *_ = [*arguments, None, None]
     with (
         PoseEstimator(detector=detector, tracker=True, detect_every=5) as estimate,
-        VideoFile(Path("tracked.mp4"), 24.0) as video,
+        VideoFile(Path("tracked.mp4"), 24.0) as video,  # the rate of pictures that have no time
     ):
-        for number, frame in enumerate(islice(frames_from(path), 10_000)):
+        for number, (frame, time_ms) in enumerate(islice(frames_from(path), 10_000)):
             poses = estimate(frame)
-            video.write(poses.draw(frame))
+            video.write(poses.draw(frame), time_ms)
             print(number, dict(zip(poses.track_ids.tolist(), poses.boxes.round().tolist(), strict=True)))
 
 

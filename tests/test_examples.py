@@ -56,6 +56,35 @@ def test_frames_of_torch_need_a_gpu_and_say_so(monkeypatch):
         run("torch_frames.py", "engine", monkeypatch=monkeypatch)
 
 
+def test_frames_of_torch_without_an_engine_say_how_it_is_called(monkeypatch):
+    pytest.importorskip("torch")
+    with pytest.raises(SystemExit, match=r"torch_frames\.py ENGINE"):
+        run("torch_frames.py", monkeypatch=monkeypatch)
+
+
+def test_the_drawn_video_keeps_the_times_of_its_source(here, monkeypatch, capsys):
+    from sdk import open_source
+    from sdk.media.sinks import VideoFile
+    from tests.support.frames import noise
+
+    with VideoFile(here / "slow.mp4", 10.0) as video:
+        for seed in range(4):
+            video.write(noise(seed))
+    run("video.py", "slow.mp4", monkeypatch=monkeypatch)
+    with open_source(here / "tracked.mp4") as frames:
+        assert [frame.time_ms for frame in frames] == pytest.approx([0.0, 100.0, 200.0, 300.0], abs=0.5)
+
+
+@pytest.mark.parametrize(("gone", "says"), [("fastapi", "pip install fastapi"), (None, "uvicorn --app-dir")])
+def test_the_service_says_what_it_needs(monkeypatch, gone, says):
+    if gone is None:
+        pytest.importorskip("fastapi")
+    else:
+        monkeypatch.setitem(sys.modules, gone, None)
+    with pytest.raises(SystemExit, match=says):
+        run("service.py", monkeypatch=monkeypatch)
+
+
 @pytest.fixture
 def client():
     pytest.importorskip("fastapi")
