@@ -182,6 +182,9 @@ def main() -> None:
     if unknown:
         parser.error(f"no row '{unknown[0]}'; the rows: {', '.join(known)}")
     chosen = [row for row in known.values() if arguments.only is None or row.name in arguments.only]
+    needed = sorted({"val.json", *(row.labels for row in chosen)})
+    if missing := [name for name in needed if not (arguments.data / name).is_file()]:
+        parser.error(f"--data '{arguments.data}' has no {', '.join(missing)}; give the folder that holds them")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         tasks = [pool.submit(run, row, seed, arguments) for seed in arguments.seeds for row in chosen]
         for task in tasks:
