@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +255,13 @@ def test_the_bundled_settings_are_settings(path):
     settings = settings_from_file(path)
     assert settings.figures == 300
     assert all(stage.height < 128 for stage in settings.stages)
+
+
+def test_the_settings_of_the_page_are_the_defaults(tmp_path):
+    page = (ROOT / "docs" / "training.md").read_text()
+    shown = page.split("## Settings")[1].split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "settings.toml"
+    path.write_text(shown)
+    assert settings_from_file(path) == Settings()
+    keys = re.findall(r"^(\w+) =", shown.split("[augmentation]")[1], re.MULTILINE)
+    assert set(keys) == {field.name for field in fields(Augmentation)}
