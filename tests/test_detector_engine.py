@@ -142,7 +142,8 @@ def test_a_pose_graph_that_runs_at_one_size_alone_is_no_detector_nor_an_end(tmp_
     onnx.save(model, path)
     assert "does not run on ONNX Runtime" in look_in_child({"path": str(path), "told": {}})[0]["problem"]
     assert main(["inspect", str(path), "--size", "64x48"]) == 0
-    assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "SimCC, 14 joints, split ratio 2, crops of 64x48" in page and page.splitlines()[-1].endswith(" --size 64x48")
     assert main(["inspect", str(path)]) == 1
     assert "does not say its input size" in capsys.readouterr().err
 
@@ -223,6 +224,22 @@ def test_a_detector_that_loses_most_persons_is_not_built(tmp_path, monkeypatch):
     with pytest.raises(CalibrationError, match=r"FP16 finds 1 of the 4 persons .*; build it in fp32"):
         build_detector(DetectorBuild(None, onnx=path, precision="fp16", compile=NONE, output=tmp_path / "e"))
     assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("size", [None, "128x160"])
+def test_the_command_of_a_detector_that_leaves_its_size_open_tells_it(tmp_path, capsys, size):
+    path = forms.convolutional(tmp_path / "free.onnx")
+    model = onnx.load(path)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("h", "w"), strict=True):
+        dim.dim_param = name
+    onnx.save(model, path)
+    assert main(["inspect", str(path), *([] if size is None else ["--size", size])]) == 0
+    page, size = capsys.readouterr().out, size or "320x320"
+    assert f"  size      left open by the file, and looked at as {size}; a build must be told it\n" in page
+    command = page.splitlines()[-1].split()
+    assert command == ["sdk", "build-engine", "--onnx", str(path), "--size", size]
+    words = [*command[1:], "--compiler", "none", "--precision", "fp32", "--output", str(tmp_path / "e")]
+    assert main(words) == 0
 
 
 def test_the_command_line_builds_calibrates_and_inspects(tmp_path, photographs, monkeypatch, capsys):

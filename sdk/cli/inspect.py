@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps(detector, indent=1) if arguments.json else "\n".join(_detector_page(detector)))
             return 0
         seen = facts_of_graph(path, arguments.size)
-        print(json.dumps(seen, indent=1) if arguments.json else "\n".join(_graph_page(seen)))
+        print(json.dumps(seen, indent=1) if arguments.json else "\n".join(_graph_page(seen, arguments.size)))
         return 0
     if arguments.size is not None:
         raise UsageError("--size is for a graph, which may leave its size open; an engine has its own")
@@ -58,7 +58,7 @@ def _is_graph(path: Path) -> bool:
     return path.suffix in (".onnx", ".zip")
 
 
-def _graph_page(seen: dict[str, Any]) -> list[str]:
+def _graph_page(seen: dict[str, Any], size_hw: tuple[int, int] | None) -> list[str]:
     size = "x".join(map(str, seen["input"]["size_hw"]))
     known = seen["joints"] is not None
     what = (
@@ -78,7 +78,7 @@ def _graph_page(seen: dict[str, Any]) -> list[str]:
         "refused": seen["batch_note"] if known and seen["batch"] is None else None,
     }
     lines += [f"  {name:9} {text}" for name, text in rows.items() if text]
-    return lines if seen["recipe"] else [*lines, "", *_asked(seen)]
+    return lines if seen["recipe"] else [*lines, "", *_asked(seen, size_hw)]
 
 
 def _detector_page(seen: dict[str, Any]) -> list[str]:
@@ -90,10 +90,13 @@ def _detector_page(seen: dict[str, Any]) -> list[str]:
         "inside": "suppresses boxes itself: an engine is cut before that" if seen["suppresses"] else None,
         "opset": str(seen["opset"]),
     }
-    size = f"{source['height']}x{source['width']}"
+    size, told = f"{source['height']}x{source['width']}", ""
+    if seen["size_open"]:
+        rows["size"] = f"left open by the file, and looked at as {size}; a build must be told it"
+        told = f" --size {size}"
     lines = [f"{seen['file']}: a person detector, form '{seen['kind']}', input of {size}", ""]
     lines += [f"  {name:9} {text}" for name, text in rows.items() if text]
-    return [*lines, "", f"  sdk build-engine --onnx {seen['file']}"]
+    return [*lines, "", f"  sdk build-engine --onnx {seen['file']}{told}"]
 
 
 def _fed(source: dict[str, Any]) -> str:
@@ -130,7 +133,7 @@ def _axes_line(seen: dict[str, Any]) -> str:
     return "; ".join([pairs, values, *seen["axes_notes"]])
 
 
-def _asked(seen: dict[str, Any]) -> list[str]:
+def _asked(seen: dict[str, Any], size_hw: tuple[int, int] | None) -> list[str]:
     """What has to be told, and the command that tells it."""
     if seen["asks"] == ["recipe"]:
         return ["not known: what it is; give a RECIPE or a --recipe-file with --onnx"]
@@ -145,6 +148,7 @@ def _asked(seen: dict[str, Any]) -> list[str]:
         "pixels": "[--pixels 0..255|0..1|normalised]",
     }
     asked = " ".join(options[name] for name in seen["asks"])
+    asked += "" if size_hw is None else " --size {}x{}".format(*size_hw)
     return [
         f"no graph says: {'; '.join(words[name] for name in seen['asks'])}",
         f"  sdk build-engine --onnx {seen['file']} {asked}",

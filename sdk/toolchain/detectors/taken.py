@@ -141,6 +141,7 @@ def look_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         plugged = cut_plugin(file.model)
         size_hw = _size_hw(file.model, told, None, subject, free=FREE_SIZE_HW)
+        leaves_open = _leaves_size_open(file.model)
         found = understood(_seen(file.model, subject), told.kind, size_hw=size_hw, person_class=told.person_class)
     except GraphError as error:
         return {"kind": None, "problem": str(error)}, b""
@@ -150,6 +151,7 @@ def look_in_child(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "file": str(path),
         "kind": found.kind,
         "input": table_from(found.input),
+        "size_open": leaves_open,
         "form": table_from(found.form),
         "outputs": outputs,
         "opset": opset_of(file.model),
@@ -188,6 +190,13 @@ def _size_hw(
     if wanted is not None and tuple(sides) != tuple(wanted):
         raise GraphError(f"{subject} takes {sides[0]}x{sides[1]} only (asked for {wanted[0]}x{wanted[1]})")
     return int(sides[0]), int(sides[1])
+
+
+def _leaves_size_open(model: onnx.ModelProto) -> bool:
+    """Whether a build must be told the size: neither the input declares it nor the metadata."""
+    (picture,) = (tensor for tensor in graph_inputs(model) if len(tensor.shape) == 4)
+    told = size_of_metadata({entry.key: entry.value for entry in model.metadata_props})
+    return told is None and not all(isinstance(side, int) for side in picture.shape[2:])
 
 
 def _fixed(model: onnx.ModelProto, size_hw: tuple[int, int], subject: str) -> onnx.ModelProto:
