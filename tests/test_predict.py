@@ -62,9 +62,17 @@ def test_persons_and_ids_begin_anew_with_each_video(small_engine, clip, tmp_path
     assert told[:5] == told[5:] and told[0][2] == [1]
 
 
-def test_joints_are_drawn_from_the_threshold_on(small_engine, photos, tmp_path):
-    assert predict(small_engine, photos / "0.png", "--save", tmp_path / "out", "--threshold", "1e9") == 0
+def test_joints_are_drawn_from_the_threshold_on(small_engine, photos, tmp_path, caplog):
+    assert predict(small_engine, photos, "--save", tmp_path / "out", "--threshold", "1e9") == 0
     assert np.array_equal(cv2.imread(str(tmp_path / "out" / "0.png")), noise(0))
+    told = (
+        f"--threshold 1e+09, so none is drawn; by its score rule a joint of engine '{small_engine}' counts from 0.3 on"
+    )
+    assert caplog.text.count(told) == 1
+    caplog.clear()
+    assert predict(small_engine, photos, "--save", tmp_path / "out", "--threshold", "-99") == 0
+    assert predict(small_engine, photos, "--threshold", "1e9") == 0
+    assert "reached" not in caplog.text
 
 
 def test_spreads_are_told_and_drawn_on_request(small_engine, photos, tmp_path):

@@ -61,6 +61,8 @@ class Prediction:
         self._lines: PartFile | None = None
         self._opened: OpenSource | None = None  # the source that is being read
         self._frames = self._persons = self._damaged = 0
+        self._drawn = False  # any joint, in the annotated copies
+        self._fair: float | None = None  # score of a joint, once a person was to be drawn by a threshold
         self._unreadable: list[str] = []
         self.parts: Callable[[object, Poses], Poses] | None = None  # gives poses their hands and faces
 
@@ -163,6 +165,12 @@ class Prediction:
             self._boxes.report()
         persons, frames, sources = self._persons, self._frames, len(self._sources)
         log.info("%s in %s of %s", counted(persons, "person"), counted(frames, "frame"), counted(sources, "source"))
+        if self._fair is not None and not self._drawn:
+            log.warning(
+                "no joint of any person reached --threshold %g, so none is drawn; by its score rule a joint of engine "
+                "'%s' counts from %.3g on: leave the option out for that",
+                self._arguments.threshold, self._arguments.engine, self._fair,
+            )  # fmt: skip
         if self._damaged:
             log.error("%s passed over: damaged", counted(self._damaged, "frame"))
         if self._unreadable:
@@ -212,6 +220,9 @@ class Prediction:
     def _save(self, source: Source, frame: SourceFrame, poses: Poses, stack: ExitStack) -> None:
         if self._copies.wants(source):
             asked = self._arguments
+            if len(poses) and asked.threshold is not None:
+                self._fair = poses.score_scale.fair
+                self._drawn |= bool((poses.scores >= asked.threshold).any())
             picture = poses.draw(frame.picture, asked.threshold, style=asked.style, spread=asked.spread)
             self._copies.write(source, frame, picture, stack)
 
