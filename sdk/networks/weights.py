@@ -81,7 +81,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _fetch(weights: Weights, path: Path, opener: Opener | None, pause_s: float, subject: str) -> None:
     """Download to `path`, going on where a broken attempt left off; a resumed file that is wrong is fetched anew."""
     part = path.with_name(f"{path.name}.part")
-    mend = f"on a machine with a network, download that file and put it at {path}, or give a file with --weights"
+    mend = f"on a machine with a network, download that file and put it at {path}, or name a file of your own instead"
     if plain_file(part) and weights.sha256 is None:
         part.unlink()  # nothing would tell two halves of different files from one file
     resumed = plain_file(part) and part.stat().st_size > 0

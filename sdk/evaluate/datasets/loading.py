@@ -126,7 +126,7 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
     joints = CocoJoints.of_file(table, recipe.skeleton.joints, partly=options.partly)
     kinds = person_categories(table)
     if joints.problem is not None:
-        raise DatasetError(f"{options.annotations}: {joints.problem}")
+        raise DatasetError(f"{options.annotations}: {joints.problem}{_or_partly(table, options, recipe)}")
     notes = (*_lacking(joints, recipe), *joints.remarks)
     annotations = records_of(table, options.annotations, DatasetError)
     parted = parted_problem(table, annotations)
@@ -160,6 +160,13 @@ def _from_coco(options: DatasetOptions, recipe: Recipe) -> Dataset:
         problems=problems,
         notes=notes,
     )
+
+
+def _or_partly(table: object, options: DatasetOptions, recipe: Recipe) -> str:
+    """How a message goes on about a file that can serve for the joints that it has."""
+    if options.kind not in PARTLY or CocoJoints.of_file(table, recipe.skeleton.joints, partly=True).problem is not None:
+        return ""
+    return "; or, to measure the joints that it has, --partly (`partly=True`)"
 
 
 def _lacking(joints: CocoJoints, recipe: Recipe) -> tuple[str, ...]:
