@@ -239,6 +239,18 @@ def test_refused(small_engine, archive, tmp_path, call, error, message):
         call(small_engine, archive, tmp_path / "out")
 
 
+def test_a_job_that_fails_before_its_first_row_claims_no_folder(small_engine, archive, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="does not exist"):
+        run(small_engine, out, archive / "none")
+    assert not list(out.iterdir())
+    run(small_engine, out, archive, batch=3)
+    with pytest.raises(InputError, match="does not exist"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdk.scale.job.Job.listing", lambda *_: (_ for _ in ()).throw(InputError("does not exist")))
+        run(small_engine, out, archive, batch=3)
+    assert (out / "_annotate.json").exists(), "rows are there"
+
+
 def test_the_verb_tells_what_was_done(small_engine, archive, tmp_path, capsys, caplog):
     (archive / "notes.md").write_text("")
     (archive / "000.jpg").write_text("")

@@ -119,13 +119,21 @@ class Output:
 
 @contextmanager
 def held_output(place: Path | str, job: Mapping[str, Any], *, retry_errors: bool = False) -> Iterator[Output]:
-    """The depot for this run alone. UsageError where it holds something else than this job's rows."""
+    """The depot for this run alone. UsageError where it holds something else than this job's rows.
+
+    A run that fails without a row, in a depot that held none, leaves it as it was.
+    """
     _check(depot_at(place), job)
     with held_depot(place) as (depot, scratch):
         _check(depot, job)
-        output = Output(depot, scratch, job, retry_errors)
+        output, fresh = Output(depot, scratch, job, retry_errors), depot.is_empty()
         output.write("running", {})
-        yield output
+        try:
+            yield output
+        except BaseException:
+            if fresh and not any(name.endswith(ENDING) for name in depot.names()):
+                depot.remove(MANIFEST)  # no row was written: the folder is nobody's
+            raise
 
 
 def tables_of(place: Path | str) -> Iterator[pa.Table]:
