@@ -417,7 +417,7 @@ def test_two_processes_train_one_network(data, finished, tmp_path):
             TrainingError,
             "was made otherwise (settings.epochs 3, now 9",
         ),
-        (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu or cuda (got 'tpu')"),
+        (lambda d, f, t: trainer(d, t, device="tpu"), DeviceError, "must be cpu, cuda or cuda:N (got 'tpu')"),
         (lambda d, f, t: trainer(d, t, weights=t / "no.safetensors"), CheckpointError, "no.safetensors"),
         (lambda d, f, t: Settings(epochs=0), TrainingError, "setting 'epochs' must be at least 1 (got 0)"),
         (lambda d, f, t: Settings(ema=1.0), TrainingError, "setting 'ema' must be at least 0 and below 1"),

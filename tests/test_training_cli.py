@@ -82,6 +82,9 @@ def test_a_teacher_is_an_engine(command, tmp_path, capsys):
             ["--pack", "x.pack", "--images", "a", "--images", "b"],
             "--images must be given once, or once for each of the 1",
         ),
+        (["--pack", "x.pack", "--epochs", "1"], "--epochs is of a training, and --pack does not train: leave it out"),
+        (["--pack", "x.pack", "--resume"], "--resume is of a training"),
+        (["--pack", "x.pack", "--val", "v.json"], "--val is of a training"),
     ],
 )
 def test_a_command_that_is_not_whole_is_told(command, capsys, options, message):
@@ -134,8 +137,25 @@ def test_the_extra_brings_every_package():
         (["--epochs", "0"], "setting 'epochs' must be at least 1 (got 0)"),
         (["--train", "none.json"], "'none.json' cannot be read"),
         (["--settings", "none.toml"], "settings 'none.toml' cannot be read"),
+        (["--device", "cuda:x"], "training device must be cpu, cuda or cuda:N (got 'cuda:x')"),
     ],
 )
 def test_misuse_is_told(command, tmp_path, capsys, options, message):
     assert main([*command, "--output", str(tmp_path / "run"), *options]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_cuda_device_is_taken_by_its_number(monkeypatch):
+    import torch
+
+    from sdk.errors import DeviceError
+    from sdk.training.parallel import check_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [check_device(name) for name in ("cpu", "cuda", "cuda:1")] == [("cpu", None), ("cuda", None), ("cuda", 1)]
+    with pytest.raises(DeviceError, match="device cuda:2 is not there: torch finds 2, counted from 0"):
+        check_device("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DeviceError, match="device cuda:1 would be every process's; give cuda"):
+        check_device("cuda:1")

@@ -39,6 +39,7 @@ OVERRIDES = {
     "figures": (int, "rendered figures added to the training persons"),
     "validate-every": (int, "epochs between validations"),
 }
+OF_TRAINING = ("val", "output", "teacher", "settings", "weights", "resume", "device", "precision", *OVERRIDES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, metavar="FILE", help="fine-tune from these: .safetensors, or a released checkpoint"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output, exactly")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), help="of the forward pass")
     for name, (kind, help_text) in OVERRIDES.items():
         parser.add_argument(f"--{name}", type=kind, help=help_text)
@@ -81,12 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("name a RECIPE of the catalogue to train, or give --recipe-file F")
     if arguments.pack is None and (arguments.val is None or arguments.output is None):
         raise UsageError("give --val JSON and --output DIR to train, or --pack FILE to pack the persons of --train")
+    _check_pack(arguments)
     check_packages((*TRAINING, *GRAPH))
     _refuse_overwriting(arguments)
     recipe, settings = recipe_from(arguments), _settings(arguments)
     files = _label_files(arguments, settings)
     if arguments.pack is not None:
         return _pack(arguments, files, recipe)
+    device = _device(arguments.device)
     with _teacher(arguments, recipe, settings) as teacher:  # before the pictures are read
         train, val = _datasets(files, arguments, recipe, settings)
         trainer = Trainer(
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             train,
             val,
             arguments.output,
-            device=_device(arguments.device),
+            device=device,
             resume=arguments.resume,
             weights=arguments.weights,
             teacher=teacher,
@@ -106,6 +109,15 @@ def run(arguments: argparse.Namespace) -> int:
         _report(trainer, last, arguments)
     trainer.processes.leave()
     return 0
+
+
+def _check_pack(arguments: argparse.Namespace) -> None:
+    """UsageError for an option of the training beside --pack, which trains nothing."""
+    if arguments.pack is None:
+        return
+    for name in OF_TRAINING:
+        if getattr(arguments, name.replace("-", "_")) not in (None, False, "auto"):
+            raise UsageError(f"--{name} is of a training, and --pack does not train: leave it out")
 
 
 def _refuse_overwriting(arguments: argparse.Namespace) -> None:
@@ -197,7 +209,10 @@ def _device(asked: str) -> str:
 
     import torch
 
+    from sdk.training.parallel import check_device
+
     if asked != "auto":
+        check_device(asked)
         return asked
     chosen = "cuda" if torch.cuda.is_available() else "cpu"
     logging.getLogger(__name__).info("training on %s", chosen)

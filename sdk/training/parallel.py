@@ -9,6 +9,7 @@ module = processes.wrap(network)
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,25 @@ from sdk.errors import DeviceError
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["Processes"]
+__all__ = ["Processes", "check_device"]
+
+
+def check_device(device: str) -> tuple[str, int | None]:
+    """The kind, and of 'cuda:N' the number, of a device to train on. DeviceError where this process cannot have it."""
+    import torch
+
+    kind, _, number = device.partition(":")
+    if re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", device) is None:
+        raise DeviceError(f"training device must be cpu, cuda or cuda:N (got '{device}')")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"device {device}: torch finds no CUDA device here; train with --device cpu")
+    if number and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise DeviceError(
+            f"device {device} would be every process's; give cuda, of which each takes a device of its own"
+        )
+    if number and int(number) >= torch.cuda.device_count():
+        raise DeviceError(f"device {device} is not there: torch finds {torch.cuda.device_count()}, counted from 0")
+    return kind, int(number) if number else None
 
 
 @dataclass(frozen=True)
@@ -34,17 +53,15 @@ class Processes:
         """Read what `torchrun` set, join the group, and take this process's GPU."""
         import torch
 
-        if device not in ("cpu", "cuda"):
-            raise DeviceError(f"training device must be cpu or cuda (got '{device}')")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise DeviceError("device cuda: torch finds no CUDA device here; train with --device cpu")
+        kind, index = check_device(device)
         world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if kind == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) if index is None else index)
         if world > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        index = torch.cuda.current_device() if device == "cuda" else None
-        return cls(rank, world, torch.device(device, index) if index is not None else torch.device(device))
+            torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+        return cls(
+            rank, world, torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+        )
 
     @property
     def first(self) -> bool:
