@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 __all__ = ["TRACE", "Monitor", "new_logger", "progress_class", "told"]
 
+HARMLESS = ("Converting conv activation scales", "Empty initializer")  # warnings that no user can do anything about
 TRACE = 5  # below logging.DEBUG: TensorRT's VERBOSE, thousands of lines a build
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ def new_logger(trt: Any, name: str) -> Any:
         def __init__(self) -> None:
             base.__init__(self)
             _Collector.__init__(self)
+            self._harmless = set(HARMLESS)  # not told yet
 
         def log(self, severity: Any, message: str) -> None:
             try:
@@ -116,6 +118,12 @@ def new_logger(trt: Any, name: str) -> Any:
                 self.interrupted(error)
 
         def _told(self, level: int, message: str) -> None:
+            kind = next((kind for kind in HARMLESS if kind in message), None)
+            if level == logging.WARNING and kind is not None:
+                if kind in self._harmless:
+                    self._harmless.discard(kind)
+                    trt_log.info("%s", message)
+                return
             if level == logging.WARNING and self.heard(message.strip()):
                 return
             if level < logging.ERROR or not self.keep(message.strip()):

@@ -46,6 +46,19 @@ def test_the_next_call_hears_it_again(caplog):
     assert [record.getMessage() for record in caplog.records] == ["Converting scales"] * 2
 
 
+def test_a_warning_that_nobody_can_mend_is_told_once_as_information(caplog):
+    logger = new_logger(PACKAGE, "sdk.trt.test")
+    with caplog.at_level(logging.INFO, "sdk.trt"):
+        for layer in range(3):
+            with logger.collected():
+                logger.log(Severity.WARNING, f"Converting conv activation scales of layer {layer}")
+                logger.log(Severity.WARNING, "Empty initializer")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "Converting conv activation scales of layer 0"),
+        ("INFO", "Empty initializer"),
+    ]
+
+
 def test_ctrl_c_inside_a_callback_is_raised_when_the_call_is_over(monkeypatch):
     """TensorRT catches whatever leaves `log`, so an interrupt that Python delivers there would be lost."""
     logger = new_logger(PACKAGE, "sdk.trt.test")
