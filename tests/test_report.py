@@ -209,6 +209,13 @@ def test_the_markdown_holds_figures_remarks_and_the_published_value(verification
     assert all(line.count("|") >= 3 for line in text.splitlines() if line.startswith("|"))
 
 
+@pytest.mark.parametrize(("boxes", "counted"), [("annotated", "persons"), ("detected", "detections")])
+def test_what_is_counted_is_called_what_it_is(verification, boxes, counted):
+    text = markdown(report_table(replace(verification, dataset=replace(verification.dataset, boxes=boxes))))
+    assert f"| box's longer side | {counted} | mean OKS |" in text
+    assert re.search(rf"^\d+ {counted} in ", text, re.MULTILINE)
+
+
 def test_a_drop_that_does_not_exist_is_said(verification, tmp_path):
     comparison = replace(verification.comparison, ours=NAN, interval=(NAN, NAN))
     undefined = replace(verification, comparison=comparison)

@@ -134,13 +134,18 @@ def _timing_table(verification: Verification) -> dict[str, Any]:
     return table
 
 
+def _one_of(dataset: Mapping[str, Any]) -> str:
+    """What a report counts: persons, or where a detector gave the boxes its detections, of which many may be of one."""
+    return "person" if dataset["boxes"] == "annotated" else "detection"
+
+
 def markdown(table: Mapping[str, Any]) -> str:
     """The report in short."""
     dataset, engine = table["dataset"], table["engine"]
     lines = [
         f"# {engine['name']} on {dataset['kind']}",
         "",
-        f"{counted(dataset['persons'], 'person')} in {counted(dataset['pictures'], 'picture')}, "
+        f"{counted(dataset['persons'], _one_of(dataset))} in {counted(dataset['pictures'], 'picture')}, "
         f"{dataset['boxes']} boxes ({dataset['box_convention']}); {engine['precision']} on {engine['device']}; "
         f"flip test {'on' if table['protocol']['flip_test'] else 'off'}.",
         "",
@@ -165,7 +170,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     joints = [(joint, *(shown(names[name][joint]) for name in names)) for joint in next(iter(names.values()))]
     lines += ["", *_markdown_rows(("joint", *names), joints)]
     sizes = [(group["name"], str(group["persons"]), shown(group["oks"])) for group in table["sizes"]]
-    lines += ["", *_markdown_rows(("box's longer side", "persons", "mean OKS"), sizes)]
+    lines += ["", *_markdown_rows(("box's longer side", f"{_one_of(dataset)}s", "mean OKS"), sizes)]
     lines += _markdown_timing(table["timing"])
     return "\n".join(lines) + "\n"
 
