@@ -261,6 +261,7 @@ def test_the_verb_tells_what_was_done(small_engine, archive, tmp_path, capsys, c
     assert (told["frames"], told["persons"], told["errors"]) == (10, 9, 1)
     assert told["passed_over"] == {"other files": 1, "duplicates": 1}
     assert "9 persons in 10 pictures, 1 of them with an error" in caplog.text
+    assert "started in" in caplog.text and " 0.0 a second" not in caplog.text
 
 
 def test_coco_results_in_the_current_folder_are_written_again_with_the_bundled_engine(tmp_path, monkeypatch):

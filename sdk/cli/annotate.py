@@ -164,9 +164,8 @@ def _tell(report: Report) -> None:
         f"; passed over: {over}" if over else "",
     )
     if report.frames:
-        log.info(
-            "listed in %.1f s, started in %.1f s, then %.1f a second", report.listing_s, report.starting_s, report.rate
-        )
+        then = f", then {report.rate:.1f} a second" if report.rate else ""  # one piece tells of no rate
+        log.info("listed in %.1f s, started in %.1f s%s", report.listing_s, report.starting_s, then)
     if report.missing:
         log.error("%s not done; run the command again", counted(report.missing, "block"))
 
@@ -207,4 +206,5 @@ def progress_line(report: Report, plan: Plan) -> str:
     share = (report.blocks - report.found) / left.blocks if left.shards else report.frames_seen / max(1, left.frames)
     known = f"{report.frames_seen} pictures" + ("" if left.shards else f" of {left.frames}") + f" ({100 * share:.0f} %)"
     still = f", {tqdm.format_interval(report.working_s * (1 - share) / share)} left" if 0 < share <= 1 else ""
-    return f"{known}, {report.rate:.1f} a second, {report.persons} persons, {report.errors} errors{still}"
+    rate = f", {report.rate:.1f} a second" if report.rate else ""
+    return f"{known}{rate}, {report.persons} persons, {report.errors} errors{still}"

@@ -51,7 +51,7 @@ class Report:
 
     @property
     def rate(self) -> float:
-        """Frames a second after the first rows."""
+        """Frames a second after the first rows; 0 where none came after them, which tells of no rate."""
         return (self.frames_seen - self.frames_at_start) / self.working_s if self.working_s > 0 else 0.0
 
 
