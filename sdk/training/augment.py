@@ -113,7 +113,8 @@ def drawn_sample(
         keypoints, weights = keypoints[order], weights[order]
     look = _drawn_look(size_hw, augmentation, rng)
     if beyond is not None:
-        low, high = look["patch"][0, END, :4].reshape(2, 2)[:] = _hidden_part(beyond, affine, size_hw)
+        low, high = hidden_part = _hidden_part(beyond, affine, size_hw)
+        look["patch"][0, END, :4] = hidden_part.ravel()
         hidden = ((keypoints[:, 1::-1] >= low) & (keypoints[:, 1::-1] < high)).all(axis=1)
         weights = weights * ~hidden
     back = inverse_affines(affine[None].astype(np.float32))[0]
