@@ -16,11 +16,11 @@ from sdk.recipe import recipe_by_name
 from sdk.resources import bundled_engines, bundled_weights, catalogue_folder
 from sdk.skeletons import skeleton_by_name
 
-NAME, BEFORE = "body17-nano-128x128", "body14-nano-128x128"
+NAME, LARGER, BEFORE = "body17-nano-128x128", "body17-small-256x192", "body14-nano-128x128"
 FIGURE = skeleton_by_name(FIGURE_SKELETON).joints
 
 
-@pytest.mark.parametrize("name", [NAME, BEFORE])
+@pytest.mark.parametrize("name", [NAME, LARGER, BEFORE])
 def test_it_is_small_and_whole(name):
     folder = catalogue_folder("engines") / "bundled"
     assert sum(path.stat().st_size for path in folder.rglob(f"{name}*/*")) <= 13e6
@@ -38,7 +38,7 @@ def test_it_is_the_default_and_says_nothing_of_where_it_was_made():
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", [NAME, BEFORE])
+@pytest.mark.parametrize("name", [NAME, LARGER, BEFORE])
 def test_the_graph_is_what_the_weights_make(name):
     import torch
 
@@ -51,7 +51,7 @@ def test_the_graph_is_what_the_weights_make(name):
     assert engine.manifest.weights.sha256 == sha256_of_file(weights)
     network = network_from_recipe(engine.manifest.recipe)
     load_checkpoint(network, engine.manifest.recipe, weights)
-    frame = rendered_figure(np.random.default_rng(0), (128, 128))[0]
+    frame = rendered_figure(np.random.default_rng(0), engine.manifest.recipe.input.size_hw)[0]
     crops = (frame[None, :, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 110) / 57
     with torch.no_grad():
         expected = network(torch.from_numpy(np.ascontiguousarray(crops)))
@@ -62,7 +62,7 @@ def test_the_graph_is_what_the_weights_make(name):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", [NAME, BEFORE])
+@pytest.mark.parametrize("name", [NAME, LARGER, BEFORE])
 def test_the_shipped_calibration_table_fits_a_graph_exported_here(name):
     """The table was made on another machine, whose processor folds batch norms with other last bits."""
     import onnx
@@ -94,15 +94,16 @@ def test_it_finds_rendered_figures():
 
 
 @pytest.mark.data
-def test_it_finds_athletes(lspet):
+@pytest.mark.parametrize(("name", "least"), [(NAME, (56, 29)), (LARGER, (61, 36))], ids=[NAME, LARGER])
+def test_it_finds_athletes(lspet, name, least):
     options = DatasetOptions("lsp", lspet / "val.json", lspet, partly=True)
-    dataset = load_dataset(options, recipe_by_name(NAME))
+    dataset = load_dataset(options, recipe_by_name(name))
     truth, boxes = dataset.truth.keypoints[::4], dataset.truth.boxes_xyxy[::4]
     pictures = [dataset.pictures[at].path for at in dataset.truth.picture[::4]]
-    with PoseEstimator(device="cpu") as estimate:
+    with PoseEstimator(f"{name}.fp32", device="cpu") as estimate:
         found = np.concatenate(
             [estimate(cv2.imread(str(path)), [box]).keypoints for path, box in zip(pictures, boxes, strict=True)]
         )
-    torsos = torso_px(truth, boxes, recipe_by_name(NAME).skeleton)
-    assert pck(found, truth, torsos, 0.2).mean > 56
-    assert pck(found, truth, torsos, 0.1).mean > 29
+    torsos = torso_px(truth, boxes, recipe_by_name(name).skeleton)
+    for threshold, bound in zip((0.2, 0.1), least, strict=True):
+        assert pck(found, truth, torsos, threshold).mean > bound
