@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from sdk.errors import InputError, SourceError, UsageError
-from sdk.media.addresses import address_of, comes_back, file_name_of, without_secrets
+from sdk.media.addresses import address_of, file_name_of, without_secrets
 from sdk.media.cv_feed import AT_ONCE, OPTIONS, OpenCvFeed, opencv_told
 from sdk.media.feeds import FeedEndedError, FeedError, How
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
 from sdk.media.opening import open_source
 from sdk.media.pipe_feed import GstFeed, RawFeed
+from sdk.media.reaching import comes_back
 from sdk.media.sources import Source, sources_from
 
 cv2 = pytest.importorskip("cv2")
@@ -332,7 +333,7 @@ def test_a_name_that_is_not_resolved_is_not_waited_for(monkeypatch):
         raise socket.gaierror("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 0.05)
+    monkeypatch.setattr("sdk.media.reaching.ANSWER_S", 0.05)
     began = time.monotonic()
     assert [comes_back("rtsp://nowhere/1") for _ in range(3)] == [False] * 3
     assert time.monotonic() - began < 10
@@ -349,14 +350,14 @@ def test_a_name_that_no_thread_could_look_up_is_looked_up_later(monkeypatch):
         full.setattr(threading.Thread, "start", refused)
         assert comes_back("rtsp://later/1") is False
     began = time.monotonic()
-    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 20)
+    monkeypatch.setattr("sdk.media.reaching.ANSWER_S", 20)
     assert comes_back("rtsp://later/1") is False and time.monotonic() - began < 10, "who asks now is answered"
 
 
 def test_closing_a_source_waits_for_no_name(monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20) and [])
-    monkeypatch.setattr("sdk.media.addresses.ANSWER_S", 0.05)
+    monkeypatch.setattr("sdk.media.reaching.ANSWER_S", 0.05)
     monkeypatch.setattr("sdk.media.opening.open_feed", failing)
     source = open_source("rtsp://nowhere/1", reconnect="always")
     reader = threading.Thread(target=lambda: list(source), daemon=True)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdk.in_flight import in_flight
-from sdk.media.addresses import call, is_rtsp, is_stamped, is_url
+from sdk.media.addresses import is_rtsp, is_stamped, is_url
 from sdk.media.feeds import FeedError, Grab, How
 from sdk.media.formats import CameraFormat
+from sdk.media.reaching import call
 
 if TYPE_CHECKING:
     from sdk.media.sources import Source

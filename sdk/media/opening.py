@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk.errors import InputError, SourceError
-from sdk.media.addresses import STDIN, comes_back, is_camera, is_url
+from sdk.media.addresses import STDIN, is_camera, is_url
 from sdk.media.ahead import ReadAhead
 from sdk.media.backends import open_feed
 from sdk.media.feeds import Backend, FeedEndedError, Grab, How
 from sdk.media.formats import camera_format_from, raw_format_from
 from sdk.media.live import Counts, LiveFrames, Patience
+from sdk.media.reaching import comes_back
 from sdk.media.sources import Source, frames_of, sources_from
 from sdk.media.videos import Damaged, Item, SourceFrame, Unreadable
 from sdk.numeric import is_number
