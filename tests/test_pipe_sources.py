@@ -18,7 +18,7 @@ from sdk.media.feeds import FeedEndedError, FeedError, How
 from sdk.media.formats import RawFormat, bgr_from_i420, camera_format_from, raw_format_from
 from sdk.media.opening import open_source
 from sdk.media.pipe_feed import GstFeed, RawFeed
-from sdk.media.reaching import comes_back
+from sdk.media.reaching import call, comes_back
 from sdk.media.sources import Source, sources_from
 
 cv2 = pytest.importorskip("cv2")
@@ -339,6 +339,16 @@ def test_a_name_that_is_not_resolved_is_not_waited_for(monkeypatch):
     assert time.monotonic() - began < 10
     answered.set()
     assert asked == [("nowhere", 554)]
+
+
+@pytest.mark.parametrize("error", [UnicodeError("label too long"), ValueError("embedded null character")])
+def test_a_name_that_is_none_is_told_at_once(monkeypatch, error):
+    def resolver(*_, **__):
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    with pytest.raises(OSError, match="the host's name is none"):
+        call("rtsp://odd/1", 5.0)
 
 
 def test_a_name_that_no_thread_could_look_up_is_looked_up_later(monkeypatch):

@@ -85,7 +85,7 @@ def _resolve(host: str, port: int, asked: Future[list[Any]]) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         asked.set_exception(error)
-    except UnicodeError:  # a part of more than 63 letters
+    except ValueError:  # as a part of more than 63 letters
         asked.set_exception(OSError(EINVAL, "the host's name is none"))
     else:
         asked.set_result(found)
