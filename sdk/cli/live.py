@@ -96,10 +96,12 @@ def _is_engine(word: str) -> bool:
     from sdk.recipe_files import names_of_kind
     from sdk.runtime.opening import bundled_name
 
-    if (Path(word) / MANIFEST_NAME).is_file() or bundled_name(word) == word:
+    bundled = bundled_name(word)
+    if (Path(word) / MANIFEST_NAME).is_file() or bundled == word:
         return True
-    recipe = bundled_name(word) is not None or word in (*names_of_kind("pose"), *names_of_kind("detector"))
-    return recipe and not Path(word).exists()
+    if Path(word).exists():
+        return False
+    return bundled is not None or word in (*names_of_kind("pose"), *names_of_kind("detector"))
 
 
 def _named(words: list[str], *, told: bool) -> list[Source]:

@@ -64,8 +64,9 @@ def engine_from(engine: Engine | str | Path | None) -> Engine:
 
 def bundled_name(name: str) -> str | None:
     """The bundled engine that is named, by its own name or by its recipe's; None where none is."""
+    bundled = bundled_engines()
     names = [name, *(f"{name}.{precision}" for precision in get_args(Precision))]
-    return next((each for each in names if each in bundled_engines()), None)
+    return next((each for each in names if each in bundled), None)
 
 
 def open_session(engine: Engine | str | Path | None, device: str = "auto", *, threads: int | None = None) -> Session:
