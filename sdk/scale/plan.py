@@ -21,7 +21,7 @@ from sdk.scale.entries import Block, Entry, block_from_text, blocks_from
 
 __all__ = ["Plan", "Total", "planned"]
 
-DONE, TODO = b"+", b"-"
+DONE, LEFT = b"+", b"-"
 NAME = "_plan.jsonl.gz"
 
 
@@ -51,11 +51,11 @@ class Plan:
         return (name.decode() for _, name, _ in _lines(self.path))
 
     def todo(self) -> Iterator[Block]:
-        return (block_from_text(text) for done, _, text in _lines(self.path) if done == TODO)
+        return (block_from_text(text) for done, _, text in _lines(self.path) if done == LEFT)
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(DONE or TODO, a block's name, its text)."""
+    """(DONE or LEFT, a block's name, its text)."""
     with gzip.open(path, "rb") as file:
         for line in file:
             done, name, text = line.split(b" ", 2)
@@ -72,7 +72,7 @@ def planned(folder: Path, entries: Iterable[Entry], size: int, done: Callable[[s
             total.add(block)
             if not finished:
                 left.add(block)
-            file.write(b"%b %b %b\n" % (DONE if finished else TODO, block.name.encode(), block.to_text().encode()))
+            file.write(b"%b %b %b\n" % (DONE if finished else LEFT, block.name.encode(), block.to_text().encode()))
     try:
         yield Plan(path, total, left)
     finally:
