@@ -52,6 +52,9 @@ NetworkMode = Literal["graph", "plain", "own graph"]
 # Of whom a detector saw, best first: boxes N x 4, scores N, what came back of the pose network for the first M of them
 # (joints M x K x C; or heatmaps, and mirrored ones; None: it was not asked), timings.
 Seen = tuple[Float32Array, Float32Array, tuple[NDArray[Any], ...] | None, Timings]
+Look = tuple[
+    "Batch | None", bool, float
+]  # whose crops follow, whether it is done, ms in which it was put on the stream
 DONE = int(FlightStatus.DONE)
 WAYS = (
     "packed",
@@ -142,9 +145,7 @@ class FrameLane(Lane):
         self._warmed: set[Batch] = set()
         self._transfer = ""  # of the latest call; a new one is logged
         self._owners: list[object] = []  # of a frame that is looked at: they live until it was read
-        self._looks: tuple[Batch | None, bool, float] | None = (
-            None  # under way: the batch, whether it is done, ms spent
-        )
+        self._looks: Look | None = None  # that is under way
         self._room = FrameRoom(self.device)
         self.resources.append(self._room)
         self._params = self.pinned((self.layout.sizes["params"],), "uint8", "hold a frame's parameters")
