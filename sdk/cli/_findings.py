@@ -99,7 +99,7 @@ EXTRAS = {  # extra -> what it is for, and the packages that it brings
     "live": ("`sdk live`", ("starlette", "uvicorn", "websockets")),
     "av": ("H.264 and hardware decoding by PyAV", ("av",)),
     "annotate": ("`sdk annotate`", ("pyarrow", "fsspec", "av")),
-    "ray": ("`sdk annotate --ray`", ("ray", "pyarrow", "fsspec", "av")),
+    "ray": ("`sdk annotate --workers`", ("ray", "pyarrow", "fsspec", "av")),
     "parquet": ("results as Parquet", ("pyarrow",)),
     "rerun": ("results for Rerun", ("rerun-sdk",)),
     "supervision": ("`Poses.to_supervision`", ("supervision",)),
@@ -337,10 +337,10 @@ def _extras() -> Finding:
     installed = f"installed: {' '.join(extra for extra in EXTRAS if extra not in lacks) or 'none'}"
     if not lacks:
         return Finding("extras", "ok", installed)
-    found = f"{installed}; not: {', '.join(f'{extra} ({chr(32).join(gone)})' for extra, gone in lacks.items())}"
+    absent = ", ".join(f"{extra} ({' '.join(gone)})" for extra, gone in lacks.items())
     disables = ", ".join(EXTRAS[extra][0] for extra in lacks)
     mend = f"of these what you want: pip install 'simcc-edge-sdk[{','.join(lacks)}]'"
-    return Finding("extras", "missing", found, disables, mend, {"missing": lacks})
+    return Finding("extras", "missing", f"{installed}; not: {absent}", disables, mend, {"missing": lacks})
 
 
 def _cache() -> Finding:
