@@ -124,6 +124,7 @@ def train(row: Row, seed: int, arguments: argparse.Namespace) -> None:
 def folder_of(row: Row, seed: int, arguments: argparse.Namespace) -> Path:
     """By all that runs of a row may differ in but the data: what lies there is what would be made."""
     told = [row.name.replace(" ", "-"), arguments.epochs, *([arguments.persons] if arguments.persons else []), seed]
+    told += [Path(arguments.teacher).name] if row.taught else []
     folder: Path = arguments.output / "-".join(map(str, told))
     return folder
 
