@@ -17,7 +17,7 @@ __all__ = ["is_finite", "is_number", "is_whole"]
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether it is a real number; not a number, and infinity, are."""
-    return isinstance(value, Real) and not _is_none(value)
+    return isinstance(value, Real) and not _by_type_alone(value)
 
 
 def is_finite(value: Any) -> TypeGuard[float]:
@@ -30,9 +30,9 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 def is_whole(value: Any, least: int, most: float = inf) -> TypeGuard[int]:
     """Whether it is a whole number from `least` to `most`, both allowed."""
-    return isinstance(value, Integral) and not _is_none(value) and least <= int(value) <= most
+    return isinstance(value, Integral) and not _by_type_alone(value) and least <= int(value) <= most
 
 
-def _is_none(value: Real) -> bool:
+def _by_type_alone(value: Real) -> bool:
     """Whether it is called a number by its type alone: a truth value, or numpy's spans of time."""
     return isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "m"
