@@ -347,3 +347,13 @@ OUT_OF_RANGE = [
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(InputError, match=r"min_likeness must be in \(0, 1\] and patience a whole number, not neg"):
         Tracker(**options)
+
+
+def test_tolerances_are_those_of_the_call():
+    """A list may hold others by the next frame."""
+    tracker, tolerances = Tracker(), [0.01] * 14
+    first = rows_of([person(0, 0)])
+    assert tracker.update(*first, tolerances, 0.3).tolist() == [1]
+    assert tracker.update(*first, tolerances, 0.3).tolist() == [1]
+    tolerances[:] = [2.0] * 14
+    assert tracker.update(*rows_of([person(51, 0)]), tolerances, 0.3).tolist() == [1], "beside his box, but like him"

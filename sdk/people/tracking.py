@@ -84,7 +84,7 @@ class Tracker:
         self.patience = patience
         self._tracks: _Tracks | None = None
         self._next_id = 1
-        self._sigmas: Sequence[float] = ()
+        self._sigmas: tuple[float, ...] = ()
         self._kernels = np.zeros(0)  # of these sigmas
 
     def update(
@@ -117,8 +117,9 @@ class Tracker:
         self, track_of: NDArray[np.int32], persons: PersonRows, tracks: _Tracks, sigmas: Sequence[float], fair: float
     ) -> int:
         """Write which track each person of the frame is, by its row, or -1; how many are one."""
-        if sigmas is not self._sigmas:
-            self._sigmas, self._kernels = sigmas, 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
+        told = tuple(sigmas)  # itself, where it is one: a list may be another one by now
+        if told is not self._sigmas:
+            self._sigmas, self._kernels = told, 2 * (2 * np.asarray(sigmas, np.float64)) ** 2
         return _native.pair_persons(track_of, persons, tracks.rows, self._kernels, AREA_SHARE, fair, self.min_likeness)
 
     def _with_new(self, track_of: NDArray[np.int32], persons: PersonRows) -> NDArray[np.int64]:
