@@ -40,15 +40,14 @@ def main() -> None:
 
 def print_overhead(engine: Path, persons: int, rounds: int, threads: int) -> None:
     """One line: the whole call, the bare ONNX Runtime call, and what lies between them."""
-    import onnxruntime
-
     from sdk import PoseEstimator
+    from sdk.onnx_runtime import onnxruntime
 
     rng = np.random.default_rng(persons)
     frame = rng.integers(0, 256, (1080, 1920, 3), np.uint8)
     corner = rng.uniform(0, 900, (persons, 2))
     boxes = np.concatenate([corner, corner + np.array([150, 400])], axis=1).astype(np.float32)
-    options = onnxruntime.SessionOptions()
+    options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     with PoseEstimator(engine, device="cpu", threads=threads) as estimate:
         if persons > estimate.engine.manifest.batch.max:
@@ -56,7 +55,7 @@ def print_overhead(engine: Path, persons: int, rounds: int, threads: int) -> Non
             return
         source = estimate.recipe.input
         path = str(estimate.engine.graph_path)
-        bare = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        bare = onnxruntime().InferenceSession(path, options, providers=["CPUExecutionProvider"])
         crops = rng.standard_normal((persons, 3, *source.size_hw)).astype(np.float32)
         stages: list[float] = []
 
@@ -93,13 +92,12 @@ def made_engine(folder: Path) -> Path:
 
 
 def print_machine() -> None:
-    import onnxruntime
-
     import sdk
+    from sdk.onnx_runtime import onnxruntime
 
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
     print(f"{cpu}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {platform.system()} {platform.machine()}")
-    print(f"Python {platform.python_version()}, sdk {sdk.__version__}, onnxruntime {onnxruntime.__version__}")
+    print(f"Python {platform.python_version()}, sdk {sdk.__version__}, onnxruntime {onnxruntime().__version__}")
 
 
 def _lines(path: str) -> list[str]:

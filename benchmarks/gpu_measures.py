@@ -277,11 +277,12 @@ def built_in_graph(report: Report, engine: Any, rounds: int) -> None:
 def rtmlib_on_the_gpu(report: Report, engine: Any, rounds: int) -> None:
     """rtmlib with ONNX Runtime's CUDA provider on the same graph, frame and boxes."""
     from sdk import PoseEstimator
+    from sdk.onnx_runtime import onnxruntime
 
     recipe, frame = engine.manifest.recipe, street()
     goals = ((1, 3.0), (8, 10.0))
     try:
-        import onnxruntime
+        providers = onnxruntime().get_available_providers()
         from rtmlib import RTMPose
     except ImportError as error:
         for count, goal in goals:
@@ -290,7 +291,7 @@ def rtmlib_on_the_gpu(report: Report, engine: Any, rounds: int) -> None:
     reason, peer = "this ONNX Runtime has no CUDA provider", None
     if engine.manifest.compiler.version == "stand-in":
         reason = "a stand-in has no graph for it"
-    elif "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    elif "CUDAExecutionProvider" in providers:
         peer = RTMPose(str(engine.graph_path), recipe.input.size_hw[::-1], backend="onnxruntime", device="cuda")
         reason = f"its session fell back to {peer.session.get_providers()}"
     if peer is None or peer.session.get_providers()[0] != "CUDAExecutionProvider":

@@ -99,12 +99,12 @@ class Yardstick:
         )
 
     def _keypoints(self, model: onnx.ModelProto) -> np.ndarray:  # P x K x 3, frame pixels
-        import onnxruntime
+        from sdk.onnx_runtime import onnxruntime
 
-        options = onnxruntime.SessionOptions()
+        options = onnxruntime().SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        session = onnxruntime.InferenceSession(serialized(model), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime().InferenceSession(serialized(model), options, providers=["CPUExecutionProvider"])
         output, decoded = self.recipe.output, []
         for part in self.batches:
             x, y = session.run([output.x_name, output.y_name], {self.recipe.input.name: part.inputs})
@@ -194,12 +194,12 @@ def _network(arguments: argparse.Namespace) -> tuple[Recipe, onnx.ModelProto]:
 
 
 def _head(recipe: Recipe) -> None:
-    import onnxruntime
+    from sdk.onnx_runtime import onnxruntime
 
     lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
     print(
-        f"{recipe.name}; {cpu}, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, "
+        f"{recipe.name}; {cpu}, Python {platform.python_version()}, onnxruntime {onnxruntime().__version__}, "
         f"onnx {onnx.__version__}"
     )
 

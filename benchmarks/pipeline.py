@@ -147,10 +147,10 @@ def libraries(arguments: Any, opened: contextlib.ExitStack, first: Frame) -> dic
 
 def rtmlib_tracker(arguments: Any, first: Frame) -> Callable[[Frame, Frame], Told]:
     """rtmlib's `PoseTracker(Custom)` on our graphs."""
-    import onnxruntime
     from rtmlib import Custom, PoseTracker
 
     from sdk import PoseEstimator
+    from sdk.onnx_runtime import onnxruntime
 
     with PoseEstimator(arguments.engine, device="cpu") as estimate:
         graph, source = estimate.engine.graph_path, estimate.recipe.input
@@ -164,10 +164,10 @@ def rtmlib_tracker(arguments: Any, first: Frame) -> Callable[[Frame, Frame], Tol
 
     with contextlib.redirect_stdout(io.StringIO()):
         tracker = PoseTracker(solution, det_frequency=EVERY, backend="onnxruntime", device="cpu")
-    options = onnxruntime.SessionOptions()
+    options = onnxruntime().SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = arguments.threads, 1
     for model, path in ((tracker.det_model, arguments.detector), (tracker.pose_model, graph)):
-        model.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model.session = onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     pose, turned = tracker.pose_model, [None]
     pose.mean, pose.std = source.mean, source.std
     tracker.pose_model = lambda image, bboxes: pose(turned[0] if source.colour == "rgb" else image, bboxes=bboxes)

@@ -33,9 +33,9 @@ Array = NDArray[Any]
 
 def logits_of_persons(network: Path, data: Path, count: int) -> tuple[Array, Array, Array, Array]:
     """x and y logits (P*S x K x bins), affines (P*S x 2 x 3) and labels (P x K x 3), persons then shifts."""
-    import onnxruntime
+    from sdk.onnx_runtime import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(str(network), providers=["CPUExecutionProvider"])
     table = json.loads((data / "val.json").read_text())
     files = {image["id"]: image["file_name"] for image in table["images"]}
     x, y, affines, labels = [], [], [], []
