@@ -113,6 +113,7 @@ def filesystem(url: str, subject: str = "source") -> tuple[Any, str]:
         raise InputError(f"{subject} is of no store that fsspec knows ({told(error)})") from error
     try:
         with faults_as_oserror():
+            # what fsspec's `url_to_fs` is made of, which takes a `::` in a name for a chain of file systems
             options = {**kind._get_kwargs_from_urls(url), **_limits(scheme), "use_listings_cache": False}
             return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
     except (OSError, ValueError) as error:
